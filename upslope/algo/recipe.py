@@ -1,0 +1,80 @@
+"""A recipe: one value for every slot of the loop. The defaults are REINFORCE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from upslope.algo import advantage, aggregate, correction, regulariser, shape, surrogate, update
+from upslope.algo.objective import Outcome
+from upslope.algo.reuse import Reuse
+from upslope.algo.sample import Attempts, Sample
+from upslope.types import Batch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which algorithm the loop runs. Slots hold pure functions or frozen dataclasses, so that a recipe prints,
+    compares, pickles and serialises.
+
+    >>> Recipe() == Recipe().patch()
+    True
+    >>> print(diff(Recipe(), Recipe().patch(advantage=advantage.group_mean)))
+    {'advantage': ('returns', 'group_mean')}
+    """
+
+    sample: Sample = Attempts()
+    """Who acts, how many attempts a problem, which are kept."""
+    shape: Callable[[Batch], Tensor] = shape.identity
+    """Is the raw reward changed."""
+    advantage: Callable[[Batch], Tensor] = advantage.returns
+    """How good was this, against what."""
+    surrogate: Callable[[Tensor, Batch], Tensor] = surrogate.likelihood
+    """What is pushed."""
+    regulariser: Callable[[Tensor, Batch], Tensor | None] = regulariser.no_leash
+    """What leash."""
+    aggregate: Callable[..., Tensor] = aggregate.sequence_sum
+    """How per-token values become one number."""
+    update: Callable[..., Outcome] = update.gradient_step
+    """How far may a step go."""
+    reuse: Reuse = Reuse()
+    """Passes over one batch."""
+    correction: Callable[[Batch], Tensor | None] = correction.no_correction
+    """Sampler and learner disagree, or data is stale."""
+
+    def patch(self, **slots: Any) -> Recipe:
+        """The same recipe with some slots replaced; an unknown slot is a TypeError."""
+        return replace(self, **slots)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Everything the slots need computed: the union of their ``needs``."""
+        return frozenset().union(*(getattr(getattr(self, f.name), "needs", ()) for f in fields(self)))
+
+    @property
+    def acts(self) -> bool:
+        """Whether the policy itself acts (else it imitates given text)."""
+        return self.sample.source == "policy"
+
+
+def show(value: Any) -> str:
+    """A slot's value as text: ``group_mean``, ``ClippedRatio(low=0.2, high=0.2)``.
+
+    >>> show(Attempts())
+    'Attempts(group_size=8, keep=everything)'
+    """
+    if callable(value) and hasattr(value, "__name__"):
+        return str(value.__name__)
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = ", ".join(f"{f.name}={show(getattr(value, f.name))}" for f in fields(value))
+        return f"{type(value).__name__}({inside})"
+    return repr(value)
+
+
+def diff(parent: Recipe, child: Recipe) -> dict[str, tuple[str, str]]:
+    """Exactly the slots that differ, each as (parent's value, child's value), in slot order."""
+    pairs = {f.name: (getattr(parent, f.name), getattr(child, f.name)) for f in fields(Recipe)}
+    return {name: (show(a), show(b)) for name, (a, b) in pairs.items() if a != b}

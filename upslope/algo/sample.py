@@ -1,0 +1,61 @@
+"""Slot ``sample``: who acts, how many attempts a problem, which of them are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from upslope.types import Group
+
+Keep = Callable[[Group], Group | None]
+
+
+def everything(group: Group) -> Group | None:
+    """Keep all attempts."""
+    return group
+
+
+def rewarded(group: Group) -> Group | None:
+    """Keep the attempts with a positive reward: rejection sampling, the filter of RFT (arXiv 2308.01825)."""
+    kept = tuple(r for r in group.rollouts if r.reward > 0)
+    return replace(group, rollouts=kept) if kept else None
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The policy acts: ``group_size`` attempts at every problem of the step, filtered by ``keep``."""
+
+    group_size: int = 8
+    keep: Keep = everything
+    source: ClassVar[str] = "policy"
+
+    def __post_init__(self) -> None:
+        if self.group_size < 1:
+            raise ValueError(f"group_size must be at least 1, not {self.group_size}")
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Somebody else acted: the task's worked responses, each an attempt with reward 1.
+
+    ``replay`` is the share of every step filled with the task's plain documents instead, so that what was learnt
+    from them is not forgotten.
+    """
+
+    replay: float = 0.0
+    source: ClassVar[str] = "demonstrations"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.replay < 1:
+            raise ValueError(f"replay is a share in [0, 1), not {self.replay}")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The task's plain text, every token of it counted: pretraining as imitation with reward 1."""
+
+    source: ClassVar[str] = "documents"
+
+
+Sample = Attempts | Demonstrations | Documents

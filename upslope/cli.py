@@ -1,0 +1,241 @@
+"""The command line: ``upslope train``, ``eval``, ``score``, ``recipes``, ``diff``, ``report``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from upslope import __version__
+from upslope.errors import UserError
+
+app = typer.Typer(
+    help="Train language models by reinforcement learning with rewards that can be checked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+TaskName = Annotated[str | None, typer.Option("--task", help="gsm8k, pocket, or user (your --data and --reward).")]
+Data = Annotated[str | None, typer.Option(help="Folder with train.jsonl and test.jsonl, or one JSONL file.")]
+EvalData = Annotated[str | None, typer.Option(help="JSONL file of held-out problems (user tasks).")]
+Rewards = Annotated[list[str] | None, typer.Option("--reward", help="FILE.py:FUNCTION; repeat for several.")]
+Weights = Annotated[list[float] | None, typer.Option("--reward-weight", help="One for each --reward.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"upslope {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN.toml] [KEY=VALUE]...", help="A run file, and overrides.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="See `upslope recipes`.")] = None,
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: Rewards = None,
+    reward_weight: Weights = None,
+    model: Annotated[str | None, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the loop.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this much training time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw is a function of it.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's folder under --out.")] = None,
+    out: Annotated[str | None, typer.Option(help="Where runs go (default: runs).")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder; takes no other setting.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
+) -> None:
+    """Train. Without arguments: the pocket model on pocket word problems, by reinforcement learning.
+
+    Any setting can be given as KEY=VALUE with a dotted key, such as learn.lr=1e-4 or recipe.sample.group_size=16;
+    every setting with its meaning is in docs/settings.md and in a run's run.toml.
+    """
+    from upslope.config import load_settings
+    from upslope.inspect.report import print_before_after, summary_lines, write_report
+    from upslope.inspect.terminal import TerminalView
+    from upslope.train.memory import keep_freed_memory
+    from upslope.train.run import Stopped
+    from upslope.train.start import launch
+
+    given = {
+        "recipe": {"name": recipe} if recipe else None,
+        "task.name": task,
+        "task.data": data,
+        "task.eval_data": eval_data,
+        "task.rewards": reward or None,
+        "task.reward_weights": reward_weight or None,
+        "model": model,
+        "steps": steps,
+        "minutes": minutes,
+        "seed": seed,
+        "name": name,
+        "out": out,
+    }
+    options = {k: v for k, v in given.items() if v is not None}
+    if resume is not None:
+        if options or arguments:
+            raise UserError("--resume continues a run with its own run.toml and takes no other setting")
+        settings = replace(load_settings(resume / "run.toml"), out=str(resume.parent), name=resume.name)
+    else:
+        files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
+        if len(files) > 1:
+            raise UserError(f"one run file at a time, not {' and '.join(files)}")
+        overrides = [a for a in arguments or [] if a not in files]
+        settings = load_settings(Path(files[0]) if files else None, overrides, options)
+    keep_freed_memory()
+    console = Console()
+    try:
+        folder = launch(settings, lambda: TerminalView(console, plain=plain), resume=resume is not None)
+    except Stopped as stopped:
+        console.print(f"stopped; continue with: upslope train --resume {stopped}", highlight=False, markup=False)
+        raise typer.Exit(130) from None
+    write_report(folder)
+    print_before_after(console, folder)
+    for line in summary_lines(folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(name="eval")
+def evaluate_model(
+    model: Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")],
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: Rewards = None,
+    reward_weight: Weights = None,
+    samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
+    problems: Annotated[int, typer.Option(help="At most so many held-out problems.")] = 512,
+    temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (32 for pocket, else 256).")] = None,
+    seed: int = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: str = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval."""
+    from upslope.config import to_settings
+    from upslope.evaluation import evaluate_command
+
+    table: dict[str, Any] = {
+        "model": model,
+        "seed": seed,
+        "device": device,
+        "task": {
+            "name": task or "",
+            "data": data,
+            "eval_data": eval_data,
+            "rewards": reward or [],
+            "reward_weights": reward_weight or [],
+        },
+        "sample": {"max_tokens": max_tokens},
+        "learn": {"dtype": dtype},
+        "eval": {"problems": problems, "samples": samples, "temperature": temperature},
+    }
+    evaluate_command(to_settings(table), as_json=as_json)
+
+
+@app.command()
+def score(
+    responses: Annotated[
+        Path | None, typer.Argument(help="JSON lines with `response`; standard input if none.")
+    ] = None,
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: Rewards = None,
+    reward_weight: Weights = None,
+    seed: int = 0,
+) -> None:
+    """Score given responses, so that a reward can be examined before a run.
+
+    Each line has `response` and either the `id` of a problem or the data set's own columns. Standard output is the
+    same lines with `reward` and `extracted` added; the summary goes to standard error.
+    """
+    from upslope.tasks.registry import open_task
+    from upslope.tasks.scoring import score_file
+
+    opened = open_task(
+        task or ("user" if reward else None),
+        data=data,
+        eval_data=eval_data,
+        rewards=tuple(reward or ()),
+        reward_weights=tuple(reward_weight or ()),
+        seed=seed,
+    )
+    score_file(opened, responses if responses is not None else sys.stdin, sys.stdout, sys.stderr)
+
+
+@app.command()
+def recipes() -> None:
+    """The named recipes with their lineage: each is its parent plus a patch."""
+    from upslope.algo.family import FAMILY
+    from upslope.algo.recipe import diff
+
+    table = Table("recipe", "patch of", "changes", "cures", box=None, padding=(0, 2, 0, 0))
+    for name, branch in FAMILY.items():
+        parent = FAMILY[branch.parent].recipe if branch.parent else None
+        changed = ", ".join(diff(parent, branch.recipe)) if parent else "(the defaults of every slot)"
+        table.add_row(name, branch.parent or "-", changed, branch.cures)
+    _wide().print(table)
+
+
+@app.command()
+def diff(first: str, second: str) -> None:
+    """The slots in which two recipes differ, and nothing else."""
+    from upslope.algo.family import find
+    from upslope.algo.recipe import diff as difference
+
+    table = Table("slot", first, second, box=None, padding=(0, 2, 0, 0))
+    for slot, (old, new) in difference(find(first).recipe, find(second).recipe).items():
+        table.add_row(slot, old, new)
+    _wide().print(table)
+
+
+def _wide() -> Console:
+    """A console that does not fold tables where nobody's screen sets a width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder, of a running run too.")]) -> None:
+    """Draw report.png from a run folder and print what it shows."""
+    from upslope.inspect.report import print_before_after, summary_lines, write_report
+
+    write_report(run)
+    console = Console()
+    print_before_after(console, run)
+    for line in summary_lines(run):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: a mistake a user can mend is one line and exit code 2, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except UserError as error:
+        print(f"upslope: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("upslope: stopped at once; the newest checkpoint is kept", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The one exception for mistakes a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One line: what is wrong, where (file and row, key, slot), and how to mend it. The CLI prints it and exits 2."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'X'?"`` for the closest known word, or a list of what there is.
+
+    >>> nearest("grop", ["grpo", "rft"])
+    "; did you mean 'grpo'?"
+    >>> nearest("zzz", ["grpo", "rft"])
+    '; known: grpo, rft'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

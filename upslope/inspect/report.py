@@ -1,0 +1,183 @@
+"""What a run came to: a picture, closing lines, and the same problems before and after. Reads the run folder only."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow
+import pyarrow.parquet
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from upslope.errors import UserError
+from upslope.inspect.journal import number, read_journal
+from upslope.inspect.picture import draw
+from upslope.inspect.words import duration, percent, shorten, visible
+
+Change = Literal["better", "worse", "same"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the policy wrote, greedily decoded, in one evaluation.
+
+    >>> Attempt("#### 72", reward=1.0, ended="stop").reward
+    1.0
+    """
+
+    text: str
+    reward: float
+    ended: str
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One held-out problem in the first and in the last evaluation.
+
+    >>> BeforeAfter("toy/0", "1 + 1 = ?", Attempt("3", 0.0, "stop"), Attempt("2", 1.0, "stop")).change
+    'better'
+    """
+
+    problem: str
+    prompt_text: str
+    before: Attempt
+    after: Attempt
+
+    @property
+    def change(self) -> Change:
+        gain = self.after.reward - self.before.reward
+        return "better" if gain > 0 else "worse" if gain < 0 else "same"
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the run's journal into ``folder/report.png`` and return that path. UserError where nothing is recorded."""
+    journal = read_journal(folder)
+    if not journal.steps and not journal.evals:
+        raise UserError(f"{folder}: the journal holds no step and no evaluation yet, so there is nothing to draw")
+    title = " · ".join(part for part in (Path(folder).resolve().name, _recipe(Path(folder))) if part)
+    path, aside = Path(folder) / "report.png", Path(folder) / ".report.png.part"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in a title harms nobody
+        draw(journal, shorten(title, 100)).savefig(aside, format="png")
+    aside.replace(path)  # whoever looks meanwhile sees the old picture or the new one, never half of it
+    return path
+
+
+def summary_lines(folder: Path) -> list[str]:
+    """The closing lines, in ASCII: accuracy before and after, steps, time, tokens, and where things lie."""
+    folder = Path(folder)
+    journal = read_journal(folder)
+    lines = []
+    if journal.evals:
+        first, last = journal.evals[0], journal.evals[-1]
+        ends = [first] if first is last else [first, last]
+        shares = " -> ".join(
+            f"{percent(number(row, 'greedy', 'value'))} "
+            f"[{percent(number(row, 'greedy', 'low'))}, {percent(number(row, 'greedy', 'high'))}]"
+            for row in ends
+        )
+        num_problems = number(last, "greedy", "num_problems")
+        of = f"{num_problems:.0f} held-out problems, " if math.isfinite(num_problems) else ""
+        lines.append(f"accuracy    {shares} ({of}95 % intervals)")
+    seconds = [*(number(row, "seconds") for row in journal.evals)]
+    seconds += [number(row, "seconds", phase) for row in journal.steps for phase in row.get("seconds") or {}]
+    num_tokens = _sum(journal.column("num_tokens")[1])
+    spent = f"{len(journal.steps)} steps, {num_tokens:,.0f} tokens, {duration(_sum(seconds))} of computing"
+    lines.append(f"spent       {spent}")
+    if (folder / "report.png").exists():
+        lines.append(f"picture     {folder / 'report.png'}")
+    # step-000010, written aside and renamed: what does not end in digits is not finished.
+    done = [path for path in folder.glob("checkpoints/step-*") if path.name.removeprefix("step-").isdigit()]
+    if done:
+        lines.append(f"checkpoint  {max(done, key=lambda path: int(path.name.removeprefix('step-')))}")
+    return lines
+
+
+def before_after(folder: Path, num: int = 3) -> list[BeforeAfter]:
+    """``num`` telling problems of the first and last evaluation: those that got better first, then worse, then same.
+
+    Among equals the shortest come first, for they can be read at a glance. Empty where there are not two evaluations.
+    """
+    return _telling(_pairs(Path(folder)), num)
+
+
+def print_before_after(console: Console, folder: Path, num: int = 3) -> None:
+    """The problems of ``before_after`` side by side. The heading counts all of them, since a choice can mislead."""
+    pairs = _pairs(Path(folder))
+    if not pairs:
+        return
+    counts: Counter[Change] = Counter(pair.change for pair in pairs)
+    words = f"{counts['better']} better, {counts['worse']} worse, {counts['same']} with the same reward"
+    console.print(Text(f"Of {len(pairs)} held-out problems: {words}.", "bold"))
+    for pair in _telling(pairs, num):
+        table = Table.grid(padding=(0, 2), expand=True)
+        for _ in range(2):
+            table.add_column(ratio=1, overflow="fold")
+        table.add_row(*(_heading(name, it) for name, it in (("before", pair.before), ("after", pair.after))))
+        table.add_row(*(Text(visible(shorten(it.text.strip(), 800))) for it in (pair.before, pair.after)))
+        prompt = Text(visible(shorten(pair.prompt_text.strip(), 600)), "bright_black")
+        console.print(Panel(prompt, title=Text(visible(pair.problem)), title_align="left", border_style="bright_black"))
+        console.print(table)
+
+
+def _heading(name: str, attempt: Attempt) -> Text:
+    cut = ", cut off" if attempt.ended == "length" else ""
+    return Text(f"{name}: reward {attempt.reward:.3g}{cut}", "bold green" if attempt.reward > 0 else "bold red")
+
+
+def _telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
+    order: tuple[Change, ...] = ("better", "worse", "same")
+
+    def rank(pair: BeforeAfter) -> tuple[int, bool, int]:
+        unchanged = pair.before.text == pair.after.text
+        return order.index(pair.change), unchanged, len(pair.prompt_text + pair.before.text + pair.after.text)
+
+    return sorted(pairs, key=rank)[:num]
+
+
+def _pairs(folder: Path) -> list[BeforeAfter]:
+    """Every problem that both the first and the last evaluation hold, in the first one's order."""
+    files = sorted(folder.glob("rollouts/eval-*.parquet"), key=lambda path: (len(path.name), path.name))
+    if len(files) < 2:
+        return []
+    before, after = _attempts(files[0]), _attempts(files[-1])
+    return [BeforeAfter(key, *before[key], after[key][1]) for key in before if key in after]
+
+
+def _attempts(path: Path) -> dict[str, tuple[str, Attempt]]:
+    """By problem: its prompt and the first attempt at it."""
+    try:
+        table = pyarrow.parquet.read_table(path, columns=["problem", "prompt_text", "response_text", "reward", "ended"])
+        rows: list[dict[str, Any]] = table.to_pylist()
+        found: dict[str, tuple[str, Attempt]] = {}
+        for row in rows:
+            attempt = Attempt(row["response_text"], float(row["reward"]), row["ended"])
+            found.setdefault(row["problem"], (row["prompt_text"], attempt))
+    except (OSError, pyarrow.ArrowException, KeyError) as error:
+        raise UserError(f"{path}: cannot read the evaluation's attempts: {error}") from error
+    return found
+
+
+def _recipe(folder: Path) -> str:
+    """The recipe's name in ``run.toml``: a string, or a table with a name; empty where there is none."""
+    path = folder / "run.toml"
+    if not path.exists():
+        return ""
+    try:
+        recipe = tomllib.loads(path.read_text(encoding="utf-8")).get("recipe", "")
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    name = recipe.get("name", "") if isinstance(recipe, dict) else recipe
+    return name if isinstance(name, str) else ""
+
+
+def _sum(values: list[float]) -> float:
+    return math.fsum(value for value in values if math.isfinite(value))

@@ -1,0 +1,137 @@
+"""The one attention function that learning, prompt and decoding passes run through, inside any transformers model
+that lets its attention be chosen. It reads a plan from the forward call's keyword arguments:
+
+``layout``: packed tokens [1, K]; each sees what the layout says and nothing else.
+``cache``: one new token for each of N rows [N, 1]; it is written to the cache and sees its row so far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from upslope.model.cache import Cache
+from upslope.model.layout import Layout, lay_out
+from upslope.types import Rollout
+
+NAME = "upslope"
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout | None = None,
+    cache: Cache | None = None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query [B, H, L, D], key and value [B, Hkv, L, D] to ([B, L, H, D], None), as transformers expects.
+
+    The remaining keyword arguments are those transformers passes to every implementation; what could change the
+    result (dropout, a sliding window, soft-capped scores) is excluded when a model is admitted, by comparing logits.
+    """
+    if layout is not None:
+        if cache is not None:
+            cache.remember(module.layer_idx, key[0], value[0])  # type: ignore[arg-type]
+        return packed(query[0], key[0], value[0], layout, scaling)[None], None
+    if cache is None:
+        raise RuntimeError("the model runs with upslope's attention, so a forward pass needs a layout or a cache")
+    keys, values, visible = cache.extend(module.layer_idx, key[:, :, 0], value[:, :, 0])  # type: ignore[arg-type]
+    repeats = query.shape[1] // keys.shape[1]
+    out = _grouped(query, keys, values, repeats, visible, scaling)
+    return out.transpose(1, 2), None
+
+
+def packed(query_HKD: Tensor, key_HKD: Tensor, value_HKD: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """Attention over a layout: [K, H, D]. Each kind of segment is one rectangle; padding is computed and dropped."""
+    query_KHD, key_KHD, value_KHD = (x.transpose(0, 1) for x in (query_HKD, key_HKD, value_HKD))
+    repeats = query_HKD.shape[0] // key_HKD.shape[0]
+    parts = []
+    for segments in layout.segments:
+        query_BHLD = query_KHD[segments.query_BL].transpose(1, 2)
+        key_BHSD = key_KHD[segments.key_BS].transpose(1, 2)
+        value_BHSD = value_KHD[segments.key_BS].transpose(1, 2)
+        if repeats > 1:
+            key_BHSD, value_BHSD = (x.repeat_interleave(repeats, dim=1) for x in (key_BHSD, value_BHSD))
+        out_BHLD = scaled_dot_product_attention(
+            query_BHLD,
+            key_BHSD,
+            value_BHSD,
+            attn_mask=segments.visible_B1LS,
+            is_causal=segments.visible_B1LS is None,
+            scale=scaling,
+        )
+        parts.append(out_BHLD.transpose(1, 2).flatten(0, 1))
+    flat = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return flat[layout.place_K]
+
+
+def _grouped(
+    query_NH1D: Tensor, key_NGSD: Tensor, value_NGSD: Tensor, repeats: int, visible: Tensor | None, scale: float | None
+) -> Tensor:
+    """One query a row over its cache, [N, H, 1, D]; the heads that share keys become the query axis, uncopied."""
+    num_rows, num_heads, _, width = query_NH1D.shape
+    query_NGRD = query_NH1D.reshape(num_rows, num_heads // repeats, repeats, width)
+    mask = None if visible is None else visible[:, None, None, :]
+    out = scaled_dot_product_attention(query_NGRD, key_NGSD, value_NGSD, attn_mask=mask, scale=scale)
+    return out.reshape(num_rows, num_heads, 1, width)
+
+
+AttentionInterface.register(NAME, attention)
+
+
+def admit(model: Any) -> bool:
+    """Switch the model to this attention if it then computes what it computed before; say whether it did.
+
+    Declared features that short inputs cannot show (sliding windows, chunked or linear layers) rule a model out;
+    everything else is measured, on two prompts of which one is shared. A model not admitted is left as it was.
+    """
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if not getattr(model, "_supports_attention_backend", False) or kinds != {"full_attention"} or window:
+        return False
+    before = config._attn_implementation
+    if before == NAME:
+        return True
+    rollouts = [_probe(p, r, config.vocab_size) for p, r in ((5, 3), (7, 4), (7, 6))]
+    layout = lay_out(rollouts, next(model.parameters()).device)
+    with torch.no_grad():
+        plain = torch.cat([_plain_rows(model, r) for r in rollouts])
+        config._attn_implementation = NAME
+        try:
+            packed_logits = model(
+                input_ids=layout.id_K[None],
+                position_ids=layout.position_K[None],
+                logits_to_keep=layout.predictor_R,
+                use_cache=False,
+                layout=layout,
+            ).logits[0]
+        except (TypeError, RuntimeError, AttributeError, IndexError):
+            config._attn_implementation = before  # an architecture that does not pass the plan through
+            return False
+    scale = plain.float().std().clamp(min=1e-6)
+    tolerance = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.1
+    same = packed_logits.shape == plain.shape and bool((packed_logits - plain).abs().max() < tolerance * scale)
+    config._attn_implementation = NAME if same else before
+    return same
+
+
+def _probe(num_prompt: int, num_response: int, vocabulary: int) -> Rollout:
+    prompt = tuple((11 * i + num_prompt) % vocabulary for i in range(num_prompt))
+    response = tuple((7 * i + num_response) % vocabulary for i in range(num_response))
+    return Rollout("probe", 0, prompt, response, (True,) * num_response, None, 0, "stop", "")
+
+
+def _plain_rows(model: Any, rollout: Rollout) -> Tensor:
+    ids = torch.tensor([rollout.prompt + rollout.response], device=next(model.parameters()).device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
+    return logits[len(rollout.prompt) - 1 : -1]

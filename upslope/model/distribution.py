@@ -1,0 +1,39 @@
+"""From logits to the distribution tokens are drawn from: one function, read by the sampler and by the learner."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from upslope.types import Sampling
+
+
+def adjusted(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids: Tensor) -> Tensor:
+    """Logits whose softmax is the sampling distribution, in at least float32.
+
+    Row r stands before token number ``position_R[r]`` of its response (0 is the first). In order: temperature, the
+    end tokens banned while the response is shorter than ``min_tokens``, top-k, top-p. Greedy decoding (temperature
+    0) leaves the scale alone. Banned tokens get -inf.
+    """
+    logits_RV = logits_RV if logits_RV.dtype == torch.float64 else logits_RV.float()
+    if not sampling.greedy and sampling.temperature != 1:
+        logits_RV = logits_RV / sampling.temperature
+    if sampling.min_tokens:
+        banned_RE = (position_R < sampling.min_tokens)[:, None].expand(-1, len(end_ids))
+        columns_RE = end_ids[None, :].expand(len(logits_RV), -1)
+        kept_RE = logits_RV.gather(1, columns_RE)
+        logits_RV = logits_RV.scatter(1, columns_RE, torch.where(banned_RE, -torch.inf, kept_RE))
+    if 0 < sampling.top_k < logits_RV.shape[1]:
+        least_R1 = logits_RV.topk(sampling.top_k, dim=1).values[:, -1:]
+        logits_RV = logits_RV.masked_fill(logits_RV < least_R1, -torch.inf)
+    if sampling.top_p < 1:
+        sorted_RV, order_RV = logits_RV.sort(dim=1, descending=True)
+        before_RV = sorted_RV.softmax(dim=1).cumsum(dim=1) - sorted_RV.softmax(dim=1)
+        cut_RV = torch.zeros_like(before_RV, dtype=torch.bool).scatter(1, order_RV, before_RV >= sampling.top_p)
+        logits_RV = logits_RV.masked_fill(cut_RV, -torch.inf)
+    return logits_RV
+
+
+def entropy(logp_RV: Tensor) -> Tensor:
+    """-sum_v p log p in nats, shape R; a banned token (log p = -inf) adds nothing."""
+    return -(logp_RV.exp() * logp_RV.masked_fill(logp_RV == -torch.inf, 0)).sum(dim=1)

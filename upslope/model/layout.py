@@ -1,0 +1,157 @@
+"""Rollouts laid end to end: no padding, and a prompt that several attempts share is there once.
+
+A layout says where every token lies (one axis K), which tokens each token may see, and which hidden state predicts
+which sampled token. The last token of a response is left out: nothing is predicted from it.
+
+Two kinds of segment exist. A *stem* sees itself causally: a prompt, or a prompt with its only response. A *branch*
+is one of several responses to a shared prompt: it sees the whole prompt, then itself causally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upslope.types import Rollout
+
+
+@dataclass(frozen=True)
+class Segments:
+    """B segments of one kind as index rectangles into K; padding repeats token 0 and its output is never read."""
+
+    query_BL: Tensor
+    key_BS: Tensor
+    visible_B1LS: Tensor | None
+    """bool; None where plain causal order among the queries says it all."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where K tokens lie and who sees whom, for the packed attention."""
+
+    id_K: Tensor
+    position_K: Tensor
+    """Position within prompt plus response, for rotary and absolute position embeddings."""
+    segments: tuple[Segments, ...]
+    place_K: Tensor
+    """Where token k's output stands in the concatenated flat outputs of ``segments``."""
+    predictor_R: Tensor
+    """The token k whose hidden state predicts the r-th scored token."""
+    target_R: Tensor
+    row_R: Tensor
+    """Which rollout, and which token of its response: the r-th scored token's place in an NT rectangle."""
+    column_R: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.id_K)
+
+
+def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts: bool = True) -> Layout:
+    """The layout of these rollouts; neighbours with equal prompts share one copy (``share_prompts=False``: never).
+
+    Prompts must not be empty (the first token would have no predictor).
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    stems: list[tuple[int, int]] = []
+    branches: list[tuple[int, int, int, int]] = []
+    scored: list[tuple[int, int, int, int]] = []
+
+    def append(tokens: Sequence[int], first_position: int) -> int:
+        start = len(ids)
+        ids.extend(tokens)
+        positions.extend(range(first_position, first_position + len(tokens)))
+        return start
+
+    for rows in _runs_of_equal_prompts(rollouts, share_prompts):
+        prompt = rollouts[rows[0]].prompt
+        if not prompt:
+            raise ValueError(f"rollout of {rollouts[rows[0]].problem} has an empty prompt: nothing predicts its first")
+        start = append(prompt, 0)
+        last = start + len(prompt) - 1
+        if len(rows) == 1:
+            append(rollouts[rows[0]].response[:-1], len(prompt))
+            stems.append((start, len(ids) - start))
+        else:
+            stems.append((start, len(prompt)))
+        for row in rows:
+            rollout = rollouts[row]
+            begin = last + 1
+            if len(rows) > 1 and len(rollout.response) > 1:
+                begin = append(rollout.response[:-1], len(prompt))
+                branches.append((begin, len(ids) - begin, start, len(prompt)))
+            for column, (token, chosen) in enumerate(zip(rollout.response, rollout.mask, strict=True)):
+                if chosen:
+                    scored.append((last if column == 0 else begin + column - 1, token, row, column))
+
+    segments = tuple(s for s in (_stems(stems), _branches(branches)) if s is not None)
+    table = torch.tensor(scored, dtype=torch.long).reshape(-1, 4).to(device)
+    return Layout(
+        id_K=torch.tensor(ids, dtype=torch.long, device=device),
+        position_K=torch.tensor(positions, dtype=torch.long, device=device),
+        segments=tuple(_to(s, device) for s in segments),
+        place_K=_places(stems, branches, len(ids)).to(device),
+        predictor_R=table[:, 0],
+        target_R=table[:, 1],
+        row_R=table[:, 2],
+        column_R=table[:, 3],
+    )
+
+
+def _runs_of_equal_prompts(rollouts: Sequence[Rollout], share: bool) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for row, rollout in enumerate(rollouts):
+        if share and runs and rollouts[runs[-1][0]].prompt == rollout.prompt:
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    return runs
+
+
+def _rectangle(spans: Sequence[tuple[int, int]]) -> Tensor:
+    """Index rectangle of (start, length) spans; padding is 0."""
+    start_B, length_B = torch.tensor(spans, dtype=torch.long).T
+    offset_L = torch.arange(int(length_B.max()))
+    return torch.where(offset_L < length_B[:, None], start_B[:, None] + offset_L, 0)
+
+
+def _stems(stems: Sequence[tuple[int, int]]) -> Segments | None:
+    if not stems:
+        return None
+    index_BL = _rectangle(stems)
+    return Segments(index_BL, index_BL, None)  # padding comes last, so causal order already hides it
+
+
+def _branches(branches: Sequence[tuple[int, int, int, int]]) -> Segments | None:
+    if not branches:
+        return None
+    own_BL = _rectangle([(start, length) for start, length, _, _ in branches])
+    prompt_BM = _rectangle([(start, length) for _, _, start, length in branches])
+    prompt_length_B = torch.tensor([length for *_, length in branches])
+    num_own, num_prompt = own_BL.shape[1], prompt_BM.shape[1]
+    sees_prompt_B1M = (torch.arange(num_prompt) < prompt_length_B[:, None])[:, None, :]
+    sees_own_LL = torch.ones(num_own, num_own, dtype=torch.bool).tril()
+    visible_BLS = torch.cat([sees_prompt_B1M.expand(-1, num_own, -1), sees_own_LL.expand(len(branches), -1, -1)], dim=2)
+    return Segments(own_BL, torch.cat([prompt_BM, own_BL], dim=1), visible_BLS[:, None])
+
+
+def _places(stems: Sequence[tuple[int, int]], branches: Sequence[tuple[int, int, int, int]], num: int) -> Tensor:
+    place_K = torch.zeros(num, dtype=torch.long)
+    offset = 0
+    for spans in (list(stems), [(start, length) for start, length, _, _ in branches]):
+        width = max((length for _, length in spans), default=0)
+        for start, length in spans:
+            place_K[start : start + length] = torch.arange(offset, offset + length)
+            offset += width
+    return place_K
+
+
+def _to(segments: Segments, device: torch.device) -> Segments:
+    visible = segments.visible_B1LS
+    return Segments(
+        segments.query_BL.to(device), segments.key_BS.to(device), None if visible is None else visible.to(device)
+    )

@@ -1,0 +1,101 @@
+"""The final answer of a GSM8K response, read by one small grammar and compared exactly.
+
+The rules, in the order in which they apply:
+
+1.  **Marker.** The *last* ``####`` of the whole response counts: it is the writer's final word, wherever it stands.
+    Without a marker there is no answer; a number in the running text is never taken.
+2.  **No second choice.** If the last marker carries no number, the answer is None, even if an earlier one does:
+    otherwise a response could list guesses and leave the choice to the grader.
+3.  **One line.** Read is the first non-blank line after the marker (so the number may stand on the next line), up to
+    ``MAX_LINE`` characters; a longer line is not an answer. Lines below it are not read.
+4.  **Number.** The line starts with a decimal number in ASCII digits: ``18``, ``18.50``, ``.5``, ``007``. Digits of
+    other scripts, fractions (``1/2``), scientific notation (``1e5``), ``inf`` and ``nan`` are not numbers here, and
+    neither is one with more than ``MAX_DIGITS`` digits.
+5.  **Commas** are accepted only where they group thousands: ``1,234,567``. ``1,23``, ``12,34,567`` and ``0,123`` are
+    no answers at all (they are neither 1, 123 nor 1.23).
+6.  **Sign.** ``-``, ``+`` or the Unicode minus ``−`` touching the number, before or after a dollar sign. Any other
+    dash, or a sign apart from its number, makes the line unreadable: a sign is never dropped. ``-0`` is ``0``.
+7.  **Dollar and percent.** A ``$`` may touch the number on the left, and a ``$`` or ``%`` may follow it. Both are
+    decoration: ``50%`` is 50, never 0.5 (as in the data).
+8.  **Unit.** Up to four words of ASCII letters may follow after a space (``18 apples``, ``18 dollars per hour``), then
+    one full stop. Anything else is refused: a second number, an expression or a hedge (``18 + 2``, ``18 or 20``,
+    ``18 or twenty``), a word that changes the value (``18 thousand``), a letter touching the number (``18k``).
+9.  **Canonical form.** No sign for zero and positives, no commas, no leading zeros, no trailing zeros after the point:
+    ``#### $1,018.00`` reads as ``1018``.
+
+Everything is linear in the length of the response, and no text of the response is ever evaluated.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+MARKER = "####"
+"""What announces the final answer."""
+MAX_LINE = 200
+"""Longest answer line, in characters."""
+MAX_DIGITS = 40
+"""Most digits of a number, on both sides of the point together."""
+
+_NOT_A_UNIT = frozenset(
+    {"or", "and", "to", "not"}  # hedges and ranges
+    | {"plus", "minus", "times", "over", "point", "negative", "half", "quarter"}  # arithmetic in words
+    | {"dozen", "hundred", "thousand", "million", "billion", "trillion"}  # multipliers
+)
+
+_LINE = re.compile(
+    r"""
+    (?: (?P<sign>[-+\u2212])? \$? | \$ (?P<inner_sign>[-+\u2212]) )
+    (?P<whole> [1-9][0-9]{0,2} (?:,[0-9]{3})+ | [0-9]* )
+    (?: \. (?P<fraction>[0-9]+) )?
+    (?: \ ? [$%] )?
+    (?P<unit> (?: \ + [A-Za-z]+ ){0,4} )
+    \ * \.?
+    """,
+    re.VERBOSE,
+)
+
+
+def extract(response: str) -> str | None:
+    """The canonical answer of a response, or None if it has none that the rules above can read.
+
+    >>> extract("She sells 16 - 7 = 9 eggs for $2 each.\\n#### $18.00")
+    '18'
+    >>> extract("#### 18 or 20") is None
+    True
+    """
+    marker = response.rfind(MARKER)
+    if marker < 0:
+        return None
+    line = response[marker + len(MARKER) :].lstrip().partition("\n")[0].rstrip()
+    return _number(line)
+
+
+def same_number(a: str, b: str) -> bool:
+    """Whether two answers are the same number, exactly; False if either is not a number by rules 4 to 9.
+
+    >>> same_number("18", "18.00"), same_number("0.1", "0.10000000000000000001")
+    (True, False)
+    """
+    left, right = _number(a.strip()), _number(b.strip())
+    # Decimal construction and comparison are exact whatever the context's precision; arithmetic would not be.
+    return left is not None and right is not None and Decimal(left) == Decimal(right)
+
+
+def _number(line: str) -> str | None:
+    """The canonical number of an answer line (rules 3 to 9)."""
+    if len(line) > MAX_LINE:
+        return None
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return None
+    if not _NOT_A_UNIT.isdisjoint(match["unit"].lower().split()):
+        return None
+    whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
+    if not 0 < len(whole) + len(fraction) <= MAX_DIGITS:
+        return None
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    number = f"{whole}.{fraction}" if fraction else whole
+    negative = (match["sign"] or match["inner_sign"] or "+") in "-\u2212"
+    return f"-{number}" if negative and number != "0" else number

@@ -1,0 +1,108 @@
+"""First line of the loop: whoever acts acts, the task scores it, and the recipe keeps what it wants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
+from upslope.errors import UserError
+from upslope.model import chat
+from upslope.model.policy import Policy
+from upslope.rollout.address import Address
+from upslope.rollout.engine import Engine, Progress
+from upslope.tasks.base import Task
+from upslope.train.source import Shuffled
+from upslope.types import Group, Problem, Rollout, Sampling, Score
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All attempts of a step, and the groups that are left to learn from."""
+
+    attempted: list[Group]
+    kept: list[Group]
+
+
+class Collector:
+    """Everything ``collect`` needs besides the step: the task's problems in the run's order, and who acts."""
+
+    def __init__(
+        self, task: Task, engine: Engine, policy: Policy, sampling: Sampling, seed: int, per_step: int
+    ) -> None:
+        self._task, self._engine, self._policy, self._sampling = task, engine, policy, sampling
+        self._seed, self._per_step = seed, per_step
+        self._cache: dict[str, Shuffled[Problem]] = {}
+        self._texts: Shuffled[str] | None = None
+
+    def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected:
+        """The groups of a step, scored and filtered. Raises UserError for a reward that is not a number."""
+        if not isinstance(sample, Attempts):
+            given = self._imitate(sample, step)
+            return Collected(given, given)
+        problems = self._problems("train", step, self._per_step)
+        attempts = self._engine.generate(
+            problems, sample.group_size, self._sampling, Address(self._seed, "sample", step), progress
+        )
+        groups = score(self._task, problems, attempts)
+        return Collected(groups, [kept for kept in map(sample.keep, groups) if kept is not None])
+
+    def _imitate(self, sample: Demonstrations | Documents, step: int) -> list[Group]:
+        if isinstance(sample, Documents):
+            return [self._document(text, step, i) for i, text in enumerate(self._documents(step, self._per_step))]
+        num_replayed = round(sample.replay * self._per_step)
+        problems = self._problems("demonstrations", step, self._per_step - num_replayed)
+        texts = self._documents(step, num_replayed) if num_replayed else []
+        shown = [self._demonstration(p) for p in problems]
+        return shown + [self._document(text, step, i) for i, text in enumerate(texts)]
+
+    def _problems(self, kind: str, step: int, num: int) -> list[Problem]:
+        if kind not in self._cache:
+            found = self._task.demonstrations() if kind == "demonstrations" else self._task.problems("train")
+            if not found:
+                raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
+            self._cache[kind] = Shuffled(found, self._seed, kind)
+        return self._cache[kind].take(step, num)
+
+    def _documents(self, step: int, num: int) -> list[str]:
+        if self._texts is None:
+            texts = self._task.documents()
+            if not texts:
+                raise UserError(f"task {self._task.name} has no documents; this recipe needs some")
+            self._texts = Shuffled(texts, self._seed, "documents")
+        return self._texts.take(step, num)
+
+    def _demonstration(self, problem: Problem) -> Group:
+        text = problem.demonstration or ""
+        response = chat.response_ids(self._policy.tokenizer, text)
+        return Group(problem, (_given(problem.id, self._policy.prompt(problem.messages), response, text),))
+
+    def _document(self, text: str, step: int, index: int) -> Group:
+        tokenizer = self._policy.tokenizer
+        problem = Problem(f"document/{step}/{index}", ())
+        return Group(
+            problem, (_given(problem.id, chat.start_ids(tokenizer), chat.document_ids(tokenizer, text), text),)
+        )
+
+
+def _given(problem: str, prompt: tuple[int, ...], response: tuple[int, ...], text: str) -> Rollout:
+    """Somebody else's words as an attempt with reward 1."""
+    return Rollout(problem, 0, prompt, response, (True,) * len(response), None, 0, "stop", text, Score(1.0))
+
+
+def score(task: Task, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]) -> list[Group]:
+    """Every attempt with the task's score, problem by problem. Raises UserError for a NaN or infinite reward."""
+    asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
+    flat = [r for rollouts in attempts for r in rollouts]
+    scores = task.score(asked, [r.text for r in flat])
+    if len(scores) != len(flat):
+        raise UserError(f"task {task.name} returned {len(scores)} scores for {len(flat)} attempts")
+    for rollout, given in zip(flat, scores, strict=True):
+        if not math.isfinite(given.reward):
+            raise UserError(f"the reward of sample {rollout.sample} of problem {rollout.problem} is {given.reward}")
+    left = iter(scores)
+    return [
+        Group(problem, tuple(replace(r, score=next(left)) for r in rollouts))
+        for problem, rollouts in zip(problems, attempts, strict=True)
+    ]

@@ -1,0 +1,66 @@
+"""Held-out accuracy: greedy, and pass@k from several samples, each with a 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from upslope.rollout.address import Address
+from upslope.rollout.engine import Engine, Progress
+from upslope.tasks.base import Task
+from upslope.train.collect import score
+from upslope.train.statistics import mean_interval, pass_at_k, wilson
+from upslope.types import Group, Problem, Rollout, Sampling
+
+FULL_MARKS = 1.0
+
+
+def solved(rollout: Rollout) -> bool:
+    """An attempt counts as right if it earned full marks: a reward of at least 1."""
+    return rollout.reward >= FULL_MARKS
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found; ``row`` is its part of a journal line, ``greedy`` the greedy attempts themselves."""
+
+    row: dict[str, Any]
+    greedy: list[Group]
+
+
+def evaluate(
+    task: Task,
+    engine: Engine,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    *,
+    samples: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Attempt every problem greedily and, if ``samples`` > 0, that many times from ``sampling``.
+
+    pass@k is reported for k = 1, 2, 4, ... up to ``samples``. The draws' address does not hold the step, so
+    evaluations of one run differ by the weights alone. ``max_tokens`` and ``min_tokens`` hold for both.
+    """
+    limits = {"min_tokens": sampling.min_tokens, "max_tokens": sampling.max_tokens}
+    address = Address(seed, "eval")
+    greedy = score(task, problems, engine.generate(problems, 1, Sampling(temperature=0, **limits), address, progress))
+    attempts = [g.rollouts[0] for g in greedy]
+    row: dict[str, Any] = {
+        "greedy": asdict(wilson(sum(map(solved, attempts)), len(attempts))) | {"num_problems": len(attempts)},
+        "reward": sum(r.reward for r in attempts) / len(attempts),
+        "length": sum(len(r.response) for r in attempts) / len(attempts),
+        "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
+    }
+    if samples:
+        sampled = score(task, problems, engine.generate(problems, samples, sampling, address, progress))
+        num_right = [sum(map(solved, g.rollouts)) for g in sampled]
+        ks = sorted({min(2**i, samples) for i in range(samples.bit_length() + 1)})
+        row["pass_at"] = {
+            str(k): asdict(mean_interval([pass_at_k(samples, right, k) for right in num_right]))
+            | {"num_problems": len(problems), "num_samples": samples}
+            for k in ks
+        }
+    return Evaluation(row, greedy)

@@ -1,0 +1,133 @@
+"""The learner: scores sampled tokens, turns groups into a batch, and moves the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from upslope.algo.objective import Objective, Outcome, Scored, Trace
+from upslope.algo.recipe import Recipe
+from upslope.errors import UserError
+from upslope.model.policy import Policy
+from upslope.train.optimizer import NonFinite, Optimizer
+from upslope.train.prepare import judge, silent_rows, to_batch
+from upslope.train.settings import LearnSettings
+from upslope.types import Batch, Group, Sampling
+
+LOGITS_BUDGET = 64 * 2**20
+"""Logits held at once in one micro-batch (entries), when the micro-batch size is left to us."""
+TOKEN_BUDGET = 16 * 2**10
+
+
+@dataclass
+class Learner:
+    """A policy, its optimizer, and the distribution its attempts were drawn from."""
+
+    policy: Policy
+    recipe: Recipe
+    sampling: Sampling
+    settings: LearnSettings
+    optimizer: Optimizer
+    watch: Callable[[int, int], None] = lambda done, total: None
+    """Told after every micro-batch how many rows of how many have their gradient."""
+
+    def __post_init__(self) -> None:
+        if self.recipe.acts and not self.sampling.scorable:
+            raise UserError(
+                f"sample: temperature={self.sampling.temperature}, top_k={self.sampling.top_k}, "
+                f"top_p={self.sampling.top_p} cannot be scored exactly in training (a token cut away by top-k or top-p "
+                "has no log-probability); set temperature above 0, top_k=0 and top_p=1"
+            )
+
+    @property
+    def scoring(self) -> Sampling:
+        """Attempts are scored under the distribution they were drawn from; given text under the plain one."""
+        return self.sampling if self.recipe.acts else Sampling()
+
+    def prepare(self, groups: Sequence[Group]) -> Batch:
+        """Rewards to advantages, and whatever else the recipe's slots need."""
+        batch = judge(to_batch(groups, self.policy.device, self._dtype), self.recipe)
+        if "old_logp" in self.recipe.needs and self.recipe.reuse.num_updates > 1:
+            batch = replace(batch, old_logp_NT=self._score_all(batch))
+        return batch
+
+    def gradient(self, objective: Objective, minibatch: Batch) -> Outcome:
+        """Leave the gradient over the whole mini-batch in the masters, adding up micro-batches.
+
+        With one update a batch the old log-probabilities are the new ones detached: no second forward pass.
+        """
+        self.optimizer.zero()
+        silent = silent_rows(minibatch, objective.recipe)
+        loud = minibatch.take([i for i, s in enumerate(silent) if not s])
+        loss_sum, num_done, traces = 0.0, 0, []
+        for part in self.micro_batches(loud):
+            scored = self.score(part)
+            if "old_logp" in objective.recipe.needs and part.old_logp_NT is None:
+                part = replace(part, old_logp_NT=scored.logp_NT.detach())
+            loss, trace = objective(scored, part)
+            if not math.isfinite(float(loss)):
+                raise NonFinite(f"the loss is {float(loss)}: {_blame(scored, part)}")
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss_sum += float(loss)
+            traces.append(trace)
+            num_done += part.num_rollouts
+            self.watch(num_done, loud.num_rollouts)
+        return Outcome(loud, Trace.join(traces), {"loss": loss_sum})
+
+    def step(self) -> dict[str, float]:
+        return self.optimizer.step()
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The compute weights, for the engine."""
+        return self.policy.weights()
+
+    def score(self, batch: Batch) -> Scored:
+        """The batch's own tokens under the current weights, with gradient."""
+        return Scored(*self.policy.score(batch.rollouts, self.scoring, batch.mask_NT.shape[1]))
+
+    def micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """Consecutive rows, as many at a time as the setting or the budgets allow; never fewer than one."""
+        rows: list[int] = []
+        scored = tokens = 0
+        for row, rollout in enumerate(batch.rollouts):
+            shared = rows and batch.rollouts[rows[-1]].prompt == rollout.prompt
+            more = len(rollout.response) + (0 if shared else len(rollout.prompt))
+            if self.settings.micro_batch:
+                full = len(rows) == self.settings.micro_batch
+            else:
+                too_many_logits = (scored + len(rollout.response)) * self.policy.vocabulary > LOGITS_BUDGET
+                full = bool(rows) and (too_many_logits or tokens + more > TOKEN_BUDGET)
+            if full:
+                yield batch.take(rows)
+                rows, scored, tokens = [], 0, 0
+                more = len(rollout.response) + len(rollout.prompt)
+            rows.append(row)
+            scored += len(rollout.response)
+            tokens += more
+        if rows:
+            yield batch.take(rows)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(iter(self.optimizer.masters.values())).dtype
+
+    @torch.no_grad()
+    def _score_all(self, batch: Batch) -> Tensor:
+        return torch.cat([self.score(part).logp_NT for part in self.micro_batches(batch)])
+
+
+def _blame(scored: Scored, batch: Batch) -> str:
+    """Name the first rollout and token with a log-probability that is not finite."""
+    bad = (~torch.isfinite(scored.logp_NT) & batch.mask_NT).nonzero()
+    if len(bad):
+        row, column = (int(i) for i in bad[0])
+        rollout = batch.rollouts[row]
+        return (
+            f"token {column} of sample {rollout.sample} of problem {rollout.problem} has log-probability "
+            f"{float(scored.logp_NT[row, column])} under the current weights"
+        )
+    return "all log-probabilities are finite, so a reward, an advantage or a ratio is not"

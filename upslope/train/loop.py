@@ -1,0 +1,26 @@
+"""The loop. Every algorithm of the family is this page run with another recipe."""
+
+from __future__ import annotations
+
+from upslope.algo.objective import Objective
+from upslope.rollout.address import Address
+from upslope.train.prepare import passes
+from upslope.train.run import Run
+
+
+def train(run: Run) -> None:
+    """Run to the end, or until stopped. What each line does depends on the recipe's slots and on nothing else."""
+    recipe, engine, learner = run.recipe, run.engine, run.learner
+    objective = Objective(recipe)
+    for step in run.steps():
+        with run.phase("sample"):  # who acts, how many times, which groups stay
+            collected = run.collect(recipe.sample, step, run.sampled)
+        with run.phase("prepare"):  # rewards to advantages; only what the slots need
+            batch = learner.prepare(collected.kept)
+        with run.phase("update"):  # a step, or several if the batch is reused
+            outcomes = [
+                recipe.update(learner, objective, minibatch)
+                for minibatch in passes(batch, recipe, Address(run.seed, "reuse", step))
+            ]
+        engine.load(learner.weights(), version=step + 1)
+        run.record(step, collected, batch, outcomes)  # journal, rollouts, checkpoint, evaluation

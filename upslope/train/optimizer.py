@@ -1,0 +1,143 @@
+"""AdamW over master weights of at least float32, whatever the model computes in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upslope.errors import UserError
+from upslope.train.settings import LearnSettings
+
+
+def schedule(update: int, num_updates: int, settings: LearnSettings) -> float:
+    """The learning rate's factor at an update (0 is the first): linear warm-up, then the chosen decay to zero.
+
+    >>> [schedule(u, 8, LearnSettings(warmup=4, decay="linear")) for u in (0, 3, 4, 6)]
+    [0.25, 1.0, 1.0, 0.5]
+    """
+    if update < settings.warmup:
+        return (update + 1) / settings.warmup
+    share = min((update - settings.warmup) / max(num_updates - settings.warmup, 1), 1.0)
+    factors: dict[str, Callable[[float], float]] = {
+        "constant": lambda _: 1.0,
+        "linear": lambda x: 1 - x,
+        "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+    }
+    return factors[settings.decay](share)
+
+
+class NonFinite(UserError):
+    """A loss or gradient that is not finite; raised before any weight was changed."""
+
+
+class Optimizer:
+    """Holds the masters and their gradients; ``model`` is left computing in ``dtype``.
+
+    In low precision the model's parameters become copies of the masters, and each parameter's gradient is added to
+    its master's in float32 as soon as it is complete, then freed: accumulation over micro-batches loses nothing.
+    """
+
+    def __init__(self, model: Any, settings: LearnSettings, num_updates: int, dtype: torch.dtype) -> None:
+        self._settings = settings
+        self._num_updates = num_updates
+        self.num_done = 0
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._compute: dict[str, torch.nn.Parameter] = dict(named)
+        self.masters: dict[str, Tensor] = {}
+        for name, parameter in named:
+            if dtype in (torch.float32, torch.float64):
+                parameter.data = parameter.data.to(dtype)
+                self.masters[name] = parameter
+            else:
+                self.masters[name] = parameter.data.float().clone().requires_grad_()
+                parameter.data = parameter.data.to(dtype)
+                parameter.register_post_accumulate_grad_hook(self._collector(self.masters[name]))
+        self._adam = torch.optim.AdamW(
+            list(self.masters.values()),
+            lr=settings.lr or 0.0,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    @staticmethod
+    def _collector(master: Tensor) -> Callable[[Tensor], None]:
+        def collect(parameter: Tensor) -> None:
+            if parameter.grad is None:
+                return
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+        return collect
+
+    def zero(self) -> None:
+        for master in self.masters.values():
+            master.grad = None
+
+    def step(self) -> dict[str, float]:
+        """Clip, check, move. Returns the gradient norm before clipping and the learning rate used.
+
+        Raises NonFinite, before any weight changes, naming the first parameter whose gradient is not finite.
+        """
+        for master in self.masters.values():
+            if master.grad is None:  # no row had a gradient: the update is Adam's own momentum
+                master.grad = torch.zeros_like(master)
+        masters = list(self.masters.values())
+        limit = self._settings.clip or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(masters, limit))
+        if not math.isfinite(norm):
+            raise NonFinite(self._blame())
+        rate = (self._settings.lr or 0.0) * schedule(self.num_done, self._num_updates, self._settings)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self.num_done += 1
+        self._publish()
+        return {"grad_norm": norm, "lr": rate}
+
+    def _blame(self) -> str:
+        for name, master in self.masters.items():
+            bad = int((~torch.isfinite(master.grad)).sum()) if master.grad is not None else 0
+            if bad:
+                return f"the gradient of {name} is not finite in {bad} of {master.numel()} entries"
+        return "the gradient's norm overflows though every entry is finite"
+
+    def _publish(self) -> None:
+        """Round the masters into the compute weights, once an update."""
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                if self._compute[name] is not master:
+                    self._compute[name].copy_(master)
+
+    def full_precision(self) -> dict[str, Tensor]:
+        """The masters by parameter name, for saving."""
+        return {name: master.detach() for name, master in self.masters.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's moments and counts as a flat dictionary of tensors (for safetensors)."""
+        flat = {}
+        for name, master in self.masters.items():
+            for key, value in self._adam.state.get(master, {}).items():
+                flat[f"{key}/{name}"] = torch.as_tensor(value).detach().cpu()
+        return flat
+
+    def load(self, state: dict[str, Tensor], num_done: int) -> None:
+        """Continue from a saved ``state``. Raises UserError if it belongs to other parameters."""
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        if state and set(state) != {f"{k}/{n}" for k in keys for n in self.masters}:
+            raise UserError("the checkpoint's optimizer state is of another model; resume with the run's own folder")
+        for name, master in self.masters.items():
+            if state:
+                moments = {k: state[f"{k}/{name}"] for k in keys}
+                self._adam.state[master] = {
+                    k: v.clone() if k == "step" else v.to(master.device, master.dtype) for k, v in moments.items()
+                }
+        self.num_done = num_done

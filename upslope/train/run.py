@@ -1,0 +1,214 @@
+"""A run: its folder, its clock, and what is written when. The loop computes; this remembers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import tomli_w
+
+from upslope.algo.objective import Outcome
+from upslope.algo.recipe import Recipe
+from upslope.errors import UserError
+from upslope.model.policy import Policy
+from upslope.rollout.engine import Engine
+from upslope.tasks.base import Task
+from upslope.train import attempts, checkpoint, journal, metrics
+from upslope.train.collect import Collected, Collector
+from upslope.train.evaluate import evaluate
+from upslope.train.files import write_whole
+from upslope.train.learner import Learner
+from upslope.train.optimizer import NonFinite
+from upslope.train.settings import RunSettings
+from upslope.train.view import View
+from upslope.types import Batch, Sampling
+
+
+class Stopped(Exception):
+    """Ctrl-C: the step was finished and a checkpoint written; the run can be resumed."""
+
+
+class Run:
+    """Everything about one run that outlives a step."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        folder: Path,
+        recipe: Recipe,
+        task: Task,
+        policy: Policy,
+        engine: Engine,
+        learner: Learner,
+        view: View,
+        document: dict[str, Any],
+    ) -> None:
+        """``document`` is the resolved configuration that ``run.toml`` will hold."""
+        self.settings, self.folder, self.recipe, self.task = settings, folder, recipe, task
+        self.policy, self.engine, self.learner, self.view = policy, engine, learner, view
+        self.seed = settings.seed
+        sampling = learner.sampling
+        self.collect = Collector(task, engine, policy, sampling, settings.seed, settings.problems)
+        self._document = document
+        self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
+        self._first_step = 0
+        self._seconds: dict[str, float] = {}
+        self._spent = 0.0
+        self._stop = False
+        self._phase_began = 0.0
+        self._phase_name = ""
+        learner.watch = self._learned
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps still to do. Writes the folder first, evaluates before and after, and turns
+        Ctrl-C into a checkpoint after the step under way."""
+        for name in ("rollouts", "checkpoints"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "run.toml", tomli_w.dumps(self._document).encode())
+        self.view.start(self.folder.name, self._recipe_line(), self.settings.steps, self._first_step)
+        with self._interruptible():
+            if self._first_step == 0:
+                self._evaluate(0, samples=self.settings.eval.samples)
+            step = self._first_step
+            while step < self.settings.steps and not self._out_of_time():
+                self._seconds = {}
+                try:
+                    yield step
+                except NonFinite as error:
+                    raise UserError(
+                        f"step {step}: {error}. Nothing was updated; the newest checkpoint is {self._newest_name()}. "
+                        "Lower learn.lr, or look at the attempts of the step before"
+                    ) from error
+                step += 1
+                if self._stop:
+                    self._save(step)
+                    raise Stopped(str(self.folder))
+            self._save(step)
+            if step > self._first_step or not self._first_step:
+                self._evaluate(step, samples=self.settings.eval.samples)
+
+    def resume(self, saved: checkpoint.Checkpoint) -> None:
+        """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
+        self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
+        self._first_step = saved.step
+        self._spent = float(saved.state["spent"])
+        self.engine.load(self.learner.weights(), version=saved.step)
+        journal.rewind(self.folder / "journal.jsonl", saved.step)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a part of the step and say that it is under way."""
+        self._phase_name, self._phase_began = name, time.perf_counter()
+        self.view.phase(name)
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._phase_began
+
+    def sampled(self, num_tokens: int, num_rows: int) -> None:
+        """Progress of sampling, from the engine."""
+        elapsed = max(time.perf_counter() - self._phase_began, 1e-9)
+        self.view.phase(self._phase_name, num_rows, None, num_tokens / elapsed)
+
+    def _learned(self, num_rows: int, total: int) -> None:
+        self.view.phase(self._phase_name or "update", num_rows, total, None)
+
+    # -- record -------------------------------------------------------------------------------------------------
+
+    def record(self, step: int, collected: Collected, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+        """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
+        every = self.settings.save.rollouts
+        with self.phase("record"):
+            row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts) | metrics.of_updates(outcomes)
+            if every and step % every == 0 and self.recipe.acts:
+                path = self.folder / "rollouts" / f"step-{step:06d}.parquet"
+                attempts.write_step(path, collected.attempted, batch, outcomes)
+        seconds = {k: round(v, 4) for k, v in self._seconds.items()}
+        total = sum(self._seconds.values())
+        self._spent += total
+        row["tokens_per_s"] = row["num_tokens"] / max(total, 1e-9)
+        row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
+        journal.append(self.folder / "journal.jsonl", row)
+        self.view.step(row)
+        if self.recipe.acts and collected.attempted:
+            group = collected.attempted[step % len(collected.attempted)]
+            shown = group.rollouts[0]
+            self.view.attempt(attempts.prompt_text(group.problem), shown.text, shown.reward)
+        done, last = step + 1, self.settings.steps
+        if self.settings.eval.every and done % self.settings.eval.every == 0 and done < last:
+            self._evaluate(done, samples=0)
+        if self.settings.save.every and done % self.settings.save.every == 0 and done < last:
+            self._save(done)
+
+    def _evaluate(self, step: int, samples: int) -> None:
+        if not self._eval_problems:
+            return
+        began = time.perf_counter()
+        self._phase_name, self._phase_began = "evaluate", began
+        self.view.phase("evaluate")
+        setting = self.settings.eval
+        sampling = Sampling(
+            temperature=setting.temperature,
+            min_tokens=self.settings.sample.min_tokens,
+            max_tokens=self.settings.sample.max_tokens,
+        )
+        found = evaluate(
+            self.task,
+            self.engine,
+            self._eval_problems,
+            sampling,
+            samples=samples,
+            seed=self.seed,
+            progress=self.sampled,
+        )
+        attempts.write_eval(self.folder / "rollouts" / f"eval-{step:06d}.parquet", found.greedy)
+        row = {"kind": "eval", "step": step} | found.row | {"seconds": round(time.perf_counter() - began, 3)}
+        journal.append(self.folder / "journal.jsonl", row)
+        self.view.evaluated(row)
+
+    def _save(self, step: int) -> None:
+        self.view.phase("checkpoint")
+        optimizer = self.learner.optimizer
+        state = {"num_updates": optimizer.num_done, "spent": self._spent, "seed": self.seed}
+        parent = self.folder / "checkpoints"
+        checkpoint.save(parent, step, self.policy, optimizer.full_precision(), optimizer.state(), state)
+        checkpoint.prune(parent, self.settings.save.keep)
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _out_of_time(self) -> bool:
+        return 0 < self.settings.minutes * 60 <= self._spent
+
+    def _newest_name(self) -> str:
+        found = checkpoint.newest(self.folder / "checkpoints")
+        return found.folder.name if found else "none yet"
+
+    def _recipe_line(self) -> str:
+        return f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C finishes the step; the second one stops at once (the last checkpoint stays)."""
+
+        def ask(_signal: int, _frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+            self.view.message("finishing this step, then writing a checkpoint; Ctrl-C again to stop at once")
+
+        try:
+            before = signal.signal(signal.SIGINT, ask)
+        except ValueError:  # not in the main thread: whoever runs us handles signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,126 @@
+"""Everything a run can be told, as typed dataclasses with the defaults of the main job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from upslope.types import Sampling
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Where problems and rewards come from."""
+
+    name: str = ""
+    """gsm8k, pocket or user; empty: user if data is given, else pocket."""
+    data: str | None = None
+    """A folder with train.jsonl and test.jsonl, one JSONL file, or (gsm8k) nothing for the hub's copy."""
+    eval_data: str | None = None
+    """A JSONL file of held-out problems for a user task."""
+    rewards: tuple[str, ...] = ()
+    """Reward functions, FILE.py:FUNCTION each."""
+    reward_weights: tuple[float, ...] = ()
+    """One weight a reward function; empty: 1 each."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the task itself understands (gsm8k: keep_annotations)."""
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How attempts are drawn in training; see ``Sampling`` for what each means."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_tokens: int = 0
+    max_tokens: int | None = None
+    """Where an attempt is cut, in training and evaluation; None: 32 for pocket, else 256."""
+    max_rows: int = 512
+    """Attempts held in memory at once; more are sampled in waves."""
+
+    def __post_init__(self) -> None:
+        if self.max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, not {self.max_rows}")
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """The distribution; raises ValueError if there is none such."""
+        limit = 256 if self.max_tokens is None else self.max_tokens
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_tokens, limit)
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """The optimizer: AdamW with warm-up, decay and clipping."""
+
+    lr: float | None = None
+    """Peak learning rate; None: 3e-4 below ten million parameters, else 1e-5."""
+    warmup: int = 10
+    """Updates of linear warm-up."""
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up, down to zero at the last update."""
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Largest gradient norm; a larger gradient is scaled down to it. 0: no clipping."""
+    micro_batch: int = 0
+    """Rollouts in one forward pass; 0: as many as a token budget allows. A matter of memory, never of result."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """What forward and backward compute in; master weights and optimizer are at least float32. auto: bfloat16 where
+    the machine multiplies it natively and the model is wide enough to gain."""
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How held-out accuracy is measured before, during and after training."""
+
+    every: int = 0
+    """Steps between evaluations; 0: only before and after."""
+    problems: int = 512
+    """How many held-out problems, at most as many as there are; 0: no evaluation."""
+    samples: int = 0
+    """Attempts a problem for pass@k before and after training; 0: greedy only."""
+    temperature: float = 1.0
+    """Of those attempts."""
+
+
+@dataclass(frozen=True)
+class SaveSettings:
+    """Checkpoints and the record of attempts."""
+
+    every: int = 50
+    """Steps between checkpoints; one is always written at the end. 0: only there."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+    rollouts: int = 1
+    """Steps between rollout files; 0: none."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run. ``recipe`` is a name and a patch of slots (see ``upslope recipes``)."""
+
+    name: str = ""
+    """The run's folder under ``out``; empty: TASK-RECIPE-SEED, numbered if taken."""
+    out: str = "runs"
+    seed: int = 0
+    model: str = "pocket"
+    """A Hugging Face directory or hub id, a run folder, or pocket[:blank|:pretrained|:sft]."""
+    steps: int = 150
+    minutes: float = 0.0
+    """End after this much time in training steps even if ``steps`` are not done; 0: no limit."""
+    problems: int = 64
+    """P: problems (or demonstrations, documents) a step."""
+    threads: int = 0
+    """CPU threads; 0: torch's choice."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    recipe: dict[str, Any] = field(default_factory=lambda: {"name": "reinforce-baseline"})
+    task: TaskSettings = TaskSettings()
+    sample: SampleSettings = SampleSettings()
+    learn: LearnSettings = LearnSettings()
+    eval: EvalSettings = EvalSettings()
+    save: SaveSettings = SaveSettings()

@@ -1,0 +1,191 @@
+"""From settings to a run in progress: resolve the model, open everything, train."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import upslope
+from upslope.algo.codec import patched, to_dict
+from upslope.algo.family import find
+from upslope.algo.recipe import Recipe
+from upslope.errors import UserError, nearest
+from upslope.model.load import load, pick_device, pick_dtype
+from upslope.model.pocket import build_model, build_tokenizer
+from upslope.model.policy import Policy
+from upslope.rollout.engine import Engine
+from upslope.tasks.base import Task
+from upslope.tasks.registry import open_task
+from upslope.train import checkpoint
+from upslope.train.learner import Learner
+from upslope.train.loop import train
+from upslope.train.optimizer import Optimizer
+from upslope.train.run import Run
+from upslope.train.settings import RunSettings, TaskSettings
+from upslope.train.stages import STAGES
+from upslope.train.view import View
+
+SMALL = 10_000_000
+"""Parameters below which the default learning rate is the pocket model's."""
+
+MakeView = Callable[[], View]
+
+
+def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) -> Path:
+    """Train as the settings say; returns the run's folder.
+
+    ``resume`` continues from the newest complete checkpoint of the folder ``out/name``. Raises UserError for
+    anything a user can mend, ``Stopped`` after Ctrl-C.
+    """
+    recipe = resolve_recipe(settings.recipe)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = pick_device(settings.device)
+    task = open_run_task(settings.task, settings.seed)
+    folder = Path(settings.out) / settings.name if resume else free_folder(settings, task)
+    saved = checkpoint.newest(folder / "checkpoints") if resume else None
+    if resume and saved is None:
+        raise UserError(f"{folder} holds no complete checkpoint to resume from; start it anew under another name")
+    if saved is not None:
+        model, tokenizer = load(str(saved.folder))
+    else:
+        model, tokenizer = resolve_model(settings.model, settings.seed, make_view)
+
+    view = make_view()
+    policy = Policy(model.to(device), tokenizer)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    settings = with_defaults(settings, task, num_parameters)
+    dtype = pick_dtype(settings.learn.dtype, model, device)
+    optimizer = Optimizer(model, settings.learn, settings.steps * recipe.reuse.num_updates, dtype)
+    learner = Learner(policy, recipe, settings.sample.sampling(), settings.learn, optimizer)
+    engine = Engine(policy, max_rows=settings.sample.max_rows)
+    settings = replace(settings, name=folder.name)
+    run = Run(settings, folder, recipe, task, policy, engine, learner, view, to_document(settings, recipe))
+    if saved is not None:
+        run.resume(saved)
+    try:
+        train(run)
+    except BaseException:
+        view.close(False)
+        raise
+    view.close(True)
+    return folder
+
+
+def with_defaults(settings: RunSettings, task: Task, num_parameters: int) -> RunSettings:
+    """Settings whose default depends on task or model, made explicit."""
+    if settings.learn.lr is None:
+        settings = replace(settings, learn=replace(settings.learn, lr=3e-4 if num_parameters < SMALL else 1e-5))
+    if settings.sample.max_tokens is None:
+        limit = 32 if task.name == "pocket" else 256
+        settings = replace(settings, sample=replace(settings.sample, max_tokens=limit))
+    return settings
+
+
+def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
+    """A named recipe with a patch of slots: ``{"name": "grpo", "surrogate": {"low": 0.1}}``."""
+    patch = {k: v for k, v in recipe.items() if k != "name"}
+    return patched(find(recipe.get("name", "reinforce")).recipe, patch)
+
+
+def open_run_task(settings: TaskSettings, seed: int) -> Task:
+    """The task the settings name; without a name the user's if there is data, else pocket."""
+    return open_task(
+        settings.name or ("user" if settings.data else "pocket"),
+        data=settings.data,
+        eval_data=settings.eval_data,
+        rewards=settings.rewards,
+        reward_weights=settings.reward_weights,
+        seed=seed,
+        options=settings.options,
+    )
+
+
+def free_folder(settings: RunSettings, task: Task) -> Path:
+    """Where the run goes. Raises UserError if a name was given and something is there already."""
+    out = Path(settings.out)
+    if settings.name:
+        if (out / settings.name / "journal.jsonl").exists():
+            raise UserError(
+                f"{out / settings.name} holds a run already; choose another --name, or continue it with "
+                f"--resume {out / settings.name}"
+            )
+        return out / settings.name
+    stem = f"{task.name}-{settings.recipe.get('name', 'reinforce')}-{settings.seed}"
+    number = 1
+    while (out / (name := stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return out / name
+
+
+def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
+    """The resolved configuration as it stands in run.toml: every slot of the recipe, nothing left to a default."""
+    document = asdict(settings)
+    document["recipe"] = {"name": settings.recipe.get("name", "reinforce")} | to_dict(recipe)
+    return _without_none(document)
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        k: _without_none(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v
+        for k, v in table.items()
+        if v is not None
+    }
+
+
+def resolve_model(name: str, seed: int, make_view: MakeView) -> tuple[Any, Any]:
+    """(model, tokenizer) of a directory, a hub id, a run folder (its newest checkpoint) or a stage of pocket."""
+    if name.partition(":")[0] == "pocket" and not Path(name).is_dir():
+        return _pocket(name.partition(":")[2] or "sft", seed, make_view)
+    if (Path(name) / "checkpoints").is_dir():
+        found = checkpoint.newest(Path(name) / "checkpoints")
+        if found is None:
+            raise UserError(f"model {name!r}: the run has no complete checkpoint")
+        return load(str(found.folder))
+    return load(name)
+
+
+def _pocket(stage: str, seed: int, make_view: MakeView) -> tuple[Any, Any]:
+    """The pocket model after a stage, from the cache if everything it depends on is unchanged."""
+    if stage == "blank":
+        return build_model(seed), build_tokenizer()
+    if stage not in STAGES:
+        raise UserError(f"pocket has no stage {stage!r}{nearest(stage, [*STAGES, 'blank'])}")
+    settings = replace(STAGES[stage], seed=seed)
+    settings = replace(settings, out=str(cache_folder()), name=f"pocket-{stage}-{_fingerprint(settings)}")
+    folder = Path(settings.out) / settings.name
+    saved = checkpoint.newest(folder / "checkpoints")
+    if saved is None or saved.step < settings.steps:
+        if saved is None and (folder / "journal.jsonl").exists():
+            (folder / "journal.jsonl").unlink()  # killed before its first checkpoint
+        launch(settings, make_view, resume=saved is not None)
+    return resolve_model(str(folder), seed, make_view)
+
+
+def cache_folder() -> Path:
+    """Where the pocket model's imitation stages are kept: $UPSLOPE_CACHE, else ~/.cache/upslope."""
+    return Path(os.environ.get("UPSLOPE_CACHE") or Path.home() / ".cache" / "upslope")
+
+
+def _fingerprint(settings: RunSettings) -> str:
+    """A hash of everything a stage depends on: its settings and its start's, the task, the code, the libraries."""
+    below = settings.model.partition(":")[2]
+    parts = [
+        json.dumps(asdict(replace(settings, out="", name="")), sort_keys=True),
+        open_run_task(settings.task, settings.seed).fingerprint(),
+        _fingerprint(replace(STAGES[below], seed=settings.seed)) if below in STAGES else below,
+        torch.__version__,
+        transformers.__version__,
+    ]
+    package = Path(upslope.__file__).parent
+    for room in ("algo", "tasks", "model", "rollout", "train"):
+        parts += [path.read_text(encoding="utf-8") for path in sorted((package / room).glob("*.py"))]
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]

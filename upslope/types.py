@@ -1,0 +1,174 @@
+"""The data that crosses rooms.
+
+One legend of axes serves the whole project: P problems, G samples a problem, N = P * G rollouts, T tokens of a
+response, K tokens laid end to end without padding, V vocabulary. A name carries its axes (``logp_NT``,
+``reward_N``); a count starts with ``num_``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # tasks import this file and must not pay for torch
+    from torch import Tensor
+
+Message = Mapping[str, str]
+Ended = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something to attempt, and what is needed to score an attempt.
+
+    >>> Problem("toy/0", ({"role": "user", "content": "1 + 1 = ?"},), truth="2", demonstration="#### 2").truth
+    '2'
+    """
+
+    id: str
+    """Unique in its task; the address of every random draw made for this problem."""
+    messages: tuple[Message, ...]
+    """The chat so far, roles and contents; the policy writes the next assistant turn."""
+    truth: str = ""
+    """The right answer in the task's own form."""
+    demonstration: str | None = None
+    """A worked response to imitate (it may be wrong: that is the annotator's business), or None."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """All further columns of the data row, handed to user reward functions."""
+    plain: bool = False
+    """The prompt was given as bare text, so reward functions see strings instead of chat messages."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a task thinks of one response.
+
+    >>> Score(1.0, extracted="18").reward
+    1.0
+    """
+
+    reward: float
+    extracted: str | None = None
+    """The answer as read from the response, None where there was none."""
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    """The value of every reward function by name, where a task has several; None: not applicable."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One attempt at a problem (or one demonstration): exactly the tokens, never text to be tokenised again.
+
+    >>> r = Rollout("toy/0", sample=0, prompt=(5, 6), response=(7, 2), mask=(True, True), logp=(-0.1, -0.2),
+    ...             version=0, ended="stop", text="hi", score=Score(1.0))
+    >>> r.reward, len(r.response)
+    (1.0, 2)
+    """
+
+    problem: str
+    sample: int
+    """Which of the problem's G attempts."""
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    mask: tuple[bool, ...]
+    """Per response token: True where the policy chose it (template and tool output are not its choice)."""
+    logp: tuple[float, ...] | None
+    """Per response token, in nats, under the distribution it was really drawn from; None for demonstrations."""
+    version: int
+    """How many updates the weights that wrote it had seen."""
+    ended: Ended
+    """``stop``: the policy wrote an end token (the last of ``response``). ``length``: it was cut."""
+    text: str
+    """The response decoded without special tokens: what the reward reads."""
+    score: Score = Score(0.0)
+
+    @property
+    def reward(self) -> float:
+        return self.score.reward
+
+
+@dataclass(frozen=True)
+class Group:
+    """All kept attempts at one problem."""
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rollouts of one step as rectangles, T padded to the longest response; padding is masked and holds zeros.
+
+    Fields are None until something a recipe needs fills them. ``take`` keeps every denominator: ``weight_N`` was
+    fixed on the whole before any split, so a sum over parts is the sum over the whole.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    mask_NT: Tensor
+    """bool; True where the policy chose the token."""
+    reward_N: Tensor
+    group_N: Tensor
+    """int64; rollouts of one problem share a number."""
+    truncated_N: Tensor
+    """bool; ended by the length limit."""
+    sampler_logp_NT: Tensor | None = None
+    """Log-probability under the distribution it was drawn from, as logged by the sampler."""
+    old_logp_NT: Tensor | None = None
+    """Log-probability under the policy before the first update of this step (the ratio's denominator)."""
+    advantage_NT: Tensor | None = None
+    weight_N: Tensor | None = None
+    """What one token of rollout n counts for in the loss."""
+
+    @property
+    def num_rollouts(self) -> int:
+        return len(self.rollouts)
+
+    def take(self, rows: Sequence[int]) -> Batch:
+        """The given rollouts, in the given order."""
+        if list(rows) == list(range(self.num_rollouts)):
+            return self
+        picked: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is None:
+                picked[f.name] = None
+            elif f.name == "rollouts":
+                picked[f.name] = tuple(value[i] for i in rows)
+            else:
+                picked[f.name] = value[list(rows)]
+        return Batch(**picked)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The distribution that attempts are drawn from; sampler and learner read the same one.
+
+    >>> Sampling(temperature=0.0).greedy
+    True
+    """
+
+    temperature: float = 1.0
+    """Logits are divided by it; 0 is greedy decoding."""
+    top_k: int = 0
+    """Only the k most likely tokens; 0: all."""
+    top_p: float = 1.0
+    """Only the fewest most likely tokens that together hold at least p; 1: all."""
+    min_tokens: int = 0
+    """The end token cannot be drawn before this many tokens."""
+    max_tokens: int = 256
+    """An attempt is cut here."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1: {self}")
+        if self.max_tokens < 1 or not 0 <= self.min_tokens <= self.max_tokens:
+            raise ValueError(f"needs max_tokens >= 1 and 0 <= min_tokens <= max_tokens: {self}")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def scorable(self) -> bool:
+        """Whether a learner can score a drawn token exactly: every token that it may have to score has support."""
+        return not self.greedy and self.top_k == 0 and self.top_p == 1
