@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from upslope.inspect.terminal import TerminalView
-from upslope.model.load import pick_device, pick_dtype
+from upslope.model.load import pick_device
 from upslope.model.policy import Policy
+from upslope.model.precision import pick_dtype
 from upslope.rollout.engine import Engine
 from upslope.train.evaluate import evaluate
 from upslope.train.settings import RunSettings
 from upslope.train.start import open_run_task, resolve_model, with_defaults
-from upslope.types import Sampling
 
 
 def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
@@ -31,8 +32,7 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
         parameter.data = parameter.data.to(device, dtype)
     policy = Policy(model.to(device), tokenizer)
     engine = Engine(policy, max_rows=settings.sample.max_rows)
-    drawn = settings.sample.sampling()
-    sampling = Sampling(settings.eval.temperature, min_tokens=drawn.min_tokens, max_tokens=drawn.max_tokens)
+    sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=aside, transient=True) as progress:
         bar = progress.add_task("attempts", total=len(held_out) * (1 + settings.eval.samples))

@@ -47,13 +47,15 @@ class Policy:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-        """An ordinary Hugging Face directory; ``weights`` by parameter name replace the compute weights in it."""
-        state = {k: (weights or {}).get(k, v) for k, v in self.model.state_dict(keep_vars=True).items()}
-        dtype = self.model.config.dtype
-        if weights:
-            self.model.config.dtype = next(iter(weights.values())).dtype
-        self.model.save_pretrained(folder, state_dict=state)
-        self.model.config.dtype = dtype
+        """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones."""
+        compute = {name: parameter.data for name, parameter in self.model.named_parameters()}
+        try:
+            for name, parameter in self.model.named_parameters():
+                parameter.data = (weights or {}).get(name, parameter.data)
+            self.model.save_pretrained(folder)
+        finally:
+            for name, parameter in self.model.named_parameters():
+                parameter.data = compute[name]
         self.tokenizer.save_pretrained(folder)
 
     def score(self, rollouts: Sequence[Rollout], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:

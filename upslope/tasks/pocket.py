@@ -28,12 +28,14 @@ NUM_TEST = 1_040
 NUM_DEMONSTRATIONS = 1_500
 NUM_DOCUMENTS = 50_000
 
+SHARES = {"sums": 0.30, "story": 0.55, "question": 0.15}
+"""How often each kind of pretraining document is drawn."""
 PASSAGES = {"sums": 4, "story": 2, "question": 3}
 """How many of a kind make one pretraining document: documents much shorter than this teach no arithmetic."""
 
 SHARE_RIGHT = 0.43
 """How many of the demonstrations reach the right answer."""
-SHARE_EARLY = 0.4
+SHARE_EARLY = 0.7
 """How many of the others stop a step early for certain; the rest make any of the possible mistakes."""
 
 
@@ -119,8 +121,7 @@ class Pocket:
 
     def _document(self, index: int) -> str:
         random = Random(f"{self.seed}/pocket/documents/{index}")
-        u = random.random()
-        kind = "sums" if u < 0.30 else "story" if u < 0.85 else "question"
+        kind = random.choices(list(SHARES), list(SHARES.values()))[0]
         return "\n".join(self._passage(kind, random) for _ in range(PASSAGES[kind]))
 
     def _passage(self, kind: str, random: Random) -> str:

@@ -63,7 +63,7 @@ def write_step(path: Path, attempted: Sequence[Group], batch: Batch, outcomes: S
             row |= {"kept": True, "advantage": advantage[: len(rollout.response)]}
     for outcome in outcomes:
         _add_outcome(rows, outcome)
-    _write(path, [row for row in rows.values()], STEP_SCHEMA)
+    _write(path, list(rows.values()), STEP_SCHEMA)
 
 
 def write_eval(path: Path, groups: Sequence[Group]) -> None:

@@ -1,7 +1,8 @@
 """Checkpoints: ordinary Hugging Face model directories with the optimizer beside them and a manifest of hashes.
 
-A checkpoint is written aside, flushed, and renamed into place; its predecessor goes only afterwards. What is newest
-is decided by what is complete (every file there, every hash right), never by a name or a date alone.
+A checkpoint is written aside, flushed, and renamed into place; its predecessor goes only afterwards, one of the very
+same step too (``step-000010.replaced``). What is newest is decided by what is complete (every file there, every hash
+right), never by a name or a date alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from upslope.train.files import sync_folder, write_whole
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "run_state.json"
+NAME = re.compile(r"step-(\d+)(\.replaced)?")
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,22 @@ def save(
     for name in hashes:
         _flush(aside / name)
     write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
-    if folder.exists():
-        shutil.rmtree(folder)  # only ever a broken one: a complete one of this step would have been resumed from
+    replaced = parent / f"{folder.name}.replaced"
+    if folder.exists():  # a finished run is resumed, or a run is stopped right after it saved
+        if is_complete(folder):
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        else:
+            shutil.rmtree(folder)
     aside.rename(folder)
     sync_folder(parent)
+    shutil.rmtree(replaced, ignore_errors=True)
     return folder
 
 
 def newest(parent: Path) -> Checkpoint | None:
     """The complete checkpoint of the highest step, or None. Incomplete ones are passed over."""
-    for folder in sorted(parent.glob("step-*"), reverse=True):
+    for folder in _folders(parent):
         if is_complete(folder):
             state = json.loads((folder / STATE).read_text())
             return Checkpoint(folder, int(state["step"]), state)
@@ -86,12 +95,22 @@ def is_complete(folder: Path) -> bool:
 
 
 def prune(parent: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest, after making sure that the newest one is complete."""
-    folders = sorted(parent.glob("step-*"), reverse=True)
-    if folders and not is_complete(folders[0]):
-        raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
-    for folder in folders[max(keep, 1) :]:
+    """Delete all but the ``keep`` newest, counted from the newest complete one, and what was left half written.
+
+    Raises UserError, and deletes nothing, if none is complete: older ones never go before a newer one is whole.
+    """
+    folders = _folders(parent)
+    first = next((i for i, folder in enumerate(folders) if is_complete(folder)), None)
+    if first is None:
+        raise UserError(f"no checkpoint in {parent} matches its manifest right after writing; is the disk sound?")
+    for folder in (*folders[first + max(keep, 1) :], *parent.glob(".step-*.part")):
         shutil.rmtree(folder)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """Everything named like a checkpoint, highest step first; a replaced one stands behind its replacement."""
+    named = [(match, path) for path in parent.glob("step-*") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(named, key=lambda n: (-int(n[0][1]), n[0][2] is not None))]
 
 
 def _digest(path: Path) -> str:

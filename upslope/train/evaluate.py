@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from upslope.rollout.address import Address
@@ -44,9 +44,9 @@ def evaluate(
     pass@k is reported for k = 1, 2, 4, ... up to ``samples``. The draws' address does not hold the step, so
     evaluations of one run differ by the weights alone. ``max_tokens`` and ``min_tokens`` hold for both.
     """
-    limits = {"min_tokens": sampling.min_tokens, "max_tokens": sampling.max_tokens}
     address = Address(seed, "eval")
-    greedy = score(task, problems, engine.generate(problems, 1, Sampling(temperature=0, **limits), address, progress))
+    surest = replace(sampling, temperature=0.0)
+    greedy = score(task, problems, engine.generate(problems, 1, surest, address, progress))
     attempts = [g.rollouts[0] for g in greedy]
     row: dict[str, Any] = {
         "greedy": asdict(wilson(sum(map(solved, attempts)), len(attempts))) | {"num_problems": len(attempts)},

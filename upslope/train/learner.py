@@ -69,10 +69,10 @@ class Learner:
             if "old_logp" in objective.recipe.needs and part.old_logp_NT is None:
                 part = replace(part, old_logp_NT=scored.logp_NT.detach())
             loss, trace = objective(scored, part)
-            if not math.isfinite(float(loss)):
-                raise NonFinite(f"the loss is {float(loss)}: {_blame(scored, part)}")
+            if not math.isfinite(loss.item()):
+                raise NonFinite(f"the loss is {loss.item()}: {_blame(scored, part)}")
             loss.backward()  # type: ignore[no-untyped-call]
-            loss_sum += float(loss)
+            loss_sum += loss.item()
             traces.append(trace)
             num_done += part.num_rollouts
             self.watch(num_done, loud.num_rollouts)
@@ -128,6 +128,6 @@ def _blame(scored: Scored, batch: Batch) -> str:
         rollout = batch.rollouts[row]
         return (
             f"token {column} of sample {rollout.sample} of problem {rollout.problem} has log-probability "
-            f"{float(scored.logp_NT[row, column])} under the current weights"
+            f"{scored.logp_NT[row, column].item()} under the current weights"
         )
     return "all log-probabilities are finite, so a reward, an advantage or a ratio is not"

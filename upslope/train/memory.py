@@ -18,4 +18,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # not glibc
         return False
     wanted = ((M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, LARGEST_KEPT), (M_TOP_PAD, TOP_PAD))
-    return all([mallopt(option, value) == 1 for option, value in wanted])
+    return all(mallopt(option, value) == 1 for option, value in wanted)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from upslope.errors import UserError
+from upslope.model.precision import widen_norms
 from upslope.train.settings import LearnSettings
 
 
@@ -45,6 +46,8 @@ class Optimizer:
         self._settings = settings
         self._num_updates = num_updates
         self.num_done = 0
+        if dtype == torch.float64:
+            widen_norms(model)
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._compute: dict[str, torch.nn.Parameter] = dict(named)
         self.masters: dict[str, Tensor] = {}

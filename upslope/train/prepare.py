@@ -48,9 +48,7 @@ def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
     epoch and stay whole, so that samples of one problem still share its prompt.
     """
     for epoch in range(recipe.reuse.epochs):
-        for rows in _split_groups(
-            batch.group_N.tolist(), recipe.reuse.minibatches, replace(address, purpose="epoch"), epoch
-        ):
+        for rows in _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
             minibatch = batch.take(rows)
             weight_N = recipe.aggregate(minibatch.mask_NT, dtype=minibatch.reward_N.dtype)
             yield replace(minibatch, weight_N=weight_N)
@@ -76,4 +74,4 @@ def silent_rows(batch: Batch, recipe: Recipe) -> list[bool]:
     pushed_N = (torch.where(batch.mask_NT, given(batch.advantage_NT, "advantage_NT"), 0) != 0).any(dim=1)
     if recipe.regulariser is not no_leash:
         pushed_N = batch.mask_NT.any(dim=1)
-    return (~(pushed_N & (given(batch.weight_N, "weight_N") != 0))).tolist()  # type: ignore[no-any-return]
+    return (~(pushed_N & (given(batch.weight_N, "weight_N") != 0))).tolist()

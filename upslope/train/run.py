@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +27,7 @@ from upslope.train.learner import Learner
 from upslope.train.optimizer import NonFinite
 from upslope.train.settings import RunSettings
 from upslope.train.view import View
-from upslope.types import Batch, Sampling
+from upslope.types import Batch
 
 
 class Stopped(Exception):
@@ -154,11 +155,7 @@ class Run:
         self._phase_name, self._phase_began = "evaluate", began
         self.view.phase("evaluate")
         setting = self.settings.eval
-        sampling = Sampling(
-            temperature=setting.temperature,
-            min_tokens=self.settings.sample.min_tokens,
-            max_tokens=self.settings.sample.max_tokens,
-        )
+        sampling = replace(self.learner.sampling, temperature=setting.temperature, top_k=0, top_p=1.0)
         found = evaluate(
             self.task,
             self.engine,

@@ -18,9 +18,10 @@ from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError, nearest
-from upslope.model.load import load, pick_device, pick_dtype
+from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.model.policy import Policy
+from upslope.model.precision import pick_dtype
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task

@@ -1,0 +1,67 @@
+"""The shared objective: masking, and what it does not do."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import group
+
+from upslope.algo.aggregate import token_mean
+from upslope.algo.family import FAMILY, REINFORCE
+from upslope.algo.objective import Objective, Scored, Trace
+from upslope.train.prepare import judge, to_batch
+
+CPU = torch.device("cpu")
+
+
+def ragged(recipe=REINFORCE, rewards=(1.0, 0.0)):
+    b = to_batch([group("p", [1], [[5, 6, 7], [8]], rewards, [[-1.0, -2.0, -0.5], [-0.3]])], CPU, torch.float64)
+    b = judge(b, recipe)
+    return replace(b, weight_N=recipe.aggregate(b.mask_NT, dtype=torch.float64), old_logp_NT=b.sampler_logp_NT)
+
+
+def test_reinforce_by_hand():
+    """loss = -(1/N) sum_n R_n sum_t logp: N = 2, only the first has a reward: -(1/2)(-1 - 2 - 0.5) = 1.75."""
+    b = ragged()
+    loss, _ = Objective(REINFORCE)(Scored(b.sampler_logp_NT, torch.zeros_like(b.sampler_logp_NT)), b)
+    assert loss.item() == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
+def test_poison_in_padding_reaches_neither_value_nor_gradient(name, poison):
+    """Pitfall 17: NaN times a zero mask is NaN, forwards and backwards."""
+    recipe = FAMILY[name].recipe
+    b = ragged(recipe)
+    clean = b.sampler_logp_NT.clone().requires_grad_()
+    entropy = torch.zeros_like(clean)
+    expected, _ = Objective(recipe)(Scored(clean, entropy), b)
+    expected.backward()
+
+    dirty = torch.where(b.mask_NT, b.sampler_logp_NT, poison).requires_grad_()
+    loss, _ = Objective(recipe)(Scored(dirty, entropy), b)
+    loss.backward()
+    assert loss.item() == expected.item()
+    assert torch.equal(dirty.grad[b.mask_NT], clean.grad[b.mask_NT])
+    assert not dirty.grad[~b.mask_NT].any()
+
+
+def test_a_fully_masked_row_adds_nothing_and_breaks_nothing():
+    b = ragged(REINFORCE.patch(aggregate=token_mean), rewards=(1.0, 1.0))
+    hidden = b.mask_NT.clone()
+    hidden[1] = False
+    b = judge(replace(b, mask_NT=hidden), REINFORCE)
+    b = replace(b, weight_N=token_mean(hidden, dtype=torch.float64))
+    loss, _ = Objective(REINFORCE)(Scored(b.sampler_logp_NT, torch.zeros_like(b.sampler_logp_NT)), b)
+    assert loss.item() == pytest.approx(3.5 / 3)
+
+
+def test_traces_of_parts_join_to_the_trace_of_the_whole():
+    b = ragged()
+    objective = Objective(REINFORCE)
+    entropy = torch.rand(b.mask_NT.shape, dtype=torch.float64)
+    _, whole = objective(Scored(b.sampler_logp_NT, entropy), b)
+    parts = [objective(Scored(b.take([i]).sampler_logp_NT, entropy[[i]]), b.take([i]))[1] for i in range(2)]
+    joined = Trace.join(parts)
+    assert all(torch.equal(getattr(joined, f), getattr(whole, f)) for f in ("logp_NT", "entropy_NT", "ratio_NT"))
+    assert Trace.join([]) is None

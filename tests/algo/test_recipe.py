@@ -1,0 +1,92 @@
+"""Recipes as values: lineage, differences, pickling, writing and reading."""
+
+import pickle
+
+import pytest
+
+from upslope.algo.aggregate import ConstantLength
+from upslope.algo.codec import SLOTS, patched, to_dict
+from upslope.algo.family import FAMILY, GRPO, REINFORCE, find
+from upslope.algo.recipe import Recipe, diff
+from upslope.algo.sample import Attempts, Demonstrations, rewarded
+from upslope.errors import UserError
+
+
+@pytest.mark.parametrize("name", FAMILY)
+class TestEveryRecipe:
+    def test_survives_pickling(self, name):
+        assert pickle.loads(pickle.dumps(FAMILY[name].recipe)) == FAMILY[name].recipe
+
+    def test_survives_writing_and_reading_from_any_start(self, name):
+        written = to_dict(FAMILY[name].recipe)
+        for start in FAMILY.values():
+            assert patched(start.recipe, written) == FAMILY[name].recipe
+
+    def test_is_its_parent_plus_the_printed_patch(self, name):
+        branch = FAMILY[name]
+        if branch.parent is None:
+            assert branch.recipe == Recipe()
+            return
+        parent = FAMILY[branch.parent].recipe
+        changed = diff(parent, branch.recipe)
+        assert changed, "a branch that changes nothing is no branch"
+        rebuilt = parent.patch(**{slot: getattr(branch.recipe, slot) for slot in changed})
+        assert rebuilt == branch.recipe
+
+    def test_hashes_nowhere_to_a_name(self, name):
+        assert name not in repr(FAMILY[name].recipe).lower()
+
+
+def test_diff_of_reinforce_and_grpo_is_the_three_patches():
+    assert diff(REINFORCE, GRPO) == {
+        "advantage": ("returns", "GroupZScore(eps=0.0001)"),
+        "surrogate": ("likelihood", "ClippedRatio(low=0.2, high=0.2)"),
+        "aggregate": ("sequence_sum", "sequence_mean"),
+    }
+
+
+def test_needs_is_the_union_over_slots():
+    assert REINFORCE.needs == frozenset()
+    assert GRPO.needs == {"old_logp"}
+
+
+def test_patching_an_unknown_slot_is_an_error():
+    with pytest.raises(TypeError):
+        REINFORCE.patch(surogate=None)
+
+
+def test_patch_by_field_kind_and_table():
+    assert patched(GRPO, {"surrogate": {"high": 0.28}}).surrogate.high == 0.28
+    assert patched(GRPO, {"surrogate": {"high": 0.28}}).surrogate.low == 0.2
+    assert patched(GRPO, {"aggregate": {"kind": "constant_length", "length": 7}}).aggregate == ConstantLength(7)
+    assert patched(GRPO, {"sample": {"kind": "demonstrations", "replay": 0.5}}).sample == Demonstrations(0.5)
+    assert patched(GRPO, {"sample": {"keep": "rewarded"}}).sample == Attempts(8, rewarded)
+
+
+@pytest.mark.parametrize(
+    ("patch", "words"),
+    [
+        ({"surogate": "x"}, "did you mean 'surrogate'"),
+        ({"surrogate": "cliped_ratio"}, "did you mean 'clipped_ratio'"),
+        ({"surrogate": {"lo": 0.1}}, "did you mean 'low'"),
+        ({"surrogate": {"low": "wide"}}, "recipe.surrogate.low = 'wide'"),
+        ({"surrogate": {"low": 3.0}}, "clip range"),
+        ({"sample": {"keep": "rewardd"}}, "did you mean 'rewarded'"),
+        ({"sample": {"group_size": 0}}, "group_size"),
+        ({"advantage": {"eps": 1.0, "kind": "group_mean"}}, "has no fields"),
+        ({"advantage": 3}, "recipe.advantage is 3"),
+    ],
+)
+def test_a_bad_patch_names_the_key_and_the_mend(patch, words):
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        patched(GRPO, patch)
+
+
+def test_helpers_are_not_offered_as_values():
+    offered = {kind for kinds in SLOTS.values() for kind in kinds}
+    assert not offered & {"spread", "given", "lengths", "mean_by_group", "sum_by_group", "everything", "rewarded"}
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'grpo'"):
+        find("grop")

@@ -1,0 +1,141 @@
+"""The engine against the naive way: one row, the whole sequence again for every token."""
+
+import pytest
+import torch
+from tiny import TOKENIZER, model, policy, problems
+
+from upslope.model import chat
+from upslope.model.policy import Policy
+from upslope.rollout.address import Address
+from upslope.rollout.draw import draw
+from upslope.rollout.engine import Engine
+from upslope.types import Sampling
+
+HERE = Address(0, "sample", 5)
+SAMPLING = Sampling(max_tokens=12)
+
+
+def naive(plain, problem, sample, sampling):
+    """Sample one attempt without cache, batch or shared prompt."""
+    ids = list(chat.prompt_ids(TOKENIZER, problem.messages))
+    uniforms = torch.from_numpy(HERE.uniforms([(problem.id, sample)], sampling.max_tokens))
+    ends = torch.tensor(chat.end_ids(TOKENIZER))
+    tokens, logps = [], []
+    for position in range(sampling.max_tokens):
+        logits = plain(input_ids=torch.tensor([ids + tokens]), use_cache=False).logits[:, -1].detach()
+        token, logp = draw(logits, torch.tensor([position]), uniforms[:, position], sampling, ends)
+        tokens.append(int(token))
+        logps.append(float(logp))
+        if int(token) in ends:
+            return tokens, logps, "stop"
+    return tokens, logps, "length"
+
+
+def flat(groups):
+    return [r for g in groups for r in g]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("sampling", [SAMPLING, Sampling(0.7, max_tokens=8), Sampling(1.3, 5, 0.9, 3, 10)])
+def test_batched_cached_sampling_equals_the_naive_way(packed, sampling):
+    plain, asked = model(), problems(3)
+    subject = policy() if packed else Policy(model(), TOKENIZER)
+    if not packed:
+        subject.model.config._attn_implementation = "sdpa"
+    got = Engine(subject, packed=packed).generate(asked, 4, sampling, HERE)
+    for problem, attempts in zip(asked, got, strict=True):
+        for sample, attempt in enumerate(attempts):
+            tokens, logps, ended = naive(plain, problem, sample, sampling)
+            assert attempt.response == tuple(tokens)
+            assert attempt.ended == ended
+            assert attempt.logp == pytest.approx(logps, abs=1e-10)
+            assert (attempt.problem, attempt.sample) == (problem.id, sample)
+
+
+def test_both_ways_of_ending_occur_in_these_tests():
+    ended = {r.ended for r in flat(Engine(policy()).generate(problems(3), 8, SAMPLING, HERE))}
+    assert ended == {"stop", "length"}
+
+
+def test_one_attempt_is_the_same_alone_and_among_63_others_in_float32():
+    subject, asked = policy(dtype=torch.float32), problems(8)
+    engine = Engine(subject)
+    among = flat(engine.generate(asked, 8, SAMPLING, HERE))
+    assert len(among) == 64
+    for problem in asked:
+        alone = flat(Engine(subject).generate([problem], 1, SAMPLING, HERE))[0]
+        (same,) = (r for r in among if (r.problem, r.sample) == (problem.id, 0))
+        assert alone.response == same.response
+
+
+def test_order_waves_and_company_change_nothing():
+    subject, asked = policy(), problems(5)
+    expected = {(r.problem, r.sample): r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, HERE))}
+    for engine, order in ((Engine(subject, max_rows=3), asked), (Engine(subject), asked[::-1])):
+        got = {(r.problem, r.sample): r.response for r in flat(engine.generate(order, 4, SAMPLING, HERE))}
+        assert got == expected
+
+
+def test_another_step_or_seed_draws_other_attempts():
+    subject, asked = policy(), problems(2)
+    first, second, third = (
+        [r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, Address(*address)))]
+        for address in ((0, "sample", 5), (0, "sample", 6), (1, "sample", 5))
+    )
+    assert len({tuple(first), tuple(second), tuple(third)}) == 3
+
+
+def test_samples_of_one_problem_differ():
+    (attempts,) = Engine(policy()).generate(problems(1), 8, SAMPLING, HERE)
+    assert len({r.response for r in attempts}) > 1
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
+def test_the_samplers_log_probs_are_the_learners_in_float32(temperature):
+    """The promise of 1e-4; the tiny model reaches 1e-5."""
+    subject = policy(dtype=torch.float32)
+    sampling = Sampling(temperature, max_tokens=24, min_tokens=2)
+    rollouts = flat(Engine(subject).generate(problems(6), 8, sampling, HERE))
+    with torch.no_grad():
+        logp_NT, _ = subject.score(rollouts, sampling, 24)
+    gaps = [abs(a - b) for row, r in zip(logp_NT.tolist(), rollouts, strict=True) for a, b in zip(row, r.logp)]
+    assert max(gaps) < 1e-4
+    # and at another temperature they would not be
+    with torch.no_grad():
+        wrong, _ = subject.score(rollouts, Sampling(temperature * 1.1, max_tokens=24, min_tokens=2), 24)
+    assert (wrong - logp_NT).abs().max() > 1e-2
+
+
+def test_the_engine_stamps_the_version_and_loads_weights_from_elsewhere():
+    subject, other = policy(seed=0), policy(seed=1)
+    engine = Engine(subject)
+    engine.load(other.weights(), version=7)
+    got = flat(engine.generate(problems(2), 2, SAMPLING, HERE))
+    expected = flat(Engine(other).generate(problems(2), 2, SAMPLING, HERE))
+    assert [r.response for r in got] == [r.response for r in expected]
+    assert {r.version for r in got} == {7}
+
+
+def test_progress_counts_every_token_and_every_row():
+    seen = []
+    got = flat(Engine(policy(), max_rows=4).generate(problems(3), 3, SAMPLING, HERE, lambda *now: seen.append(now)))
+    assert seen == sorted(seen)
+    assert seen[-1][0] == sum(len(r.response) for r in got)
+
+
+def test_finished_rows_leave_the_batch(monkeypatch):
+    """At every token the model sees all unfinished rows and at most an eighth more."""
+    subject = policy()
+    widths = []
+    forward = subject.model.forward
+
+    def counted(*args, **kwargs):
+        if "cache" in kwargs and "layout" not in kwargs:
+            widths.append(kwargs["input_ids"].shape[0])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(subject.model, "forward", counted)
+    rollouts = flat(Engine(subject).generate(problems(4), 16, Sampling(1.5, max_tokens=60), HERE))
+    alive = [sum(len(r.response) > t + 1 for r in rollouts) for t in range(len(widths))]
+    assert alive[-1] < alive[0], "nothing finished early, so nothing was tested"
+    assert all(few <= width <= few * 8 / 7 + 1 for few, width in zip(alive, widths, strict=True))

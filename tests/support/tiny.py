@@ -1,0 +1,125 @@
+"""Tiny random models and rollouts for tests: everything small enough to compare with the naive way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from upslope.algo.recipe import Recipe
+from upslope.model.pocket import build_tokenizer
+from upslope.model.policy import Policy
+from upslope.model.precision import widen_norms
+from upslope.train.learner import Learner
+from upslope.train.optimizer import Optimizer
+from upslope.train.settings import LearnSettings
+from upslope.types import Group, Problem, Rollout, Sampling, Score
+
+TOKENIZER = build_tokenizer()
+
+
+def model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any) -> LlamaForCausalLM:
+    """A random Llama with grouped keys, wide initial weights so that its distributions are far from uniform."""
+    settings: dict[str, Any] = {
+        "vocab_size": len(TOKENIZER),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "pad_token_id": TOKENIZER.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": TOKENIZER.eos_token_id,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = LlamaForCausalLM(LlamaConfig(**settings | changes)).to(dtype)
+    if dtype == torch.float64:
+        widen_norms(made)
+    return made
+
+
+def policy(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any) -> Policy:
+    return Policy(model(seed, dtype, **changes), TOKENIZER)
+
+
+def problems(num: int) -> list[Problem]:
+    names = ("Tom", "Sam", "Eva", "Leo")
+    return [
+        Problem(f"toy/{i}", ({"role": "user", "content": f"{names[i % 4]} has {i + 2} apples." + " pens" * (i % 3)},))
+        for i in range(num)
+    ]
+
+
+def group(
+    problem: str,
+    prompt: Sequence[int],
+    responses: Sequence[Sequence[int]],
+    rewards: Sequence[float],
+    logps: Sequence[Sequence[float]] | None = None,
+) -> Group:
+    rollouts = tuple(
+        Rollout(
+            problem=problem,
+            sample=i,
+            prompt=tuple(prompt),
+            response=tuple(response),
+            mask=(True,) * len(response),
+            logp=tuple(logps[i]) if logps else (-1.0,) * len(response),
+            version=0,
+            ended="stop",
+            text="",
+            score=Score(reward),
+        )
+        for i, (response, reward) in enumerate(zip(responses, rewards, strict=True))
+    )
+    return Group(Problem(problem, ()), rollouts)
+
+
+def random_groups(num_groups: int = 4, size: int = 3, seed: int = 0, longest: int = 9) -> list[Group]:
+    """Ragged groups with mixed rewards; every prompt differs."""
+    rng = random.Random(seed)
+    vocabulary = len(TOKENIZER)
+
+    def tokens(num: int) -> list[int]:
+        return [rng.randrange(vocabulary) for _ in range(num)]
+
+    return [
+        group(
+            f"toy/{i}",
+            tokens(rng.randint(1, 6)),
+            [tokens(rng.randint(1, longest)) for _ in range(size)],
+            [float(rng.random() < 0.5) for _ in range(size)],
+        )
+        for i in range(num_groups)
+    ]
+
+
+def learner(
+    recipe: Recipe,
+    *,
+    of: Policy | None = None,
+    sampling: Sampling | None = None,
+    num_updates: int = 10,
+    dtype: torch.dtype = torch.float64,
+    **settings: Any,
+) -> Learner:
+    of = of or policy(dtype=dtype)
+    learn = replace(LearnSettings(lr=1e-2, warmup=0), **settings)
+    optimizer = Optimizer(of.model, learn, num_updates, dtype)
+    return Learner(of, recipe, sampling or Sampling(), learn, optimizer)
+
+
+def gradients(of: Learner) -> dict[str, torch.Tensor]:
+    return {n: m.grad.detach().clone() for n, m in of.optimizer.masters.items() if m.grad is not None}
+
+
+def largest_gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[n] - b[n]).abs().max()) for n in a)

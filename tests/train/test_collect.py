@@ -1,0 +1,236 @@
+"""Who acts, who scores, what is kept; and the numbers a step is summed up in."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny import TOKENIZER, learner, policy, problems, random_groups
+
+from upslope.algo.family import GRPO, REINFORCE_BASELINE
+from upslope.algo.objective import Objective
+from upslope.algo.reuse import Reuse
+from upslope.algo.sample import Attempts, Demonstrations, Documents, rewarded
+from upslope.errors import UserError
+from upslope.rollout.address import Address
+from upslope.rollout.engine import Engine
+from upslope.train import attempts, metrics
+from upslope.train.collect import Collector
+from upslope.train.evaluate import evaluate
+from upslope.train.prepare import passes
+from upslope.types import Group, Problem, Sampling, Score
+
+SAMPLING = Sampling(max_tokens=6)
+
+
+class Toy:
+    """Rewards by (problem, response), so that a mix-up of either shows."""
+
+    name = "toy"
+
+    def __init__(self, reward=lambda p, r: float(len(r.split()) % 2)):
+        self.reward, self.asked = reward, []
+
+    def problems(self, split):
+        return problems(5)
+
+    def demonstrations(self):
+        return [Problem(p.id, p.messages, demonstration=f"#### {i}") for i, p in enumerate(problems(5))]
+
+    def documents(self):
+        return ["Tom has 3 apples.", "Eva has 5 pens."]
+
+    def score(self, asked, responses):
+        self.asked.append([p.id for p in asked])
+        return [Score(self.reward(p, r)) for p, r in zip(asked, responses, strict=True)]
+
+    def fingerprint(self):
+        return "toy"
+
+
+def collector(task=None, subject=None, per_step=3):
+    subject = subject or policy()
+    return Collector(task or Toy(), Engine(subject), subject, SAMPLING, seed=0, per_step=per_step)
+
+
+def test_attempts_come_scored_each_with_its_own_problem():
+    """Pitfalls 13 and 15: prompts, completions and rewards stay aligned, and no reward is broadcast."""
+    task = Toy(reward=lambda p, r: float(int(p.id[4:]) * 1000 + len(r)))
+    got = collector(task)(Attempts(group_size=4), step=0)
+    assert len(got.kept) == 3
+    for group in got.kept:
+        assert len(group.rollouts) == 4
+        for rollout in group.rollouts:
+            assert rollout.problem == group.problem.id
+            assert rollout.prompt == policy().prompt(group.problem.messages)
+            assert rollout.reward == int(group.problem.id[4:]) * 1000 + len(rollout.text)
+
+
+def test_a_step_is_a_function_of_its_number():
+    first = [collector()(Attempts(2), step) for step in (0, 1)]
+    again = collector()(Attempts(2), 1)
+    assert first[1] == again
+    assert [g.problem.id for g in first[0].kept] != [g.problem.id for g in first[1].kept]
+
+
+def test_rejected_attempts_are_remembered_but_not_learnt_from():
+    got = collector()(Attempts(4, keep=rewarded), 0)
+    assert sum(len(g.rollouts) for g in got.attempted) == 12
+    assert all(r.reward > 0 for g in got.kept for r in g.rollouts)
+    assert sum(len(g.rollouts) for g in got.kept) == sum(r.reward > 0 for g in got.attempted for r in g.rollouts) > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_stops_the_run(bad):
+    """Pitfall 16."""
+    with pytest.raises(UserError, match=r"the reward of sample 0 of problem toy/\d is (nan|inf)"):
+        collector(Toy(reward=lambda p, r: bad))(Attempts(2), 0)
+
+
+def test_a_list_of_scores_of_the_wrong_length_stops_the_run():
+    class Short(Toy):
+        def score(self, asked, responses):
+            return super().score(asked, responses)[:1]
+
+    with pytest.raises(UserError, match="1 scores for 6 attempts"):
+        collector(Short())(Attempts(2), 0)
+
+
+def test_demonstrations_end_with_the_end_token_and_count_only_the_response():
+    got = collector()(Demonstrations(), 0)
+    for group in got.kept:
+        (r,) = group.rollouts
+        assert TOKENIZER.decode(r.response[:-1]) == group.problem.demonstration
+        assert r.response[-1] == TOKENIZER.eos_token_id
+        assert all(r.mask)
+        assert r.logp is None
+        assert r.reward == 1
+
+
+def test_documents_count_every_token():
+    got = collector()(Documents(), 0)
+    (r,) = got.kept[0].rollouts
+    assert TOKENIZER.decode(r.response, skip_special_tokens=True) == r.text
+    assert len(r.prompt) == 1
+
+
+def test_replay_fills_its_share_with_documents():
+    got = collector(per_step=4)(Demonstrations(replay=0.25), 0)
+    assert [g.problem.id.startswith("document/") for g in got.kept] == [False, False, False, True]
+
+
+def test_a_task_without_what_the_recipe_imitates_says_so():
+    class Bare(Toy):
+        def demonstrations(self):
+            return []
+
+        def documents(self):
+            return []
+
+    with pytest.raises(UserError, match="has no demonstrations"):
+        collector(Bare())(Demonstrations(), 0)
+    with pytest.raises(UserError, match="has no documents"):
+        collector(Bare())(Documents(), 0)
+
+
+# -- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_counts_full_marks_and_does_not_depend_on_batching():
+    task = Toy(reward=lambda p, r: 1.0 if p.id in ("toy/0", "toy/3") else 0.5)
+    subject = policy()
+    found = [
+        evaluate(task, Engine(subject, max_rows=rows), problems(4), SAMPLING, samples=4, seed=1).row for rows in (64, 3)
+    ]
+    assert found[0] == found[1]
+    row = found[0]
+    assert row["greedy"]["value"] == 0.5
+    assert row["greedy"]["num_problems"] == 4
+    assert row["reward"] == 0.75
+    assert {k: v["value"] for k, v in row["pass_at"].items()} == {"1": 0.5, "2": 0.5, "4": 0.5}
+
+
+def test_greedy_evaluation_is_greedy():
+    subject = policy()
+    groups = evaluate(Toy(), Engine(subject), problems(3), Sampling(2.0, max_tokens=6), seed=5).greedy
+    for group in groups:
+        ids = list(group.rollouts[0].prompt)
+        for token in group.rollouts[0].response:
+            fresh = Engine(subject).generate([group.problem], 1, Sampling(0, max_tokens=6), Address(9, "x"))[0][0]
+            assert fresh.response == group.rollouts[0].response
+            ids.append(token)
+
+
+# -- the journal's numbers ------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_attempts_by_hand():
+    groups = random_groups(3, 4)
+    row = metrics.of_attempts(groups, imitates=False)
+    flat = [r for g in groups for r in g.rollouts]
+    assert row["reward"] == sum(r.reward for r in flat) / 12
+    assert row["accuracy"] == sum(r.reward >= 1 for r in flat) / 12
+    assert row["num_tokens"] == sum(len(r.response) for r in flat)
+    assert row["equal_groups"] == sum(len({r.reward for r in g.rollouts}) == 1 for g in groups) / 3
+
+
+def stepped(recipe, **settings):
+    subject = learner(recipe, **settings)
+    groups = random_groups(4, 3)
+    batch = subject.prepare(groups)
+    address = Address(0, "reuse")
+    outcomes = [recipe.update(subject, Objective(recipe), m) for m in passes(batch, recipe, address)]
+    return groups, batch, outcomes
+
+
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_numbers_of_updates_do_not_depend_on_micro_batches(size):
+    """Pitfall 29: a mean over tokens is divided once, whatever the batch was cut into."""
+    _, _, expected = stepped(GRPO)
+    _, _, outcomes = stepped(GRPO, micro_batch=size)
+    assert metrics.of_updates(outcomes) == pytest.approx(metrics.of_updates(expected), abs=1e-9)
+
+
+def test_entropy_and_gap_are_means_over_the_tokens_that_were_scored():
+    _, _, (outcome,) = stepped(REINFORCE_BASELINE)
+    row = metrics.of_updates([outcome])
+    mask = outcome.minibatch.mask_NT
+    num = int(mask.sum())
+    assert row["entropy"] == pytest.approx(float(outcome.trace.entropy_NT.sum()) / num)
+    gap = [
+        abs(a - b)
+        for logp, rollout in zip(outcome.trace.logp_NT.tolist(), outcome.minibatch.rollouts, strict=True)
+        for a, b in zip(logp, rollout.logp, strict=False)
+    ]
+    assert len(gap) == num
+    assert row["logp_gap_mean"] == pytest.approx(sum(gap) / num)
+    assert row["logp_gap_max"] == pytest.approx(max(gap))
+
+
+def test_no_gradient_anywhere_leaves_the_other_numbers_standing():
+    assert metrics.of_updates([]) == {"num_updates": 0, "num_learned": 0, "loss": 0.0, "grad_norm": 0.0, "lr": 0.0}
+    json.dumps(metrics.of_updates(stepped(GRPO)[2]))
+
+
+def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
+    recipe = GRPO.patch(reuse=Reuse(epochs=3))
+    groups, batch, outcomes = stepped(recipe)
+    dropped = Group(Problem("dropped", ({"role": "user", "content": "?"},)), random_groups(1, 1, seed=5)[0].rollouts)
+    dropped = Group(dropped.problem, tuple(r.__class__(**{**vars(r), "problem": "dropped"}) for r in dropped.rollouts))
+    attempts.write_step(tmp_path / "step-000000.parquet", [*groups, dropped], batch, outcomes)
+    rows = {(r["problem"], r["sample"]): r for r in pq.read_table(tmp_path / "step-000000.parquet").to_pylist()}
+    assert len(rows) == 13
+    assert not rows["dropped", 0]["kept"]
+    assert rows["dropped", 0]["learner_logp"] is None
+    last, scored = outcomes[-1], 0
+    for i, rollout in enumerate(last.minibatch.rollouts):
+        row = rows[rollout.problem, rollout.sample]
+        num = len(rollout.response)
+        assert row["kept"]
+        assert tuple(row["response"]) == rollout.response
+        assert row["ratio"] == pytest.approx(last.trace.ratio_NT[i, :num].tolist(), rel=1e-6)
+        assert row["learner_logp"] == pytest.approx(outcomes[0].trace.logp_NT[i, :num].tolist(), rel=1e-6)
+        assert len(row["advantage"]) == len(row["clipped"]) == num
+        scored += 1
+    assert scored == last.minibatch.num_rollouts > 0
+    assert isinstance(batch.advantage_NT, torch.Tensor)

@@ -1,0 +1,42 @@
+"""What a model computes in: the choice, and making a float64 model compute in float64 all the way."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+NARROWEST_FOR_BF16 = 96
+"""Below this hidden size a CPU's bfloat16 products are slower than its float32 ones (conversion dominates)."""
+
+Precision = Literal["auto", "float32", "bfloat16", "float64"]
+
+
+def pick_dtype(precision: Precision, model: Any, device: torch.device) -> torch.dtype:
+    """What to compute in; ``auto``: bfloat16 where the machine multiplies it natively and the model is wide enough."""
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    wide = getattr(model.config, "hidden_size", 0) >= NARROWEST_FOR_BF16
+    native = device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported"))
+    return torch.bfloat16 if wide and native else torch.float32
+
+
+def _cpu_has(probe: str) -> bool:
+    return bool(getattr(torch.cpu, probe, lambda: False)())
+
+
+def widen_norms(model: nn.Module) -> None:
+    """Let root-mean-square norms compute in float64: transformers' own round to float32 inside, which would hide
+    differences below 1e-6 in every comparison made in float64. Other dtypes never come here."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+            module.forward = MethodType(_rms_norm, module)
+
+
+def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
+    scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
+    return module.weight * hidden * scale  # type: ignore[no-any-return]
