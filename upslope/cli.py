@@ -87,6 +87,7 @@ def train(
     if resume is not None:
         if options or arguments:
             raise UserError("--resume continues a run with its own run.toml and takes no other setting")
+        resume = resume if resume.name else resume.resolve()  # --resume . inside a run folder
         settings = replace(load_settings(resume / "run.toml"), out=str(resume.parent), name=resume.name)
     else:
         files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
@@ -97,9 +98,12 @@ def train(
     keep_freed_memory()
     console = Console()
     try:
-        folder = launch(settings, lambda: TerminalView(console, plain=plain), resume=resume is not None)
+        folder = launch(settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None)
     except Stopped as stopped:
         console.print(f"stopped; continue with: upslope train --resume {stopped}", highlight=False, markup=False)
+        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        print("upslope: stopped at once; the newest checkpoint is kept", file=sys.stderr)
         raise typer.Exit(130) from None
     write_report(folder)
     print_before_after(console, folder)
@@ -116,7 +120,7 @@ def evaluate_model(
     reward: Rewards = None,
     reward_weight: Weights = None,
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
-    problems: Annotated[int, typer.Option(help="At most so many held-out problems.")] = 512,
+    problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
     temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
     max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (32 for pocket, else 256).")] = None,
     seed: int = 0,
@@ -225,16 +229,18 @@ def main() -> None:
     """Entry point: a mistake a user can mend is one line and exit code 2, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
     except UserError as error:
-        print(f"upslope: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("upslope: stopped at once; the newest checkpoint is kept", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> None:
+    print(f"upslope: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,13 @@ from upslope.train.settings import RunSettings
 
 PATHS = (("model",), ("task", "data"), ("task", "eval_data"))
 """Keys that may hold a path; so may every entry of ``task.rewards``."""
+_FROM_ZERO = (
+    *("steps", "minutes", "threads", "sample.temperature", "learn.lr", "learn.warmup", "learn.beta1", "learn.beta2"),
+    *("learn.eps", "learn.weight_decay", "learn.clip", "learn.micro_batch", "eval.every", "eval.problems"),
+    *("eval.samples", "eval.temperature", "save.every", "save.rollouts"),
+)
+LEAST: Mapping[str, int] = {"problems": 1, "save.keep": 1} | dict.fromkeys(_FROM_ZERO, 0)
+"""The smallest value of a number; a smaller one (or NaN) would be taken for something else in silence."""
 
 
 def load_settings(
@@ -54,6 +61,8 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 def to_settings(table: Mapping[str, Any]) -> RunSettings:
     """Typed settings from a table. Raises UserError naming the key and the mend."""
+    if isinstance(table.get("recipe"), str):  # recipe = "grpo" is short for a table with that name
+        table = {**table, "recipe": {"name": table["recipe"]}}
     return typing.cast(RunSettings, _build(RunSettings, table, ""))
 
 
@@ -73,8 +82,15 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             raise UserError(f"{where}{key} = {value!r} should be {_spell(hints[key])}: {_why(error)}") from None
+        if isinstance(value, bool):  # pydantic would take true for 1, and no setting here is a yes or no
+            raise UserError(f"{where}{key} = {str(value).lower()} should be {_spell(hints[key])}")
+        least = LEAST.get(where + key)
+        if least is not None and values[key] is not None and not values[key] >= least:
+            raise UserError(f"{where}{key} = {value!r} must be at least {least}")
     if kind is RunSettings:
         values["recipe"] = {"name": "reinforce-baseline"} | values.get("recipe", {})
+        if not isinstance(values["recipe"]["name"], str):
+            raise UserError(f"recipe.name = {values['recipe']['name']!r} should be the name of a recipe")
     try:
         return kind(**values)
     except ValueError as error:
@@ -101,8 +117,6 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
             inner = {"name" if parent == "recipe" else "kind": inner}
         table[parent] = dict(inner) if isinstance(inner, Mapping) else {}
         table = table[parent]
-    if last == "recipe" and isinstance(value, str):
-        value = {"name": value}
     table[last] = value
 
 

@@ -56,7 +56,7 @@ def test_the_chat_template_opens_the_answer(tokenizer: PreTrainedTokenizerFast) 
     asked = [{"role": "user", "content": "Tom has 2 books."}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     names = tokenizer.convert_ids_to_tokens(prompt)
-    assert names == ["<|user|>", "Tom", "has", "2", "books", ".", "<|assistant|>"]
+    assert names == ["Tom", "has", "2", "books", ".", "\n"]
     told = [*asked, {"role": "assistant", "content": "#### 2"}]
     whole = tokenizer.apply_chat_template(told, return_dict=False)
     # What is imitated is what is later sampled: the prompt, the response, the end token.

@@ -13,7 +13,7 @@ import pytest
 
 from upslope.errors import UserError
 from upslope.tasks import gsm8k
-from upslope.tasks.scoring import Rewards
+from upslope.tasks.rewards import Rewards
 
 EGGS = {"question": "Ann has 3 boxes of 6 eggs. How many eggs?", "answer": "She has 3*6 = <<3*6=18>>18 eggs.\n#### 18"}
 RICH = {"question": "Bo has 2 times $600. How much?", "answer": "2*600=<<2*600=1200>>1,200\n#### 1,200"}

@@ -18,7 +18,8 @@ from upslope.errors import UserError
 from upslope.tasks import gsm8k
 from upslope.tasks.base import Split, Task
 from upslope.tasks.registry import load_rewards
-from upslope.tasks.scoring import BATCH, RewardFunction, score_file
+from upslope.tasks.rewards import RewardFunction
+from upslope.tasks.scoring import BATCH, score_file
 from upslope.tasks.user import UserTask
 from upslope.types import Problem, Score
 

@@ -15,8 +15,9 @@ import pytest
 from upslope.errors import UserError
 from upslope.tasks import user
 from upslope.tasks.registry import load_rewards
-from upslope.tasks.scoring import RewardFunction
-from upslope.tasks.user import UserTask, held_out
+from upslope.tasks.rewards import RewardFunction
+from upslope.tasks.rows import held_out
+from upslope.tasks.user import UserTask
 from upslope.types import Problem, Score
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]

@@ -109,11 +109,7 @@ def admit(model: Any) -> bool:
         config._attn_implementation = NAME
         try:
             packed_logits = model(
-                input_ids=layout.id_K[None],
-                position_ids=layout.position_K[None],
-                logits_to_keep=layout.predictor_R,
-                use_cache=False,
-                layout=layout,
+                **layout.call(),
             ).logits[0]
         except (TypeError, RuntimeError, AttributeError, IndexError):
             config._attn_implementation = before  # an architecture that does not pass the plan through

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Layout:
     @property
     def num_tokens(self) -> int:
         return len(self.id_K)
+
+    def call(self) -> dict[str, Any]:
+        """Arguments for a transformers model that runs with the packed attention; logits [1, R, V]."""
+        return {
+            "input_ids": self.id_K[None],
+            "position_ids": self.position_K[None],
+            "logits_to_keep": self.predictor_R,
+            "use_cache": False,
+            "layout": self,
+        }
 
 
 def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts: bool = True) -> Layout:

@@ -13,8 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from upslope.tasks.pocket_templates import words
 
-PAD, END, UNKNOWN, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|unknown|>", "<|user|>", "<|assistant|>"
-SPECIAL = (PAD, END, UNKNOWN, USER, ASSISTANT)
+PAD, END, UNKNOWN = SPECIAL = ("<|pad|>", "<|end|>", "<|unknown|>")
 MAX_POSITIONS = 256
 LARGEST_NUMBER = 99
 """Larger numbers are unknown to the tokenizer; the task has none."""
@@ -24,11 +23,12 @@ INITIALIZER_RANGE = 0.08
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '<|assistant|>' }}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
-    "{% else %}{{ '<|user|>' + message['content'] }}{% endif %}"
+    "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '\n' }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+"""A line asks, what follows answers, as in the pretraining text. Tokens for the roles were tried: the model then has to
+learn from the few demonstrations to look back across them, and on some seeds it does not."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -57,7 +57,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         pad_token=PAD,
         eos_token=END,
         unk_token=UNKNOWN,
-        additional_special_tokens=[USER, ASSISTANT],
         model_max_length=MAX_POSITIONS,
         clean_up_tokenization_spaces=False,
     )

@@ -67,11 +67,7 @@ class Policy:
         layout = lay_out(rollouts, self.device, share_prompts=self.packs)
         if self.packs:
             logits_RV = self.model(
-                input_ids=layout.id_K[None],
-                position_ids=layout.position_K[None],
-                logits_to_keep=layout.predictor_R,
-                use_cache=False,
-                layout=layout,
+                **layout.call(),
             ).logits[0]
         else:
             logits_RV = self._plain_logits(rollouts)[layout.row_R, layout.column_R]

@@ -41,11 +41,7 @@ class SharedPromptDecoder:
         layout = lay_out(stems, device, share_prompts=False)
         self._cache = Cache()
         logits_PV = self._policy.model(
-            input_ids=layout.id_K[None],
-            position_ids=layout.position_K[None],
-            logits_to_keep=layout.predictor_R,
-            use_cache=False,
-            layout=layout,
+            **layout.call(),
             cache=self._cache,
         ).logits[0]
         self._cache.spread(layout, prompt_of_row, max_tokens)

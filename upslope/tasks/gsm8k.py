@@ -8,7 +8,7 @@ The data is one of
 
 - a folder with ``train.jsonl`` and ``test.jsonl``, as the data set is published (one of the two may be missing);
 - a single JSONL file of such rows (``question``, ``answer``): it is the training side and ``eval_data`` the held-out
-  one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see ``upslope.tasks.user``);
+  one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see ``upslope.tasks.rows``);
 - nothing: ``openai/gsm8k`` from the Hugging Face hub, by the optional extra ``upslope[hub]``.
 """
 
@@ -23,8 +23,8 @@ from typing import Any, get_args
 from upslope.errors import UserError
 from upslope.tasks.answer import extract, same_number
 from upslope.tasks.base import Split
-from upslope.tasks.scoring import NO_REWARDS, Rewards
-from upslope.tasks.user import Files, Row, Table, file_rows, find_files, make_table
+from upslope.tasks.rewards import NO_REWARDS, Rewards
+from upslope.tasks.rows import Files, Row, Table, file_rows, find_files, make_table
 from upslope.types import Problem, Score
 
 INSTRUCTION = "Solve the problem step by step. Then write the final answer on the last line as: #### <number>"

@@ -28,9 +28,9 @@ NUM_TEST = 1_040
 NUM_DEMONSTRATIONS = 1_500
 NUM_DOCUMENTS = 50_000
 
-SHARES = {"sums": 0.30, "story": 0.55, "question": 0.15}
+SHARES = {"sums": 0.25, "story": 0.40, "example": 0.35}
 """How often each kind of pretraining document is drawn."""
-PASSAGES = {"sums": 4, "story": 2, "question": 3}
+PASSAGES = {"sums": 4, "story": 2, "example": 2}
 """How many of a kind make one pretraining document: documents much shorter than this teach no arithmetic."""
 
 SHARE_RIGHT = 0.43
@@ -61,11 +61,11 @@ class Pocket:
         return self._demonstrations
 
     def documents(self) -> Sequence[str]:
-        """Text for pretraining: 30 % sums, 55 % stories that work themselves out, 15 % questions without an answer.
+        """Text for pretraining: 25 % sums, 40 % stories that work themselves out, 35 % examples that first ask.
 
-        A document is some 75 tokens long. The sums are those of solutions, without their facts; a story is facts, sums
-        and an ending. So the model comes to know all it needs, but never sees a question answered. All three are drawn
-        from the training side only.
+        A document is some 80 tokens long. The sums are those of solutions, without their facts; a story is facts, sums
+        and an ending; an example has the question between facts and sums. So the model comes to know all it needs but
+        how an answer is given. All are drawn from the training side only.
         """
         return self._documents
 
@@ -130,9 +130,8 @@ class Pocket:
         sums = "\n".join(map(str, template.work_out(numbers) or ()))
         if kind == "sums":
             return sums
-        if kind == "question":
-            return _tell(f"{template.facts} {template.asked}", template, numbers, random)
-        return _tell(f"{template.facts}\n{sums}\n{template.ending}", template, numbers, random)
+        asked = f" {template.asked}" if kind == "example" else ""
+        return _tell(f"{template.facts}{asked}\n{sums}\n{template.ending}", template, numbers, random)
 
 
 def open_pocket(seed: int = 0) -> Pocket:

