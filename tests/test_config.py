@@ -16,7 +16,7 @@ from upslope.config import LEAST, load_settings, to_settings
 from upslope.errors import UserError
 from upslope.tasks.registry import open_task
 from upslope.train.settings import RunSettings
-from upslope.train.start import resolve_recipe, to_document, with_defaults
+from upslope.train.start import resolve_recipe, to_document, with_limit, with_rate
 
 
 def test_nothing_given_is_the_defaults() -> None:
@@ -174,7 +174,7 @@ def test_a_run_file_says_the_same_again(tmp_path: Path, name: str) -> None:
         "recipe.reuse.epochs=2",
     ]
     settings = load_settings(overrides=given, options={"recipe": {"name": name}})
-    settings = with_defaults(replace(settings, name="x"), open_task("pocket"), num_parameters=10**9)
+    settings = with_rate(with_limit(replace(settings, name="x"), open_task("pocket")), num_parameters=10**9)
     recipe = resolve_recipe(settings.recipe)
     file = tmp_path / "run.toml"
     file.write_text(tomli_w.dumps(to_document(settings, recipe)))
@@ -189,9 +189,10 @@ def test_a_run_file_says_the_same_again(tmp_path: Path, name: str) -> None:
 
 
 def test_defaults_that_depend_on_task_and_model_are_made_explicit() -> None:
-    pocket = open_task("pocket")
-    small = with_defaults(to_settings({}), pocket, num_parameters=10**6)
-    large = with_defaults(to_settings({}), pocket, num_parameters=10**8)
-    assert (small.learn.lr, large.learn.lr, small.sample.max_tokens) == (3e-4, 1e-5, 32)
-    kept = with_defaults(to_settings({"learn": {"lr": 0.0}, "sample": {"max_tokens": 7}}), pocket, 1)
-    assert (kept.learn.lr, kept.sample.max_tokens) == (0.0, 7)
+    pocket = with_limit(to_settings({}), open_task("pocket"))
+    user = with_limit(to_settings({}), open_task("user"))
+    assert (pocket.sample.max_tokens, user.sample.max_tokens) == (32, 256)
+    small, large = with_rate(pocket, num_parameters=10**6), with_rate(pocket, num_parameters=10**8)
+    assert (small.learn.lr, large.learn.lr) == (3e-4, 1e-5)
+    given = to_settings({"learn": {"lr": 0.0}, "sample": {"max_tokens": 7}})
+    assert with_rate(with_limit(given, open_task("pocket")), num_parameters=1) == given

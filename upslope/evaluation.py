@@ -16,7 +16,7 @@ from upslope.model.precision import pick_dtype
 from upslope.rollout.engine import Engine
 from upslope.train.evaluate import evaluate
 from upslope.train.settings import RunSettings
-from upslope.train.start import open_run_task, resolve_model, with_defaults
+from upslope.train.start import open_run_task, resolve_model, with_limit
 
 
 def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
@@ -26,7 +26,7 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
     aside = Console(stderr=True)
     model, tokenizer = resolve_model(settings.model, settings.seed, lambda: TerminalView(aside))
     device = pick_device(settings.device)
-    settings = with_defaults(settings, task, num_parameters=1)
+    settings = with_limit(settings, task)
     dtype = pick_dtype(settings.learn.dtype, model, device)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(device, dtype)

@@ -12,10 +12,11 @@ from upslope.model.pocket import build_tokenizer
 MESSAGES = ({"role": "user", "content": "Tom has 18 apples."},)
 
 
-def test_a_prompt_ends_where_the_assistant_begins():
-    ids = chat.prompt_ids(TOKENIZER, MESSAGES)
-    tokens = TOKENIZER.convert_ids_to_tokens(list(ids))
-    assert tokens == ["<|user|>", "Tom", "has", "18", "apples", ".", "<|assistant|>"]
+def test_a_prompt_is_the_templates_text_as_tokens_up_to_where_the_assistant_begins():
+    ids = list(chat.prompt_ids(TOKENIZER, MESSAGES))
+    text = TOKENIZER.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)
+    assert ids == TOKENIZER(text, add_special_tokens=False).input_ids
+    assert ["Tom", "has", "18", "apples", "."] == [t for t in TOKENIZER.convert_ids_to_tokens(ids) if t[0] not in "<\n"]
 
 
 def test_a_demonstration_continues_the_prompt_and_ends_with_the_end_token():

@@ -1,7 +1,7 @@
 """The pocket world's model and tokenizer, made from scratch: nothing to download, 172k parameters, 2 CPU cores.
 
-The tokenizer knows whole words and whole numbers up to 99. Single digits were tried first: at this size the model then
-spends the whole of its pretraining on carrying, where one token a number learns the same sums three times sooner.
+The tokenizer knows whole words and whole numbers up to 99. Single digits were tried first: 800 steps then taught the
+model half of its products, where one token a number teaches 84 % of them in 400 steps (the other operations follow).
 Tokens are set apart by spaces, so encoding what was decoded gives back the same tokens, whatever a policy writes.
 """
 
@@ -27,8 +27,8 @@ CHAT_TEMPLATE = (
     "{% else %}{{ message['content'] + '\n' }}{% endif %}"
     "{% endfor %}"
 )
-"""A line asks, what follows answers, as in the pretraining text. Tokens for the roles were tried: the model then has to
-learn from the few demonstrations to look back across them, and on some seeds it does not."""
+"""A line asks, what follows answers, as in the pretraining text. With a token for each role, and no examples in that
+text, imitation left one model of three at 7 %: reading across tokens never seen before did not always come."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

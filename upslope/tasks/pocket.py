@@ -24,7 +24,7 @@ from upslope.tasks.pocket_templates import NAMES, TEMPLATES, THINGS, Numbers, St
 from upslope.types import Problem, Score
 
 NUM_TRAIN = 16_384
-NUM_TEST = 1_040
+NUM_TEST = 1_056
 NUM_DEMONSTRATIONS = 1_500
 NUM_DOCUMENTS = 50_000
 
@@ -35,7 +35,7 @@ PASSAGES = {"sums": 4, "story": 2, "example": 2}
 
 SHARE_RIGHT = 0.43
 """How many of the demonstrations reach the right answer."""
-SHARE_EARLY = 0.7
+SHARE_EARLY = 0.8
 """How many of the others stop a step early for certain; the rest make any of the possible mistakes."""
 
 

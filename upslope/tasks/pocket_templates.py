@@ -211,14 +211,6 @@ TEMPLATES = (
         ("k * x", "m * y", "r1 + r2"),
     ),
     Template(
-        "make and sell",
-        "{A} makes {x} cakes and {B} makes {y} cakes. They sell each cake for {k} dollars and pay {z} for milk.",
-        "How many dollars are left?",
-        "So {r3} dollars are left.",
-        {"x": _SOME, "y": _SOME, "k": _FEW, "z": _SOME},
-        ("x + y", "r1 * k", "r2 - z"),
-    ),
-    Template(
         "fewer together",
         "{A} has {x} {things}. {B} has {y} fewer than {A}. They find {z} more.",
         "How many {things} do they have now?",

@@ -63,7 +63,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     view = make_view()
     policy = Policy(model.to(device), tokenizer)
     num_parameters = sum(p.numel() for p in model.parameters())
-    settings = with_defaults(settings, task, num_parameters)
+    settings = with_rate(with_limit(settings, task), num_parameters)
     dtype = pick_dtype(settings.learn.dtype, model, device)
     optimizer = Optimizer(model, settings.learn, settings.steps * recipe.reuse.num_updates, dtype)
     learner = Learner(policy, recipe, settings.sample.sampling(), settings.learn, optimizer)
@@ -81,14 +81,18 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     return folder
 
 
-def with_defaults(settings: RunSettings, task: Task, num_parameters: int) -> RunSettings:
-    """Settings whose default depends on task or model, made explicit."""
-    if settings.learn.lr is None:
-        settings = replace(settings, learn=replace(settings.learn, lr=3e-4 if num_parameters < SMALL else 1e-5))
-    if settings.sample.max_tokens is None:
-        limit = 32 if task.name == "pocket" else 256
-        settings = replace(settings, sample=replace(settings.sample, max_tokens=limit))
-    return settings
+def with_limit(settings: RunSettings, task: Task) -> RunSettings:
+    """The longest attempt made explicit where it was left to us."""
+    if settings.sample.max_tokens is not None:
+        return settings
+    return replace(settings, sample=replace(settings.sample, max_tokens=32 if task.name == "pocket" else 256))
+
+
+def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
+    """The learning rate made explicit where it was left to us."""
+    if settings.learn.lr is not None:
+        return settings
+    return replace(settings, learn=replace(settings.learn, lr=3e-4 if num_parameters < SMALL else 1e-5))
 
 
 def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
