@@ -1,4 +1,4 @@
-"""Make train.jsonl and test.jsonl: sums of three and four terms, worked out term by term.
+"""Make train.jsonl and test.jsonl: sums of three terms, worked out term by term.
 
     python examples/sums/make.py
 
@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 
 NUM_TRAIN, NUM_TEST = 2000, 200
-LARGEST = 60
+LARGEST = 25
 
 
 def row(terms: tuple[int, ...]) -> dict[str, str]:
@@ -32,7 +32,7 @@ def main() -> None:
     rng = random.Random(0)
     seen: dict[tuple[int, ...], tuple[int, ...]] = {}
     while len(seen) < NUM_TRAIN + NUM_TEST:
-        terms = tuple(rng.randint(2, LARGEST) for _ in range(rng.choice((3, 4))))
+        terms = tuple(rng.randint(2, LARGEST) for _ in range(3))
         seen.setdefault(tuple(sorted(terms)), terms)
     rows = [row(terms) for terms in seen.values()]
     folder = Path(__file__).parent
