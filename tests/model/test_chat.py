@@ -16,7 +16,7 @@ def test_a_prompt_is_the_templates_text_as_tokens_up_to_where_the_assistant_begi
     ids = list(chat.prompt_ids(TOKENIZER, MESSAGES))
     text = TOKENIZER.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)
     assert ids == TOKENIZER(text, add_special_tokens=False).input_ids
-    assert ["Tom", "has", "18", "apples", "."] == [t for t in TOKENIZER.convert_ids_to_tokens(ids) if t[0] not in "<\n"]
+    assert [t for t in TOKENIZER.convert_ids_to_tokens(ids) if t[0] not in "<\n"] == ["Tom", "has", "18", "apples", "."]
 
 
 def test_a_demonstration_continues_the_prompt_and_ends_with_the_end_token():

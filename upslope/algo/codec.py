@@ -85,7 +85,7 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
     inside = dict(change)
     kind = inside.pop("kind", None)
     if kind is not None:
-        if kind not in SLOTS[slot]:
+        if not isinstance(kind, str) or kind not in SLOTS[slot]:
             raise UserError(f"{where} = {kind!r} is not known{nearest(str(kind), SLOTS[slot])}")
         chosen = SLOTS[slot][kind]
         if not isinstance(chosen, type):
@@ -107,10 +107,12 @@ def _with_fields(current: Any, inside: Mapping[str, Any], where: str) -> Any:
         if name not in known:
             raise UserError(f"{where}.{name} is not a field of {type(current).__name__}{nearest(name, known)}")
         if known[name] == "Keep":
-            if value not in KEEPS:
+            if not isinstance(value, str) or value not in KEEPS:
                 raise UserError(f"{where}.{name} = {value!r} is not known{nearest(str(value), KEEPS)}")
             values[name] = KEEPS[value]
             continue
+        if isinstance(value, bool):  # pydantic would take true for 1
+            raise UserError(f"{where}.{name} = {str(value).lower()} should be a number")
         try:
             values[name] = TypeAdapter({"int": int, "float": float}[str(known[name])]).validate_python(value)
         except ValidationError as error:

@@ -11,15 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from upslope.errors import UserError
 
 
-def load(name: str) -> tuple[Any, Any]:
-    """(model in float32, tokenizer) from a directory or the hub. Raises UserError in one line."""
+def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """(model in ``dtype``, tokenizer) from a directory or the hub. Raises UserError in one line."""
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"model {name!r}: there is no such directory")
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(f"model {name!r} cannot be loaded: {first_line}") from error

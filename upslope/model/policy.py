@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ class Policy:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def max_positions(self) -> int:
+        """The longest prompt plus response the model was made for; unbounded if it does not say."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize)
 
     @property
     def vocabulary(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from upslope.errors import UserError
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.decoder import Decoder, PlainDecoder, SharedPromptDecoder
@@ -60,6 +61,7 @@ class Engine:
         rows = [
             Row(p, s, ids) for p in problems for ids in [self._policy.prompt(p.messages)] for s in range(num_samples)
         ]
+        self._check_room(rows, sampling)
         done: list[Rollout] = []
         written = 0
         for first in range(0, len(rows), self._max_rows):
@@ -73,6 +75,15 @@ class Engine:
             written += sum(len(r.response) for r in wave)
             done.extend(wave)
         return [done[i : i + num_samples] for i in range(0, len(done), num_samples)]
+
+    def _check_room(self, rows: Sequence[Row], sampling: Sampling) -> None:
+        room = self._policy.max_positions
+        for row in rows:
+            if len(row.prompt) + sampling.max_tokens > room:
+                raise UserError(
+                    f"problem {row.problem.id}: {len(row.prompt)} prompt tokens and max_tokens={sampling.max_tokens} "
+                    f"do not fit the model's {room} positions; lower sample.max_tokens or shorten the prompt"
+                )
 
     @torch.no_grad()
     def _run(self, rows: Sequence[Row], sampling: Sampling, address: Address, report: Progress) -> list[Rollout]:

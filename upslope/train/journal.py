@@ -21,12 +21,13 @@ def append(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def rewind(path: Path, step: int) -> None:
-    """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes.
+def rewind(path: Path, step: int) -> list[dict[str, Any]]:
+    """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes;
+    returns the rows that stay.
 
     Raises UserError for any other line that cannot be read: a journal without one of its steps would be no journal.
     """
-    kept = []
+    kept, rows = [], []
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -39,7 +40,9 @@ def rewind(path: Path, step: int) -> None:
             raise UserError(f"{path}, row {number}: not a line of a journal; remove it to resume") from None
         if keep:
             kept.append(line + b"\n")
+            rows.append(row)
     write_whole(path, b"".join(kept))
+    return rows
 
 
 def _plain(value: Any) -> Any:

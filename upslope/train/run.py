@@ -58,6 +58,7 @@ class Run:
         self._document = document
         self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
         self._first_step = 0
+        self._evaluated: set[tuple[int, int]] = set()  # (step, samples)
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
         self._stop = False
@@ -92,8 +93,7 @@ class Run:
                     self._save(step)
                     raise Stopped(str(self.folder))
             self._save(step)
-            if step > self._first_step or not self._first_step:
-                self._evaluate(step, samples=self.settings.eval.samples)
+            self._evaluate(step, samples=self.settings.eval.samples)
 
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
@@ -101,7 +101,9 @@ class Run:
         self._first_step = saved.step
         self._spent = float(saved.state["spent"])
         self.engine.load(self.learner.weights(), version=saved.step)
-        journal.rewind(self.folder / "journal.jsonl", saved.step)
+        kept = journal.rewind(self.folder / "journal.jsonl", saved.step)
+        evals = [row for row in kept if row["kind"] == "eval"]
+        self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -149,8 +151,10 @@ class Run:
             self._save(done)
 
     def _evaluate(self, step: int, samples: int) -> None:
-        if not self._eval_problems:
+        done = (step, samples)
+        if not self._eval_problems or done in self._evaluated:
             return
+        self._evaluated.add(done)
         began = time.perf_counter()
         self._phase_name, self._phase_began = "evaluate", began
         self.view.phase("evaluate")

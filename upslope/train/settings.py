@@ -61,9 +61,13 @@ class LearnSettings:
     decay: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up, down to zero at the last update."""
     beta1: float = 0.9
+    """Decay of AdamW's mean gradient."""
     beta2: float = 0.99
+    """Decay of AdamW's mean squared gradient; runs of a few hundred updates cannot wait for 0.999."""
     eps: float = 1e-8
+    """Added to the root of the mean squared gradient."""
     weight_decay: float = 0.0
+    """Every weight shrinks by lr times this at every update."""
     clip: float = 1.0
     """Largest gradient norm; a larger gradient is scaled down to it. 0: no clipping."""
     micro_batch: int = 0
@@ -106,10 +110,13 @@ class RunSettings:
     name: str = ""
     """The run's folder under ``out``; empty: TASK-RECIPE-SEED, numbered if taken."""
     out: str = "runs"
+    """Where run folders go."""
     seed: int = 0
+    """Every random draw is a function of it: weights of the pocket model, its problems, their order, every token."""
     model: str = "pocket"
     """A Hugging Face directory or hub id, a run folder, or pocket[:blank|:pretrained|:sft]."""
     steps: int = 150
+    """Turns of the loop: each collects attempts (or demonstrations) anew."""
     minutes: float = 0.0
     """End after this much time in training steps even if ``steps`` are not done; 0: no limit."""
     problems: int = 64
@@ -119,6 +126,7 @@ class RunSettings:
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     recipe: dict[str, Any] = field(default_factory=lambda: {"name": "reinforce-baseline"})
+    """A recipe's ``name``, and a table for every slot to be patched."""
     task: TaskSettings = TaskSettings()
     sample: SampleSettings = SampleSettings()
     learn: LearnSettings = LearnSettings()

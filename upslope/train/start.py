@@ -56,7 +56,8 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     if resume and saved is None:
         raise UserError(f"{folder} holds no complete checkpoint to resume from; start it anew under another name")
     if saved is not None:
-        model, tokenizer = load(str(saved.folder))
+        exact = torch.float64 if settings.learn.dtype == "float64" else torch.float32
+        model, tokenizer = load(str(saved.folder), exact)
     else:
         model, tokenizer = resolve_model(settings.model, settings.seed, make_view)
 
