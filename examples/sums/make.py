@@ -11,8 +11,8 @@ import json
 import random
 from pathlib import Path
 
-NUM_TRAIN, NUM_TEST = 2000, 200
-LARGEST = 25
+NUM_TRAIN, NUM_TEST = 1000, 200
+LARGEST = 20
 
 
 def row(terms: tuple[int, ...]) -> dict[str, str]:
