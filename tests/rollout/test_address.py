@@ -3,7 +3,6 @@
 import numpy as np
 
 from upslope.rollout.address import Address
-from upslope.train.source import Shuffled
 
 HERE = Address(seed=0, purpose="sample", step=3)
 
@@ -52,12 +51,3 @@ def test_a_permutation_is_one_and_changes_with_the_address():
     assert sorted(HERE.permutation(50)) == list(range(50))
     assert HERE.permutation(50) == HERE.permutation(50)
     assert HERE.permutation(50) != Address(0, "sample", 4).permutation(50)
-
-
-def test_every_epoch_shows_every_item_once_in_its_own_order_wherever_one_starts():
-    items = [f"i{n}" for n in range(10)]
-    epochs = [[Shuffled(items, 0, "train")[e * 10 + i] for i in range(10)] for e in range(3)]
-    assert all(sorted(e) == sorted(items) for e in epochs)
-    assert epochs[0] != epochs[1]
-    resumed = Shuffled(items, 0, "train")
-    assert resumed.take(step=2, num=4) == [*epochs[0][8:], *epochs[1][:2]]  # items 8 to 11 cross the epoch's end

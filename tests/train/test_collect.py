@@ -38,7 +38,7 @@ class Toy:
         return [Problem(p.id, p.messages, demonstration=f"#### {i}") for i, p in enumerate(problems(5))]
 
     def documents(self):
-        return ["Tom has 3 apples.", "Eva has 5 pens."]
+        return ["Tom has 3 apples.", "Eva has 5 pens.", "Sam has 9 eggs."]
 
     def score(self, asked, responses):
         self.asked.append([p.id for p in asked])

@@ -41,7 +41,7 @@ class Collector:
         if not isinstance(sample, Attempts):
             given = self._imitate(sample, step)
             return Collected(given, given)
-        problems = self._problems("train", step, self._per_step)
+        problems = self._problems("training problems", step, self._per_step)
         attempts = self._engine.generate(
             problems, sample.group_size, self._sampling, Address(self._seed, "sample", step), progress
         )

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+from upslope.errors import UserError
 from upslope.rollout.address import Address
 
 T = TypeVar("T")
 
 
-class Shuffled(Sequence[T]):
-    """Endless passes over ``items``, each in an order of its own: item number i is a function of (seed, i)."""
+class Shuffled(Generic[T]):
+    """Endless passes over ``items``, each in an order of its own. A step takes its share from one pass.
+
+    What is left at the end of a pass, being less than a step, is left out: so no step holds an item twice, and two
+    attempts of one step never share an address.
+    """
 
     def __init__(self, items: Sequence[T], seed: int, purpose: str) -> None:
+        """Raises nothing; ``purpose`` names the items in messages and in the address of their order."""
         self._items = items
-        self._address = (seed, purpose)
+        self._seed, self._purpose = seed, purpose
         self._order: tuple[int, list[int]] = (-1, [])
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> T:  # type: ignore[override]
-        epoch, place = divmod(index, len(self._items))
-        if self._order[0] != epoch:
-            seed, purpose = self._address
-            self._order = (epoch, Address(seed, purpose, epoch).permutation(len(self._items)))
-        return self._items[self._order[1][place]]
-
     def take(self, step: int, num: int) -> list[T]:
-        """The ``num`` items of a step."""
-        return [self[i] for i in range(step * num, (step + 1) * num)]
+        """The ``num`` items of a step. Raises UserError if there are not that many."""
+        if num > len(self._items):
+            raise UserError(
+                f"a step wants {num} {self._purpose}, and the task has {len(self._items)}; set problems to that or less"
+            )
+        epoch, place = divmod(step, len(self._items) // max(num, 1))
+        if self._order[0] != epoch:
+            self._order = (epoch, Address(self._seed, self._purpose, epoch).permutation(len(self._items)))
+        return [self._items[i] for i in self._order[1][place * num : (place + 1) * num]]
