@@ -135,9 +135,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "data": ([*BLANK, "--data", "none.jsonl", "--reward", "mine.py:odd"], "there is no data file none.jsonl"),
     "gsm8k data": ([*BLANK, "--task", "gsm8k", "--data", "none.jsonl"], "there is no data file none.jsonl"),
     "rows": ([*BLANK, "--data", "notjson.jsonl", "--reward", "mine.py:odd"], "notjson.jsonl row 2: not JSON"),
-    "reward spec": ([*BLANK, *USER, "mine.py"], "reward 'mine.py' is not of the form FILE.py:FUNCTION"),
+    "reward spec": ([*BLANK, *USER, "mine.py"], "reward 'mine.py' is not of the form FILE.py:NAME"),
     "reward file": ([*BLANK, *USER, "none.py:f"], "there is no reward file none.py"),
-    "reward name": ([*BLANK, *USER, "mine.py:od"], "reward 'mine.py:od': mine.py has no function 'od'; did you"),
+    "reward name": ([*BLANK, *USER, "mine.py:od"], "reward 'mine.py:od': mine.py has no 'od'; did you"),
     "reward import": ([*BLANK, *USER, "broken.py:f"], "importing broken.py failed: SyntaxError"),
     "reward crash": ([*BLANK, *USER, "mine.py:crash"], "reward function 'crash' crashed on "),
     "reward nan": ([*BLANK, *USER, "mine.py:nan"], "reward function 'nan' returned nan for "),
@@ -152,7 +152,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "diff": (["diff", "reinforce", "grop"], "recipe 'grop' is not known; did you mean 'grpo'?"),
     "report": (["report", "nowhere"], "nowhere"),
     "eval task": (["eval", "pocket:blank", "--task", "pockt"], "there is no task 'pockt'; did you mean 'pocket'?"),
-    "eval model": (["eval", "./nowhere"], "model './nowhere': there is no such directory"),
+    "eval model": (["eval", "./nowhere", "--task", "pocket"], "model './nowhere': there is no such directory"),
     "eval samples": (["eval", "pocket:blank", "--samples", "-1"], "eval.samples = -1 must be at least 0"),
     "eval dtype": (["eval", "pocket:blank", "--dtype", "half"], "learn.dtype = 'half' should be one of auto, "),
     "score file": (["score", "--task", "pocket", "none.jsonl"], "cannot read none.jsonl"),
@@ -354,7 +354,8 @@ def test_a_second_interrupt_stops_at_once(folder: Path) -> None:
 def test_eval_prints_a_table(upslope: Command) -> None:
     said = upslope("eval", "pocket:blank", "--problems", "4", "--samples", "2", "--max-tokens", "4")
     assert said.code == 0
-    lines = said.out.splitlines()
+    title, *lines = said.out.splitlines()
+    assert title == "pocket:blank on pocket, up to 4 tokens"
     assert lines[0].split() == ["measure", "value", "95", "%", "interval", "problems"]
     assert [line.split("  ")[0] for line in lines[1:4]] == ["greedy accuracy", "pass@1", "pass@2"]
     # Nothing right of 4: the Wilson interval ends at z²/(n + z²) = 3.8415 / 7.8415 = 49.0 %.
@@ -400,3 +401,53 @@ def test_score_with_a_reward_of_ones_own(upslope: Command) -> None:
     said = upslope("score", "--reward", "mine.py:odd", stdin=f"{row}\n{odd}\n")
     assert said.code == 0
     assert [json.loads(line)["reward"] for line in said.out.splitlines()] == [0.0, 1.0]
+
+
+def test_a_loss_of_control_names_the_step_and_the_mend(upslope: Command) -> None:
+    sizes = ["steps=2", "problems=2", "eval.problems=0", "learn.lr=1e38", "learn.warmup=0"]
+    said = upslope("train", "--model", "pocket:blank", "recipe=sft", *sizes)
+    assert said.code == 2
+    assert "step 0" in said.err or "step 1" in said.err
+    assert "not finite" in said.err
+    assert "Lower learn.lr" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_run_is_evaluated_on_its_own_task_and_limit(upslope: Command) -> None:
+    assert upslope(*BLANK, *USER, "mine.py:odd", "--name", "mine").code == 0
+    said = upslope("eval", "runs/mine", "--problems", "1")
+    assert said.code == 0, said.err
+    assert "on user, up to 4 tokens" in said.out
+
+
+def test_a_model_without_a_task_is_asked_for_one(upslope: Command) -> None:
+    said = upslope("eval", "some/model")
+    assert said.code == 2
+    assert "which task?" in said.err
+
+
+def test_a_recipe_of_ones_own_trains_and_is_named_in_run_toml(upslope: Command) -> None:
+    Path("own.py").write_text(
+        "from upslope.algo.advantage import spread\n"
+        "from upslope.algo.family import REINFORCE\n"
+        "def halves(batch):\n"
+        "    return spread(batch.reward_N - 0.5, batch.mask_NT)\n"
+        "MINE = REINFORCE.patch(advantage=halves)\n"
+    )
+    said = upslope(*BLANK, "--recipe", "own.py:MINE", "--name", "own")
+    assert said.code == 0, said.err
+    table = tomllib.loads(Path("runs/own/run.toml").read_text())
+    assert table["recipe"]["name"] == str(Path("own.py").resolve()) + ":MINE"
+    assert table["recipe"]["sample"] == {"group_size": 2}
+    said = upslope("train", "--recipe", "own.py:halves")
+    assert said.code == 2
+    assert "not a Recipe" in said.err
+
+
+def test_naming_a_recipe_comes_before_patching_it_whatever_the_order(upslope: Command) -> None:
+    upslope(*BLANK, "recipe.surrogate.high=0.3", "recipe=grpo", "--name", "a")
+    table = tomllib.loads(Path("runs/a/run.toml").read_text())["recipe"]
+    assert (table["name"], table["surrogate"]["high"]) == ("grpo", 0.3)
+    upslope("train", "runs/a/run.toml", "recipe.name=rft", "--name", "b")
+    table = tomllib.loads(Path("runs/b/run.toml").read_text())["recipe"]
+    assert (table["name"], table["surrogate"]["kind"], table["sample"]["keep"]) == ("rft", "likelihood", "rewarded")

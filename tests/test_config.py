@@ -42,7 +42,7 @@ def test_nothing_given_is_the_defaults() -> None:
         ("task.rewards=r.py:f", "task.rewards = 'r.py:f' should be "),
         ("name=[1]", "name = [1] should be str: "),
         ("learn=3", "learn must be a table of keys, not 3"),
-        ("recipe=3", "recipe = 3 should be "),
+        ("recipe=3", "recipe.name = 3 should be "),
         ("recipe.name=3", "recipe.name = 3 should be the name of a recipe"),
         ("sample.temperature=-1", "sample.temperature = -1 must be at least 0"),
         ("learn.lr=nan", "learn.lr = nan must be at least 0"),

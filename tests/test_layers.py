@@ -13,7 +13,7 @@ import upslope
 
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
-    *("types", "errors", "algo", "tasks", "model", "rollout", "train", "prove"),
+    *("types", "errors", "plugins", "algo", "tasks", "model", "rollout", "train", "prove"),
     *("cluster", "inspect", "evaluation", "config", "cli"),
 )
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -6,14 +6,14 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from upslope import __version__
-from upslope.errors import UserError
+from upslope.errors import Stopped, UserError
 
 app = typer.Typer(
     help="Train language models by reinforcement learning with rewards that can be checked.",
@@ -49,7 +49,7 @@ def train(
     reward: Rewards = None,
     reward_weight: Weights = None,
     model: Annotated[str | None, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates of the loop.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Turns of the loop.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this much training time.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw is a function of it.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under --out.")] = None,
@@ -66,7 +66,6 @@ def train(
     from upslope.inspect.report import print_before_after, summary_lines, write_report
     from upslope.inspect.terminal import TerminalView
     from upslope.train.memory import keep_freed_memory
-    from upslope.train.run import Stopped
     from upslope.train.start import launch
 
     given = {
@@ -99,9 +98,6 @@ def train(
     console = Console()
     try:
         folder = launch(settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None)
-    except Stopped as stopped:
-        console.print(f"stopped; continue with: upslope train --resume {stopped}", highlight=False, markup=False)
-        raise typer.Exit(130) from None
     except KeyboardInterrupt:
         print("upslope: stopped at once; the newest checkpoint is kept", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -122,32 +118,44 @@ def evaluate_model(
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
     problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
     temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (32 for pocket, else 256).")] = None,
-    seed: int = 0,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else 32 or 256).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: str = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval."""
-    from upslope.config import to_settings
+    """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval.
+
+    A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
+    """
+    from upslope.config import load_settings
     from upslope.evaluation import evaluate_command
 
-    table: dict[str, Any] = {
-        "model": model,
+    given = {
+        "task.name": task,
+        "task.data": data,
+        "task.eval_data": eval_data,
+        "task.rewards": reward or None,
+        "task.reward_weights": reward_weight or None,
+        "sample.max_tokens": max_tokens,
         "seed": seed,
-        "device": device,
-        "task": {
-            "name": task or "",
-            "data": data,
-            "eval_data": eval_data,
-            "rewards": reward or [],
-            "reward_weights": reward_weight or [],
-        },
-        "sample": {"max_tokens": max_tokens},
-        "learn": {"dtype": dtype},
-        "eval": {"problems": problems, "samples": samples, "temperature": temperature},
     }
-    evaluate_command(to_settings(table), as_json=as_json)
+    options = {k: v for k, v in given.items() if v is not None} | {
+        "model": model,
+        "device": device,
+        "learn.dtype": dtype,
+        "eval.problems": problems,
+        "eval.samples": samples,
+        "eval.temperature": temperature,
+    }
+    own = Path(model) / "run.toml"  # a run is evaluated on its own task, unless another is given
+    if task is None and data is None and reward is None:
+        if not own.exists() and model.partition(":")[0] != "pocket":
+            raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
+        settings = load_settings(own if own.exists() else None, options=options)
+    else:
+        settings = load_settings(options=options)
+    evaluate_command(settings, as_json=as_json)
 
 
 @app.command()
@@ -230,6 +238,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
+    except Stopped as stopped:
+        print(f"stopped; {stopped}")
+        sys.exit(130)
     except UserError as error:
         _fail(str(error))
     except OSError as error:

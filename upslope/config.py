@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from upslope.errors import UserError, nearest
-from upslope.train.settings import RunSettings
+from upslope.plugins import names_a_file
+from upslope.train.settings import DEFAULT_RECIPE, RunSettings
 
-PATHS = (("model",), ("task", "data"), ("task", "eval_data"))
+PATHS = (("model",), ("task", "data"), ("task", "eval_data"), ("recipe", "name"))
 """Keys that may hold a path; so may every entry of ``task.rewards``."""
 _FROM_ZERO = (
     *("steps", "minutes", "threads", "sample.temperature", "learn.lr", "learn.warmup", "learn.beta1", "learn.beta2"),
@@ -34,18 +35,22 @@ def load_settings(
 ) -> RunSettings:
     """The settings of a run: defaults, then the file, then ``options`` by dotted key, then ``KEY=VALUE`` strings.
 
-    A relative path in the file is looked for beside the file first, then in the current folder.
+    A relative path in the file is looked for beside the file first, then in the current folder. Naming a recipe starts
+    from it afresh: patches of another one, from the file, do not survive.
     """
     table = read_toml(file) if file else {}
     if file:
         _anchor(table, file.parent)
     for key, value in (options or {}).items():
         _put(table, key, value)
+    pairs = []
     for text in overrides:
-        key, equals, value = text.partition("=")
+        key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UserError(f"{text!r} is not of the form KEY=VALUE, for example learn.lr=1e-4")
-        _put(table, key.strip(), _value(value.strip()))
+        pairs.append(("recipe" if key == "recipe.name" else key, _value(value)))
+    for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
+        _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)
 
 
@@ -61,7 +66,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 def to_settings(table: Mapping[str, Any]) -> RunSettings:
     """Typed settings from a table. Raises UserError naming the key and the mend."""
-    if isinstance(table.get("recipe"), str):  # recipe = "grpo" is short for a table with that name
+    if not isinstance(table.get("recipe", {}), Mapping):  # recipe = "grpo" is short for a table with that name
         table = {**table, "recipe": {"name": table["recipe"]}}
     return typing.cast(RunSettings, _build(RunSettings, table, ""))
 
@@ -88,7 +93,7 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
         if least is not None and values[key] is not None and not values[key] >= least:
             raise UserError(f"{where}{key} = {value!r} must be at least {least}")
     if kind is RunSettings:
-        values["recipe"] = {"name": "reinforce-baseline"} | values.get("recipe", {})
+        values["recipe"] = {"name": DEFAULT_RECIPE} | values.get("recipe", {})
         if not isinstance(values["recipe"]["name"], str):
             raise UserError(f"recipe.name = {values['recipe']['name']!r} should be the name of a recipe")
     try:
@@ -133,8 +138,11 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         inner: Any = table
         for parent in key[:-1]:
             inner = inner.get(parent, {})
-        if isinstance(inner, dict) and isinstance(inner.get(key[-1]), str):
-            inner[key[-1]] = _beside(inner[key[-1]], folder)
+        text = inner.get(key[-1]) if isinstance(inner, dict) else None
+        # gpt2 is a model of the hub and grpo a recipe, whatever file lies beside the run file under that name.
+        local = isinstance(text, str) and (key != ("model",) or (folder / text).is_dir())
+        if local and (key != ("recipe", "name") or names_a_file(str(text))):
+            inner[key[-1]] = _beside(str(text), folder)
     task = table.get("task", {})
     if isinstance(task, dict) and isinstance(task.get("rewards"), list):
         task["rewards"] = [_beside(r, folder) if isinstance(r, str) else r for r in task["rewards"]]

@@ -10,6 +10,14 @@ class UserError(Exception):
     """One line: what is wrong, where (file and row, key, slot), and how to mend it. The CLI prints it and exits 2."""
 
 
+class NonFinite(UserError):
+    """A logit, loss, gradient or weight that is not finite: the run stops there, and says where it was."""
+
+
+class Stopped(Exception):
+    """Ctrl-C: the step was finished and a checkpoint written; the message says how to go on."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'X'?"`` for the closest known word, or a list of what there is.
 

@@ -24,7 +24,7 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
     task = open_run_task(settings.task, settings.seed)
     held_out = list(task.problems("test"))[: settings.eval.problems]
     aside = Console(stderr=True)
-    model, tokenizer = resolve_model(settings.model, settings.seed, lambda: TerminalView(aside))
+    model, tokenizer = resolve_model(settings, lambda: TerminalView(aside))
     device = pick_device(settings.device)
     settings = with_limit(settings, task)
     dtype = pick_dtype(settings.learn.dtype, model, device)
@@ -46,6 +46,7 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"model": settings.model, "task": task.name} | found))
         return
+    print(f"{settings.model} on {task.name}, up to {sampling.max_tokens} tokens")
     table = Table("measure", "value", "95 % interval", "problems", box=None, padding=(0, 2, 0, 0))
     measures = {"greedy accuracy": found["greedy"]} | {f"pass@{k}": v for k, v in found.get("pass_at", {}).items()}
     for name, m in measures.items():

@@ -1,8 +1,10 @@
 """The data that crosses rooms.
 
-One legend of axes serves the whole project: P problems, G samples a problem, N = P * G rollouts, T tokens of a
-response, K tokens laid end to end without padding, V vocabulary. A name carries its axes (``logp_NT``,
-``reward_N``); a count starts with ``num_``.
+One legend of axes serves the whole project. P problems (or their distinct prompts), G samples a problem, N = P * G
+rollouts, T tokens of a response, V vocabulary. In scoring and sampling also: K tokens laid end to end without padding,
+R the rows of a table of logits, B segments of L queries and S keys, M tokens of a prompt, H heads, J heads of keys and
+values, D depth of a head, E end tokens. A name carries its axes (``logp_NT``, ``reward_N``); a count starts with
+``num_``.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Rollout:
     logp: tuple[float, ...] | None
     """Per response token, in nats, under the distribution it was really drawn from; None for demonstrations."""
     version: int
-    """How many updates the weights that wrote it had seen."""
+    """How many turns of the loop the weights that wrote it had been through."""
     ended: Ended
     """``stop``: the policy wrote an end token (the last of ``response``). ``length``: it was cut."""
     text: str

@@ -84,7 +84,16 @@ def test_a_bad_patch_names_the_key_and_the_mend(patch, words):
 
 def test_helpers_are_not_offered_as_values():
     offered = {kind for kinds in SLOTS.values() for kind in kinds}
-    assert not offered & {"spread", "given", "lengths", "mean_by_group", "sum_by_group", "everything", "rewarded"}
+    assert not offered & {
+        "spread",
+        "centred",
+        "given",
+        "lengths",
+        "mean_by_group",
+        "sum_by_group",
+        "everything",
+        "rewarded",
+    }
 
 
 def test_unknown_recipe_names_the_nearest():

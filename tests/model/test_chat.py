@@ -20,7 +20,7 @@ def test_a_prompt_is_the_templates_text_as_tokens_up_to_where_the_assistant_begi
 
 
 def test_a_demonstration_continues_the_prompt_and_ends_with_the_end_token():
-    ids = chat.response_ids(TOKENIZER, "#### 18")
+    ids = chat.response_ids(TOKENIZER, "#### 18", TOKENIZER.eos_token_id)
     whole = TOKENIZER.apply_chat_template([*MESSAGES, {"role": "assistant", "content": "#### 18"}], tokenize=False)
     assert list(chat.prompt_ids(TOKENIZER, MESSAGES) + ids) == TOKENIZER(whole).input_ids
     assert ids[-1] == TOKENIZER.eos_token_id
@@ -32,7 +32,7 @@ def test_a_tokenizer_without_a_template_gets_the_plain_one():
     ids = chat.prompt_ids(bare, MESSAGES)
     rendered = chat.PLAIN_TEMPLATE
     assert "capitalize" in rendered
-    assert list(ids) == bare("User: Tom has 18 apples.\n\nAssistant: ").input_ids
+    assert list(ids) == bare("User: Tom has 18 apples.\n\nAssistant:\n").input_ids
 
 
 def test_every_end_token_counts_and_padding_is_not_asked():

@@ -72,7 +72,11 @@ def test_a_loaded_policy_scores_as_the_saved_one_did(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("./no/such/dir", "no such directory"), ("/no/such/dir", "no such directory"), ("a/b/c", "no such directory")],
+    [
+        ("./no/such/dir", "no such directory"),
+        ("/no/such/dir", "no such directory"),
+        ("a/b/c", "no such directory"),
+    ],
 )
 def test_a_missing_model_is_one_line(name, words):
     with pytest.raises(UserError, match=words):

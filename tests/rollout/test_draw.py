@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from upslope.errors import NonFinite
 from upslope.rollout.draw import draw
 from upslope.types import Sampling
 
@@ -68,8 +69,9 @@ def test_greedy_takes_the_likeliest_with_certainty():
 
 
 def test_logits_that_are_not_finite_are_a_loud_error():
-    with pytest.raises(FloatingPointError, match="not finite"):
-        drawn(0.5, logits=torch.tensor([[0.0, math.nan]]))
+    for sampling in (Sampling(), Sampling(temperature=0)):
+        with pytest.raises(NonFinite, match="not finite"):
+            drawn(0.5, sampling, logits=torch.tensor([[0.0, math.nan]]))
 
 
 @pytest.mark.parametrize(

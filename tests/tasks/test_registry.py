@@ -121,12 +121,12 @@ def test_a_changed_file_is_read_again(file: str) -> None:
 
 def test_bad_reward_files_are_named(file: str, tmp_path: Path) -> None:
     for spec, says in {
-        "mine": "not of the form FILE.py:FUNCTION",
-        "mine.py": "not of the form FILE.py:FUNCTION",
-        "mine.py:": "not of the form FILE.py:FUNCTION",
+        "mine": "not of the form FILE.py:NAME",
+        "mine.py": "not of the form FILE.py:NAME",
+        "mine.py:": "not of the form FILE.py:NAME",
         f"{tmp_path}/nowhere.py:f": "there is no reward file",
-        f"{file}:haf": "has no function 'haf'; did you mean 'half'",
-        f"{file}:LIMIT": "has no function 'LIMIT'",
+        f"{file}:haf": "has no 'haf'; did you mean 'half'",
+        f"{file}:LIMIT": "is a int, not a function",
     }.items():
         with pytest.raises(UserError) as caught:
             load_rewards([spec])

@@ -186,14 +186,14 @@ def stepped(recipe, **settings):
 @pytest.mark.parametrize("size", [0, 1, 5])
 def test_numbers_of_updates_do_not_depend_on_micro_batches(size):
     """Pitfall 29: a mean over tokens is divided once, whatever the batch was cut into."""
-    _, _, expected = stepped(GRPO)
-    _, _, outcomes = stepped(GRPO, micro_batch=size)
-    assert metrics.of_updates(outcomes) == pytest.approx(metrics.of_updates(expected), abs=1e-9)
+    _, same, expected = stepped(GRPO)
+    _, batch, outcomes = stepped(GRPO, micro_batch=size)
+    assert metrics.of_updates(batch, outcomes) == pytest.approx(metrics.of_updates(same, expected), abs=1e-9)
 
 
 def test_entropy_and_gap_are_means_over_the_tokens_that_were_scored():
-    _, _, (outcome,) = stepped(REINFORCE_BASELINE)
-    row = metrics.of_updates([outcome])
+    _, batch, (outcome,) = stepped(REINFORCE_BASELINE)
+    row = metrics.of_updates(batch, [outcome])
     mask = outcome.minibatch.mask_NT
     num = int(mask.sum())
     assert row["entropy"] == pytest.approx(float(outcome.trace.entropy_NT.sum()) / num)
@@ -208,8 +208,15 @@ def test_entropy_and_gap_are_means_over_the_tokens_that_were_scored():
 
 
 def test_no_gradient_anywhere_leaves_the_other_numbers_standing():
-    assert metrics.of_updates([]) == {"num_updates": 0, "num_learned": 0, "loss": 0.0, "grad_norm": 0.0, "lr": 0.0}
-    json.dumps(metrics.of_updates(stepped(GRPO)[2]))
+    batch = stepped(GRPO)[1]
+    assert metrics.of_updates(batch, []) == {
+        "num_updates": 0,
+        "num_learned": 0,
+        "loss": 0.0,
+        "grad_norm": 0.0,
+        "lr": 0.0,
+    }
+    json.dumps(metrics.of_updates(*stepped(GRPO)[1:]))
 
 
 def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):

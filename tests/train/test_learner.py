@@ -12,10 +12,9 @@ from upslope.algo.family import FAMILY, GRPO, REINFORCE, REINFORCE_BASELINE, RFT
 from upslope.algo.objective import Objective
 from upslope.algo.reuse import Reuse
 from upslope.algo.surrogate import ClippedRatio
-from upslope.errors import UserError
+from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train.optimizer import NonFinite
 from upslope.train.prepare import passes, silent_rows
 from upslope.types import Sampling
 
@@ -213,9 +212,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update_and_names_the_par
     (minibatch,) = passes(subject.prepare(random_groups()), REINFORCE, HERE)
     subject.gradient(Objective(REINFORCE), minibatch)
     name, master = list(subject.optimizer.masters.items())[3]
-    master.grad[0] = torch.inf
+    master.grad[0, 0] = torch.inf
     before = {n: m.detach().clone() for n, m in subject.optimizer.masters.items()}
-    with pytest.raises(NonFinite, match=name.replace(".", r"\.")):
+    with pytest.raises(NonFinite, match=name.replace(".", r"\.") + " is not finite in 1 of "):
         subject.step()
     assert all(torch.equal(m, before[n]) for n, m in subject.optimizer.masters.items())
 
@@ -266,3 +265,21 @@ def test_the_whole_step_on_sampled_attempts_raises_what_was_rewarded():
     after = subject.policy.score(batch.rollouts, subject.sampling, 8)[0].detach().sum(1)
     gain = (after - before) * batch.advantage_NT[:, 0]
     assert gain.sum() > 0
+
+
+def test_an_update_that_overflows_the_weights_stops_the_run():
+    subject = learner(REINFORCE, lr=1e308)
+    (minibatch,) = passes(subject.prepare(random_groups()), REINFORCE, HERE)
+    subject.gradient(Objective(REINFORCE), minibatch)
+    with torch.no_grad():
+        subject.optimizer.masters["model.norm.weight"].fill_(-1.7e308)
+    with pytest.raises(NonFinite, match=r"left .* not finite"):
+        subject.step()
+
+
+def test_a_reused_batch_of_which_nothing_was_kept_is_no_error():
+    recipe = RFT.patch(surrogate=ClippedRatio(), reuse=Reuse(epochs=2))
+    subject = learner(recipe)
+    batch = subject.prepare([])
+    for minibatch in passes(batch, recipe, HERE):
+        recipe.update(subject, Objective(recipe), minibatch)

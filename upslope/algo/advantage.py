@@ -31,6 +31,14 @@ def mean_by_group(value_N: Tensor, group_N: Tensor) -> Tensor:
     return sum_by_group(value_N, group_N) / sum_by_group(torch.ones_like(value_N), group_N)
 
 
+def centred(value_N: Tensor, group_N: Tensor) -> Tensor:
+    """Value minus the mean of its group; exactly zero in a group of equal values, which rounding alone would miss."""
+    num_groups = int(group_N.max()) + 1 if len(group_N) else 0
+    highest = value_N.new_zeros(num_groups).scatter_reduce(0, group_N, value_N, "amax", include_self=False)[group_N]
+    lowest = value_N.new_zeros(num_groups).scatter_reduce(0, group_N, value_N, "amin", include_self=False)[group_N]
+    return torch.where(highest == lowest, 0, value_N - mean_by_group(value_N, group_N))
+
+
 def ones(batch: Batch) -> Tensor:
     """A_t = 1: what is imitated is good by decree (SFT, RFT)."""
     return spread(torch.ones_like(batch.reward_N), batch.mask_NT)
@@ -47,7 +55,7 @@ def group_mean(batch: Batch) -> Tensor:
     The baseline contains R_i itself, so the expected gradient is (1 - 1/G) times the true one: same direction,
     shorter by a factor that a learning rate absorbs.
     """
-    return spread(batch.reward_N - mean_by_group(batch.reward_N, batch.group_N), batch.mask_NT)
+    return spread(centred(batch.reward_N, batch.group_N), batch.mask_NT)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class GroupZScore:
     eps: float = 1e-4
 
     def __call__(self, batch: Batch) -> Tensor:
-        centred_N = batch.reward_N - mean_by_group(batch.reward_N, batch.group_N)
+        centred_N = centred(batch.reward_N, batch.group_N)
         size_N = sum_by_group(torch.ones_like(centred_N), batch.group_N)
         variance_N = sum_by_group(centred_N**2, batch.group_N) / (size_N - 1).clamp(min=1)
         return spread(centred_N / (variance_N.sqrt() + self.eps), batch.mask_NT)

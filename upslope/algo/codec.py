@@ -25,7 +25,7 @@ from upslope.algo import advantage, aggregate, correction, regulariser, reuse, s
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError, nearest
 
-HELPERS = {"spread", "mean_by_group", "sum_by_group", "lengths", "given"}
+HELPERS = {"spread", "centred", "mean_by_group", "sum_by_group", "lengths", "given"}
 KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded}
 
 

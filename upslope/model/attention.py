@@ -75,13 +75,13 @@ def packed(query_HKD: Tensor, key_HKD: Tensor, value_HKD: Tensor, layout: Layout
 
 
 def _grouped(
-    query_NH1D: Tensor, key_NGSD: Tensor, value_NGSD: Tensor, repeats: int, visible: Tensor | None, scale: float | None
+    query_NH1D: Tensor, key_NJSD: Tensor, value_NJSD: Tensor, repeats: int, visible: Tensor | None, scale: float | None
 ) -> Tensor:
     """One query a row over its cache, [N, H, 1, D]; the heads that share keys become the query axis, uncopied."""
     num_rows, num_heads, _, width = query_NH1D.shape
-    query_NGRD = query_NH1D.reshape(num_rows, num_heads // repeats, repeats, width)
+    query_NJRD = query_NH1D.reshape(num_rows, num_heads // repeats, repeats, width)
     mask = None if visible is None else visible[:, None, None, :]
-    out = scaled_dot_product_attention(query_NGRD, key_NGSD, value_NGSD, attn_mask=mask, scale=scale)
+    out = scaled_dot_product_attention(query_NJRD, key_NJSD, value_NJSD, attn_mask=mask, scale=scale)
     return out.reshape(num_rows, num_heads, 1, width)
 
 
@@ -108,11 +108,9 @@ def admit(model: Any) -> bool:
         plain = torch.cat([_plain_rows(model, r) for r in rollouts])
         config._attn_implementation = NAME
         try:
-            packed_logits = model(
-                **layout.call(),
-            ).logits[0]
-        except (TypeError, RuntimeError, AttributeError, IndexError):
-            config._attn_implementation = before  # an architecture that does not pass the plan through
+            packed_logits = model(**layout.call()).logits[0]
+        except Exception:  # whatever an architecture does that does not pass the plan through
+            config._attn_implementation = before
             return False
     scale = plain.float().std().clamp(min=1e-6)
     tolerance = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.1

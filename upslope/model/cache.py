@@ -29,7 +29,6 @@ class Cache:
     def spread(self, layout: Layout, prompt_of_row: Tensor, max_tokens: int) -> None:
         """Lay every row's prompt into its buffer, right-aligned, with room for ``max_tokens`` more columns."""
         (stems,) = layout.segments
-        length_P = torch.zeros(len(stems.query_BL), dtype=torch.long, device=layout.id_K.device)
         starts_P = stems.query_BL[:, 0]
         length_P = torch.diff(starts_P, append=starts_P.new_tensor([layout.num_tokens]))
         width = int(length_P.max())

@@ -10,9 +10,9 @@ from upslope.types import Message
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant: {% endif %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
-"""What a tokenizer without a chat template gets: ``User: ...``, a blank line, ``Assistant: ``."""
+"""What a tokenizer without a chat template gets: ``User: ...``, a blank line, ``Assistant:`` and a new line."""
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -21,25 +21,22 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, ...]:
     text = tokenizer.apply_chat_template(
         [dict(m) for m in messages], add_generation_prompt=True, tokenize=False, chat_template=template
     )
-    ids = tuple(tokenizer(text, add_special_tokens=template is not None).input_ids)
+    ids = tuple(tokenizer(text, add_special_tokens=False).input_ids)
+    if template is not None and tokenizer.bos_token_id is not None:
+        ids = (tokenizer.bos_token_id, *ids)  # a chat template writes its own
     if not ids:
         raise UserError(f"the chat template makes no tokens of {list(messages)!r}; a prompt must not be empty")
     return ids
 
 
-def response_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """A demonstration as the policy would have to write it: its tokens, then the end token."""
-    return (*tokenizer(text, add_special_tokens=False).input_ids, end_ids(tokenizer)[0])
+def response_ids(tokenizer: Any, text: str, end: int) -> tuple[int, ...]:
+    """A demonstration or document as a policy would have to write it: its tokens, then the end token."""
+    return (*tokenizer(text, add_special_tokens=False).input_ids, end)
 
 
-def document_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Plain text as tokens, then the end token."""
-    return response_ids(tokenizer, text)
-
-
-def start_ids(tokenizer: Any) -> tuple[int, ...]:
+def start_ids(tokenizer: Any, end: int) -> tuple[int, ...]:
     """What stands before a document, so that its first token is predicted too: the start token, else the end."""
-    return (tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end_ids(tokenizer)[0],)
+    return (tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end,)
 
 
 def end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:

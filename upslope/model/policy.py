@@ -72,9 +72,7 @@ class Policy:
         """
         layout = lay_out(rollouts, self.device, share_prompts=self.packs)
         if self.packs:
-            logits_RV = self.model(
-                **layout.call(),
-            ).logits[0]
+            logits_RV = self.model(**layout.call()).logits[0]
         else:
             logits_RV = self._plain_logits(rollouts)[layout.row_R, layout.column_R]
         ends = torch.tensor(self.end_ids, device=self.device)

@@ -18,10 +18,11 @@ def pick_dtype(precision: Precision, model: Any, device: torch.device) -> torch.
     """What to compute in; ``auto``: bfloat16 where the machine multiplies it natively and the model is wide enough."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     wide = getattr(model.config, "hidden_size", 0) >= NARROWEST_FOR_BF16
-    native = device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported"))
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported"))
     return torch.bfloat16 if wide and native else torch.float32
 
 

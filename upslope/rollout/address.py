@@ -22,7 +22,7 @@ class Address:
 
     seed: int
     purpose: str
-    """``sample``, ``eval``, ``order``: draws for different purposes never coincide."""
+    """``sample``, ``eval``, the name of what is put in order: draws for different purposes never coincide."""
     step: int = 0
 
     def key(self, problem: str, sample: int) -> int:

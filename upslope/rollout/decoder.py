@@ -40,10 +40,7 @@ class SharedPromptDecoder:
         stems = [Rollout("", 0, p, (0,), (True,), None, 0, "stop", "") for p in prompts]
         layout = lay_out(stems, device, share_prompts=False)
         self._cache = Cache()
-        logits_PV = self._policy.model(
-            **layout.call(),
-            cache=self._cache,
-        ).logits[0]
+        logits_PV = self._policy.model(**layout.call(), cache=self._cache).logits[0]
         self._cache.spread(layout, prompt_of_row, max_tokens)
         self._position_N = torch.tensor([len(p) for p in prompts], device=device)[prompt_of_row]
         return logits_PV[prompt_of_row]  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from upslope.errors import NonFinite
 from upslope.model.distribution import adjusted
 from upslope.types import Sampling
 
@@ -15,16 +16,16 @@ def draw(
     """(token_R, logp_R): the least token whose cumulative probability exceeds the uniform number, and its log-prob.
 
     A token of probability zero cannot be drawn, since the cumulative sum does not rise there. Greedy decoding takes
-    the likeliest token, with certainty: log-probability 0. Raises FloatingPointError if the logits hold a NaN.
+    the likeliest token, with certainty: log-probability 0. Raises NonFinite if the logits hold a NaN.
     """
     logits_RV = adjusted(logits_RV, position_R, sampling, end_ids)
+    if not bool(torch.isfinite(logits_RV.amax(dim=1)).all()):  # a NaN is the maximum of any row that holds one
+        raise NonFinite("the model's logits are not finite, so nothing can be drawn from them")
     if sampling.greedy:
         return logits_RV.argmax(dim=1), logits_RV.new_zeros(len(logits_RV))
     probability_RV = logits_RV.softmax(dim=1)
     cumulative_RV = probability_RV.cumsum(dim=1)
     total_R1 = cumulative_RV[:, -1:]
-    if not bool(torch.isfinite(total_R1).all()):
-        raise FloatingPointError("the model's logits are not finite, so nothing can be drawn from them")
     # Rounding could lift u * total to total itself, and nothing exceeds that.
     below_R1 = torch.nextafter(total_R1, torch.zeros_like(total_R1))
     aim_R1 = torch.minimum(uniform_R[:, None].to(total_R1.dtype) * total_R1, below_R1)

@@ -5,18 +5,15 @@ Every option either takes effect or is refused: nothing is accepted and ignored.
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 
 from upslope.errors import UserError, nearest
+from upslope.plugins import load_object
 from upslope.tasks import gsm8k, user
 from upslope.tasks.base import Task
-from upslope.tasks.rewards import RewardFunction, Rewards, describe, unwrapped
+from upslope.tasks.rewards import RewardFunction, Rewards, unwrapped
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {"gsm8k": ("keep_annotations",), "pocket": (), "user": ()}
 """The tasks and the options that each of them knows (all are true or false)."""
@@ -81,41 +78,12 @@ def load_rewards(specs: Sequence[str | RewardFunction], weights: Sequence[float]
     modules: dict[str, ModuleType] = {}
     functions: dict[str, RewardFunction] = {}
     for spec in specs:
-        function = _load(spec, modules) if isinstance(spec, str) else spec
+        function = load_object(spec, "reward", modules) if isinstance(spec, str) else spec
+        if not callable(function):
+            raise UserError(f"reward {spec!r} is a {type(function).__name__}, not a function")
         plain = unwrapped(function)
         name = str(getattr(plain, "__name__", type(plain).__name__))
         if name in functions:
             raise UserError(f"two reward functions are called {name!r}: rename one, their values are reported by name")
         functions[name] = function
     return Rewards(functions, tuple(map(float, weights)) or (1.0,) * len(functions))
-
-
-def _load(spec: str, modules: dict[str, ModuleType]) -> RewardFunction:
-    file, _, name = spec.rpartition(":")
-    if not file.endswith(".py") or not name:
-        raise UserError(f"reward {spec!r} is not of the form FILE.py:FUNCTION, for example my_rewards.py:my_reward")
-    if file not in modules:
-        modules[file] = _import(Path(file))
-    function = getattr(modules[file], name, None)
-    if not callable(function):
-        known = [key for key, value in vars(modules[file]).items() if inspect.isroutine(value)]
-        raise UserError(f"reward {spec!r}: {file} has no function {name!r}{nearest(name, known)}")
-    found: RewardFunction = function
-    return found
-
-
-def _import(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"there is no reward file {path}")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # the file may import its neighbours; at the end, so that it shadows nothing
-    spec = importlib.util.spec_from_file_location(f"upslope_reward_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, "spec_from_file_location knows every .py file"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up here
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"importing {path} failed: {describe(error, spec.origin or '')}") from error
-    return module

@@ -18,13 +18,13 @@ import asyncio
 import functools
 import inspect
 import math
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.plugins import describe
 from upslope.types import Problem, Score
 
 RewardFunction = Callable[..., Any]
@@ -160,10 +160,3 @@ def _value(name: str, value: Any, problem: Problem) -> float | None:
             "return a finite number, or None where the function does not apply"
         )
     return number
-
-
-def describe(error: Exception, file: str) -> str:
-    """Type, message and the deepest line in the user's own file (not in a library that it called)."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -39,8 +39,8 @@ STEP_SCHEMA = pa.schema(
         ("clipped", FLAGS),
     ]
 )
-"""One row an attempt. ``learner_logp`` and ``entropy`` are before the step's first update; ``ratio`` and ``clipped``
-are of the last pass over the attempt. They are null for attempts that no update looked at."""
+"""One row an attempt. ``learner_logp`` is from before the step's first update, ``entropy`` from the first pass over the
+attempt, ``ratio`` and ``clipped`` from the last. They are null for attempts that were not scored."""
 
 EVAL_SCHEMA = (
     pa.schema([STEP_SCHEMA.field(n) for n in ("problem", "prompt_text", "response_text", "ended")])
@@ -61,6 +61,9 @@ def write_step(path: Path, attempted: Sequence[Group], batch: Batch, outcomes: S
         for rollout, advantage in zip(batch.rollouts, batch.advantage_NT.tolist(), strict=True):
             row = rows[rollout.problem, rollout.sample]
             row |= {"kept": True, "advantage": advantage[: len(rollout.response)]}
+    if batch.old_logp_NT is not None:
+        for rollout, logp in zip(batch.rollouts, batch.old_logp_NT.tolist(), strict=True):
+            rows[rollout.problem, rollout.sample]["learner_logp"] = logp[: len(rollout.response)]
     for outcome in outcomes:
         _add_outcome(rows, outcome)
     _write(path, list(rows.values()), STEP_SCHEMA)

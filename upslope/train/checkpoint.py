@@ -36,7 +36,7 @@ class Checkpoint:
 
     folder: Path
     step: int
-    """Updates of the loop done."""
+    """Turns of the loop done."""
     state: Mapping[str, Any]
 
     def optimizer(self) -> dict[str, Tensor]:

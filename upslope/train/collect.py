@@ -75,15 +75,20 @@ class Collector:
 
     def _demonstration(self, problem: Problem) -> Group:
         text = problem.demonstration or ""
-        response = chat.response_ids(self._policy.tokenizer, text)
-        return Group(problem, (_given(problem.id, self._policy.prompt(problem.messages), response, text),))
+        return self._shown(problem, self._policy.prompt(problem.messages), text)
 
     def _document(self, text: str, step: int, index: int) -> Group:
-        tokenizer = self._policy.tokenizer
-        problem = Problem(f"document/{step}/{index}", ())
-        return Group(
-            problem, (_given(problem.id, chat.start_ids(tokenizer), chat.document_ids(tokenizer, text), text),)
-        )
+        start = chat.start_ids(self._policy.tokenizer, self._policy.end_ids[0])
+        return self._shown(Problem(f"document/{step}/{index}", ()), start, text)
+
+    def _shown(self, problem: Problem, prompt: tuple[int, ...], text: str) -> Group:
+        response = chat.response_ids(self._policy.tokenizer, text, self._policy.end_ids[0])
+        if len(prompt) + len(response) > self._policy.max_positions:
+            raise UserError(
+                f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
+                f"{self._policy.max_positions} positions; shorten the text {text[:40]!r}"
+            )
+        return Group(problem, (_given(problem.id, prompt, response, text),))
 
 
 def _given(problem: str, prompt: tuple[int, ...], response: tuple[int, ...], text: str) -> Rollout:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from upslope.algo.objective import Objective, Outcome, Scored, Trace
 from upslope.algo.recipe import Recipe
-from upslope.errors import UserError
+from upslope.errors import NonFinite, UserError
 from upslope.model.policy import Policy
-from upslope.train.optimizer import NonFinite, Optimizer
+from upslope.train.optimizer import Optimizer
 from upslope.train.prepare import judge, silent_rows, to_batch
 from upslope.train.settings import LearnSettings
 from upslope.types import Batch, Group, Sampling
@@ -21,6 +21,16 @@ from upslope.types import Batch, Group, Sampling
 LOGITS_BUDGET = 64 * 2**20
 """Logits held at once in one micro-batch (entries), when the micro-batch size is left to us."""
 TOKEN_BUDGET = 16 * 2**10
+
+
+def require_scorable(sampling: Sampling) -> None:
+    """Raise UserError unless every drawn token can be scored under the distribution it was drawn from."""
+    if not sampling.scorable:
+        raise UserError(
+            f"sample: temperature={sampling.temperature}, top_k={sampling.top_k}, top_p={sampling.top_p} cannot be "
+            "scored exactly in training (a token cut away by top-k or top-p has no log-probability); set temperature "
+            "above 0, top_k=0 and top_p=1"
+        )
 
 
 @dataclass
@@ -36,12 +46,8 @@ class Learner:
     """Told after every micro-batch how many rows of how many have their gradient."""
 
     def __post_init__(self) -> None:
-        if self.recipe.acts and not self.sampling.scorable:
-            raise UserError(
-                f"sample: temperature={self.sampling.temperature}, top_k={self.sampling.top_k}, "
-                f"top_p={self.sampling.top_p} cannot be scored exactly in training (a token cut away by top-k or top-p "
-                "has no log-probability); set temperature above 0, top_k=0 and top_p=1"
-            )
+        if self.recipe.acts:
+            require_scorable(self.sampling)
 
     @property
     def scoring(self) -> Sampling:
@@ -92,22 +98,22 @@ class Learner:
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """Consecutive rows, as many at a time as the setting or the budgets allow; never fewer than one."""
         rows: list[int] = []
-        scored = tokens = 0
+        logits = tokens = 0
         for row, rollout in enumerate(batch.rollouts):
-            shared = rows and batch.rollouts[rows[-1]].prompt == rollout.prompt
-            more = len(rollout.response) + (0 if shared else len(rollout.prompt))
+            prompt, response = len(rollout.prompt), len(rollout.response)
+            shared = bool(rows) and self.policy.packs and batch.rollouts[rows[-1]].prompt == rollout.prompt
+            with_logits = response if self.policy.packs else prompt + response
             if self.settings.micro_batch:
                 full = len(rows) == self.settings.micro_batch
             else:
-                too_many_logits = (scored + len(rollout.response)) * self.policy.vocabulary > LOGITS_BUDGET
-                full = bool(rows) and (too_many_logits or tokens + more > TOKEN_BUDGET)
-            if full:
+                many_logits = (logits + with_logits) * self.policy.vocabulary > LOGITS_BUDGET
+                full = many_logits or tokens + response + (0 if shared else prompt) > TOKEN_BUDGET
+            if rows and full:
                 yield batch.take(rows)
-                rows, scored, tokens = [], 0, 0
-                more = len(rollout.response) + len(rollout.prompt)
+                rows, logits, tokens, shared = [], 0, 0, False
             rows.append(row)
-            scored += len(rollout.response)
-            tokens += more
+            logits += with_logits
+            tokens += response + (0 if shared else prompt)
         if rows:
             yield batch.take(rows)
 
@@ -117,7 +123,8 @@ class Learner:
 
     @torch.no_grad()
     def _score_all(self, batch: Batch) -> Tensor:
-        return torch.cat([self.score(part).logp_NT for part in self.micro_batches(batch)])
+        parts = [self.score(part).logp_NT for part in self.micro_batches(batch)]
+        return torch.cat(parts) if parts else batch.mask_NT.to(self._dtype)
 
 
 def _blame(scored: Scored, batch: Batch) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from upslope.algo.objective import Outcome
 from upslope.train.evaluate import solved
-from upslope.types import Group, Rollout
+from upslope.types import Batch, Group, Rollout
 
 
 def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
@@ -36,13 +37,15 @@ def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
     return row
 
 
-def of_updates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the updates saw, over the tokens of the rows that had a gradient.
 
-    ``entropy`` nats a token, of the distribution sampled from; ``logp_gap_mean`` and ``_max`` the absolute difference
-    between the sampler's and the learner's log-probabilities before the first update; ``ratio_mean`` and ``_max``
-    pi / pi_old; ``clip_low`` and ``clip_high`` the share of tokens whose gradient was cut; ``loss`` and
-    ``grad_norm`` means over the step's updates; ``lr`` the last one's.
+    - ``num_updates``; ``num_learned`` rows with a gradient, counted at every pass
+    - ``loss`` and ``grad_norm`` means over the step's updates; ``lr`` the last one's
+    - ``entropy`` nats a token, of the distribution sampled from
+    - ``logp_gap_mean``, ``logp_gap_max`` absolute difference between the sampler's and the learner's log-probabilities
+      before the first update (over the whole batch where it was scored before, else over what that update looked at)
+    - ``ratio_mean``, ``ratio_max`` pi / pi_old; ``clip_low``, ``clip_high`` share of tokens whose gradient was cut
     """
     row: dict[str, Any] = {"num_updates": len(outcomes), "num_learned": sum(o.minibatch.num_rollouts for o in outcomes)}
     for key in ("loss", "grad_norm"):
@@ -52,15 +55,23 @@ def of_updates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     if not seen:
         return row
     row["entropy"] = _mean([t.entropy_NT[b.mask_NT] for b, t in seen])
-    first, trace = seen[0]
-    if first.sampler_logp_NT is not None:
-        gap = (trace.logp_NT - first.sampler_logp_NT)[first.mask_NT].abs()
-        row |= {"logp_gap_mean": float(gap.mean()), "logp_gap_max": float(gap.max())}
+    if batch.sampler_logp_NT is not None:
+        row |= _gap(batch, outcomes[0])
         ratios = [t.ratio_NT[b.mask_NT] for b, t in seen]
         row |= {"ratio_mean": _mean(ratios), "ratio_max": max(float(r.max()) for r in ratios)}
         row["clip_low"] = _mean([t.clipped_low_NT[b.mask_NT].float() for b, t in seen])
         row["clip_high"] = _mean([t.clipped_high_NT[b.mask_NT].float() for b, t in seen])
     return row
+
+
+def _gap(batch: Batch, first: Outcome) -> dict[str, float]:
+    """How far sampler and learner are apart before anything was updated; nothing if nothing was scored by then."""
+    if batch.old_logp_NT is None and first.trace is not None:
+        batch = replace(first.minibatch, old_logp_NT=first.trace.logp_NT)
+    if batch.old_logp_NT is None or batch.sampler_logp_NT is None:
+        return {}
+    gap = (batch.old_logp_NT - batch.sampler_logp_NT)[batch.mask_NT].abs()
+    return {"logp_gap_mean": float(gap.mean()), "logp_gap_max": float(gap.max())}
 
 
 def _mean(parts: Sequence[Tensor]) -> float:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upslope.errors import UserError
+from upslope.errors import NonFinite, UserError
 from upslope.model.precision import widen_norms
 from upslope.train.settings import LearnSettings
 
 
 def schedule(update: int, num_updates: int, settings: LearnSettings) -> float:
-    """The learning rate's factor at an update (0 is the first): linear warm-up, then the chosen decay to zero.
+    """The learning rate's factor at an update (0 is the first): linear warm-up, then the chosen decay towards zero.
 
     >>> [schedule(u, 8, LearnSettings(warmup=4, decay="linear")) for u in (0, 3, 4, 6)]
     [0.25, 1.0, 1.0, 0.5]
@@ -29,10 +29,6 @@ def schedule(update: int, num_updates: int, settings: LearnSettings) -> float:
         "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
     }
     return factors[settings.decay](share)
-
-
-class NonFinite(UserError):
-    """A loss or gradient that is not finite; raised before any weight was changed."""
 
 
 class Optimizer:
@@ -88,20 +84,26 @@ class Optimizer:
     def step(self) -> dict[str, float]:
         """Clip, check, move. Returns the gradient norm before clipping and the learning rate used.
 
-        Raises NonFinite, before any weight changes, naming the first parameter whose gradient is not finite.
+        Raises NonFinite, before any weight changes, naming the first parameter whose gradient is not finite; and
+        after the change if a weight overflowed, so that no such weights are ever saved.
         """
         for master in self.masters.values():
             if master.grad is None:  # no row had a gradient: the update is Adam's own momentum
                 master.grad = torch.zeros_like(master)
         masters = list(self.masters.values())
         limit = self._settings.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(masters, limit))
+        total = torch.nn.utils.get_total_norm([m.grad for m in masters if m.grad is not None])
+        norm = float(total)
         if not math.isfinite(norm):
             raise NonFinite(self._blame())
+        torch.nn.utils.clip_grads_with_norm_(masters, limit, total)
         rate = (self._settings.lr or 0.0) * schedule(self.num_done, self._num_updates, self._settings)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
+        for name, master in self.masters.items():
+            if not bool(torch.isfinite(master.detach().sum())):
+                raise NonFinite(f"the update left {name} not finite")
         self.num_done += 1
         self._publish()
         return {"grad_norm": norm, "lr": rate}
@@ -141,6 +143,8 @@ class Optimizer:
             if state:
                 moments = {k: state[f"{k}/{name}"] for k in keys}
                 self._adam.state[master] = {
-                    k: v.clone() if k == "step" else v.to(master.device, master.dtype) for k, v in moments.items()
+                    # The count lies on the parameter's device too: the fused kernel reads it there.
+                    k: v.to(master.device, torch.float32 if k == "step" else master.dtype, copy=True)
+                    for k, v in moments.items()
                 }
         self.num_done = num_done

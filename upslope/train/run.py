@@ -15,7 +15,7 @@ import tomli_w
 
 from upslope.algo.objective import Outcome
 from upslope.algo.recipe import Recipe
-from upslope.errors import UserError
+from upslope.errors import NonFinite, Stopped, UserError
 from upslope.model.policy import Policy
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
@@ -24,14 +24,9 @@ from upslope.train.collect import Collected, Collector
 from upslope.train.evaluate import evaluate
 from upslope.train.files import write_whole
 from upslope.train.learner import Learner
-from upslope.train.optimizer import NonFinite
 from upslope.train.settings import RunSettings
 from upslope.train.view import View
 from upslope.types import Batch
-
-
-class Stopped(Exception):
-    """Ctrl-C: the step was finished and a checkpoint written; the run can be resumed."""
 
 
 class Run:
@@ -62,6 +57,7 @@ class Run:
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
         self._stop = False
+        self._step = 0
         self._phase_began = 0.0
         self._phase_name = ""
         learner.watch = self._learned
@@ -80,18 +76,12 @@ class Run:
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self._first_step
             while step < self.settings.steps and not self._out_of_time():
-                self._seconds = {}
-                try:
-                    yield step
-                except NonFinite as error:
-                    raise UserError(
-                        f"step {step}: {error}. Nothing was updated; the newest checkpoint is {self._newest_name()}. "
-                        "Lower learn.lr, or look at the attempts of the step before"
-                    ) from error
+                self._seconds, self._step = {}, step
+                yield step
                 step += 1
                 if self._stop:
                     self._save(step)
-                    raise Stopped(str(self.folder))
+                    raise Stopped(f"continue with: upslope train --resume {self.folder}")
             self._save(step)
             self._evaluate(step, samples=self.settings.eval.samples)
 
@@ -103,6 +93,10 @@ class Run:
         self.engine.load(self.learner.weights(), version=saved.step)
         kept = journal.rewind(self.folder / "journal.jsonl", saved.step)
         evals = [row for row in kept if row["kind"] == "eval"]
+        for file in (self.folder / "rollouts").glob("*.parquet"):
+            kind, _, number = file.stem.partition("-")
+            if int(number) > saved.step or (kind == "step" and int(number) == saved.step):
+                file.unlink()
         self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
 
     @contextlib.contextmanager
@@ -112,6 +106,11 @@ class Run:
         self.view.phase(name)
         try:
             yield
+        except NonFinite as error:
+            raise UserError(
+                f"step {self._step}: {error}. The run stops here; the newest checkpoint is {self._newest_name()}. "
+                "Lower learn.lr, or look at the attempts of the step before"
+            ) from error
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._phase_began
 
@@ -129,7 +128,9 @@ class Run:
         """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
-            row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts) | metrics.of_updates(outcomes)
+            row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts) | metrics.of_updates(
+                batch, outcomes
+            )
             if every and step % every == 0 and self.recipe.acts:
                 path = self.folder / "rollouts" / f"step-{step:06d}.parquet"
                 attempts.write_step(path, collected.attempted, batch, outcomes)
@@ -155,22 +156,22 @@ class Run:
         if not self._eval_problems or done in self._evaluated:
             return
         self._evaluated.add(done)
-        began = time.perf_counter()
-        self._phase_name, self._phase_began = "evaluate", began
-        self.view.phase("evaluate")
+        self._step = step
         setting = self.settings.eval
         sampling = replace(self.learner.sampling, temperature=setting.temperature, top_k=0, top_p=1.0)
-        found = evaluate(
-            self.task,
-            self.engine,
-            self._eval_problems,
-            sampling,
-            samples=samples,
-            seed=self.seed,
-            progress=self.sampled,
-        )
+        with self.phase("evaluate"):
+            found = evaluate(
+                self.task,
+                self.engine,
+                self._eval_problems,
+                sampling,
+                samples=samples,
+                seed=self.seed,
+                progress=self.sampled,
+            )
+        seconds = self._seconds.pop("evaluate")
         attempts.write_eval(self.folder / "rollouts" / f"eval-{step:06d}.parquet", found.greedy)
-        row = {"kind": "eval", "step": step} | found.row | {"seconds": round(time.perf_counter() - began, 3)}
+        row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
         journal.append(self.folder / "journal.jsonl", row)
         self.view.evaluated(row)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from upslope.types import Sampling
+
+DEFAULT_RECIPE = "reinforce-baseline"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class LearnSettings:
     warmup: int = 10
     """Updates of linear warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up, down to zero at the last update."""
+    """What follows the warm-up: linear and cosine fall so that an update after the last would have a rate of zero. A
+    run that ends early (``minutes``) ends higher up."""
     beta1: float = 0.9
     """Decay of AdamW's mean gradient."""
     beta2: float = 0.99
@@ -75,6 +79,13 @@ class LearnSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """What forward and backward compute in; master weights and optimizer are at least float32. auto: bfloat16 where
     the machine multiplies it natively and the model is wide enough to gain."""
+
+    def __post_init__(self) -> None:
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a decay in [0, 1), not {getattr(self, name)}")
+        if self.lr is not None and not math.isfinite(self.lr):
+            raise ValueError(f"lr must be a finite number, not {self.lr}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class RunSettings:
     """CPU threads; 0: torch's choice."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
-    recipe: dict[str, Any] = field(default_factory=lambda: {"name": "reinforce-baseline"})
+    recipe: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_RECIPE})
     """A recipe's ``name``, and a table for every slot to be patched."""
     task: TaskSettings = TaskSettings()
     sample: SampleSettings = SampleSettings()

@@ -18,7 +18,7 @@ STAGES: dict[str, RunSettings] = {
         task=_POCKET,
         steps=2500,
         problems=16,  # many small updates teach arithmetic sooner than few large ones (docs/lab-notes.md)
-        learn=LearnSettings(lr=5e-3, warmup=40, decay="cosine", weight_decay=0.01),
+        learn=LearnSettings(dtype="float32", lr=5e-3, warmup=40, decay="cosine", weight_decay=0.01),
         eval=_QUIET,
         save=_LAST,
     ),
@@ -28,7 +28,7 @@ STAGES: dict[str, RunSettings] = {
         task=_POCKET,
         steps=235,
         problems=40,  # 32 demonstrations and 8 replayed documents: five passes over the demonstrations
-        learn=LearnSettings(lr=1e-3, warmup=10, decay="linear"),
+        learn=LearnSettings(dtype="float32", lr=1e-3, warmup=10, decay="linear"),
         eval=_QUIET,
         save=_LAST,
     ),

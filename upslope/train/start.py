@@ -12,25 +12,27 @@ from typing import Any
 
 import torch
 import transformers
+from filelock import FileLock
 
 import upslope
 from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
-from upslope.errors import UserError, nearest
+from upslope.errors import Stopped, UserError, nearest
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.model.policy import Policy
 from upslope.model.precision import pick_dtype
+from upslope.plugins import load_object, names_a_file
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
 from upslope.train import checkpoint
-from upslope.train.learner import Learner
+from upslope.train.learner import Learner, require_scorable
 from upslope.train.loop import train
 from upslope.train.optimizer import Optimizer
 from upslope.train.run import Run
-from upslope.train.settings import RunSettings, TaskSettings
+from upslope.train.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
 from upslope.train.view import View
 
@@ -44,13 +46,15 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     """Train as the settings say; returns the run's folder.
 
     ``resume`` continues from the newest complete checkpoint of the folder ``out/name``. Raises UserError for
-    anything a user can mend, ``Stopped`` after Ctrl-C.
+    anything a user can mend (before minutes are spent on a start, where that can be known), ``Stopped`` after Ctrl-C.
     """
     recipe = resolve_recipe(settings.recipe)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
     task = open_run_task(settings.task, settings.seed)
+    settings = with_limit(settings, task)
+    check(settings, recipe, task)
     folder = Path(settings.out) / settings.name if resume else free_folder(settings, task)
     saved = checkpoint.newest(folder / "checkpoints") if resume else None
     if resume and saved is None:
@@ -59,12 +63,11 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
         exact = torch.float64 if settings.learn.dtype == "float64" else torch.float32
         model, tokenizer = load(str(saved.folder), exact)
     else:
-        model, tokenizer = resolve_model(settings.model, settings.seed, make_view)
+        model, tokenizer = resolve_model(settings, make_view)
 
     view = make_view()
     policy = Policy(model.to(device), tokenizer)
-    num_parameters = sum(p.numel() for p in model.parameters())
-    settings = with_rate(with_limit(settings, task), num_parameters)
+    settings = with_rate(settings, num_parameters=sum(p.numel() for p in model.parameters()))
     dtype = pick_dtype(settings.learn.dtype, model, device)
     optimizer = Optimizer(model, settings.learn, settings.steps * recipe.reuse.num_updates, dtype)
     learner = Learner(policy, recipe, settings.sample.sampling(), settings.learn, optimizer)
@@ -82,6 +85,17 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     return folder
 
 
+def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
+    """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
+    if recipe.acts:
+        require_scorable(settings.sample.sampling())
+        task.problems("train")
+    if settings.eval.problems:
+        task.problems("test")
+    if recipe.acts or settings.eval.problems:
+        task.score([], [])
+
+
 def with_limit(settings: RunSettings, task: Task) -> RunSettings:
     """The longest attempt made explicit where it was left to us."""
     if settings.sample.max_tokens is not None:
@@ -97,9 +111,18 @@ def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
 
 
 def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
-    """A named recipe with a patch of slots: ``{"name": "grpo", "surrogate": {"low": 0.1}}``."""
+    """A recipe by name, or the user's own by ``FILE.py:NAME``, with a patch of slots.
+
+    For example ``{"name": "grpo", "surrogate": {"low": 0.1}}``.
+    """
     patch = {k: v for k, v in recipe.items() if k != "name"}
-    return patched(find(recipe.get("name", "reinforce")).recipe, patch)
+    name = str(recipe.get("name", DEFAULT_RECIPE))
+    if not names_a_file(name):
+        return patched(find(name).recipe, patch)
+    own = load_object(name, "recipe")
+    if not isinstance(own, Recipe):
+        raise UserError(f"recipe {name!r} is a {type(own).__name__}, not a Recipe; patch one of upslope.algo.family")
+    return patched(own, patch)
 
 
 def open_run_task(settings: TaskSettings, seed: int) -> Task:
@@ -125,7 +148,7 @@ def free_folder(settings: RunSettings, task: Task) -> Path:
                 f"--resume {out / settings.name}"
             )
         return out / settings.name
-    stem = f"{task.name}-{settings.recipe.get('name', 'reinforce')}-{settings.seed}"
+    stem = f"{task.name}-{settings.recipe['name'].rpartition(':')[2]}-{settings.seed}"
     number = 1
     while (out / (name := stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
@@ -133,10 +156,29 @@ def free_folder(settings: RunSettings, task: Task) -> Path:
 
 
 def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
-    """The resolved configuration as it stands in run.toml: every slot of the recipe, nothing left to a default."""
+    """The resolved configuration as it stands in run.toml: nothing left to a default, paths from the root.
+
+    Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it.
+    """
     document = asdict(settings)
-    document["recipe"] = {"name": settings.recipe.get("name", "reinforce")} | to_dict(recipe)
+    document["model"] = _absolute(settings.model)
+    table = document["task"]
+    table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
+    table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
+    name = settings.recipe["name"]
+    if names_a_file(name):
+        document["recipe"] = settings.recipe | {"name": _absolute(name)}
+    else:
+        document["recipe"] = {"name": name} | to_dict(recipe)
     return _without_none(document)
+
+
+def _absolute(text: str | None) -> str | None:
+    """A path, or FILE.py:NAME, that exists, from the root; any other text as it is."""
+    if text is None:
+        return None
+    path, colon, name = text.partition(":") if names_a_file(text) else (text, "", "")
+    return f"{Path(path).resolve()}{colon}{name}" if Path(path).exists() else text
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
@@ -147,10 +189,11 @@ def _without_none(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def resolve_model(name: str, seed: int, make_view: MakeView) -> tuple[Any, Any]:
+def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
     """(model, tokenizer) of a directory, a hub id, a run folder (its newest checkpoint) or a stage of pocket."""
+    name = settings.model
     if name.partition(":")[0] == "pocket" and not Path(name).is_dir():
-        return _pocket(name.partition(":")[2] or "sft", seed, make_view)
+        return _pocket(name.partition(":")[2] or "sft", settings, make_view)
     if (Path(name) / "checkpoints").is_dir():
         found = checkpoint.newest(Path(name) / "checkpoints")
         if found is None:
@@ -159,21 +202,28 @@ def resolve_model(name: str, seed: int, make_view: MakeView) -> tuple[Any, Any]:
     return load(name)
 
 
-def _pocket(stage: str, seed: int, make_view: MakeView) -> tuple[Any, Any]:
+def _pocket(stage: str, wanted: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
     """The pocket model after a stage, from the cache if everything it depends on is unchanged."""
     if stage == "blank":
-        return build_model(seed), build_tokenizer()
+        return build_model(wanted.seed), build_tokenizer()
     if stage not in STAGES:
         raise UserError(f"pocket has no stage {stage!r}{nearest(stage, [*STAGES, 'blank'])}")
-    settings = replace(STAGES[stage], seed=seed)
+    settings = replace(STAGES[stage], seed=wanted.seed, device=wanted.device)
     settings = replace(settings, out=str(cache_folder()), name=f"pocket-{stage}-{_fingerprint(settings)}")
     folder = Path(settings.out) / settings.name
-    saved = checkpoint.newest(folder / "checkpoints")
-    if saved is None or saved.step < settings.steps:
-        if saved is None and (folder / "journal.jsonl").exists():
-            (folder / "journal.jsonl").unlink()  # killed before its first checkpoint
-        launch(settings, make_view, resume=saved is not None)
-    return resolve_model(str(folder), seed, make_view)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # two runs that start together make it once
+        saved = checkpoint.newest(folder / "checkpoints")
+        if saved is None or saved.step < settings.steps:
+            if saved is None and (folder / "journal.jsonl").exists():
+                (folder / "journal.jsonl").unlink()  # killed before its first checkpoint
+            try:
+                launch(settings, make_view, resume=saved is not None)
+            except Stopped as stopped:
+                raise Stopped("repeat the same command: what was made of the pocket model is kept") from stopped
+        saved = checkpoint.newest(folder / "checkpoints")
+    assert saved is not None, "a stage that ends has written its checkpoint"
+    return load(str(saved.folder))
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,60 @@
+"""Objects out of the user's own Python files, by ``FILE.py:NAME``."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from upslope.errors import UserError, nearest
+
+
+def names_a_file(spec: str) -> bool:
+    """Whether a text is of the form ``FILE.py:NAME``."""
+    file, _, name = spec.rpartition(":")
+    return file.endswith(".py") and bool(name)
+
+
+def load_object(spec: str, what: str, modules: dict[str, ModuleType] | None = None) -> Any:
+    """The object called NAME in FILE.py; ``what`` it is for messages; ``modules`` keeps files already imported.
+
+    Raises UserError for a spec of another form, a missing file or name, or a file that cannot be imported.
+    """
+    modules = {} if modules is None else modules
+    if not names_a_file(spec):
+        raise UserError(f"{what} {spec!r} is not of the form FILE.py:NAME, for example my_file.py:my_{what}")
+    file, _, name = spec.rpartition(":")
+    if file not in modules:
+        modules[file] = _import(Path(file), what)
+    if not hasattr(modules[file], name):
+        own = [k for k, v in vars(modules[file]).items() if not k.startswith("_") and not inspect.ismodule(v)]
+        raise UserError(f"{what} {spec!r}: {file} has no {name!r}{nearest(name, own)}")
+    return getattr(modules[file], name)
+
+
+def _import(path: Path, what: str) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"there is no {what} file {path}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # the file may import its neighbours; at the end, so that it shadows nothing
+    spec = importlib.util.spec_from_file_location(f"upslope_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "spec_from_file_location knows every .py file"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up here
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"importing {path} failed: {describe(error, str(path.resolve()))}") from error
+    return module
+
+
+def describe(error: Exception, file: str) -> str:
+    """Type, message and the deepest line in the user's own file (not in a library that it called)."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
