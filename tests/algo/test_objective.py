@@ -8,7 +8,8 @@ from tiny import group
 
 from upslope.algo.aggregate import token_mean
 from upslope.algo.family import FAMILY, REINFORCE
-from upslope.algo.objective import Objective, Scored, Trace
+from upslope.algo.objective import Objective
+from upslope.algo.outcome import Scored, Trace
 from upslope.train.prepare import judge, to_batch
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from upslope.algo import advantage, aggregate, correction, regulariser, shape, surrogate, update
-from upslope.algo.objective import Outcome
+from upslope.algo.outcome import Outcome
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Sample
 from upslope.types import Batch

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from upslope.algo.objective import Objective, Outcome, Stats
+from upslope.algo.outcome import Loss, Outcome, Stats
 from upslope.types import Batch
 
 
 class Stepper(Protocol):
     """What an update needs of a learner."""
 
-    def gradient(self, objective: Objective, minibatch: Batch) -> Outcome:
+    def gradient(self, objective: Loss, minibatch: Batch) -> Outcome:
         """Leave the gradient of the objective over the whole mini-batch in the parameters."""
         ...
 
@@ -24,7 +24,7 @@ class Stepper(Protocol):
         ...
 
 
-def gradient_step(learner: Stepper, objective: Objective, minibatch: Batch) -> Outcome:
+def gradient_step(learner: Stepper, objective: Loss, minibatch: Batch) -> Outcome:
     """One step of the optimizer along the gradient, whatever distance that is."""
     outcome = learner.gradient(objective, minibatch)
     return replace(outcome, stats=outcome.stats | learner.step())

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from upslope.algo.objective import Outcome
+from upslope.algo.outcome import Outcome
 from upslope.train.files import sync_folder
 from upslope.types import Batch, Group, Problem
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from upslope.algo.objective import Objective, Outcome, Scored, Trace
+from upslope.algo.outcome import Loss, Outcome, Scored, Trace
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, UserError
 from upslope.model.policy import Policy
@@ -61,18 +61,18 @@ class Learner:
             batch = replace(batch, old_logp_NT=self._score_all(batch))
         return batch
 
-    def gradient(self, objective: Objective, minibatch: Batch) -> Outcome:
+    def gradient(self, objective: Loss, minibatch: Batch) -> Outcome:
         """Leave the gradient over the whole mini-batch in the masters, adding up micro-batches.
 
         With one update a batch the old log-probabilities are the new ones detached: no second forward pass.
         """
         self.optimizer.zero()
-        silent = silent_rows(minibatch, objective.recipe)
+        silent = silent_rows(minibatch, self.recipe)
         loud = minibatch.take([i for i, s in enumerate(silent) if not s])
         loss_sum, num_done, traces = 0.0, 0, []
         for part in self.micro_batches(loud):
             scored = self.score(part)
-            if "old_logp" in objective.recipe.needs and part.old_logp_NT is None:
+            if "old_logp" in self.recipe.needs and part.old_logp_NT is None:
                 part = replace(part, old_logp_NT=scored.logp_NT.detach())
             loss, trace = objective(scored, part)
             if not math.isfinite(loss.item()):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upslope.algo.objective import Outcome
+from upslope.algo.outcome import Outcome
 from upslope.train.evaluate import solved
 from upslope.types import Batch, Group, Rollout
 

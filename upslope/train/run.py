@@ -13,7 +13,7 @@ from typing import Any
 
 import tomli_w
 
-from upslope.algo.objective import Outcome
+from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
 from upslope.model.policy import Policy

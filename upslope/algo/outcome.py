@@ -1,0 +1,56 @@
+"""What goes into an update and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from upslope.types import Batch
+
+Stats = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the learner's forward pass says about the sampled tokens; zeros outside the mask."""
+
+    logp_NT: Tensor
+    """log pi(y_t) at the sampling temperature, with gradient."""
+    entropy_NT: Tensor
+    """Entropy of the distribution y_t was drawn from, in nats, without gradient."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What happened to every token of a batch in one pass, without gradient; kept for journal and rollout files."""
+
+    logp_NT: Tensor
+    entropy_NT: Tensor
+    ratio_NT: Tensor
+    clipped_low_NT: Tensor
+    clipped_high_NT: Tensor
+
+    @staticmethod
+    def join(traces: Sequence[Trace]) -> Trace | None:
+        """The traces of consecutive micro-batches as one; None of none."""
+        if not traces:
+            return None
+        return Trace(*(torch.cat([getattr(t, f.name) for t in traces]) for f in fields(Trace)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one update looked at and what came of it."""
+
+    minibatch: Batch
+    """The rows that had a gradient."""
+    trace: Trace | None
+    """Their tokens before the update; None if no row had a gradient."""
+    stats: Stats
+
+
+Loss = Callable[[Scored, Batch], tuple[Tensor, Trace]]
+"""(loss, trace) of the rows of a batch; see ``Objective``."""
