@@ -47,7 +47,7 @@ def test_nothing_given_is_the_defaults() -> None:
         ("sample.temperature=-1", "sample.temperature = -1 must be at least 0"),
         ("learn.lr=nan", "learn.lr = nan must be at least 0"),
         ("sample.top_p=0", "sample: needs temperature >= 0"),
-        ("sample.max_rows=0", "sample: max_rows must be at least 1"),
+        ("sample.max_rows=-1", "sample: max_rows must be at least 0"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_mend(override: str, complaint: str) -> None:

@@ -149,3 +149,18 @@ def test_finished_rows_leave_the_batch(monkeypatch):
     alive = [sum(len(r.response) > t + 1 for r in rollouts) for t in range(len(widths))]
     assert alive[-1] < alive[0], "nothing finished early, so nothing was tested"
     assert all(few <= width <= few * 8 / 7 + 1 for few, width in zip(alive, widths, strict=True))
+
+
+def test_the_number_of_rows_left_to_us_keeps_keys_and_values_within_the_budget(monkeypatch):
+    """2 layers x (keys, values) x 2 heads x 8 deep x 8 bytes = 512 bytes a token."""
+    subject, asked = policy(), problems(5)
+    assert subject.cache_bytes == 2 * 2 * 2 * 8 * 8
+    longest = max(len(subject.prompt(p.messages)) for p in asked) + SAMPLING.max_tokens
+    expected = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
+    sizes = []
+    run = Engine._run
+    monkeypatch.setattr(Engine, "_run", lambda self, rows, *rest: sizes.append(len(rows)) or run(self, rows, *rest))
+    monkeypatch.setattr("upslope.rollout.engine.CACHE_BUDGET", 3 * 512 * longest)
+    got = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
+    assert sizes == [3] * 6 + [2]
+    assert got == expected

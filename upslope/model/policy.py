@@ -38,6 +38,16 @@ class Policy:
         return int(getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize)
 
     @property
+    def cache_bytes(self) -> int:
+        """Bytes that the keys and values of one token take, over all layers."""
+        config = self.model.config
+        all_heads = getattr(config, "num_attention_heads", 1)
+        heads = getattr(config, "num_key_value_heads", None) or all_heads
+        depth = getattr(config, "head_dim", None) or config.hidden_size // all_heads
+        size = next(self.model.parameters()).element_size()
+        return int(2 * config.num_hidden_layers * heads * depth * size)
+
+    @property
     def vocabulary(self) -> int:
         return int(self.model.get_output_embeddings().weight.shape[0])
 

@@ -19,6 +19,11 @@ Progress = Callable[[int, int], None]
 """Called with (tokens written so far, rows finished so far)."""
 
 
+CACHE_BUDGET = 2 * 2**30
+"""Bytes for keys and values, where the number of rows is left to us."""
+MOST_ROWS = 512
+
+
 @dataclass(frozen=True)
 class Row:
     """One attempt to be made."""
@@ -31,8 +36,9 @@ class Row:
 class Engine:
     """Samples from the very weights the learner computes with, in this process."""
 
-    def __init__(self, policy: Policy, *, max_rows: int = 512, packed: bool = True) -> None:
-        """``max_rows`` bounds how many attempts are in memory at once; ``packed=False`` takes the ordinary way."""
+    def __init__(self, policy: Policy, *, max_rows: int = 0, packed: bool = True) -> None:
+        """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
+        ``packed=False`` takes the ordinary way."""
         self._policy = policy
         self._max_rows = max_rows
         self._packed = packed and policy.packs
@@ -64,17 +70,23 @@ class Engine:
         self._check_room(rows, sampling)
         done: list[Rollout] = []
         written = 0
-        for first in range(0, len(rows), self._max_rows):
+        size = self._max_rows or self._affordable(rows, sampling)
+        for first in range(0, len(rows), size):
             before = written
 
             def report(tokens: int, finished: int, before: int = before, first: int = first) -> None:
                 if progress is not None:
                     progress(before + tokens, first + finished)
 
-            wave = self._run(rows[first : first + self._max_rows], sampling, address, report)
+            wave = self._run(rows[first : first + size], sampling, address, report)
             written += sum(len(r.response) for r in wave)
             done.extend(wave)
         return [done[i : i + num_samples] for i in range(0, len(done), num_samples)]
+
+    def _affordable(self, rows: Sequence[Row], sampling: Sampling) -> int:
+        """How many rows the budget holds, if all of them were as long as the longest can get."""
+        longest = max((len(row.prompt) for row in rows), default=0) + sampling.max_tokens
+        return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
 
     def _check_room(self, rows: Sequence[Row], sampling: Sampling) -> None:
         room = self._policy.max_positions

@@ -39,12 +39,13 @@ class SampleSettings:
     min_tokens: int = 0
     max_tokens: int | None = None
     """Where an attempt is cut, in training and evaluation; None: 32 for pocket, else 256."""
-    max_rows: int = 512
-    """Attempts held in memory at once; more are sampled in waves."""
+    max_rows: int = 0
+    """Attempts held in memory at once, more are sampled in waves; 0: as many as 2 GiB of keys and values allow, at most
+    512. A matter of memory, never of result."""
 
     def __post_init__(self) -> None:
-        if self.max_rows < 1:
-            raise ValueError(f"max_rows must be at least 1, not {self.max_rows}")
+        if self.max_rows < 0:
+            raise ValueError(f"max_rows must be at least 0, not {self.max_rows}")
         self.sampling()
 
     def sampling(self) -> Sampling:
