@@ -451,3 +451,17 @@ def test_naming_a_recipe_comes_before_patching_it_whatever_the_order(upslope: Co
     upslope("train", "runs/a/run.toml", "recipe.name=rft", "--name", "b")
     table = tomllib.loads(Path("runs/b/run.toml").read_text())["recipe"]
     assert (table["name"], table["surrogate"]["kind"], table["sample"]["keep"]) == ("rft", "likelihood", "rewarded")
+
+
+def test_the_number_of_threads_does_not_change_a_bit() -> None:
+    """Gradients of gathered rows are summed by several threads; in the order they finish, bits would differ."""
+    weights = []
+    for name, threads in (("one", 1), ("two", 2), ("again", 2)):
+        sizes = ["recipe=pretrain", "steps=12", "problems=16", "eval.problems=0", f"threads={threads}"]
+        words = ["train", "--model", "pocket:blank", "--plain", "--name", name, *sizes]
+        subprocess.run([sys.executable, "-m", "upslope.cli", *words], check=True, capture_output=True)
+        found = newest(Path("runs") / name / "checkpoints")
+        assert found is not None
+        weights.append(load_file(found.folder / "model.safetensors"))
+    for other in weights[1:]:
+        assert all(torch.equal(tensor, other[key]) for key, tensor in weights[0].items())
