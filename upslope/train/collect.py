@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import UserError
@@ -33,15 +34,14 @@ class Collector:
     ) -> None:
         self._task, self._engine, self._policy, self._sampling = task, engine, policy, sampling
         self._seed, self._per_step = seed, per_step
-        self._cache: dict[str, Shuffled[Problem]] = {}
-        self._texts: Shuffled[str] | None = None
+        self._pools: dict[str, Shuffled[Any]] = {}
 
     def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected:
         """The groups of a step, scored and filtered. Raises UserError for a reward that is not a number."""
         if not isinstance(sample, Attempts):
             given = self._imitate(sample, step)
             return Collected(given, given)
-        problems = self._problems("training problems", step, self._per_step)
+        problems = self._take("training problems", step, self._per_step)
         attempts = self._engine.generate(
             problems, sample.group_size, self._sampling, Address(self._seed, "sample", step), progress
         )
@@ -50,28 +50,28 @@ class Collector:
 
     def _imitate(self, sample: Demonstrations | Documents, step: int) -> list[Group]:
         if isinstance(sample, Documents):
-            return [self._document(text, step, i) for i, text in enumerate(self._documents(step, self._per_step))]
+            return [
+                self._document(text, step, i) for i, text in enumerate(self._take("documents", step, self._per_step))
+            ]
         num_replayed = round(sample.replay * self._per_step)
-        problems = self._problems("demonstrations", step, self._per_step - num_replayed)
-        texts = self._documents(step, num_replayed) if num_replayed else []
+        problems = self._take("demonstrations", step, self._per_step - num_replayed)
+        texts = self._take("documents", step, num_replayed) if num_replayed else []
         shown = [self._demonstration(p) for p in problems]
         return shown + [self._document(text, step, i) for i, text in enumerate(texts)]
 
-    def _problems(self, kind: str, step: int, num: int) -> list[Problem]:
-        if kind not in self._cache:
-            found = self._task.demonstrations() if kind == "demonstrations" else self._task.problems("train")
+    def _take(self, kind: str, step: int, num: int) -> list[Any]:
+        """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
+        if kind not in self._pools:
+            find = {
+                "training problems": lambda: self._task.problems("train"),
+                "demonstrations": self._task.demonstrations,
+                "documents": self._task.documents,
+            }
+            found: Sequence[Any] = find[kind]()
             if not found:
                 raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
-            self._cache[kind] = Shuffled(found, self._seed, kind)
-        return self._cache[kind].take(step, num)
-
-    def _documents(self, step: int, num: int) -> list[str]:
-        if self._texts is None:
-            texts = self._task.documents()
-            if not texts:
-                raise UserError(f"task {self._task.name} has no documents; this recipe needs some")
-            self._texts = Shuffled(texts, self._seed, "documents")
-        return self._texts.take(step, num)
+            self._pools[kind] = Shuffled(found, self._seed, kind)
+        return self._pools[kind].take(step, num)
 
     def _demonstration(self, problem: Problem) -> Group:
         text = problem.demonstration or ""

@@ -101,9 +101,9 @@ class Optimizer:
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
-        for name, master in self.masters.items():
-            if not bool(torch.isfinite(master.detach().sum())):
-                raise NonFinite(f"the update left {name} not finite")
+        finite = torch.isfinite(torch.stack([master.detach().sum() for master in masters])).tolist()
+        if not all(finite):
+            raise NonFinite(f"the update left {list(self.masters)[finite.index(False)]} not finite")
         self.num_done += 1
         self._publish()
         return {"grad_norm": norm, "lr": rate}
