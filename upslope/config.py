@@ -23,7 +23,16 @@ PATHS = (("model",), ("task", "data"), ("task", "eval_data"), ("recipe", "name")
 """Keys that may hold a path; so may every entry of ``task.rewards``."""
 _FROM_ZERO = (
     *("steps", "minutes", "threads", "sample.temperature", "learn.lr", "learn.warmup", "learn.beta1", "learn.beta2"),
-    *("learn.eps", "learn.weight_decay", "learn.clip", "learn.micro_batch", "eval.every", "eval.problems"),
+    *(
+        "learn.eps",
+        "learn.weight_decay",
+        "learn.clip",
+        "learn.micro_batch",
+        "learn.lora_rank",
+        "learn.measure_every",
+        "eval.every",
+        "eval.problems",
+    ),
     *("eval.samples", "eval.temperature", "save.every", "save.rollouts"),
 )
 LEAST: Mapping[str, int] = {"problems": 1, "save.keep": 1} | dict.fromkeys(_FROM_ZERO, 0)

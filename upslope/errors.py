@@ -29,3 +29,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+class Exhausted(Exception):
+    """There is nothing left to learn from under the run's own settings; the message is the cause."""

@@ -109,17 +109,32 @@ class Batch:
     mask_NT: Tensor
     """bool; True where the policy chose the token."""
     reward_N: Tensor
+    """The outcome; after ``prepare`` shaped, and less what the leash costs where it is paid in the reward."""
     group_N: Tensor
     """int64; rollouts of one problem share a number."""
     truncated_N: Tensor
     """bool; ended by the length limit."""
+    limit: int = 0
+    """The longest response that sampling allows, in tokens; 0: unknown (given text)."""
     sampler_logp_NT: Tensor | None = None
     """Log-probability under the distribution it was drawn from, as logged by the sampler."""
     old_logp_NT: Tensor | None = None
-    """Log-probability under the policy before the first update of this step (the ratio's denominator)."""
+    """Log-probability under the policy before the first update of this step, as the learner scores it."""
+    reference_logp_NT: Tensor | None = None
+    """Log-probability under the frozen reference."""
+    reference_kl_NT: Tensor | None = None
+    """Exact KL(pi_old || reference) at every state, in nats, for a leash that is paid in the reward."""
+    reward_NT: Tensor | None = None
+    """The reward token by token: what a token costs, and the outcome at the last chosen one."""
+    value_NT: Tensor | None = None
+    """The critic's V(state before token t) before the first update of this step."""
+    return_NT: Tensor | None = None
+    """What the critic is to predict: its targets, in units of reward."""
     advantage_NT: Tensor | None = None
     weight_N: Tensor | None = None
     """What one token of rollout n counts for in the loss."""
+    value_weight_N: Tensor | None = None
+    """What one token of rollout n counts for in the critic's loss."""
 
     @property
     def num_rollouts(self) -> int:
@@ -132,13 +147,20 @@ class Batch:
         picked: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is None:
-                picked[f.name] = None
+            if value is None or isinstance(value, int):
+                picked[f.name] = value
             elif f.name == "rollouts":
                 picked[f.name] = tuple(value[i] for i in rows)
             else:
                 picked[f.name] = value[list(rows)]
         return Batch(**picked)
+
+
+def given(value: Tensor | None, name: str) -> Tensor:
+    """A batch's field, which ``prepare`` must have filled because the slot declares it in ``needs``."""
+    if value is None:
+        raise RuntimeError(f"a slot reads {name}, but prepare did not fill it: declare it in the slot's `needs`")
+    return value
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,29 @@ from upslope.algo.aggregate import token_mean
 from upslope.algo.family import FAMILY, REINFORCE
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored, Trace
-from upslope.train.prepare import judge, to_batch
+from upslope.train.prepare import judge, to_batch, weigh
 
 CPU = torch.device("cpu")
 
 
 def ragged(recipe=REINFORCE, rewards=(1.0, 0.0)):
+    """Two rollouts, 3 tokens and 1, with everything any recipe needs."""
     b = to_batch([group("p", [1], [[5, 6, 7], [8]], rewards, [[-1.0, -2.0, -0.5], [-0.3]])], CPU, torch.float64)
-    b = judge(b, recipe)
-    return replace(b, weight_N=recipe.aggregate(b.mask_NT, dtype=torch.float64), old_logp_NT=b.sampler_logp_NT)
+    b = replace(b, old_logp_NT=b.sampler_logp_NT, reference_logp_NT=b.sampler_logp_NT - 0.1 * b.mask_NT)
+    return weigh(judge(replace(b, value_NT=0.3 * b.mask_NT), recipe), recipe)
+
+
+def scored(logp_NT, value_NT=None):
+    zeros = torch.zeros_like(logp_NT)
+    return Scored(logp_NT, zeros, zeros, zeros if value_NT is None else value_NT)
 
 
 def test_reinforce_by_hand():
     """loss = -(1/N) sum_n R_n sum_t logp: N = 2, only the first has a reward: -(1/2)(-1 - 2 - 0.5) = 1.75."""
     b = ragged()
-    loss, _ = Objective(REINFORCE)(Scored(b.sampler_logp_NT, torch.zeros_like(b.sampler_logp_NT)), b)
-    assert loss.item() == pytest.approx(1.75)
+    losses, _ = Objective(REINFORCE)(scored(b.sampler_logp_NT), b)
+    assert losses.policy.item() == pytest.approx(1.75)
+    assert losses.value is None
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -35,14 +42,13 @@ def test_poison_in_padding_reaches_neither_value_nor_gradient(name, poison):
     recipe = FAMILY[name].recipe
     b = ragged(recipe)
     clean = b.sampler_logp_NT.clone().requires_grad_()
-    entropy = torch.zeros_like(clean)
-    expected, _ = Objective(recipe)(Scored(clean, entropy), b)
-    expected.backward()
+    expected, _ = Objective(recipe)(scored(clean), b)
+    expected.total.backward()
 
     dirty = torch.where(b.mask_NT, b.sampler_logp_NT, poison).requires_grad_()
-    loss, _ = Objective(recipe)(Scored(dirty, entropy), b)
-    loss.backward()
-    assert loss.item() == expected.item()
+    losses, _ = Objective(recipe)(scored(dirty, torch.where(b.mask_NT, torch.zeros_like(b.sampler_logp_NT), poison)), b)
+    losses.total.backward()
+    assert losses.total.item() == expected.total.item()
     assert torch.equal(dirty.grad[b.mask_NT], clean.grad[b.mask_NT])
     assert not dirty.grad[~b.mask_NT].any()
 
@@ -52,9 +58,9 @@ def test_a_fully_masked_row_adds_nothing_and_breaks_nothing():
     hidden = b.mask_NT.clone()
     hidden[1] = False
     b = judge(replace(b, mask_NT=hidden), REINFORCE)
-    b = replace(b, weight_N=token_mean(hidden, dtype=torch.float64))
-    loss, _ = Objective(REINFORCE)(Scored(b.sampler_logp_NT, torch.zeros_like(b.sampler_logp_NT)), b)
-    assert loss.item() == pytest.approx(3.5 / 3)
+    b = replace(b, weight_N=token_mean(b))
+    losses, _ = Objective(REINFORCE)(scored(b.sampler_logp_NT), b)
+    assert losses.policy.item() == pytest.approx(3.5 / 3)
 
 
 def test_traces_of_parts_join_to_the_trace_of_the_whole():

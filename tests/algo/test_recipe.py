@@ -34,20 +34,21 @@ class TestEveryRecipe:
         assert rebuilt == branch.recipe
 
     def test_hashes_nowhere_to_a_name(self, name):
-        assert name not in repr(FAMILY[name].recipe).lower()
+        assert f"'{name}'" not in repr(FAMILY[name].recipe).lower()
 
 
-def test_diff_of_reinforce_and_grpo_is_the_three_patches():
+def test_diff_of_reinforce_and_grpo_is_the_four_patches():
     assert diff(REINFORCE, GRPO) == {
-        "advantage": ("returns", "GroupZScore(eps=0.0001)"),
-        "surrogate": ("likelihood", "ClippedRatio(low=0.2, high=0.2)"),
+        "advantage": ("returns", "GroupZScore(eps=0.0001, std='sample')"),
+        "surrogate": ("likelihood", "ClippedRatio(low=0.2, high=0.2, dual=0.0)"),
+        "regulariser": ("no_leash", "K3(coefficient=0.04, place='loss', weighted=False)"),
         "aggregate": ("sequence_sum", "sequence_mean"),
     }
 
 
 def test_needs_is_the_union_over_slots():
     assert REINFORCE.needs == frozenset()
-    assert GRPO.needs == {"old_logp"}
+    assert GRPO.needs == {"old_logp", "reference_logp"}
 
 
 def test_patching_an_unknown_slot_is_an_error():

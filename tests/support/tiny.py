@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from upslope.algo.critic import OwnCopy
 from upslope.algo.recipe import Recipe
+from upslope.model.critic import value_model
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.model.precision import widen_norms
+from upslope.model.reference import Reference
+from upslope.train.critic import make_critic
 from upslope.train.learner import Learner
 from upslope.train.optimizer import Optimizer
 from upslope.train.settings import LearnSettings
@@ -110,10 +114,21 @@ def learner(
     dtype: torch.dtype = torch.float64,
     **settings: Any,
 ) -> Learner:
+    """A learner around a tiny policy; its reference is another random model, so that leashes pull, and its critic (no
+    warm-up left) has a random head, so that values differ."""
     of = of or policy(dtype=dtype)
     learn = replace(LearnSettings(lr=1e-2, warmup=0), **settings)
+    value = value_model(of.model, own_copy=isinstance(recipe.critic, OwnCopy)) if recipe.has_critic else None
     optimizer = Optimizer(of.model, learn, num_updates, dtype)
-    return Learner(of, recipe, sampling or Sampling(), learn, optimizer)
+    reference = Reference(of, policy(seed=1, dtype=dtype)) if recipe.refers else None
+    critic = None
+    if value is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            torch.nn.init.normal_(value.head.weight, std=0.1)
+        critic = make_critic(recipe.critic, value, optimizer)
+        critic.optimizer.num_done = recipe.critic.warmup
+    return Learner(of, recipe, sampling or Sampling(), learn, optimizer, reference, critic)
 
 
 def gradients(of: Learner) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """The learner, for every recipe: what may not matter does not, and what must stop the run stops it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,12 +10,13 @@ from upslope.algo.advantage import group_mean
 from upslope.algo.aggregate import sequence_mean, sequence_sum
 from upslope.algo.family import FAMILY, GRPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT
 from upslope.algo.objective import Objective
+from upslope.algo.regulariser import no_leash
 from upslope.algo.reuse import Reuse
 from upslope.algo.surrogate import ClippedRatio
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train.prepare import passes, silent_rows
+from upslope.train.prepare import passes, silent_rows, weigh
 from upslope.types import Sampling
 
 HERE = Address(0, "reuse")
@@ -24,9 +25,9 @@ HERE = Address(0, "reuse")
 def one_gradient(recipe, groups, **settings):
     """(gradient, loss) of one whole step, before any update."""
     subject = learner(recipe, **settings)
-    (minibatch,) = passes(subject.prepare(groups), recipe, HERE)
+    minibatch = weigh(subject.prepare(groups), recipe)
     outcome = subject.gradient(Objective(recipe), minibatch)
-    return gradients(subject), outcome.stats["loss"]
+    return gradients(subject), outcome.stats["loss"] + outcome.stats.get("value_loss", 0.0)
 
 
 def kept(recipe, groups):
@@ -58,16 +59,12 @@ class TestEveryRecipe:
         recipe = FAMILY[name].recipe
         groups = kept(recipe, random_groups(3, 3, longest=4))
         subject = learner(recipe)
-        narrow = next(passes(subject.prepare(groups), recipe, HERE))
+        narrow = weigh(subject.prepare(groups), recipe)
         subject.gradient(Objective(recipe), narrow)
         expected = gradients(subject)
         pad = torch.nn.functional.pad
-        wide = replace(
-            narrow,
-            mask_NT=pad(narrow.mask_NT, (0, 50)),
-            advantage_NT=pad(narrow.advantage_NT, (0, 50)),
-            sampler_logp_NT=pad(narrow.sampler_logp_NT, (0, 50)),
-        )
+        rectangles = {f.name: getattr(narrow, f.name) for f in fields(narrow) if f.name.endswith("_NT")}
+        wide = replace(narrow, **{n: pad(v, (0, 50)) for n, v in rectangles.items() if v is not None})
         subject.gradient(Objective(recipe), wide)
         assert largest_gap(gradients(subject), expected) < 1e-12
 
@@ -105,7 +102,12 @@ class TestEveryRecipe:
 
 def test_grpo_without_clip_and_with_the_parents_units_is_reinforce_with_baseline():
     groups = random_groups()
-    child = GRPO.patch(advantage=group_mean, aggregate=sequence_sum, surrogate=ClippedRatio(low=1.0, high=1e9))
+    child = GRPO.patch(
+        advantage=group_mean,
+        aggregate=sequence_sum,
+        surrogate=ClippedRatio(low=1.0, high=1e9),
+        regulariser=no_leash,
+    )
     assert largest_gap(one_gradient(child, groups)[0], one_gradient(REINFORCE_BASELINE, groups)[0]) < 1e-12
 
 
@@ -149,12 +151,13 @@ def count_forwards(subject, monkeypatch):
 
 
 def test_on_policy_no_second_forward_pass(monkeypatch):
-    subject = learner(GRPO)
+    recipe = GRPO.patch(regulariser=no_leash)
+    subject = learner(recipe)
     calls = count_forwards(subject, monkeypatch)
     batch = subject.prepare(random_groups())
     assert not calls
-    (minibatch,) = passes(batch, GRPO, HERE)
-    outcome = subject.gradient(Objective(GRPO), minibatch)
+    (minibatch,) = passes(batch, recipe, HERE)
+    outcome = subject.gradient(Objective(recipe), minibatch)
     assert len(calls) == 1
     assert torch.equal(outcome.trace.ratio_NT, torch.ones_like(outcome.trace.ratio_NT))
 

@@ -17,22 +17,28 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from inspect import isfunction
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from upslope.algo import advantage, aggregate, correction, regulariser, reuse, sample, shape, surrogate, update
+from upslope.algo import advantage, aggregate, correction, critic, regulariser, reuse, sample, shape, surrogate, update
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError, nearest
 
-HELPERS = {"spread", "centred", "mean_by_group", "sum_by_group", "lengths", "given"}
-KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded}
+HELPERS = {
+    *("spread", "sum_by_group", "size_by_group", "centred", "whitened", "lengths", "require_range", "log_ratio_to_old"),
+    *("estimate_k1", "estimate_k2", "estimate_k3", "disagreement", "value_error", "Sampled", "Critic"),
+}
+"""What the slots' modules define besides values of the slot."""
+KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded, "mixed": sample.mixed}
 
 
 def kinds(module: ModuleType, *, hidden: set[str] = HELPERS | set(KEEPS)) -> dict[str, Any]:
     """Every value a slot can take from its module: functions and frozen dataclasses, by kind."""
-    own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
-    found = {n: v for n, v in own.items() if isfunction(v) and n not in hidden and not n.startswith("_")}
+    own = {
+        n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__ and n not in hidden
+    }
+    found = {n: v for n, v in own.items() if isfunction(v) and not n.startswith("_")}
     return found | {snake(n): v for n, v in own.items() if isinstance(v, type) and is_dataclass(v)}
 
 
@@ -46,6 +52,7 @@ SLOTS: dict[str, dict[str, Any]] = {
     "shape": kinds(shape),
     "advantage": kinds(advantage),
     "surrogate": kinds(surrogate),
+    "critic": kinds(critic),
     "regulariser": kinds(regulariser),
     "aggregate": kinds(aggregate),
     "update": kinds(update),
@@ -101,20 +108,23 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
 
 
 def _with_fields(current: Any, inside: Mapping[str, Any], where: str) -> Any:
-    known = {f.name: f.type for f in fields(current)}
+    hints = get_type_hints(type(current))
+    known = [f.name for f in fields(current)]
     values: dict[str, Any] = {}
     for name, value in inside.items():
         if name not in known:
             raise UserError(f"{where}.{name} is not a field of {type(current).__name__}{nearest(name, known)}")
-        if known[name] == "Keep":
+        hint = hints[name]
+        if hint == sample.Keep:
             if not isinstance(value, str) or value not in KEEPS:
                 raise UserError(f"{where}.{name} = {value!r} is not known{nearest(str(value), KEEPS)}")
             values[name] = KEEPS[value]
             continue
-        if isinstance(value, bool):  # pydantic would take true for 1
-            raise UserError(f"{where}.{name} = {str(value).lower()} should be a number")
+        if isinstance(value, bool) is not (hint is bool):  # pydantic would take true for 1, and 1 for true
+            wanted = "true or false" if hint is bool else "a number" if hint in (int, float) else "a word"
+            raise UserError(f"{where}.{name} = {str(value).lower()} should be {wanted}")
         try:
-            values[name] = TypeAdapter({"int": int, "float": float}[str(known[name])]).validate_python(value)
+            values[name] = TypeAdapter(hint).validate_python(value)
         except ValidationError as error:
             raise UserError(f"{where}.{name} = {value!r}: {error.errors()[0]['msg']}") from None
     try:

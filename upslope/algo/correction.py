@@ -1,16 +1,77 @@
 """Slot ``correction``: what to do when the sampler and the learner disagree about a token's probability.
 
-Still to be filled here: truncated importance weights and masking. The gap itself is measured at every step,
-whatever stands in this slot.
+They do when one computes in lower precision, is another program, or has older weights. Each function maps a batch to
+a constant factor per token, by which the surrogate (not the leash) is multiplied; denominators stay. The gap itself is
+in the journal of every step, whatever stands in this slot.
+
+With c_t = pi_old(y_t) / mu(y_t), the learner's probability before the first update over the sampler's.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
 from torch import Tensor
 
-from upslope.types import Batch
+from upslope.types import Batch, given
+
+Level = Literal["token", "trajectory"]
 
 
 def no_correction(batch: Batch) -> Tensor | None:
     """Trust the sampler: no weight per token."""
     return None
+
+
+def disagreement(batch: Batch, level: Level) -> Tensor:
+    """c_t, or prod_t c_t at every token of an attempt; 1 outside the mask."""
+    log_NT = given(batch.old_logp_NT, "old_logp_NT") - given(batch.sampler_logp_NT, "sampler_logp_NT")
+    log_NT = torch.where(batch.mask_NT, log_NT, torch.zeros_like(log_NT)).detach()
+    return torch.exp(log_NT if level == "token" else log_NT.sum(dim=1, keepdim=True).expand_as(log_NT))
+
+
+@dataclass(frozen=True)
+class TruncatedWeights:
+    """min(c, cap): importance weights from sampler to learner, bounded above (Ionides 2008; for language models Yao et
+    al. 2025, "truncated importance sampling"). Unbiased while nothing is cut; what is cut counts too little."""
+
+    cap: float = 2.0
+    level: Level = "token"
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logp", "sampler_logp"})
+
+    def __post_init__(self) -> None:
+        if not self.cap >= 1:
+            raise ValueError(f"cap must be at least 1, not {self.cap}")
+
+    def __call__(self, batch: Batch) -> Tensor | None:
+        return disagreement(batch, self.level).clamp(max=self.cap)
+
+    def cut(self, batch: Batch) -> Tensor:
+        """bool NT: which tokens' weights were bounded."""
+        return disagreement(batch, self.level) > self.cap
+
+
+@dataclass(frozen=True)
+class MaskedWeights:
+    """c where low <= c <= high, else 0: what the two disagree about beyond reason teaches nothing (IcePop, Ling Team
+    2025). The dropped tokens stay in the denominators, so a step with many of them is a smaller step."""
+
+    low: float = 0.5
+    high: float = 2.0
+    level: Level = "token"
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logp", "sampler_logp"})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= 1 <= self.high:
+            raise ValueError(f"needs 0 <= low <= 1 <= high, not low={self.low}, high={self.high}")
+
+    def __call__(self, batch: Batch) -> Tensor | None:
+        weight_NT = disagreement(batch, self.level)
+        return torch.where(self.cut(batch), torch.zeros_like(weight_NT), weight_NT)
+
+    def cut(self, batch: Batch) -> Tensor:
+        """bool NT: which tokens were dropped."""
+        weight_NT = disagreement(batch, self.level)
+        return (weight_NT < self.low) | (weight_NT > self.high)

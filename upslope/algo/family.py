@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from upslope.algo.advantage import GroupZScore, group_mean, ones
-from upslope.algo.aggregate import sequence_mean, token_mean
+from upslope.algo.advantage import GAE, BatchZScore, GroupZScore, group_mean, leave_one_out, ones
+from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
+from upslope.algo.critic import OwnCopy, no_critic
 from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Attempts, Demonstrations, Documents, rewarded
-from upslope.algo.surrogate import ClippedRatio
+from upslope.algo.regulariser import K1, K3, no_leash
+from upslope.algo.reuse import Reuse
+from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
+from upslope.algo.shape import SoftOverlong
+from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio
+from upslope.algo.update import KLBall
 from upslope.errors import UserError, nearest
 
 REINFORCE = Recipe()
@@ -16,7 +21,25 @@ SFT = REINFORCE.patch(sample=Demonstrations(), advantage=ones, aggregate=token_m
 PRETRAIN = SFT.patch(sample=Documents())
 RFT = REINFORCE.patch(sample=Attempts(keep=rewarded), advantage=ones)
 REINFORCE_BASELINE = REINFORCE.patch(advantage=group_mean)
-GRPO = REINFORCE_BASELINE.patch(advantage=GroupZScore(), surrogate=ClippedRatio(), aggregate=sequence_mean)
+RLOO = REINFORCE_BASELINE.patch(advantage=leave_one_out, regulariser=K1())
+IMPORTANCE = REINFORCE_BASELINE.patch(surrogate=ImportanceRatio(), reuse=Reuse(epochs=4))
+TRPO = IMPORTANCE.patch(update=KLBall(), reuse=Reuse())
+PPO = IMPORTANCE.patch(
+    advantage=GAE(), critic=OwnCopy(), surrogate=ClippedRatio(), regulariser=K1(), aggregate=token_mean
+)
+REINFORCE_PLUS_PLUS = PPO.patch(advantage=BatchZScore(), critic=no_critic, reuse=Reuse())
+GRPO = PPO.patch(advantage=GroupZScore(), critic=no_critic, regulariser=K3(), aggregate=sequence_mean, reuse=Reuse())
+DR_GRPO = GRPO.patch(advantage=group_mean, aggregate=ConstantLength())
+GSPO = GRPO.patch(surrogate=SequenceRatio(), regulariser=no_leash, reuse=Reuse(minibatches=4))
+CISPO = GRPO.patch(surrogate=ClippedWeight(), regulariser=no_leash, aggregate=token_mean, reuse=Reuse(minibatches=4))
+DAPO = GRPO.patch(
+    sample=Attempts(keep=mixed, refill=10, drop_truncated=True),
+    shape=SoftOverlong(),
+    surrogate=ClippedRatio(low=0.2, high=0.28),
+    regulariser=no_leash,
+    aggregate=token_mean,
+    reuse=Reuse(minibatches=4),
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +59,27 @@ FAMILY: dict[str, Branch] = {
     "reinforce-baseline": Branch(
         REINFORCE_BASELINE, "reinforce", "the gradient is noisy: compare an attempt with its siblings"
     ),
-    "grpo": Branch(
-        GRPO, "reinforce-baseline", "one update a batch is wasteful and scales differ: ratio, clip, per-group units"
+    "rloo": Branch(RLOO, "reinforce-baseline", "the baseline holds the attempt itself: leave it out, and add a leash"),
+    "importance": Branch(
+        IMPORTANCE,
+        "reinforce-baseline",
+        "attempts are dear: several updates a batch, each token weighed by its ratio",
+    ),
+    "trpo": Branch(TRPO, "importance", "reuse runs away: the best step inside a budget of KL, measured, not hoped for"),
+    "ppo": Branch(
+        PPO,
+        "importance",
+        "curvature is dear: clip the ratio; a critic judges every token; a leash to the start",
+    ),
+    "reinforce++": Branch(REINFORCE_PLUS_PLUS, "ppo", "the critic is dear: normalise over the whole batch instead"),
+    "grpo": Branch(GRPO, "ppo", "the critic is dear: the attempts at one problem are each other's baseline"),
+    "dr-grpo": Branch(DR_GRPO, "grpo", "long answers and odd problems weigh too much: no deviation, constant length"),
+    "gspo": Branch(GSPO, "grpo", "token ratios are noise about a reward of the whole: one ratio an attempt"),
+    "cispo": Branch(CISPO, "grpo", "clipping silences the tokens that matter: bound the weight, keep the gradient"),
+    "dapo": Branch(
+        DAPO,
+        "grpo",
+        "entropy falls, equal groups teach nothing, length misleads: clip-higher, refill, token mean, overlong",
     ),
 }
 

@@ -20,7 +20,23 @@ class Scored:
     logp_NT: Tensor
     """log pi(y_t) at the sampling temperature, with gradient."""
     entropy_NT: Tensor
-    """Entropy of the distribution y_t was drawn from, in nats, without gradient."""
+    """Entropy of the distribution y_t was drawn from, in nats; with gradient if a slot needs ``entropy_gradient``."""
+    reference_kl_NT: Tensor | None = None
+    """Exact KL(pi || reference) at the state before y_t, with gradient, if a slot needs ``reference_kl``."""
+    value_NT: Tensor | None = None
+    """The critic's V(state before y_t), with gradient, in a recipe with a critic."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What is to be made smaller. ``value`` is None without a critic."""
+
+    policy: Tensor
+    value: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        return self.policy if self.value is None else self.policy + self.value
 
 
 @dataclass(frozen=True)
@@ -52,5 +68,5 @@ class Outcome:
     stats: Stats
 
 
-Loss = Callable[[Scored, Batch], tuple[Tensor, Trace]]
-"""(loss, trace) of the rows of a batch; see ``Objective``."""
+Loss = Callable[[Scored, Batch], tuple[Losses, Trace]]
+"""(losses, trace) of the rows of a batch; see ``Objective``."""

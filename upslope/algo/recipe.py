@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from upslope.algo import advantage, aggregate, correction, regulariser, shape, surrogate, update
-from upslope.algo.outcome import Outcome
+from upslope.algo import advantage, aggregate, correction, critic, regulariser, shape, surrogate, update
+from upslope.algo.outcome import Outcome, Scored
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Sample
 from upslope.types import Batch
@@ -34,9 +34,11 @@ class Recipe:
     """How good was this, against what."""
     surrogate: Callable[[Tensor, Batch], Tensor] = surrogate.likelihood
     """What is pushed."""
-    regulariser: Callable[[Tensor, Batch], Tensor | None] = regulariser.no_leash
+    critic: Callable[[Scored, Batch], Tensor | None] = critic.no_critic
+    """Who predicts how an attempt will end."""
+    regulariser: Callable[[Scored, Batch], Tensor | None] = regulariser.no_leash
     """What leash."""
-    aggregate: Callable[..., Tensor] = aggregate.sequence_sum
+    aggregate: Callable[[Batch], Tensor] = aggregate.sequence_sum
     """How per-token values become one number."""
     update: Callable[..., Outcome] = update.gradient_step
     """How far may a step go."""
@@ -53,6 +55,20 @@ class Recipe:
     def needs(self) -> frozenset[str]:
         """Everything the slots need computed: the union of their ``needs``."""
         return frozenset().union(*(getattr(getattr(self, f.name), "needs", ()) for f in fields(self)))
+
+    @property
+    def leashed(self) -> bool:
+        """Whether the loss holds every row back, those without advantage too."""
+        return self.regulariser is not regulariser.no_leash and getattr(self.regulariser, "place", "loss") == "loss"
+
+    @property
+    def has_critic(self) -> bool:
+        return self.critic is not critic.no_critic
+
+    @property
+    def refers(self) -> bool:
+        """Whether a frozen reference is needed."""
+        return any(need.startswith("reference") for need in self.needs)
 
     @property
     def acts(self) -> bool:

@@ -22,17 +22,34 @@ def rewarded(group: Group) -> Group | None:
     return replace(group, rollouts=kept) if kept else None
 
 
+def mixed(group: Group) -> Group | None:
+    """Keep a group whole if its rewards differ, else nothing: equal rewards teach nothing (DAPO, equation 11)."""
+    return group if len({r.reward for r in group.rollouts}) > 1 else None
+
+
 @dataclass(frozen=True)
 class Attempts:
-    """The policy acts: ``group_size`` attempts at every problem of the step, filtered by ``keep``."""
+    """The policy acts: ``group_size`` attempts at every problem of the step, filtered by ``keep``.
+
+    ``refill`` > 0 is dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): while the step has fewer groups than
+    problems were asked for, further problems are tried, at most ``refill`` times that number in all. A step that
+    stays short ends the run, with the cause; 0 learns from what was kept.
+
+    ``drop_truncated`` is overlong filtering (section 3.4): an attempt cut by the length limit still counts when its
+    siblings are compared, and is then left out of the loss, numerator and denominator.
+    """
 
     group_size: int = 8
     keep: Keep = everything
+    refill: float = 0.0
+    drop_truncated: bool = False
     source: ClassVar[str] = "policy"
 
     def __post_init__(self) -> None:
         if self.group_size < 1:
             raise ValueError(f"group_size must be at least 1, not {self.group_size}")
+        if self.refill and not self.refill >= 1:
+            raise ValueError(f"refill is 0 (off) or a budget of at least 1, not {self.refill}")
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,21 @@
 """Slot ``surrogate``: what is pushed. One value per token, to be made larger; the reduction happens elsewhere.
 
 Each maps ``(logp_NT, batch)`` to ``value_NT``, where ``logp_NT`` carries the gradient and everything in the batch is
-constant. ``clipped`` (if a surrogate has it) marks the tokens whose gradient the surrogate cut, by side.
-Still to be filled here: the bare importance ratio, the sequence-level ratio, the clipped weight, the dual clip.
+constant. Two methods are optional: ``log_ratio`` is the logarithm of what the advantage is multiplied by, and
+``clipped`` marks the tokens whose gradient was cut, by side.
+
+All of them have value and gradient of their parent where the policy has not moved: r = 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from upslope.types import Batch
-
-
-def given(value: Tensor | None, name: str) -> Tensor:
-    """The batch's field, which ``prepare`` must have filled because the slot declares it in ``needs``."""
-    if value is None:
-        raise RuntimeError(f"a slot reads {name}, but prepare did not fill it: declare it in the slot's `needs`")
-    return value
+from upslope.types import Batch, given
 
 
 def likelihood(logp_NT: Tensor, batch: Batch) -> Tensor:
@@ -28,29 +23,145 @@ def likelihood(logp_NT: Tensor, batch: Batch) -> Tensor:
     return given(batch.advantage_NT, "advantage_NT") * logp_NT
 
 
+def require_range(low: float, high: float) -> None:
+    """Raise ValueError unless 1 - low and 1 + high enclose 1 and leave ratios positive."""
+    if not 0 <= low <= 1 or not high >= 0:
+        raise ValueError(f"clip range needs 0 <= low <= 1 and high >= 0, not low={low}, high={high}")
+
+
+def log_ratio_to_old(logp_NT: Tensor, batch: Batch) -> Tensor:
+    """log pi(y_t) - log pi_old(y_t), in log space, so that nothing overflows before it has to; 0 outside the mask."""
+    difference_NT = logp_NT - given(batch.old_logp_NT, "old_logp_NT")
+    return torch.where(batch.mask_NT, difference_NT, torch.zeros((), dtype=logp_NT.dtype, device=logp_NT.device))
+
+
+@dataclass(frozen=True)
+class ImportanceRatio:
+    """r_t A_t with r_t = pi(y_t) / mu(y_t), mu the distribution logged when y_t was drawn (detached).
+
+    ``level="token"``: each token's own ratio, the surrogate of TRPO and PPO (arXiv 1502.05477, equation 3). It leaves
+    out that the earlier tokens were drawn from mu too, so it is exact to first order around pi = mu only.
+    ``level="trajectory"``: prod_t r_t, one weight for the attempt: unbiased for any pi, with a variance that grows
+    exponentially with length. Its value is spread evenly, so that a sum over tokens gives w A once.
+    """
+
+    level: Literal["token", "trajectory"] = "token"
+    needs: ClassVar[frozenset[str]] = frozenset({"sampler_logp"})
+
+    def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        difference_NT = logp_NT - given(batch.sampler_logp_NT, "sampler_logp_NT")
+        difference_NT = torch.where(batch.mask_NT, difference_NT, torch.zeros_like(difference_NT))
+        if self.level == "token":
+            return difference_NT
+        return difference_NT.sum(dim=1, keepdim=True).expand_as(difference_NT)
+
+    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        value_NT = torch.exp(self.log_ratio(logp_NT, batch)) * given(batch.advantage_NT, "advantage_NT")
+        if self.level == "token":
+            return value_NT
+        return value_NT / batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
+
+
 @dataclass(frozen=True)
 class ClippedRatio:
     """min(r A, clip(r, 1 - low, 1 + high) A), r = pi(y_t) / pi_old(y_t) (PPO, arXiv 1707.06347, equation 7).
 
     With A > 0 the gradient vanishes once r > 1 + high, with A < 0 once r < 1 - low: a token that already moved far
-    enough in the wanted direction is left alone. At r = 1 value and gradient are those of r A.
+    enough in the wanted direction is left alone. At r = 1 value and gradient are those of r A. The minimum makes it a
+    lower bound of r A.
+
+    high > low is clip-higher (DAPO, arXiv 2503.14476, section 3.1): unlikely tokens get room to rise.
+    ``dual`` > 1 bounds it from below by dual * A where A < 0 (dual clip, arXiv 1912.09729, equation 5), so that one
+    token with a huge ratio cannot dominate; 0 is off, as in the paper of PPO (verl has it always on, at 3).
     """
 
     low: float = 0.2
     high: float = 0.2
+    dual: float = 0.0
     needs: ClassVar[frozenset[str]] = frozenset({"old_logp"})
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= 1 or self.high < 0:
-            raise ValueError(f"clip range needs 0 <= low <= 1 and high >= 0, not low={self.low}, high={self.high}")
+        require_range(self.low, self.high)
+        if self.dual and not self.dual > 1:
+            raise ValueError(f"dual is 0 (off) or a bound above 1, not {self.dual}")
+
+    def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        return log_ratio_to_old(logp_NT, batch)
 
     def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
-        ratio_NT = torch.exp(logp_NT - given(batch.old_logp_NT, "old_logp_NT"))
-        return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.low, 1 + self.high) * advantage_NT)
+        ratio_NT = torch.exp(self.log_ratio(logp_NT, batch))
+        value_NT = torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.low, 1 + self.high) * advantage_NT)
+        if self.dual:
+            value_NT = torch.where(advantage_NT < 0, torch.maximum(value_NT, self.dual * advantage_NT), value_NT)
+        return value_NT
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(low_NT, high_NT), bool: the gradient was cut because the ratio fell, or rose, far enough."""
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
-        ratio_NT = torch.exp(logp_NT.detach() - given(batch.old_logp_NT, "old_logp_NT"))
+        ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
+        high_NT = (ratio_NT > 1 + self.high) & (advantage_NT > 0)
+        if self.dual:
+            high_NT = high_NT | ((ratio_NT > self.dual) & (advantage_NT < 0))
+        return (ratio_NT < 1 - self.low) & (advantage_NT < 0), high_NT
+
+
+@dataclass(frozen=True)
+class SequenceRatio:
+    """min(s A, clip(s, 1 - low, 1 + high) A) with s = (prod_t r_t)^(1/T), the geometric mean of the attempt's token
+    ratios (GSPO, arXiv 2507.18071, equations 5 to 7), at every token of it.
+
+    One ratio for what was rewarded as one. It needs a clip range a hundred times narrower: the paper's 3e-4 and 4e-4.
+    Summed with ``sequence_mean`` an attempt counts min(s A, ...) once.
+    """
+
+    low: float = 3e-4
+    high: float = 4e-4
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logp"})
+
+    def __post_init__(self) -> None:
+        require_range(self.low, self.high)
+
+    def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        difference_NT = log_ratio_to_old(logp_NT, batch)
+        num_N1 = batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
+        return (difference_NT.sum(dim=1, keepdim=True) / num_N1).expand_as(difference_NT)
+
+    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        advantage_NT = given(batch.advantage_NT, "advantage_NT")
+        ratio_NT = torch.exp(self.log_ratio(logp_NT, batch))
+        return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.low, 1 + self.high) * advantage_NT)
+
+    def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(low_NT, high_NT), bool: the gradient of the whole attempt was cut, by side."""
+        advantage_NT = given(batch.advantage_NT, "advantage_NT")
+        ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
         return (ratio_NT < 1 - self.low) & (advantage_NT < 0), (ratio_NT > 1 + self.high) & (advantage_NT > 0)
+
+
+@dataclass(frozen=True)
+class ClippedWeight:
+    """sg(clip(r_t, 1 - low, 1 + high)) A_t log pi(y_t) (CISPO, arXiv 2506.13585, equations 4 and 5); sg: no gradient.
+
+    Clipping bounds the weight and never silences a token. The paper puts no lower bound (low = 1) and tunes the upper
+    one without naming it; TRL bounds the ratio itself (1 + high = 5 there).
+    """
+
+    low: float = 1.0
+    high: float = 4.0
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logp"})
+
+    def __post_init__(self) -> None:
+        require_range(self.low, self.high)
+
+    def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        return log_ratio_to_old(logp_NT, batch)
+
+    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+        ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
+        return ratio_NT.clamp(1 - self.low, 1 + self.high) * given(batch.advantage_NT, "advantage_NT") * logp_NT
+
+    def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(low_NT, high_NT), bool: the weight was bounded, by side; the gradient is there all the same."""
+        ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
+        return ratio_NT < 1 - self.low, ratio_NT > 1 + self.high

@@ -1,15 +1,35 @@
-"""Slot ``update``: how far may a step go.
-
-Still to be filled here: the KL ball (natural gradient by conjugate gradients and line search).
-"""
+"""Slot ``update``: how far may a step go."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
+from torch import Tensor
+
+from upslope.algo.conjugate import Solution, conjugate_gradients
 from upslope.algo.outcome import Loss, Outcome, Stats
 from upslope.types import Batch
+
+
+class Terrain(Protocol):
+    """The policy around its present weights, as one flat vector of all trainable parameters."""
+
+    def slope(self) -> Tensor:
+        """Minus the gradient of the loss, as ``gradient`` left it: the direction in which the objective rises."""
+        ...
+
+    def fisher_product(self, vector: Tensor) -> Tensor:
+        """F v, F the Fisher matrix of the token distributions, averaged over the sampled states."""
+        ...
+
+    def move(self, step: Tensor) -> None:
+        """Set the weights to where they were plus ``step``; a zero step restores them bit for bit."""
+        ...
+
+    def measure(self) -> tuple[float, float]:
+        """(policy loss, mean KL(before || now) over the sampled states, nats a token) at the weights as moved."""
+        ...
 
 
 class Stepper(Protocol):
@@ -20,7 +40,15 @@ class Stepper(Protocol):
         ...
 
     def step(self) -> Stats:
-        """Clip, check that everything is finite, and move the weights once."""
+        """Clip, check that everything is finite, and move the weights once (the critic's too)."""
+        ...
+
+    def terrain(self, objective: Loss, minibatch: Batch) -> Terrain:
+        """The surroundings of the present weights, for an update that measures before it moves."""
+        ...
+
+    def settle(self) -> Stats:
+        """Count a move made without the optimizer, check that the weights are finite, and let the critic step."""
         ...
 
 
@@ -28,3 +56,73 @@ def gradient_step(learner: Stepper, objective: Loss, minibatch: Batch) -> Outcom
     """One step of the optimizer along the gradient, whatever distance that is."""
     outcome = learner.gradient(objective, minibatch)
     return replace(outcome, stats=outcome.stats | learner.step())
+
+
+@dataclass(frozen=True)
+class KLBall:
+    """The largest step inside mean KL(pi_old || pi) <= delta (TRPO, arXiv 1502.05477, section 6 and appendix C).
+
+    To second order the KL is x.Fx / 2, so the best direction is the natural gradient x = F^-1 g, by conjugate
+    gradients on products with F + damping I, and the budget ends at sqrt(2 delta / x.Fx) of it. From there the step
+    shrinks by ``shrink`` until the KL measured over the vocabulary is within the budget and the surrogate measured on
+    the batch has improved; after ``backtracks`` of it the step is refused and the weights stay.
+
+    delta in nats a token, mean over the sampled states. Learning rate, momentum and gradient clipping play no part.
+    Journal: ``kl_budget``, ``kl_step`` (reached), ``cg_residual``, ``cg_iterations``, ``backtracks``, ``gain`` (of
+    the surrogate), ``over_budget`` and ``no_gain`` (backtracks by cause), ``refused``, ``negative_curvature``.
+    """
+
+    delta: float = 0.01
+    damping: float = 1e-3
+    iterations: int = 10
+    backtracks: int = 15
+    shrink: float = 0.8
+    needs: ClassVar[frozenset[str]] = frozenset({"curvature"})
+
+    def __post_init__(self) -> None:
+        if not (self.delta > 0 and self.damping >= 0 and self.iterations >= 1 and self.backtracks >= 0):
+            raise ValueError(f"needs delta > 0, damping >= 0, iterations >= 1 and backtracks >= 0: {self}")
+        if not 0 < self.shrink < 1:
+            raise ValueError(f"shrink is a factor in (0, 1), not {self.shrink}")
+
+    def __call__(self, learner: Stepper, objective: Loss, minibatch: Batch) -> Outcome:
+        outcome = learner.gradient(objective, minibatch)
+        terrain = learner.terrain(objective, minibatch)
+        slope = terrain.slope()
+        norm = float(slope.norm())
+        stats: Stats = {"grad_norm": norm, "kl_budget": self.delta, "kl_step": 0.0, "refused": 0.0}
+        if norm > 0:
+            found = self.natural_direction(terrain, slope)
+            stats |= {"cg_residual": found.residual, "cg_iterations": float(found.num_iterations)}
+            stats["negative_curvature"] = float(not found.curved)
+            stats |= self.search(terrain, found.x)
+        return replace(outcome, stats=outcome.stats | stats | learner.settle())
+
+    def natural_direction(self, terrain: Terrain, slope: Tensor) -> Solution:
+        """(F + damping I)^-1 slope, by conjugate gradients."""
+        return conjugate_gradients(
+            lambda v: terrain.fisher_product(v) + self.damping * v, slope, iterations=self.iterations
+        )
+
+    def search(self, terrain: Terrain, direction: Tensor) -> Stats:
+        """Move to the first point on the way back from the rim that keeps the budget and improves; else stay."""
+        curvature = float(direction @ terrain.fisher_product(direction))
+        over_budget = no_gain = 0
+        if curvature > 0:
+            loss_before, _ = terrain.measure()
+            rim = direction * (2 * self.delta / curvature) ** 0.5
+            for turn in range(self.backtracks + 1):
+                terrain.move(rim * self.shrink**turn)
+                loss, kl = terrain.measure()
+                if kl <= self.delta and loss < loss_before:
+                    return self.report(over_budget, no_gain) | {"kl_step": kl, "gain": loss_before - loss}
+                over_budget += not kl <= self.delta
+                no_gain += kl <= self.delta
+        terrain.move(direction * 0)
+        return self.report(over_budget, no_gain) | {"gain": 0.0, "refused": 1.0}
+
+    @staticmethod
+    def report(over_budget: int, no_gain: int) -> Stats:
+        """How often the step was shortened, and why."""
+        num = over_budget + no_gain
+        return {"backtracks": float(num), "over_budget": float(over_budget), "no_gain": float(no_gain)}

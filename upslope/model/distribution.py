@@ -37,3 +37,10 @@ def adjusted(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids:
 def entropy(logp_RV: Tensor) -> Tensor:
     """-sum_v p log p in nats, shape R; a banned token (log p = -inf) adds nothing."""
     return -(logp_RV.exp() * logp_RV.masked_fill(logp_RV == -torch.inf, 0)).sum(dim=1)
+
+
+def divergence(logp_RV: Tensor, other_RV: Tensor) -> Tensor:
+    """KL(p || q) = sum_v p (log p - log q) in nats, shape R; what p bans adds nothing."""
+    banned_RV = logp_RV == -torch.inf
+    difference_RV = logp_RV.masked_fill(banned_RV, 0) - other_RV.masked_fill(banned_RV, 0)
+    return (logp_RV.exp() * difference_RV).sum(dim=1)

@@ -9,14 +9,19 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from upslope.errors import UserError
+from upslope.model.adapter import base_name, load_adapter, names_base
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """(model in ``dtype``, tokenizer) from a directory or the hub. Raises UserError in one line."""
+    """(model in ``dtype``, tokenizer) from a directory or the hub; an adapter's directory brings the model it belongs
+    to. Raises UserError in one line."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     in_a_folder = "/" in name and Path(name).parent.is_dir()  # such as runs/NAME before that run was made
     if not Path(name).is_dir() and (looks_local or in_a_folder):
         raise UserError(f"model {name!r}: there is no such directory or run")
+    if names_base(Path(name)):
+        model, tokenizer = load(base_name(Path(name)), dtype)
+        return load_adapter(model, Path(name)), tokenizer
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:

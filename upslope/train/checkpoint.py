@@ -26,6 +26,7 @@ from upslope.train.files import sync_folder, write_whole
 
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
+CRITIC = "critic.safetensors"
 STATE = "run_state.json"
 NAME = re.compile(r"step-(\d+)(\.replaced)?")
 
@@ -42,6 +43,10 @@ class Checkpoint:
     def optimizer(self) -> dict[str, Tensor]:
         return load_file(self.folder / OPTIMIZER)
 
+    def critic(self) -> dict[str, Tensor]:
+        """Weights and optimizer state of the critic, in a recipe that has one."""
+        return load_file(self.folder / CRITIC)
+
 
 def save(
     parent: Path,
@@ -50,6 +55,7 @@ def save(
     weights: Mapping[str, Tensor],
     optimizer: dict[str, Tensor],
     state: dict[str, Any],
+    critic: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write ``parent/step-000010``, whole or not at all. ``weights`` (full precision) stand in for the compute ones."""
     folder = parent / f"step-{step:06d}"
@@ -58,6 +64,8 @@ def save(
     aside.mkdir(parents=True)
     policy.save(aside, weights)
     save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
+    if critic is not None:
+        save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
     (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
     hashes = {p.name: _digest(p) for p in sorted(aside.iterdir())}
     for name in hashes:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
-from upslope.errors import UserError
+from upslope.errors import Exhausted, UserError
 from upslope.model import chat
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
@@ -16,6 +17,9 @@ from upslope.rollout.engine import Engine, Progress
 from upslope.tasks.base import Task
 from upslope.train.source import Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling, Score
+
+LEAST_SHARE = 1 / 8
+"""Assumed of the problems still untried, however few groups were kept so far."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,42 @@ class Collector:
         self._pools: dict[str, Shuffled[Any]] = {}
 
     def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected:
-        """The groups of a step, scored and filtered. Raises UserError for a reward that is not a number."""
+        """The groups of a step, scored and filtered. Raises UserError for a reward that is not a number, Exhausted if
+        dynamic sampling cannot fill the step within its budget."""
         if not isinstance(sample, Attempts):
             given = self._imitate(sample, step)
             return Collected(given, given)
         problems = self._take("training problems", step, self._per_step)
-        attempts = self._engine.generate(
-            problems, sample.group_size, self._sampling, Address(self._seed, "sample", step), progress
-        )
-        groups = score(self._task, problems, attempts)
-        return Collected(groups, [kept for kept in map(sample.keep, groups) if kept is not None])
+        groups = self._attempt(problems, sample, step, progress)
+        kept = self._kept(groups, sample)
+        if sample.refill and len(kept) < self._per_step:
+            return self._refilled(groups, sample, step, progress)
+        return Collected(groups, kept)
+
+    def _attempt(
+        self, problems: Sequence[Problem], sample: Attempts, step: int, progress: Progress | None
+    ) -> list[Group]:
+        address = Address(self._seed, "sample", step)
+        attempts = self._engine.generate(problems, sample.group_size, self._sampling, address, progress)
+        return score(self._task, problems, attempts)
+
+    def _kept(self, groups: Sequence[Group], sample: Attempts) -> list[Group]:
+        return [kept for kept in map(sample.keep, groups) if kept is not None]
+
+    def _refilled(self, groups: list[Group], sample: Attempts, step: int, progress: Progress | None) -> Collected:
+        """Try further problems until as many groups are kept as problems were asked for. Raises Exhausted."""
+        others = self._pools["training problems"].others(step, [g.problem for g in groups])
+        budget = min(int(sample.refill * self._per_step), len(groups) + len(others))
+        kept = self._kept(groups, sample)
+        while (missing := self._per_step - len(kept)) > 0:
+            share = max(len(kept) / len(groups), LEAST_SHARE)
+            num = min(math.ceil(missing / share), self._per_step, budget - len(groups))
+            if num <= 0:
+                raise Exhausted(_why_short(groups, kept, self._per_step, sample, step))
+            more = self._attempt(others[:num], sample, step, progress)
+            others = others[num:]
+            groups, kept = groups + more, kept + self._kept(more, sample)
+        return Collected(groups, kept[: self._per_step])
 
     def _imitate(self, sample: Demonstrations | Documents, step: int) -> list[Group]:
         if isinstance(sample, Documents):
@@ -89,6 +119,17 @@ class Collector:
                 f"{self._policy.max_positions} positions; shorten the text {text[:40]!r}"
             )
         return Group(problem, (_given(problem.id, prompt, response, text),))
+
+
+def _why_short(groups: Sequence[Group], kept: Sequence[Group], wanted: int, sample: Attempts, step: int) -> str:
+    rewards = [{r.reward for r in g.rollouts} for g in groups]
+    equal = [min(r) for r in rewards if len(r) == 1]
+    high = sum(value > 0 for value in equal)
+    return (
+        f"step {step}: of {len(groups)} problems tried, {len(kept)} gave a group that {show(sample.keep)} keeps, and "
+        f"{wanted} were wanted ({high} problems had all attempts rewarded alike above 0, {len(equal) - high} at 0 or "
+        f"below); raise recipe.sample.refill (now {sample.refill:g}) or recipe.sample.group_size, or lower problems"
+    )
 
 
 def _given(problem: str, prompt: tuple[int, ...], response: tuple[int, ...], text: str) -> Rollout:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -27,3 +30,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, renamed into place when it is filled: whole or absent."""
+    aside = folder.with_name(f".{folder.name}.part")
+    for old in (aside, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    aside.rename(folder)
+    sync_folder(folder.parent)

@@ -17,7 +17,7 @@ def train(run: Run) -> None:
             collected = run.collect(recipe.sample, step, run.sampled)
         with run.phase("prepare"):  # rewards to advantages; only what the slots need
             batch = learner.prepare(collected.kept)
-        with run.phase("update"):  # a step, or several if the batch is reused
+        with run.measured(step, batch), run.phase("update"):  # a step, or several if the batch is reused
             outcomes = [
                 recipe.update(learner, objective, minibatch)
                 for minibatch in passes(batch, recipe, Address(run.seed, "reuse", step))

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from upslope.algo.outcome import Outcome
+from upslope.algo.recipe import Recipe
+from upslope.algo.regulariser import estimate_k3
 from upslope.train.evaluate import solved
-from upslope.types import Batch, Group, Rollout
+from upslope.types import Batch, Group, Rollout, given
 
 
 def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
@@ -41,15 +43,18 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the updates saw, over the tokens of the rows that had a gradient.
 
     - ``num_updates``; ``num_learned`` rows with a gradient, counted at every pass
-    - ``loss`` and ``grad_norm`` means over the step's updates; ``lr`` the last one's
+    - what the updates say of themselves, means over them: ``loss``, ``grad_norm``, ``value_loss`` and
+      ``value_grad_norm`` (critic), those of ``KLBall``; ``lr`` the last one's
     - ``entropy`` nats a token, of the distribution sampled from
     - ``logp_gap_mean``, ``logp_gap_max`` absolute difference between the sampler's and the learner's log-probabilities
       before the first update (over the whole batch where it was scored before, else over what that update looked at)
-    - ``ratio_mean``, ``ratio_max`` pi / pi_old; ``clip_low``, ``clip_high`` share of tokens whose gradient was cut
+    - ``ratio_mean``, ``ratio_max`` of the surrogate's ratio (or of pi / pi_old); ``effective_share`` the effective
+      sample size of these weights, (sum r)^2 / sum r^2, as a share of the tokens, the least of the updates
+    - ``clip_low``, ``clip_high`` share of tokens whose gradient (or weight) was cut, by side
     """
     row: dict[str, Any] = {"num_updates": len(outcomes), "num_learned": sum(o.minibatch.num_rollouts for o in outcomes)}
-    for key in ("loss", "grad_norm"):
-        row[key] = sum(o.stats[key] for o in outcomes) / max(len(outcomes), 1)
+    for key in dict.fromkeys(("loss", "grad_norm", *(k for o in outcomes for k in o.stats))):
+        row[key] = sum(o.stats.get(key, 0.0) for o in outcomes) / max(len(outcomes), 1)
     row["lr"] = outcomes[-1].stats["lr"] if outcomes else 0.0
     seen = [(o.minibatch, o.trace) for o in outcomes if o.trace is not None]
     if not seen:
@@ -59,9 +64,64 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         row |= _gap(batch, outcomes[0])
         ratios = [t.ratio_NT[b.mask_NT] for b, t in seen]
         row |= {"ratio_mean": _mean(ratios), "ratio_max": max(float(r.max()) for r in ratios)}
+        row["effective_share"] = min(float(r.sum() ** 2 / (r**2).sum() / len(r)) for r in ratios)
         row["clip_low"] = _mean([t.clipped_low_NT[b.mask_NT].float() for b, t in seen])
         row["clip_high"] = _mean([t.clipped_high_NT[b.mask_NT].float() for b, t in seen])
     return row
+
+
+def of_batch(batch: Batch, attempted: Sequence[Group], recipe: Recipe) -> dict[str, Any]:
+    """What the batch holds before its first update, for a recipe that acts.
+
+    - ``num_problems`` tried, more than were asked for where dynamic sampling refilled; ``num_kept`` rows that stay
+    - ``advantage_hard``, ``advantage_medium``, ``advantage_easy`` mean absolute advantage a token, over the problems of
+      which less than a third, up to two thirds, more than that of the attempts earned full marks
+    - ``reward_shaped`` mean outcome after shaping, less what the leash costs in the reward
+    - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, under the policy that acted (the exact KL
+      where the recipe computes it before)
+    - ``explained_variance`` 1 - Var(return - V) / Var(return) over tokens: 1 is a perfect critic, 0 one that knows
+      the mean only
+    """
+    if not recipe.acts:
+        return {}
+    row: dict[str, Any] = {"num_problems": len(attempted), "num_kept": batch.num_rollouts}
+    if not batch.num_rollouts:
+        return row
+    row |= _by_difficulty(batch, attempted)
+    row["reward_shaped"] = float(batch.reward_N.mean())
+    acted_NT = batch.sampler_logp_NT if batch.old_logp_NT is None else batch.old_logp_NT
+    if batch.reference_kl_NT is not None:
+        row["kl_reference"] = _mean([batch.reference_kl_NT[batch.mask_NT]])
+    elif batch.reference_logp_NT is not None and acted_NT is not None:
+        row["kl_reference"] = _mean([estimate_k3(acted_NT, batch.reference_logp_NT)[batch.mask_NT]])
+    if batch.return_NT is not None and batch.value_NT is not None:
+        target, left = batch.return_NT[batch.mask_NT], (batch.return_NT - batch.value_NT)[batch.mask_NT]
+        spread = float(target.var(correction=0))
+        row["explained_variance"] = 1 - float(left.var(correction=0)) / spread if spread > 0 else 0.0
+    return row
+
+
+def of_correction(outcomes: Sequence[Outcome], recipe: Recipe) -> dict[str, Any]:
+    """``correction_mean`` mean factor a token, ``correction_cut`` share of tokens bounded or dropped, over what the
+    step's first update looked at; nothing in a recipe that trusts the sampler."""
+    first = outcomes[0] if outcomes else None
+    cut = getattr(recipe.correction, "cut", None)
+    if first is None or first.trace is None or cut is None:
+        return {}
+    mask_NT, factor_NT = first.minibatch.mask_NT, given(recipe.correction(first.minibatch), "correction")
+    return {
+        "correction_mean": _mean([factor_NT[mask_NT]]),
+        "correction_cut": _mean([cut(first.minibatch)[mask_NT].float()]),
+    }
+
+
+def _by_difficulty(batch: Batch, attempted: Sequence[Group]) -> dict[str, float]:
+    share = {g.problem.id: sum(map(solved, g.rollouts)) / max(len(g.rollouts), 1) for g in attempted}
+    share_N = torch.tensor([share[r.problem] for r in batch.rollouts], device=batch.mask_NT.device)
+    size_NT = given(batch.advantage_NT, "advantage_NT").abs()
+    bins = {"hard": share_N < 1 / 3, "medium": (share_N >= 1 / 3) & (share_N <= 2 / 3), "easy": share_N > 2 / 3}
+    masks = {name: batch.mask_NT & inside_N[:, None] for name, inside_N in bins.items()}
+    return {f"advantage_{name}": _mean([size_NT[mask]]) for name, mask in masks.items() if mask.any()}
 
 
 def _gap(batch: Batch, first: Outcome) -> dict[str, float]:

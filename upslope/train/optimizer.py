@@ -39,11 +39,13 @@ class Optimizer:
     """
 
     def __init__(self, model: Any, settings: LearnSettings, num_updates: int, dtype: torch.dtype) -> None:
-        self._settings = settings
-        self._num_updates = num_updates
+        self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
         self.num_done = 0
         if dtype == torch.float64:
             widen_norms(model)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # under an adapter: computes along, never moves
+                parameter.data = parameter.data.to(dtype)
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._compute: dict[str, torch.nn.Parameter] = dict(named)
         self.masters: dict[str, Tensor] = {}
@@ -81,6 +83,10 @@ class Optimizer:
         for master in self.masters.values():
             master.grad = None
 
+    def norm(self) -> Tensor:
+        """The norm of the gradient over all masters."""
+        return torch.nn.utils.get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
+
     def step(self) -> dict[str, float]:
         """Clip, check, move. Returns the gradient norm before clipping and the learning rate used.
 
@@ -91,22 +97,26 @@ class Optimizer:
             if master.grad is None:  # no row had a gradient: the update is Adam's own momentum
                 master.grad = torch.zeros_like(master)
         masters = list(self.masters.values())
-        limit = self._settings.clip or math.inf
-        total = torch.nn.utils.get_total_norm([m.grad for m in masters if m.grad is not None])
+        limit = self.settings.clip or math.inf
+        total = self.norm()
         norm = float(total)
         if not math.isfinite(norm):
             raise NonFinite(self._blame())
         torch.nn.utils.clip_grads_with_norm_(masters, limit, total)
-        rate = (self._settings.lr or 0.0) * schedule(self.num_done, self._num_updates, self._settings)
+        rate = (self.settings.lr or 0.0) * schedule(self.num_done, self.num_updates, self.settings)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
-        finite = torch.isfinite(torch.stack([master.detach().sum() for master in masters])).tolist()
+        self.count()
+        return {"grad_norm": norm, "lr": rate}
+
+    def count(self) -> None:
+        """One update is done: the masters moved. Raises NonFinite if one of them overflowed."""
+        finite = torch.isfinite(torch.stack([master.detach().sum() for master in self.masters.values()])).tolist()
         if not all(finite):
             raise NonFinite(f"the update left {list(self.masters)[finite.index(False)]} not finite")
         self.num_done += 1
-        self._publish()
-        return {"grad_norm": norm, "lr": rate}
+        self.publish()
 
     def _blame(self) -> str:
         for name, master in self.masters.items():
@@ -115,7 +125,7 @@ class Optimizer:
                 return f"the gradient of {name} is not finite in {bad} of {master.numel()} entries"
         return "the gradient's norm overflows though every entry is finite"
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Round the masters into the compute weights, once an update."""
         with torch.no_grad():
             for name, master in self.masters.items():
@@ -125,6 +135,13 @@ class Optimizer:
     def full_precision(self) -> dict[str, Tensor]:
         """The masters by parameter name, for saving."""
         return {name: master.detach() for name, master in self.masters.items()}
+
+    @torch.no_grad()
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put the masters where ``full_precision`` said they were."""
+        for name, master in self.masters.items():
+            master.copy_(weights[name])
+        self.publish()
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and counts as a flat dictionary of tensors (for safetensors)."""

@@ -8,15 +8,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from upslope.algo.advantage import GAE
+from upslope.algo.aggregate import token_mean
+from upslope.algo.check import leash_place
 from upslope.algo.recipe import Recipe
-from upslope.algo.regulariser import no_leash
-from upslope.algo.surrogate import given
+from upslope.algo.returns import outcome_at_last
 from upslope.rollout.address import Address
-from upslope.types import Batch, Group
+from upslope.types import Batch, Group, given
 
 
-def to_batch(groups: Sequence[Group], device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
-    """The groups' rollouts as rectangles, group by group; a problem's rows stand together."""
+def to_batch(
+    groups: Sequence[Group], device: torch.device, dtype: torch.dtype = torch.float32, *, limit: int = 0
+) -> Batch:
+    """The groups' rollouts as rectangles, group by group; a problem's rows stand together. ``limit`` is the longest
+    response that sampling allows."""
     rollouts = tuple(r for g in groups for r in g.rollouts)
     width = max((len(r.response) for r in rollouts), default=0)
     sampled = all(r.logp is not None for r in rollouts)
@@ -31,14 +36,37 @@ def to_batch(groups: Sequence[Group], device: torch.device, dtype: torch.dtype =
         reward_N=torch.tensor([r.reward for r in rollouts], dtype=dtype, device=device),
         group_N=torch.tensor(group_of, dtype=torch.long, device=device),
         truncated_N=torch.tensor([r.ended == "length" for r in rollouts], dtype=torch.bool, device=device),
+        limit=limit,
         sampler_logp_NT=rectangle([r.logp or () for r in rollouts], dtype) if sampled else None,
     )
 
 
 def judge(batch: Batch, recipe: Recipe) -> Batch:
-    """Fill the advantages: shape the rewards, then compare."""
-    batch = replace(batch, reward_N=recipe.shape(batch))
-    return replace(batch, advantage_NT=recipe.advantage(batch))
+    """Fill the advantages: shape the outcome, let every token pay what the leash costs in the reward, then compare.
+
+    What has to be scored for that (reference, values) must be in the batch. Only afterwards does overlong filtering
+    take rows away, so that a truncated attempt still counts when its siblings are compared.
+    """
+    outcome_N = recipe.shape(batch)
+    reward_NT = outcome_at_last(outcome_N, batch.mask_NT)
+    if leash_place(recipe) == "reward":
+        cost_NT = recipe.regulariser.cost(batch)  # type: ignore[attr-defined]
+        reward_NT = reward_NT - cost_NT
+        outcome_N = outcome_N - cost_NT.sum(dim=1)
+    batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
+    batch = replace(batch, advantage_NT=recipe.advantage(batch))
+    if isinstance(recipe.advantage, GAE):
+        batch = replace(batch, return_NT=recipe.advantage.estimate(batch) + given(batch.value_NT, "value_NT"))
+    if getattr(recipe.sample, "drop_truncated", False):
+        batch = batch.take((~batch.truncated_N).nonzero()[:, 0].tolist())
+    return batch
+
+
+def weigh(minibatch: Batch, recipe: Recipe) -> Batch:
+    """Fix all denominators of an update, before anything is split: the policy's, and the critic's (every token of the
+    mini-batch counts the same there)."""
+    minibatch = replace(minibatch, weight_N=recipe.aggregate(minibatch))
+    return replace(minibatch, value_weight_N=token_mean(minibatch)) if recipe.has_critic else minibatch
 
 
 def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
@@ -49,9 +77,7 @@ def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
     """
     for epoch in range(recipe.reuse.epochs):
         for rows in _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
-            minibatch = batch.take(rows)
-            weight_N = recipe.aggregate(minibatch.mask_NT, dtype=minibatch.reward_N.dtype)
-            yield replace(minibatch, weight_N=weight_N)
+            yield weigh(batch.take(rows), recipe)
 
 
 def _split_groups(group_of: Sequence[int], num_parts: int, address: Address, epoch: int) -> list[list[int]]:
@@ -67,11 +93,12 @@ def _split_groups(group_of: Sequence[int], num_parts: int, address: Address, epo
 
 
 def silent_rows(batch: Batch, recipe: Recipe) -> list[bool]:
-    """Which rows have no gradient whatever the policy says: no advantage anywhere and no leash.
+    """Which rows have no gradient whatever the policy says: no advantage anywhere, no leash, and no critic to teach.
 
     Skipping their forward pass is exact because the weights, with all denominators, are already fixed.
     """
-    pushed_N = (torch.where(batch.mask_NT, given(batch.advantage_NT, "advantage_NT"), 0) != 0).any(dim=1)
-    if recipe.regulariser is not no_leash:
+    if recipe.leashed or recipe.has_critic:
         pushed_N = batch.mask_NT.any(dim=1)
+    else:
+        pushed_N = (torch.where(batch.mask_NT, given(batch.advantage_NT, "advantage_NT"), 0) != 0).any(dim=1)
     return (~(pushed_N & (given(batch.weight_N, "weight_N") != 0))).tolist()

@@ -16,7 +16,6 @@ import tomli_w
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
-from upslope.model.policy import Policy
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.train import attempts, checkpoint, journal, metrics
@@ -24,6 +23,8 @@ from upslope.train.collect import Collected, Collector
 from upslope.train.evaluate import evaluate
 from upslope.train.files import write_whole
 from upslope.train.learner import Learner
+from upslope.train.memory import peak_gb
+from upslope.train.probe import Probe
 from upslope.train.settings import RunSettings
 from upslope.train.view import View
 from upslope.types import Batch
@@ -38,7 +39,6 @@ class Run:
         folder: Path,
         recipe: Recipe,
         task: Task,
-        policy: Policy,
         engine: Engine,
         learner: Learner,
         view: View,
@@ -46,10 +46,9 @@ class Run:
     ) -> None:
         """``document`` is the resolved configuration that ``run.toml`` will hold."""
         self.settings, self.folder, self.recipe, self.task = settings, folder, recipe, task
-        self.policy, self.engine, self.learner, self.view = policy, engine, learner, view
+        self.policy, self.engine, self.learner, self.view = learner.policy, engine, learner, view
         self.seed = settings.seed
-        sampling = learner.sampling
-        self.collect = Collector(task, engine, policy, sampling, settings.seed, settings.problems)
+        self.collect = Collector(task, engine, self.policy, learner.sampling, settings.seed, settings.problems)
         self._document = document
         self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
         self._first_step = 0
@@ -60,6 +59,7 @@ class Run:
         self._step = 0
         self._phase_began = 0.0
         self._phase_name = ""
+        self._measured: dict[str, Any] = {}
         learner.watch = self._learned
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -88,6 +88,8 @@ class Run:
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
+        if self.learner.critic is not None:
+            self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
         self._first_step = saved.step
         self._spent = float(saved.state["spent"])
         self.engine.load(self.learner.weights(), version=saved.step)
@@ -114,6 +116,30 @@ class Run:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._phase_began
 
+    @contextlib.contextmanager
+    def measured(self, step: int, batch: Batch) -> Iterator[None]:
+        """Look at the step from both ends, if it is one of those that are measured."""
+        every = self.settings.learn.measure_every
+        probe = None
+        if every and step % every == 0 and self.recipe.acts:
+            with self.phase("measure"):
+                probe = Probe(self.learner, batch)
+        yield
+        with self.phase("measure"):
+            self._measured = probe.row() if probe is not None else {}
+
+    def end_early(self, cause: str) -> None:
+        """There is nothing left to learn from: an orderly end, unless nothing was learnt at all.
+
+        Raises UserError in that case.
+        """
+        if self._step == 0:
+            raise UserError(cause)
+        self._save(self._step)
+        self._evaluate(self._step, samples=self.settings.eval.samples)
+        journal.append(self.folder / "journal.jsonl", {"kind": "end", "step": self._step, "cause": cause})
+        self.view.message(f"the run ends here: {cause}")
+
     def sampled(self, num_tokens: int, num_rows: int) -> None:
         """Progress of sampling, from the engine."""
         elapsed = max(time.perf_counter() - self._phase_began, 1e-9)
@@ -128,9 +154,9 @@ class Run:
         """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
-            row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts) | metrics.of_updates(
-                batch, outcomes
-            )
+            row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts)
+            row |= metrics.of_batch(batch, collected.attempted, self.recipe)
+            row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes, self.recipe)
             if every and step % every == 0 and self.recipe.acts:
                 path = self.folder / "rollouts" / f"step-{step:06d}.parquet"
                 attempts.write_step(path, collected.attempted, batch, outcomes)
@@ -138,6 +164,7 @@ class Run:
         total = sum(self._seconds.values())
         self._spent += total
         row["tokens_per_s"] = row["num_tokens"] / max(total, 1e-9)
+        row["memory_gb"] = peak_gb(self.policy.device)
         row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
         journal.append(self.folder / "journal.jsonl", row)
         self.view.step(row)
@@ -178,9 +205,13 @@ class Run:
     def _save(self, step: int) -> None:
         self.view.phase("checkpoint")
         optimizer = self.learner.optimizer
+        critic = self.learner.critic
         state = {"num_updates": optimizer.num_done, "spent": self._spent, "seed": self.seed}
+        if critic is not None:
+            state["num_critic_updates"] = critic.optimizer.num_done
         parent = self.folder / "checkpoints"
-        checkpoint.save(parent, step, self.policy, optimizer.full_precision(), optimizer.state(), state)
+        critics = None if critic is None else critic.state()
+        checkpoint.save(parent, step, self.policy, optimizer.full_precision(), optimizer.state(), state, critics)
         checkpoint.prune(parent, self.settings.save.keep)
 
     # -- small things -------------------------------------------------------------------------------------------

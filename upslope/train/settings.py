@@ -9,6 +9,10 @@ from typing import Any, Literal
 from upslope.types import Sampling
 
 DEFAULT_RECIPE = "reinforce-baseline"
+LOGITS_BUDGET = 64 * 2**20
+"""Logits held at once in one micro-batch (entries), when the micro-batch size is left to us."""
+TOKEN_BUDGET = 16 * 2**10
+"""Tokens in one micro-batch, likewise."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class LearnSettings:
     """The optimizer: AdamW with warm-up, decay and clipping."""
 
     lr: float | None = None
-    """Peak learning rate; None: 3e-4 below ten million parameters, else 1e-5."""
+    """Peak learning rate; None: 3e-4 below ten million trainable parameters, else 1e-5."""
     warmup: int = 10
     """Updates of linear warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
@@ -79,7 +83,17 @@ class LearnSettings:
     """Rollouts in one forward pass; 0: as many as a token budget allows. A matter of memory, never of result."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """What forward and backward compute in; master weights and optimizer are at least float32. auto: bfloat16 where
-    the machine multiplies it natively and the model is wide enough to gain."""
+    the machine multiplies it natively and the model is wide enough to gain (float32 where the recipe needs curvature,
+    as trpo does)."""
+    lora_rank: int = 0
+    """Train a LoRA adapter of this rank beside the frozen weights (needs peft); 0: train all weights."""
+    lora_alpha: float = 32.0
+    """The adapter's output is scaled by lora_alpha / lora_rank."""
+    lora_targets: str = "all-linear"
+    """Which layers get an adapter: names separated by commas, or all-linear."""
+    measure_every: int = 10
+    """Steps between measurements that cost extra passes: the gradient's norm split into what is pushed up and down, and
+    how far the step moved the policy (kl_step). 0: never."""
 
     def __post_init__(self) -> None:
         for name in ("beta1", "beta2"):

@@ -34,3 +34,9 @@ class Shuffled(Generic[T]):
         if self._order[0] != epoch:
             self._order = (epoch, Address(self._seed, self._purpose, epoch).permutation(len(self._items)))
         return [self._items[i] for i in self._order[1][place * num : (place + 1) * num]]
+
+    def others(self, step: int, taken: Sequence[T]) -> list[T]:
+        """Everything but what the step has taken, in an order of the step's own: what to turn to when that was not
+        enough. It does not advance the pass, so a resumed run sees the same."""
+        order = Address(self._seed, f"{self._purpose}/others", step).permutation(len(self._items))
+        return [item for item in (self._items[i] for i in order) if not any(item is t for t in taken)]

@@ -15,29 +15,28 @@ import transformers
 from filelock import FileLock
 
 import upslope
+from upslope.algo.check import check as check_recipe
 from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
-from upslope.errors import Stopped, UserError, nearest
+from upslope.errors import Exhausted, Stopped, UserError, nearest
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
-from upslope.model.policy import Policy
-from upslope.model.precision import pick_dtype
 from upslope.plugins import load_object, names_a_file
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
 from upslope.train import checkpoint
-from upslope.train.learner import Learner, require_scorable
+from upslope.train.assemble import assemble
+from upslope.train.learner import require_scorable
 from upslope.train.loop import train
-from upslope.train.optimizer import Optimizer
 from upslope.train.run import Run
-from upslope.train.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
+from upslope.train.settings import DEFAULT_RECIPE, LearnSettings, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
 from upslope.train.view import View
 
 SMALL = 10_000_000
-"""Parameters below which the default learning rate is the pocket model's."""
+"""Trainable weights below which the default learning rate is the pocket model's."""
 
 MakeView = Callable[[], View]
 
@@ -61,25 +60,24 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     saved = checkpoint.newest(folder / "checkpoints") if resume else None
     if resume and saved is None:
         raise UserError(f"{folder} holds no complete checkpoint to resume from; start it anew under another name")
-    if saved is not None:
+    if saved is not None and not settings.learn.lora_rank:
         exact = torch.float64 if settings.learn.dtype == "float64" else torch.float32
         model, tokenizer = load(str(saved.folder), exact)
     else:
         model, tokenizer = resolve_model(settings, make_view)
 
     view = make_view()
-    policy = Policy(model.to(device), tokenizer)
-    settings = with_rate(settings, num_parameters=sum(p.numel() for p in model.parameters()))
-    dtype = pick_dtype(settings.learn.dtype, model, device)
-    optimizer = Optimizer(model, settings.learn, settings.steps * recipe.reuse.num_updates, dtype)
-    learner = Learner(policy, recipe, settings.sample.sampling(), settings.learn, optimizer)
-    engine = Engine(policy, max_rows=settings.sample.max_rows)
+    settings = with_rate(settings, num_weights=num_trainable(model, settings.learn))
+    learner = assemble(model.to(device), tokenizer, recipe, settings, folder, saved)
+    engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
     settings = replace(settings, name=folder.name)
-    run = Run(settings, folder, recipe, task, policy, engine, learner, view, to_document(settings, recipe))
+    run = Run(settings, folder, recipe, task, engine, learner, view, to_document(settings, recipe))
     if saved is not None:
         run.resume(saved)
     try:
         train(run)
+    except Exhausted as cause:
+        run.end_early(str(cause))
     except BaseException:
         view.close(False)
         raise
@@ -98,6 +96,7 @@ def repeat_bits() -> None:
 
 def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
+    check_recipe(recipe)
     if recipe.acts:
         require_scorable(settings.sample.sampling())
         task.problems("train")
@@ -114,11 +113,16 @@ def with_limit(settings: RunSettings, task: Task) -> RunSettings:
     return replace(settings, sample=replace(settings.sample, max_tokens=32 if task.name == "pocket" else 256))
 
 
-def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
+def with_rate(settings: RunSettings, num_weights: int) -> RunSettings:
     """The learning rate made explicit where it was left to us."""
     if settings.learn.lr is not None:
         return settings
-    return replace(settings, learn=replace(settings.learn, lr=3e-4 if num_parameters < SMALL else 1e-5))
+    return replace(settings, learn=replace(settings.learn, lr=3e-4 if num_weights < SMALL else 1e-5))
+
+
+def num_trainable(model: Any, learn: LearnSettings) -> int:
+    """How many weights will move, to the order of magnitude: an adapter's are few."""
+    return 0 if learn.lora_rank else sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def resolve_recipe(recipe: dict[str, Any]) -> Recipe:

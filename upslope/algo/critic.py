@@ -1,0 +1,74 @@
+"""Slot ``critic``: who predicts how well an attempt will end, from every state on the way.
+
+A critic exists only in a recipe whose advantage needs values. Its loss is added to the policy's; its own weights have
+an optimizer of their own. During the first ``warmup`` updates the critic alone learns: advantages against a critic
+that knows nothing are returns with extra noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from upslope.algo.outcome import Scored
+from upslope.types import Batch, given
+
+
+def no_critic(scored: Scored, batch: Batch) -> Tensor | None:
+    """Nobody predicts: attempts are compared with each other, or with nothing."""
+    return None
+
+
+def value_error(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float) -> Tensor:
+    """max((V - G)^2, (clip(V, V_old - c, V_old + c) - G)^2) / 2 per token: the clipped value loss of PPO's reference
+    code. Like the policy's clip it stops a value that already moved by c towards its target; 0 is no clipping."""
+    plain_NT = (value_NT - return_NT) ** 2
+    if not clip:
+        return plain_NT / 2
+    near_NT = old_NT + (value_NT - old_NT).clamp(-clip, clip)
+    return torch.maximum(plain_NT, (near_NT - return_NT) ** 2) / 2
+
+
+@dataclass(frozen=True)
+class Critic:
+    """What both kinds share: ``clip`` in units of reward, ``warmup`` updates, and a learning rate ``rate`` times the
+    policy's."""
+
+    clip: float = 0.2
+    warmup: int = 10
+    rate: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not (self.clip >= 0 and self.warmup >= 0 and self.rate > 0):
+            raise ValueError(f"needs clip >= 0, warmup >= 0 and rate > 0: {self}")
+
+    @property
+    def share(self) -> float:
+        """What the critic's loss counts for beside the policy's."""
+        return 1.0
+
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
+        """The critic's loss per token, constant targets: see ``value_error``."""
+        value_NT = given(scored.value_NT, "value_NT")
+        old_NT, return_NT = given(batch.value_NT, "value_NT"), given(batch.return_NT, "return_NT")
+        return self.share * value_error(value_NT, old_NT, return_NT, self.clip)
+
+
+@dataclass(frozen=True)
+class OwnCopy(Critic):
+    """A value head on a copy of the model of its own: nothing is shared, at twice the memory (PPO as in arXiv
+    1909.08593)."""
+
+
+@dataclass(frozen=True)
+class SharedTrunk(Critic):
+    """A value head on the policy's own last hidden state: nearly free, but its loss, times ``weight``, bends the
+    policy's weights too (during the warm-up the head alone learns)."""
+
+    weight: float = 0.1
+
+    @property
+    def share(self) -> float:
+        return self.weight

@@ -1,0 +1,73 @@
+"""The critic at work: its values as rectangles, its optimizer, and when its warm-up is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from upslope.algo.critic import Critic
+from upslope.algo.outcome import Stats
+from upslope.model.critic import ValueModel
+from upslope.model.policy import Policy, Said
+from upslope.train.optimizer import Optimizer
+from upslope.types import Batch
+
+
+@dataclass
+class CriticLearner:
+    """A value model with an optimizer of its own. ``slot`` is the recipe's critic."""
+
+    slot: Critic
+    model: ValueModel
+    optimizer: Optimizer
+
+    @property
+    def shares(self) -> bool:
+        """Whether it reads the policy's own hidden states."""
+        return self.model.trunk is None
+
+    @property
+    def warming(self) -> bool:
+        """Counted in updates, so that a resumed run knows it from the optimizer alone."""
+        return self.optimizer.num_done < self.slot.warmup
+
+    def values(self, batch: Batch, policy: Policy, said: Said | None) -> Tensor:
+        """V(state before token t), [N, T], zero outside the mask. ``said`` holds the policy's hidden states of this
+        very batch, for a critic that shares them; while it warms up, they are read without gradient."""
+        if not self.shares:
+            hidden_RD = self.model.hidden(batch.rollouts, policy)
+        else:
+            if said is None or said.hidden_RD is None:
+                raise RuntimeError("a critic on the policy's trunk was asked for values without hidden states")
+            hidden_RD = said.hidden_RD.detach() if self.warming else said.hidden_RD
+        value_R = self.model.read(hidden_RD)
+        rows, columns = batch.mask_NT.nonzero(as_tuple=True)
+        place = (rows, columns) if said is None else (said.layout.row_R, said.layout.column_R)
+        return value_R.new_zeros(batch.mask_NT.shape).index_put(place, value_R)
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights in full precision and optimizer state, flat, for a checkpoint."""
+        weights = {f"weights/{n}": w for n, w in self.optimizer.full_precision().items()}
+        return weights | {f"optimizer/{n}": t for n, t in self.optimizer.state().items()}
+
+    def load(self, state: dict[str, Tensor], num_done: int) -> None:
+        """Continue from a saved ``state``."""
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
+        for key, tensor in state.items():
+            kind, _, name = key.partition("/")
+            parts[kind][name] = tensor
+        self.optimizer.set_weights(parts["weights"])
+        self.optimizer.load(parts["optimizer"], num_done)
+
+    def step(self) -> Stats:
+        """One step of its optimizer; names tell it from the policy's."""
+        stats = self.optimizer.step()
+        return {"value_grad_norm": stats["grad_norm"]}
+
+
+def make_critic(slot: Critic, model: ValueModel, optimizer_of: Optimizer) -> CriticLearner:
+    """A critic whose optimizer follows the policy's settings and schedule at ``slot.rate`` times its learning rate."""
+    settings, num_updates, dtype = optimizer_of.settings, optimizer_of.num_updates, optimizer_of.dtype
+    faster = replace(settings, lr=(settings.lr or 0.0) * slot.rate)
+    return CriticLearner(slot, model, Optimizer(model, faster, num_updates, dtype))

@@ -1,0 +1,66 @@
+"""Measurements that cost passes of their own, so they are made every few steps: which way the gradient pulls before a
+step, and how far the step moved the policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upslope.algo.critic import no_critic
+from upslope.algo.objective import Objective
+from upslope.algo.outcome import Scored
+from upslope.algo.regulariser import no_leash
+from upslope.train.landscape import Landscape
+from upslope.train.learner import Learner
+from upslope.train.prepare import silent_rows, weigh
+from upslope.types import Batch, given
+
+
+class Probe:
+    """Made before a step's first update, read after its last one."""
+
+    def __init__(self, learner: Learner, batch: Batch) -> None:
+        """Leaves weights and optimizer untouched."""
+        self._row: dict[str, Any] = {}
+        self._landscape: Landscape | None = None
+        if not learner.recipe.acts or not batch.num_rollouts:
+            return
+        whole = weigh(batch, learner.recipe)
+        advantage_NT = given(batch.advantage_NT, "advantage_NT")
+        for name, part_NT in (("up", advantage_NT.clamp(min=0)), ("down", advantage_NT.clamp(max=0))):
+            self._row[f"grad_norm_{name}"] = gradient_norm(learner, replace(whole, advantage_NT=part_NT))
+        self._landscape = Landscape(learner, Objective(learner.recipe), whole)
+
+    def row(self) -> dict[str, Any]:
+        """``grad_norm_up``, ``grad_norm_down``: norms of the two parts whose sum is the surrogate's gradient over the
+        whole batch. ``kl_step``: exact KL(before the step || now), nats a token, mean over the sampled states."""
+        if self._landscape is None:
+            return self._row
+        return self._row | {"kl_step": self._landscape.distance()}
+
+
+def gradient_norm(learner: Learner, batch: Batch) -> float:
+    """Norm of the surrogate's gradient alone, without leash and critic."""
+    return float(surrogate_gradient(learner, batch).norm())
+
+
+def surrogate_gradient(learner: Learner, batch: Batch) -> Tensor:
+    """Minus the gradient of the surrogate's loss over a weighed batch, as one flat vector; masters keep none."""
+    recipe = learner.recipe.patch(regulariser=no_leash, critic=no_critic)
+    objective, optimizer = Objective(recipe), learner.optimizer
+    loud = batch.take([i for i, silent in enumerate(silent_rows(batch, recipe)) if not silent])
+    optimizer.zero()
+    for part in learner.micro_batches(loud):
+        said = learner.policy.say(part.rollouts, learner.scoring)
+        logp_NT = said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1]))
+        if "old_logp" in recipe.needs and part.old_logp_NT is None:
+            part = replace(part, old_logp_NT=logp_NT.detach())
+        losses, _ = objective(Scored(logp_NT, torch.zeros_like(logp_NT)), part)
+        losses.policy.backward()  # type: ignore[no-untyped-call]
+    flat = [torch.zeros_like(m) if m.grad is None else m.grad.detach() for m in optimizer.masters.values()]
+    found = -torch.cat([g.flatten() for g in flat])
+    optimizer.zero()
+    return found
