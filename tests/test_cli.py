@@ -297,7 +297,7 @@ LONGER = [
 def deterministic(run: Path) -> list[dict[str, object]]:
     """The journal without what a clock says."""
     rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("seconds", "spent", "tokens_per_s")} for r in rows]
+    return [{k: v for k, v in r.items() if k not in ("seconds", "spent", "tokens_per_s", "memory_gb")} for r in rows]
 
 
 @pytest.mark.parametrize(

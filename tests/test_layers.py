@@ -14,7 +14,7 @@ import upslope
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
     *("types", "errors", "plugins", "algo", "tasks", "model", "rollout", "train", "prove"),
-    *("cluster", "inspect", "evaluation", "config", "cli"),
+    *("cluster", "inspect", "evaluation", "config", "ladder", "cli"),
 )
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

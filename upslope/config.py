@@ -22,13 +22,24 @@ from upslope.train.settings import DEFAULT_RECIPE, RunSettings
 PATHS = (("model",), ("task", "data"), ("task", "eval_data"), ("recipe", "name"))
 """Keys that may hold a path; so may every entry of ``task.rewards``."""
 _FROM_ZERO = (
-    *("steps", "minutes", "threads", "sample.temperature", "learn.lr", "learn.warmup", "learn.beta1", "learn.beta2"),
+    *(
+        "steps",
+        "minutes",
+        "tokens",
+        "threads",
+        "sample.temperature",
+        "learn.lr",
+        "learn.warmup",
+        "learn.beta1",
+        "learn.beta2",
+    ),
     *(
         "learn.eps",
         "learn.weight_decay",
         "learn.clip",
         "learn.micro_batch",
         "learn.lora_rank",
+        "learn.lora_alpha",
         "learn.measure_every",
         "eval.every",
         "eval.problems",

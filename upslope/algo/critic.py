@@ -37,8 +37,8 @@ class Critic:
     policy's."""
 
     clip: float = 0.2
-    warmup: int = 10
-    rate: float = 3.0
+    warmup: int = 40
+    rate: float = 10.0
 
     def __post_init__(self) -> None:
         if not (self.clip >= 0 and self.warmup >= 0 and self.rate > 0):
@@ -67,6 +67,7 @@ class SharedTrunk(Critic):
     """A value head on the policy's own last hidden state: nearly free, but its loss, times ``weight``, bends the
     policy's weights too (during the warm-up the head alone learns)."""
 
+    rate: float = 1.0
     weight: float = 0.1
 
     @property

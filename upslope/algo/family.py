@@ -33,7 +33,7 @@ DR_GRPO = GRPO.patch(advantage=group_mean, aggregate=ConstantLength())
 GSPO = GRPO.patch(surrogate=SequenceRatio(), regulariser=no_leash, reuse=Reuse(minibatches=4))
 CISPO = GRPO.patch(surrogate=ClippedWeight(), regulariser=no_leash, aggregate=token_mean, reuse=Reuse(minibatches=4))
 DAPO = GRPO.patch(
-    sample=Attempts(keep=mixed, refill=10, drop_truncated=True),
+    sample=Attempts(keep=mixed, refill=10.0, drop_truncated=True),
     shape=SoftOverlong(),
     surrogate=ClippedRatio(low=0.2, high=0.28),
     regulariser=no_leash,

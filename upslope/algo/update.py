@@ -43,8 +43,9 @@ class Stepper(Protocol):
         """Clip, check that everything is finite, and move the weights once (the critic's too)."""
         ...
 
-    def terrain(self, objective: Loss, minibatch: Batch) -> Terrain:
-        """The surroundings of the present weights, for an update that measures before it moves."""
+    def terrain(self, objective: Loss, minibatch: Batch, fisher_share: float) -> Terrain:
+        """The surroundings of the present weights, for an update that measures before it moves; products with the
+        Fisher matrix over that share of the problems."""
         ...
 
     def settle(self) -> Stats:
@@ -68,26 +69,29 @@ class KLBall:
     the batch has improved; after ``backtracks`` of it the step is refused and the weights stay.
 
     delta in nats a token, mean over the sampled states. Learning rate, momentum and gradient clipping play no part.
+    ``fisher_share`` of the problems give the states of the Fisher products (the paper takes a tenth, appendix C); the
+    budget and the surrogate are always measured on all.
     Journal: ``kl_budget``, ``kl_step`` (reached), ``cg_residual``, ``cg_iterations``, ``backtracks``, ``gain`` (of
     the surrogate), ``over_budget`` and ``no_gain`` (backtracks by cause), ``refused``, ``negative_curvature``.
     """
 
     delta: float = 0.01
-    damping: float = 1e-3
+    damping: float = 0.1
     iterations: int = 10
-    backtracks: int = 15
+    backtracks: int = 25
     shrink: float = 0.8
+    fisher_share: float = 0.25
     needs: ClassVar[frozenset[str]] = frozenset({"curvature"})
 
     def __post_init__(self) -> None:
         if not (self.delta > 0 and self.damping >= 0 and self.iterations >= 1 and self.backtracks >= 0):
             raise ValueError(f"needs delta > 0, damping >= 0, iterations >= 1 and backtracks >= 0: {self}")
-        if not 0 < self.shrink < 1:
-            raise ValueError(f"shrink is a factor in (0, 1), not {self.shrink}")
+        if not (0 < self.shrink < 1 and 0 < self.fisher_share <= 1):
+            raise ValueError(f"needs 0 < shrink < 1 and 0 < fisher_share <= 1: {self}")
 
     def __call__(self, learner: Stepper, objective: Loss, minibatch: Batch) -> Outcome:
         outcome = learner.gradient(objective, minibatch)
-        terrain = learner.terrain(objective, minibatch)
+        terrain = learner.terrain(objective, minibatch, self.fisher_share)
         slope = terrain.slope()
         norm = float(slope.norm())
         stats: Stats = {"grad_norm": norm, "kl_budget": self.delta, "kl_step": 0.0, "refused": 0.0}

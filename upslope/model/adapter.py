@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,20 @@ def add_adapter(model: Any, *, rank: int, alpha: float, targets: str, seed: int)
     peft = _peft()
     names: Any = targets if targets == "all-linear" else [t.strip() for t in targets.split(",")]
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0, task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(seed)
         try:
             return peft.get_peft_model(model, config)
         except ValueError as error:
             raise UserError(f"learn.lora_targets = {targets!r}: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without peft's calls to what transformers has renamed: a user can do nothing about those."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def has_adapter(model: Any) -> bool:
@@ -40,7 +51,8 @@ def names_base(folder: Path) -> bool:
 
 def load_adapter(base: Any, folder: Path) -> Any:
     """The base model with the adapter of a directory, ready to be trained further."""
-    return _peft().PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    with quietly():
+        return _peft().PeftModel.from_pretrained(base, str(folder), is_trainable=True)
 
 
 def base_name(folder: Path) -> str:

@@ -61,7 +61,7 @@ def expected(learner: Learner, groups: Sequence[Group], prob_P: Tensor) -> Tenso
     return gradient(learner, in_expectation(prepared(learner, groups), prob_P))
 
 
-def expected_reinforce(world: World, recipe: Any, size: int = 1, **more: Any) -> Tensor:
+def expected_over(world: World, recipe: Any, size: int = 1, **more: Any) -> Tensor:
     """``expected`` over every group of ``size`` attempts of a world, by a learner that stands where it was drawn."""
     return expected(world.learner(recipe, **more), *world.groups(size))
 

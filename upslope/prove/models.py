@@ -23,7 +23,7 @@ class Letters:
     eos_token_id = END
 
 
-class Linear(nn.Module):
+class Weight(nn.Module):
     """A weight stored as phi and read as theta = A phi, with a fixed invertible A (the identity unless told): the
     same family of distributions in other coordinates."""
 
@@ -35,7 +35,7 @@ class Linear(nn.Module):
         other = torch.randn(num_rows, num_rows, dtype=torch.float64, generator=generator)
         eye = torch.eye(num_rows, dtype=torch.float64)
         self.register_buffer("mix", 2 * eye + other if mixed else eye)
-        self.phi = nn.Parameter(torch.linalg.solve(self.mix, theta))
+        self.phi = nn.Parameter(torch.linalg.solve(self.mix, theta).contiguous())
 
     @property
     def theta(self) -> Tensor:
@@ -48,17 +48,15 @@ class Body(nn.Module):
 
     def __init__(self, vocabulary: int, width: int, generator: torch.Generator, *, mixed: bool) -> None:
         super().__init__()
-        self.embedding = Linear(vocabulary, width, generator, mixed=mixed)
-        self.hidden = Linear(width, width, generator, mixed=mixed)
-        self.bias = Linear(width, 1, generator, mixed=mixed)
+        self.embedding = Weight(vocabulary, width, generator, mixed=mixed)
+        self.hidden = Weight(width, width, generator, mixed=mixed)
+        self.bias = Weight(width, 1, generator, mixed=mixed)
 
     def forward(self, input_ids: Tensor, **_: Any) -> SimpleNamespace:
         distance_SS = torch.arange(input_ids.shape[1])[:, None] - torch.arange(input_ids.shape[1])
         decay_SS = torch.where(distance_SS >= 0, 0.6 ** distance_SS.double(), 0)
         context_NSD = decay_SS @ self.embedding.theta[input_ids]
-        return SimpleNamespace(
-            last_hidden_state=torch.tanh(context_NSD @ self.hidden.theta.T + self.bias.theta[:, 0])
-        )
+        return SimpleNamespace(last_hidden_state=torch.tanh(context_NSD @ self.hidden.theta.T + self.bias.theta[:, 0]))
 
 
 class Toy(nn.Module):
@@ -68,7 +66,7 @@ class Toy(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.base_model = Body(vocabulary, width, generator, mixed=mixed)
-        self.head = Linear(vocabulary, width, generator, mixed=mixed)
+        self.head = Weight(vocabulary, width, generator, mixed=mixed)
         self.config = SimpleNamespace(hidden_size=width, vocab_size=vocabulary)
         self.generation_config = None
 

@@ -98,8 +98,12 @@ class World:
         """The gradient of a number by all weights, shape W."""
         weights = list(self.policy.model.parameters())
         pieces = torch.autograd.grad(of, weights, retain_graph=True, allow_unused=True)
-        return torch.cat([torch.zeros(w.numel(), dtype=w.dtype) if p is None else p.flatten()
-                          for w, p in zip(weights, pieces, strict=True)]).detach()
+        return torch.cat(
+            [
+                torch.zeros(w.numel(), dtype=w.dtype) if p is None else p.flatten()
+                for w, p in zip(weights, pieces, strict=True)
+            ]
+        ).detach()
 
     # -- what a sampler would hand over -----------------------------------------------------------------------------
 
@@ -155,6 +159,14 @@ class World:
                 weight += distance * piece / norm
         return other
 
+    def at(self, learner: Learner) -> World:
+        """The world whose policy stands where a learner's does."""
+        other = self.copy()
+        with torch.no_grad():
+            for own, theirs in zip(other.policy.model.parameters(), learner.policy.model.parameters(), strict=True):
+                own.copy_(theirs)
+        return other
+
     # -- the learner ------------------------------------------------------------------------------------------------
 
     def learner(
@@ -171,7 +183,11 @@ class World:
         everywhere; its warm-up is over."""
         policy = self.copy().policy
         settings = LearnSettings(lr=lr, warmup=0, clip=0.0, micro_batch=micro_batch)
-        made = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy)) if recipe.has_critic else None
+        made = (
+            value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy)).double()
+            if recipe.has_critic
+            else None
+        )
         optimizer = Optimizer(policy.model, settings, 100, torch.float64)
         critic = None
         if made is not None:
@@ -203,9 +219,16 @@ def numbers(num: int, seed: int = 0) -> Tensor:
     return torch.rand(num, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def toy(limit: int = 3, vocabulary: int = 3, width: int = 3, prompt: Sequence[int] = (1,), seed: int = 0,
-        *, mixed: bool = False) -> World:
-    """The toy policy after a prompt of one token, with arbitrary rewards: 2 ** (limit + 1) - 1 responses of 3 letters."""
+def toy(
+    limit: int = 3,
+    vocabulary: int = 3,
+    width: int = 3,
+    prompt: Sequence[int] = (1,),
+    seed: int = 0,
+    *,
+    mixed: bool = False,
+) -> World:
+    """The toy policy after a short prompt, with arbitrary rewards: 3 tokens and a limit of 3 make 15 responses."""
     model = Toy(vocabulary, width, seed, mixed=mixed)
     world = World(Policy(model, Letters()), model, tuple(prompt), limit, torch.zeros(0, dtype=torch.float64))
     return world.rewarding(numbers(len(world.responses)))

@@ -32,9 +32,9 @@ class Landscape:
     """Stands at the weights it was made at (the origin). No matrix is ever formed: beside the model there are the
     origin, a handful of vectors of a gradient's size, and the graph of one micro-batch."""
 
-    def __init__(self, learner: Learner, objective: Loss, states: Batch) -> None:
+    def __init__(self, learner: Learner, objective: Loss, states: Batch, fisher_share: float = 1.0) -> None:
         """``states`` has its weights and advantages; old log-probabilities are filled in where the recipe needs them
-        and has none."""
+        and has none. ``fisher_share`` of its problems, evenly spaced, give the states of Fisher products."""
         self._learner, self._objective = learner, objective
         self._masters = list(learner.optimizer.masters.values())
         self._origin = [m.detach().clone() for m in self._masters]
@@ -51,6 +51,7 @@ class Landscape:
         if "old_logp" in learner.recipe.needs and states.old_logp_NT is None:
             states = replace(states, old_logp_NT=torch.cat(old))
         self._states = states
+        self._curved = spaced(states, fisher_share)
 
     def slope(self) -> Tensor:
         """Minus the gradient in the masters; a parameter that got none counts with zeros."""
@@ -80,11 +81,11 @@ class Landscape:
             yield from self._graphs
             return
         tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._learner.policy.width))
-        parts = list(self._learner.micro_batches(self._states, token_budget=tokens, logits_budget=SECOND_ORDER_BUDGET))
+        parts = list(self._learner.micro_batches(self._curved, token_budget=tokens, logits_budget=SECOND_ORDER_BUDGET))
         for part in parts:
             with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative on a CPU
                 logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
-                kl = divergence(logp_RV.detach(), logp_RV).sum() / self._num_states
+                kl = divergence(logp_RV.detach(), logp_RV).sum() / int(self._curved.mask_NT.sum())
                 slopes = torch.autograd.grad(kl, self._masters, create_graph=True, allow_unused=True)
             if len(parts) == 1:
                 self._graphs = [slopes]
@@ -147,3 +148,11 @@ class Landscape:
         """One vector of all parameters, in the order of the masters; None counts as zeros."""
         filled = [torch.zeros_like(m) if p is None else p for m, p in zip(self._masters, pieces, strict=True)]
         return torch.cat([p.detach().flatten() for p in filled])
+
+
+def spaced(batch: Batch, share: float) -> Batch:
+    """About that share of the batch's problems, evenly spaced and each with all its rows; at least one."""
+    groups = list(dict.fromkeys(batch.group_N.tolist()))
+    num = max(1, round(share * len(groups)))
+    chosen = {groups[i * len(groups) // num] for i in range(num)} if groups else set()
+    return batch.take([row for row, group in enumerate(batch.group_N.tolist()) if group in chosen])

@@ -153,9 +153,9 @@ class Learner:
         stats = {"grad_norm": 0.0, "lr": 0.0} if self.warming else self.optimizer.step()
         return stats | self.critic.step()
 
-    def terrain(self, objective: Loss, minibatch: Batch) -> Landscape:
+    def terrain(self, objective: Loss, minibatch: Batch, fisher_share: float = 1.0) -> Landscape:
         """The surroundings of the present weights; see ``upslope.algo.update.Terrain``."""
-        return Landscape(self, objective, minibatch)
+        return Landscape(self, objective, minibatch, fisher_share)
 
     def settle(self) -> Stats:
         """Count a move made without the optimizer, check that the weights are finite, and let the critic step."""

@@ -55,6 +55,7 @@ class Run:
         self._evaluated: set[tuple[int, int]] = set()  # (step, samples)
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
+        self._tokens = 0
         self._stop = False
         self._step = 0
         self._phase_began = 0.0
@@ -75,7 +76,7 @@ class Run:
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self._first_step
-            while step < self.settings.steps and not self._out_of_time():
+            while step < self.settings.steps and not self._out_of_budget():
                 self._seconds, self._step = {}, step
                 yield step
                 step += 1
@@ -91,7 +92,7 @@ class Run:
         if self.learner.critic is not None:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
         self._first_step = saved.step
-        self._spent = float(saved.state["spent"])
+        self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.engine.load(self.learner.weights(), version=saved.step)
         kept = journal.rewind(self.folder / "journal.jsonl", saved.step)
         evals = [row for row in kept if row["kind"] == "eval"]
@@ -163,6 +164,7 @@ class Run:
         seconds = {k: round(v, 4) for k, v in self._seconds.items()}
         total = sum(self._seconds.values())
         self._spent += total
+        self._tokens += row["num_tokens"]
         row["tokens_per_s"] = row["num_tokens"] / max(total, 1e-9)
         row["memory_gb"] = peak_gb(self.policy.device)
         row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
@@ -206,7 +208,7 @@ class Run:
         self.view.phase("checkpoint")
         optimizer = self.learner.optimizer
         critic = self.learner.critic
-        state = {"num_updates": optimizer.num_done, "spent": self._spent, "seed": self.seed}
+        state = {"num_updates": optimizer.num_done, "spent": self._spent, "tokens": self._tokens, "seed": self.seed}
         if critic is not None:
             state["num_critic_updates"] = critic.optimizer.num_done
         parent = self.folder / "checkpoints"
@@ -216,8 +218,8 @@ class Run:
 
     # -- small things -------------------------------------------------------------------------------------------
 
-    def _out_of_time(self) -> bool:
-        return 0 < self.settings.minutes * 60 <= self._spent
+    def _out_of_budget(self) -> bool:
+        return 0 < self.settings.minutes * 60 <= self._spent or 0 < self.settings.tokens <= self._tokens
 
     def _newest_name(self) -> str:
         found = checkpoint.newest(self.folder / "checkpoints")

@@ -145,6 +145,8 @@ class RunSettings:
     """Turns of the loop: each collects attempts (or demonstrations) anew."""
     minutes: float = 0.0
     """End after this much time in training steps even if ``steps`` are not done; 0: no limit."""
+    tokens: int = 0
+    """End after so many generated (or imitated) tokens even if ``steps`` are not done; 0: no limit."""
     problems: int = 64
     """P: problems (or demonstrations, documents) a step."""
     threads: int = 0

@@ -67,7 +67,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
         model, tokenizer = resolve_model(settings, make_view)
 
     view = make_view()
-    settings = with_rate(settings, num_weights=num_trainable(model, settings.learn))
+    settings = with_rate(settings, num_parameters=num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, folder, saved)
     engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
     settings = replace(settings, name=folder.name)
@@ -113,11 +113,11 @@ def with_limit(settings: RunSettings, task: Task) -> RunSettings:
     return replace(settings, sample=replace(settings.sample, max_tokens=32 if task.name == "pocket" else 256))
 
 
-def with_rate(settings: RunSettings, num_weights: int) -> RunSettings:
+def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
     """The learning rate made explicit where it was left to us."""
     if settings.learn.lr is not None:
         return settings
-    return replace(settings, learn=replace(settings.learn, lr=3e-4 if num_weights < SMALL else 1e-5))
+    return replace(settings, learn=replace(settings.learn, lr=3e-4 if num_parameters < SMALL else 1e-5))
 
 
 def num_trainable(model: Any, learn: LearnSettings) -> int:

@@ -1,0 +1,102 @@
+"""A run that was stopped and resumed is the run that was not, bit for bit, with everything a recipe may carry along:
+a critic and its optimizer, a frozen reference, an adapter, the count of tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from upslope.config import load_settings
+from upslope.errors import UserError
+from upslope.model.adapter import load_adapter
+from upslope.train.checkpoint import newest
+from upslope.train.start import launch
+from upslope.train.view import NullView
+
+REWARD = """
+def odd(completions, **columns):
+    return [float(sum(map(ord, text)) % 2) for text in completions]
+"""
+CARRIED = {
+    "a critic on a copy": ["recipe=ppo", "recipe.critic.warmup=3", "recipe.critic.rate=1"],
+    "a critic on the trunk": ["recipe=ppo", "recipe.critic=shared_trunk", "recipe.critic.warmup=1"],
+    "a trust region": ["recipe=trpo"],
+    "a reference": ["recipe=grpo", "recipe.reuse.epochs=2"],
+    "an adapter": ["recipe=grpo", "learn.lora_rank=2", "recipe.regulariser.coefficient=0.5"],
+    "refills": ["recipe=dapo", "recipe.reuse.minibatches=1"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(REWARD)
+    rows = [{"prompt": f"{name} has {i} apples."} for i, name in enumerate(["Tom", "Sam", "Eva", "Leo"] * 4)]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def run(name: str, steps: int, extra: list[str], *, resume: bool = False) -> Path:
+    settings = [
+        *("model=pocket:blank", "task.data=data.jsonl", "problems=2", "recipe.sample.group_size=4", "eval.problems=0"),
+        *("sample.max_tokens=5", "learn.lr=0.01", "learn.warmup=0", "device=cpu", "learn.measure_every=2"),
+    ]
+    options = {"task.rewards": ["mine.py:odd"], "name": name, "steps": steps}
+    return launch(load_settings(None, [*settings, *extra], options), NullView, resume=resume)
+
+
+def journal(folder: Path) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in ("seconds", "spent", "tokens_per_s", "memory_gb")} for r in rows]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found = newest(folder / "checkpoints")
+    assert found is not None
+    return {f"{p.name}/{n}": t for p in found.folder.glob("*.safetensors") for n, t in load_file(p).items()}
+
+
+@pytest.mark.parametrize("what", CARRIED)
+def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, what: str) -> None:
+    whole = run("whole", 4, CARRIED[what])
+    run("stopped", 2, CARRIED[what])
+    stopped = run("stopped", 4, CARRIED[what], resume=True)
+    assert journal(stopped) == journal(whole)
+    first, second = tensors(whole), tensors(stopped)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    assert any("critic" in n for n in first) == ("critic" in what)
+    assert (whole / "reference").is_dir() == ("critic" in what or "reference" in what)
+
+
+def test_the_adapter_is_a_directory_peft_reads_and_the_base_stays_as_it_was(folder: Path) -> None:
+    base = run("base", 1, ["recipe=reinforce"])
+    start = newest(base / "checkpoints")
+    assert start is not None
+    adapted = run("adapted", 3, ["recipe=reinforce", f"model={start.folder}", "learn.lora_rank=2"])
+    found = newest(adapted / "checkpoints")
+    assert found is not None
+    names = {p.name for p in found.folder.iterdir()}
+    assert "adapter_model.safetensors" in names and "model.safetensors" not in names
+    plain = AutoModelForCausalLM.from_pretrained(start.folder)
+    ids = torch.tensor([[5, 6, 7]])
+    before = plain(ids).logits
+    after = load_adapter(plain, found.folder)(ids).logits
+    assert (before - after).abs().max() > 1e-4  # it learnt something
+    evaluated = run("more", 1, ["recipe=reinforce", f"model={adapted}"])  # an adapter is trained on by itself
+    assert (newest(evaluated / "checkpoints").folder / "adapter_model.safetensors").is_file()
+    with pytest.raises(UserError, match="the model has an adapter already"):
+        run("twice", 1, ["recipe=reinforce", f"model={adapted}", "learn.lora_rank=2"])
+
+
+def test_a_budget_of_tokens_ends_the_run_and_is_remembered(folder: Path) -> None:
+    rows = [r for r in journal(run("short", 50, ["recipe=reinforce", "tokens=100"])) if r["kind"] == "step"]
+    numbers = [r["num_tokens"] for r in rows]
+    assert sum(numbers) >= 100 > sum(numbers[:-1])
+    again = journal(run("short", 50, ["recipe=reinforce", "tokens=100"], resume=True))
+    assert len([r for r in again if r["kind"] == "step"]) == len(rows)

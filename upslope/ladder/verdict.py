@@ -1,0 +1,87 @@
+"""What a verdict is: an expectation, the numbers that bear on it, and whether they bear it out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["pain", "cure"]
+Verdict = Literal["appears", "in part", "does not appear", "not measured"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """An expectation, what was measured, and whether it holds (None: it could not be measured)."""
+
+    side: Side
+    expected: str
+    measured: str
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Headache:
+    """A branch's pain, the next branch's cure, and what became of both here. ``missing``: recipes that did not run."""
+
+    parent: str
+    child: str
+    pain: str
+    cure: str
+    checks: tuple[Check, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def verdict(self, side: Side) -> Verdict:
+        """All expectations of that side hold, some, or none."""
+        known = [c.holds for c in self.checks if c.side == side and c.holds is not None]
+        if not known:
+            return "not measured"
+        return "appears" if all(known) else "in part" if any(known) else "does not appear"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """first and second, means over seeds, and the spread that their difference has to exceed: the larger range over
+    seeds, or twice the standard error of counting so many attempts, whichever is more. NaN where nothing is known."""
+
+    first: float
+    second: float
+    spread: float
+
+    @property
+    def larger(self) -> bool | None:
+        """Whether first is larger by more than the spread."""
+        return self.first - self.second > self.spread if math.isfinite(self.spread) else None
+
+    @property
+    def not_smaller(self) -> bool | None:
+        """Whether first is not smaller by more than the spread."""
+        return self.second - self.first <= self.spread if math.isfinite(self.spread) else None
+
+
+def compare(first: Sequence[float], second: Sequence[float], num_counted: float = math.inf) -> Compared:
+    """Two lists of shares, a value a seed, each counted from ``num_counted`` attempts (infinite: not a share).
+
+    >>> found = compare([0.9, 0.8], [0.5, 0.5])
+    >>> round(found.spread, 3), found.larger  # the range 0.9 - 0.8, and 0.35 is more
+    (0.1, True)
+    """
+    known = [[v for v in values if math.isfinite(v)] for values in (first, second)]
+    if not all(known):
+        return Compared(average(first), average(second), math.nan)
+    means = (average(first), average(second))
+    ranges = [max(values) - min(values) for values in known]
+    errors = [max(m * (1 - m), 0.0) / (num_counted * len(v)) for m, v in zip(means, known, strict=True)]
+    return Compared(means[0], means[1], max(*ranges, 2 * math.sqrt(sum(errors))))
+
+
+def average(values: Sequence[float]) -> float:
+    """The mean of what is known; NaN of nothing."""
+    known = [v for v in values if math.isfinite(v)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def at_least(value: float, bound: float) -> bool | None:
+    """Whether value >= bound; None where one of them is unknown."""
+    return value >= bound if math.isfinite(value) and math.isfinite(bound) else None
