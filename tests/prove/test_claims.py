@@ -135,11 +135,12 @@ def test_an_unknown_claim_names_the_nearest(key: str, hint: str) -> None:
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert prove_command(["1", "gae"], False)
+    assert prove_command(["reinforce", "11"], False)
     shown = capsys.readouterr().out
-    assert "log-derivative" in shown
+    assert "reinforce" in shown
     assert "21.69" in shown  # a fact: degrees that lambda = 0 turns the gradient by
     assert "2 of 2 claims hold" in shown
+    assert "central differences of J, within 1e-07: " in shown  # what was not held to 1e-9, and why
     assert "FAILS" not in shown
 
 

@@ -170,7 +170,7 @@ def steepest_descent(product: Any, b: Tensor, *, iterations: int, tolerance: flo
     return conjugate.Solution(x, 0.0, iterations, True)
 
 
-def no_line_search(self: KLBall, terrain: Any, direction: Tensor) -> dict[str, float]:
+def no_line_search(self: KLBall, terrain: Any, direction: Tensor, *_: Any) -> dict[str, float]:
     terrain.move(direction * (4 * self.delta / float(direction @ terrain.fisher_product(direction))) ** 0.5)
     return self.report(0, 0) | {"kl_step": terrain.measure()[1], "gain": 0.0}
 

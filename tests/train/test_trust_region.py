@@ -419,10 +419,10 @@ def test_a_step_within_the_budget_that_does_not_improve_is_refused():
 class Overshooting(KLBall):
     """Thinks the curvature a hundred times smaller than it is, so that its rim lies ten times too far out."""
 
-    def search(self, terrain, direction):
+    def search(self, terrain, direction, loss_before):
         product = terrain.fisher_product
         terrain.fisher_product = lambda v: product(v) / 100
-        return super().search(terrain, direction)
+        return super().search(terrain, direction, loss_before)
 
 
 def test_a_step_over_the_budget_is_shortened_by_the_factor_until_it_fits():

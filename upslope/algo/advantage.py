@@ -107,7 +107,8 @@ class GroupZScore:
         size_N = size_by_group(centred_N, batch.group_N)
         freedom_N = (size_N - 1).clamp(min=1) if self.std == "sample" else size_N
         variance_N = sum_by_group(centred_N**2, batch.group_N) / freedom_N
-        return spread(centred_N / (variance_N.sqrt() + self.eps), batch.mask_NT)
+        scaled_N = centred_N / (variance_N.sqrt() + self.eps)
+        return spread(torch.where(centred_N == 0, 0, scaled_N), batch.mask_NT)  # with eps = 0 too
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class KLBall:
             found = self.natural_direction(terrain, slope)
             stats |= {"cg_residual": found.residual, "cg_iterations": float(found.num_iterations)}
             stats["negative_curvature"] = float(not found.curved)
-            stats |= self.search(terrain, found.x)
+            stats |= self.search(terrain, found.x, outcome.stats["loss"])
         return replace(outcome, stats=outcome.stats | stats | learner.settle())
 
     def natural_direction(self, terrain: Terrain, slope: Tensor) -> Solution:
@@ -108,12 +108,11 @@ class KLBall:
             lambda v: terrain.fisher_product(v) + self.damping * v, slope, iterations=self.iterations
         )
 
-    def search(self, terrain: Terrain, direction: Tensor) -> Stats:
+    def search(self, terrain: Terrain, direction: Tensor, loss_before: float) -> Stats:
         """Move to the first point on the way back from the rim that keeps the budget and improves; else stay."""
         curvature = float(direction @ terrain.fisher_product(direction))
         over_budget = no_gain = 0
         if curvature > 0:
-            loss_before, _ = terrain.measure()
             rim = direction * (2 * self.delta / curvature) ** 0.5
             for turn in range(self.backtracks + 1):
                 terrain.move(rim * self.shrink**turn)

@@ -203,8 +203,8 @@ def _noise(noise: Sequence[Noise], pictures: Mapping[str, str]) -> str:
         f"The same weights, {first.num_batches} batches of {first.num_attempts} attempts, and every advantage on the "
         "same attempts. Noise: the trace of the gradient's covariance over batches. Signal: the squared norm of its "
         "mean, corrected for the noise in it. Their quotient does not change if an advantage is scaled. The cosine is "
-        f"that of the mean gradient with leave_one_out's, which is unbiased; it counts what noise is left.{knows}{constant}\n\n"
-        f"{table(head, rows)}\n\n![Noise to signal of the gradient]({pictures['noise']})"
+        f"that of the mean gradient with leave_one_out's, which is unbiased; it counts what noise is left.{knows}"
+        f"{constant}\n\n{table(head, rows)}\n\n![Noise to signal of the gradient]({pictures['noise']})"
     )
 
 

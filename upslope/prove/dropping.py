@@ -42,6 +42,7 @@ def equal_groups() -> Iterator[Check | Fact]:
     groups, prob_P = world.groups(2)
     yield from skipped(world, groups, prob_P)
     yield from refilled(world, groups, prob_P)
+    yield from refilled_from_two(world, right_or_wrong(toy(limit=2, prompt=(2, 1))))
     yield from normalised(world, groups, prob_P)
 
 
@@ -92,6 +93,24 @@ def refilled(world: World, groups: Sequence[Group], prob_P: Tensor) -> Iterator[
     short_W = gradient(learner, joined([b for b, _ in pairs], torch.stack([p for _, p in pairs])))
     factor = (1 - (1 - share) ** 2) / share
     yield equal("2 groups, the mixed ones averaged: g (1 - (1 - m)^2) / m", short_W, factor * plain_W)
+
+
+def refilled_from_two(one: World, other: World) -> Iterator[Check | Fact]:
+    """Problems drawn evenly, tried until a group is mixed: (g_1 + g_2) / (m_1 + m_2). The direction stays; a problem
+    is met in proportion to its m, which is how it counted before."""
+    gradients, shares, groups, probs = [], [], [], []
+    for world in (one, other):
+        drawn, prob_P = world.groups(2)
+        gradients.append(expected(world.learner(REINFORCE_BASELINE), drawn, prob_P))
+        keep = torch.tensor([mixed(g) is not None for g in drawn])
+        shares.append(prob_P[keep].sum())
+        groups += [g for g, k in zip(drawn, keep, strict=True) if k]
+        probs.append(prob_P[keep] / 2)
+    share = torch.stack(shares)
+    found_W = expected(one.learner(REINFORCE_BASELINE), groups, torch.cat(probs) / share.mean())
+    yield equal("refilled from two problems: (g1 + g2) / (m1 + m2)", found_W, sum(gradients) / share.sum())
+    for num, value in enumerate(share, start=1):
+        yield Fact(f"two problems: probability m{num} of a mixed group", float(value))
 
 
 def kept_of_two(groups: Sequence[Group], prob_P: Tensor) -> list[tuple[list[Group], Tensor]]:

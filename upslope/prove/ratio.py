@@ -40,7 +40,7 @@ def off_policy(world: World, now: World, recipe: Recipe, size: int = 1) -> tuple
     "importance",
     "Trajectory weights are unbiased off policy and per-token ratios are not; at the first step all surrogates agree",
     source="arXiv 1502.05477, equation 3; arXiv 1707.06347, equation 6; Precup, Sutton & Singh 2000",
-    compares="expected gradients under the old policy with grad J of the new; first-step gradients of five recipes",
+    compares="expected off-policy gradients with grad J; first steps of five recipes, each time under one aggregate",
 )
 def importance() -> Iterator[Check | Fact]:
     """E_{y ~ mu}[prod_t r_t R grad log pi(y)] = grad J(pi). A token's own ratio leaves out that the tokens before it

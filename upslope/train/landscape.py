@@ -21,7 +21,7 @@ from upslope.types import Batch
 if TYPE_CHECKING:
     from upslope.train.learner import Learner
 
-KEPT_BUDGET = 64 * 2**20
+KEPT_BUDGET = 128 * 2**20
 """Entries of the old distributions that are kept; beyond it they are computed anew at every measurement."""
 SECOND_ORDER_BUDGET = 8 * 2**20
 """Tokens x layers x hidden size in one micro-batch of a Fisher product: a gradient that can be differentiated again

@@ -1,0 +1,66 @@
+"""The whole of it on a blank pocket model: two recipes, one seed, a report; and what a second call does."""
+
+import sys
+
+import pytest
+
+from upslope.cli import main
+from upslope.errors import UserError
+from upslope.ladder.command import ladder_command
+from upslope.ladder.report import machine, write_ladder_report
+
+SMALL = ("problems=4", "recipe.sample.group_size=2", "eval.problems=4", "sample.max_tokens=6")
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """``upslope train`` in this process."""
+    asked = []
+
+    def run(words, log):
+        asked.append(list(words))
+        monkeypatch.setattr(sys, "argv", ["upslope", "train", "--plain", *words])
+        try:
+            main()
+        except SystemExit as end:
+            log.write_text("")
+            return int(end.code or 0)
+        return 0
+
+    run.asked = asked
+    return run
+
+
+def test_two_recipes_become_one_report_and_nothing_runs_twice(tmp_path, runner):
+    said = []
+
+    def ladder(**changes):
+        settings = {"recipes": ("reinforce", "trpo"), "seeds": 1, "tokens": 80, "reuse_tokens": 40, "noise_batches": 4}
+        settings |= {"noise_problems": 2, "model": "pocket:blank", "out": tmp_path / "out", "overrides": SMALL}
+        return ladder_command("pocket", **settings | changes, runner=runner, say=said.append)
+
+    report = ladder()
+    text = report.read_text()
+    assert report == tmp_path / "out" / "report.md"
+    for name in ("tokens", "seconds", "entropy", "noise", "reuse"):
+        assert f"({name}.png)" in text and (tmp_path / "out" / f"{name}.png").stat().st_size > 10_000
+    assert text.count("\n### ") == 8 and "it needs runs of sft, rft" in text
+    assert "--recipes reinforce,trpo --seeds 1 --tokens 80" in text and machine() in text
+    assert "| reinforce | 0.0 % → 0.0 % |" in text and "| trpo | 16 |" in text
+    assert len(runner.asked) == 1 + 2 + 3
+    assert said[0].startswith("start-0: making") and said[2] == "[1/5] reinforce-0 ..."
+    said.clear()
+    assert ladder().read_text() == text
+    assert len(runner.asked) == 6 and all("kept from before" in line for line in said[1:])
+    ladder(recipes=("reinforce", "trpo", "rft"), reuse_tokens=0)
+    assert len(runner.asked) == 7
+    with pytest.raises(UserError, match="made with other settings"):
+        ladder(tokens=90)
+
+
+def test_a_report_of_nothing_says_that_nothing_was_measured(tmp_path):
+    from upslope.ladder.facts import Facts
+    from upslope.ladder.plan import Ladder
+
+    text = write_ladder_report(Ladder(tmp_path), Facts({}, {}), [], "upslope ladder").read_text()
+    assert text.count("Not measured here") == 8
