@@ -54,4 +54,7 @@ def test_every_recipe_and_slot_value_is_on_the_page(maker: ModuleType) -> None:
     page = maker.recipes_page()
     for name in (*FAMILY, *(kind for kinds in SLOTS.values() for kind in kinds)):
         assert f"\n| `{name}` |" in page
-    assert "| `rft` | `reinforce` | sample: `Attempts(group_size=8, keep=everything, refill=0.0, drop_truncated=False)` → " in page
+    assert (
+        "| `rft` | `reinforce` | sample: `Attempts(group_size=8, keep=everything, refill=0.0, drop_truncated=False)` → "
+        in page
+    )

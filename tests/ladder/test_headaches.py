@@ -154,10 +154,22 @@ def test_verdicts_are_all_some_or_none():
 
 
 def test_a_difference_counts_only_beyond_the_spread():
-    """Ranges 0.2 and 0; then counting errors: 2 sqrt(2 x 0.25 / 100) = 0.141."""
-    assert compare([0.8, 0.6], [0.5, 0.5]).larger is False
-    assert compare([0.8, 0.6], [0.4, 0.4]).larger is True
+    """Differences 0.3 and 0 (range 0.3, mean 0.15), and 0.3 and 0.2; a start that differs between seeds cancels.
+    Then counting errors: 2 sqrt(2 x 0.25 / 100) = 0.141."""
+    assert compare([0.8, 0.6], [0.5, 0.6]).larger is False
+    assert compare([0.8, 0.6], [0.5, 0.4]).larger is True
+    assert compare([0.9, 0.5], [0.8, 0.4]).spread == pytest.approx(0.0)
     assert compare([0.5], [0.5], 100).spread == pytest.approx(0.141, abs=1e-3)
     assert compare([0.5], [0.6], 100).not_smaller is True
     assert compare([0.5], [0.7], 100).not_smaller is False
     assert compare([float("nan")], [0.7]).larger is None
+    assert compare([0.9, float("nan")], [0.8, 0.7]).second == 0.8
+
+
+def test_seeds_are_paired_by_number():
+    """Only seed 1 ran with both: 0.8 against 0.7, not against the mean of all."""
+    base = [run("reinforce-baseline", right_share=0.2), replace(run("reinforce-baseline", right_share=0.7), seed=1)]
+    late = replace(run("importance", right_share=0.8), seed=1)
+    facts = Facts({"reinforce-baseline": base, "importance": [late]}, {})
+    found = next(c for c in judge(facts, {})[3].checks if c.side == "cure")
+    assert found.holds and found.measured.startswith("80.0 %, against 70.0 %")

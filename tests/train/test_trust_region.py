@@ -18,6 +18,7 @@ from upslope.algo.update import KLBall
 from upslope.model.adapter import add_adapter
 from upslope.model.distribution import divergence
 from upslope.model.policy import Policy
+from upslope.train import landscape
 from upslope.train.landscape import Landscape, spaced
 from upslope.train.prepare import weigh
 from upslope.types import Sampling
@@ -284,8 +285,9 @@ def test_the_measured_loss_is_that_of_the_objective_leash_included():
     ("share", "problems"),
     [(1.0, [0, 1, 2, 3, 4]), (0.4, [0, 2]), (0.6, [0, 1, 3]), (0.01, [0]), (0.5, [0, 2])],
 )
-def test_a_share_of_the_problems_is_evenly_spaced_and_whole(share, problems):
+def test_a_share_of_the_problems_is_evenly_spaced_and_whole(share, problems, monkeypatch):
     """i-th of n chosen from 5: floor(5 i / n). Never none."""
+    monkeypatch.setattr(landscape, "LEAST_CURVED", 1)
     _, batch = stage(groups=small_groups(5))
     chosen = spaced(batch, share)
     assert [r.problem for r in chosen.rollouts] == [f"toy/{i}" for i in problems for _ in range(2)]
@@ -296,7 +298,15 @@ def test_a_share_of_nothing_is_nothing():
     assert spaced(batch, 0.25).num_rollouts == 0
 
 
-def test_products_are_over_the_share_and_measurements_over_all():
+def test_a_share_of_few_problems_is_all_of_them():
+    """One or two problems make a poor Fisher matrix: at least eight are taken while there are as many."""
+    _, batch = stage(groups=small_groups(10))
+    assert len({r.problem for r in spaced(batch, 0.1).rollouts}) == 8
+    assert spaced(batch.take(range(6)), 0.1).num_rollouts == 6
+
+
+def test_products_are_over_the_share_and_measurements_over_all(monkeypatch):
+    monkeypatch.setattr(landscape, "LEAST_CURVED", 1)
     subject, batch = stage(groups=small_groups(4))
     objective = Objective(TRPO)
     land, whole = (Landscape(subject, objective, batch, share) for share in (0.5, 1.0))
@@ -419,10 +429,10 @@ def test_a_step_within_the_budget_that_does_not_improve_is_refused():
 class Overshooting(KLBall):
     """Thinks the curvature a hundred times smaller than it is, so that its rim lies ten times too far out."""
 
-    def search(self, terrain, direction, loss_before):
+    def search(self, terrain, direction):
         product = terrain.fisher_product
         terrain.fisher_product = lambda v: product(v) / 100
-        return super().search(terrain, direction, loss_before)
+        return super().search(terrain, direction)
 
 
 def test_a_step_over_the_budget_is_shortened_by_the_factor_until_it_fits():

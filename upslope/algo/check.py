@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from upslope.algo.advantage import GroupZScore, group_mean, leave_one_out
+from upslope.algo.advantage import BatchZScore, GroupZScore, group_mean, leave_one_out
 from upslope.algo.correction import no_correction
 from upslope.algo.critic import SharedTrunk
 from upslope.algo.recipe import Recipe, show
@@ -24,6 +24,7 @@ def complaints(recipe: Recipe) -> Iterator[str]:
     """Every contradiction, in slot order."""
     sample, advantage, place = recipe.sample, recipe.advantage, leash_place(recipe)
     by_group = advantage in (group_mean, leave_one_out) or isinstance(advantage, GroupZScore)
+    by_group = by_group or (isinstance(advantage, BatchZScore) and advantage.centre == "group")
     if isinstance(sample, Attempts):
         if by_group and sample.group_size < 2:
             yield (
@@ -35,6 +36,11 @@ def complaints(recipe: Recipe) -> Iterator[str]:
     else:
         if recipe.correction is not no_correction or "sampler_logp" in recipe.needs:
             yield "given text has no sampler whose log-probabilities could be used; use recipes that act for themselves"
+        if by_group:
+            yield (
+                f"advantage={show(advantage)} compares attempts at one problem, and every demonstration stands alone; "
+                "set advantage=ones"
+            )
         if place == "reward":
             yield "given text has no reward for the leash to be paid in; set regulariser.place=loss"
     if recipe.has_critic and "values" not in recipe.needs:

@@ -26,7 +26,7 @@ def no_correction(batch: Batch) -> Tensor | None:
 
 
 def disagreement(batch: Batch, level: Level) -> Tensor:
-    """c_t, or prod_t c_t at every token of an attempt; 1 outside the mask."""
+    """c_t, or prod_t c_t at every token of an attempt; of no meaning outside the mask."""
     log_NT = given(batch.old_logp_NT, "old_logp_NT") - given(batch.sampler_logp_NT, "sampler_logp_NT")
     log_NT = torch.where(batch.mask_NT, log_NT, torch.zeros_like(log_NT)).detach()
     return torch.exp(log_NT if level == "token" else log_NT.sum(dim=1, keepdim=True).expand_as(log_NT))

@@ -132,7 +132,8 @@ class ExactKL:
     """sum_v pi(v) (log pi(v) - log ref(v)) over the whole vocabulary at every sampled state: no noise from the token.
 
     In the loss its gradient is that of every state's KL exactly; that the states themselves would change is left out.
-    It costs a forward pass of the reference at every pass, where the sampled estimators need one a step.
+    In the reward it is the other way round: it steers towards states of less KL, and at a state itself it holds nothing
+    (a constant there has no gradient), so the two together make the gradient of the whole response's KL. It costs a forward pass of the reference at every pass, where the sampled estimators need one a step.
     """
 
     coefficient: float = 0.05

@@ -15,6 +15,9 @@ from upslope.types import Batch
 class Terrain(Protocol):
     """The policy around its present weights, as one flat vector of all trainable parameters."""
 
+    loss: float
+    """The policy loss at the present weights, measured as ``measure`` does."""
+
     def slope(self) -> Tensor:
         """Minus the gradient of the loss, as ``gradient`` left it: the direction in which the objective rises."""
         ...
@@ -69,8 +72,8 @@ class KLBall:
     the batch has improved; after ``backtracks`` of it the step is refused and the weights stay.
 
     delta in nats a token, mean over the sampled states. Learning rate, momentum and gradient clipping play no part.
-    ``fisher_share`` of the problems give the states of the Fisher products (the paper takes a tenth, appendix C); the
-    budget and the surrogate are always measured on all.
+    ``fisher_share`` of the problems (but at least eight) give the states of the Fisher products (the paper takes a
+    tenth, appendix C); the budget and the surrogate are always measured on all.
     Journal: ``kl_budget``, ``kl_step`` (reached), ``cg_residual``, ``cg_iterations``, ``backtracks``, ``gain`` (of
     the surrogate), ``over_budget`` and ``no_gain`` (backtracks by cause), ``refused``, ``negative_curvature``.
     """
@@ -99,7 +102,7 @@ class KLBall:
             found = self.natural_direction(terrain, slope)
             stats |= {"cg_residual": found.residual, "cg_iterations": float(found.num_iterations)}
             stats["negative_curvature"] = float(not found.curved)
-            stats |= self.search(terrain, found.x, outcome.stats["loss"])
+            stats |= self.search(terrain, found.x)
         return replace(outcome, stats=outcome.stats | stats | learner.settle())
 
     def natural_direction(self, terrain: Terrain, slope: Tensor) -> Solution:
@@ -108,7 +111,7 @@ class KLBall:
             lambda v: terrain.fisher_product(v) + self.damping * v, slope, iterations=self.iterations
         )
 
-    def search(self, terrain: Terrain, direction: Tensor, loss_before: float) -> Stats:
+    def search(self, terrain: Terrain, direction: Tensor) -> Stats:
         """Move to the first point on the way back from the rim that keeps the budget and improves; else stay."""
         curvature = float(direction @ terrain.fisher_product(direction))
         over_budget = no_gain = 0
@@ -117,8 +120,8 @@ class KLBall:
             for turn in range(self.backtracks + 1):
                 terrain.move(rim * self.shrink**turn)
                 loss, kl = terrain.measure()
-                if kl <= self.delta and loss < loss_before:
-                    return self.report(over_budget, no_gain) | {"kl_step": kl, "gain": loss_before - loss}
+                if kl <= self.delta and loss < terrain.loss:
+                    return self.report(over_budget, no_gain) | {"kl_step": kl, "gain": terrain.loss - loss}
                 over_budget += not kl <= self.delta
                 no_gain += kl <= self.delta
         terrain.move(direction * 0)

@@ -122,7 +122,7 @@ def result(folder: Path, reached: State) -> str:
     if reached == "failed":
         return f"stopped early: {(folder / FAILED).read_text('utf-8').strip()}"
     values = [percent(number(row, "greedy", "value")) for row in read_journal(folder).evals]
-    return " -> ".join(dict.fromkeys((values[0], values[-1]))) if values else "made"
+    return " -> ".join((values[0], *values[1:][-1:])) if values else "made"
 
 
 def run_process(words: Sequence[str], log: Path) -> int:

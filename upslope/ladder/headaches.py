@@ -184,9 +184,8 @@ def wasted(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     if gone := _missing(head, facts, "grpo", "dapo"):
         return gone
     grpo, dapo = facts.main["grpo"], facts.main["dapo"]
-    left = [[r.last_entropy for r in runs] for runs in (dapo, grpo)]
     first = mean(grpo, lambda r: r.first_entropy)
-    kept = compare(left[0], left[1])
+    kept = compare(*_paired(dapo, grpo, lambda r: r.last_entropy, lambda r: r.last_entropy))
     equal, tried = mean(grpo, lambda r: r.equal_groups), mean(dapo, lambda r: r.tried)
     cut = [mean(runs, lambda r: r.truncated[1]) for runs in (grpo, dapo)]
     ended, learnt = _accuracy(dapo, grpo), _speed(dapo, grpo)
@@ -246,18 +245,30 @@ def _before(run: RunFacts) -> float:
     return run.before
 
 
+def _paired(
+    one: Sequence[RunFacts],
+    two: Sequence[RunFacts],
+    first: Callable[[RunFacts], float],
+    second: Callable[[RunFacts], float],
+) -> tuple[list[float], list[float]]:
+    """Two numbers for every seed that both have."""
+    others = {run.seed: run for run in two}
+    pairs = [(first(run), second(others[run.seed])) for run in one if run.seed in others]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
 def _accuracy(
     one: Sequence[RunFacts],
     two: Sequence[RunFacts],
     first: Callable[[RunFacts], float] = _after,
     second: Callable[[RunFacts], float] = _after,
 ) -> Compared:
-    return compare([first(r) for r in one], [second(r) for r in two], max(one[0].num_problems, 1))
+    return compare(*_paired(one, two, first, second), max(one[0].num_problems, 1))
 
 
 def _speed(one: Sequence[RunFacts], two: Sequence[RunFacts]) -> Compared:
     num = min(max(r.num_attempts, 1) for r in (*one, *two))
-    return compare([r.right_share for r in one], [r.right_share for r in two], num)
+    return compare(*_paired(one, two, lambda r: r.right_share, lambda r: r.right_share), num)
 
 
 def _against(c: Compared) -> str:

@@ -250,9 +250,8 @@ def _method(ladder: Ladder, facts: Facts, noise: Sequence[Noise]) -> str:
         "allocated there), with the library, loading, measuring and evaluation in it.",
         "- Right of all attempts made: the share, over the whole run, of training attempts with full marks; whoever "
         "learns sooner has more. It counts what dynamic sampling threw away too.",
-        "- The spread that a difference has to exceed is the larger range over seeds of the two, or twice the standard "
-        "error of counting that many attempts, whichever is more. A part of it is chance, so three seeds settle large "
-        "effects only.",
+        "- The spread that a difference has to exceed is its range over seeds (a seed's arms have one start), or twice "
+        "the standard error of counting that many attempts, whichever is more. Three seeds settle large effects only.",
         f"- Rules: noise is lower at a quotient of {rules.LESS_NOISE:g} that is above 1 in both halves; a step runs "
         f"away at {rules.RUNS_AWAY:g} times the KL; dearer means {rules.DEARER:g} times the seconds, or "
         f"{rules.MORE_MEMORY:g} times the memory; a critic knows something from {rules.KNOWS_SOMETHING:g} explained "

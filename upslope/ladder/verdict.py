@@ -42,8 +42,9 @@ class Headache:
 
 @dataclass(frozen=True)
 class Compared:
-    """first and second, means over seeds, and the spread that their difference has to exceed: the larger range over
-    seeds, or twice the standard error of counting so many attempts, whichever is more. NaN where nothing is known."""
+    """first and second, means over seeds, and the spread that their difference has to exceed: the range of the
+    difference over seeds (both had the same start), or twice the standard error of counting so many attempts,
+    whichever is more. NaN where nothing is known."""
 
     first: float
     second: float
@@ -61,19 +62,20 @@ class Compared:
 
 
 def compare(first: Sequence[float], second: Sequence[float], num_counted: float = math.inf) -> Compared:
-    """Two lists of shares, a value a seed, each counted from ``num_counted`` attempts (infinite: not a share).
+    """Two lists of shares, a value a seed and seed by seed in one order, each counted from ``num_counted`` attempts
+    (infinite: not a share).
 
-    >>> found = compare([0.9, 0.8], [0.5, 0.5])
-    >>> round(found.spread, 3), found.larger  # the range 0.9 - 0.8, and 0.35 is more
+    >>> found = compare([0.9, 0.7], [0.5, 0.4])
+    >>> round(found.spread, 3), found.larger  # differences 0.4 and 0.3: their range is 0.1, their mean 0.35
     (0.1, True)
     """
-    known = [[v for v in values if math.isfinite(v)] for values in (first, second)]
-    if not all(known):
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    if not pairs:
         return Compared(average(first), average(second), math.nan)
-    means = (average(first), average(second))
-    ranges = [max(values) - min(values) for values in known]
-    errors = [max(m * (1 - m), 0.0) / (num_counted * len(v)) for m, v in zip(means, known, strict=True)]
-    return Compared(means[0], means[1], max(*ranges, 2 * math.sqrt(sum(errors))))
+    means = (average([a for a, _ in pairs]), average([b for _, b in pairs]))
+    differences = [a - b for a, b in pairs]
+    variance = sum(max(m * (1 - m), 0.0) for m in means) / (num_counted * len(pairs))
+    return Compared(*means, max(max(differences) - min(differences), 2 * math.sqrt(variance)))
 
 
 def average(values: Sequence[float]) -> float:

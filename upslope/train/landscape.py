@@ -26,6 +26,8 @@ KEPT_BUDGET = 128 * 2**20
 SECOND_ORDER_BUDGET = 8 * 2**20
 """Tokens x layers x hidden size in one micro-batch of a Fisher product: a gradient that can be differentiated again
 holds several hundred bytes for each."""
+LEAST_CURVED = 8
+"""Problems that Fisher products are averaged over, whatever the share: with one or two, most steps go astray."""
 
 
 class Landscape:
@@ -43,12 +45,15 @@ class Landscape:
         self._graphs: list[Sequence[Tensor | None]] | None = None
         keep = self._num_states * learner.policy.vocabulary <= KEPT_BUDGET
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
+        fill = "old_logp" in learner.recipe.needs and states.old_logp_NT is None
+        self.loss = 0.0
         for part in learner.micro_batches(states):
             said = self._say(part)
             kept += [said.logp_RV] if keep else []
             old.append(said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
+            self.loss += self._loss(replace(part, old_logp_NT=old[-1]) if fill else part, said)
         self._kept = kept if keep else None
-        if "old_logp" in learner.recipe.needs and states.old_logp_NT is None:
+        if fill:
             states = replace(states, old_logp_NT=torch.cat(old))
         self._states = states
         self._curved = spaced(states, fisher_share)
@@ -106,10 +111,14 @@ class Landscape:
         loss = kl = 0.0
         for index, part in enumerate(self._learner.micro_batches(self._states)):
             now = self._learner.policy.say(part.rollouts, self._learner.scoring)
-            losses, _ = self._objective(self._learner.scored(part, now, part.value_NT), part)
-            loss += losses.policy.item()
+            loss += self._loss(part, now)
             kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
         return loss, kl
+
+    @torch.no_grad()
+    def _loss(self, part: Batch, said: Said) -> float:
+        losses, _ = self._objective(self._learner.scored(part, said, part.value_NT), part)
+        return losses.policy.item()
 
     @torch.no_grad()
     def distance(self) -> float:
@@ -151,8 +160,9 @@ class Landscape:
 
 
 def spaced(batch: Batch, share: float) -> Batch:
-    """About that share of the batch's problems, evenly spaced and each with all its rows; at least one."""
+    """About that share of the batch's problems, evenly spaced and each with all its rows, but not fewer than
+    ``LEAST_CURVED`` while there are any."""
     groups = list(dict.fromkeys(batch.group_N.tolist()))
-    num = max(1, round(share * len(groups)))
+    num = min(len(groups), max(LEAST_CURVED, round(share * len(groups))))
     chosen = {groups[i * len(groups) // num] for i in range(num)} if groups else set()
     return batch.take([row for row, group in enumerate(batch.group_N.tolist()) if group in chosen])
