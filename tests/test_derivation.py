@@ -36,7 +36,7 @@ def test_every_code_block_runs_and_prints_what_its_comments_say() -> None:
 def numbers(text: str) -> set[float]:
     """The numbers in a text, to four digits; fractions are worked out."""
     found = re.findall(r"(?<![\w.])-?\d+(?:\.\d*)?(?:/\d+)?(?![\w])", text)
-    parts = [(f.split("/") + ["1"])[:2] for f in found]
+    parts = [[*f.split("/"), "1"][:2] for f in found]
     return {round(float(above) / float(below), 4) for above, below in parts}
 
 

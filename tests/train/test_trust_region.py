@@ -18,7 +18,6 @@ from upslope.algo.update import KLBall
 from upslope.model.adapter import add_adapter
 from upslope.model.distribution import divergence
 from upslope.model.policy import Policy
-from upslope.train import landscape
 from upslope.train.landscape import Landscape, spaced
 from upslope.train.prepare import weigh
 from upslope.types import Sampling
@@ -287,7 +286,7 @@ def test_the_measured_loss_is_that_of_the_objective_leash_included():
 )
 def test_a_share_of_the_problems_is_evenly_spaced_and_whole(share, problems, monkeypatch):
     """i-th of n chosen from 5: floor(5 i / n). Never none."""
-    monkeypatch.setattr(landscape, "LEAST_CURVED", 1)
+    monkeypatch.setattr("upslope.train.landscape.LEAST_CURVED", 1)
     _, batch = stage(groups=small_groups(5))
     chosen = spaced(batch, share)
     assert [r.problem for r in chosen.rollouts] == [f"toy/{i}" for i in problems for _ in range(2)]
@@ -306,7 +305,7 @@ def test_a_share_of_few_problems_is_all_of_them():
 
 
 def test_products_are_over_the_share_and_measurements_over_all(monkeypatch):
-    monkeypatch.setattr(landscape, "LEAST_CURVED", 1)
+    monkeypatch.setattr("upslope.train.landscape.LEAST_CURVED", 1)
     subject, batch = stage(groups=small_groups(4))
     objective = Objective(TRPO)
     land, whole = (Landscape(subject, objective, batch, share) for share in (0.5, 1.0))

@@ -133,7 +133,9 @@ class ExactKL:
 
     In the loss its gradient is that of every state's KL exactly; that the states themselves would change is left out.
     In the reward it is the other way round: it steers towards states of less KL, and at a state itself it holds nothing
-    (a constant there has no gradient), so the two together make the gradient of the whole response's KL. It costs a forward pass of the reference at every pass, where the sampled estimators need one a step.
+    (a constant there has no gradient), so the two together make the gradient of the whole response's KL.
+
+    It costs a forward pass of the reference at every pass, where the sampled estimators need one a step.
     """
 
     coefficient: float = 0.05

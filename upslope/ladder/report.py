@@ -269,7 +269,8 @@ def _method(ladder: Ladder, facts: Facts, noise: Sequence[Noise]) -> str:
             f"- The reuse test ran for {ladder.reuse_tokens:,} tokens an arm, {seeds} seed{'s' if seeds != 1 else ''}, "
             "without warm-up of the learning rate or of ppo's critic, which would last as long as the shortest arms. "
             "KL of a step: exact, over the vocabulary, from before its first update to after its last, mean over the "
-            "sampled states."
+            "sampled states. trpo's budget is one for every update, measured from where that update begins: 16 passes "
+            "have it 16 times."
         )
     total = sum(r.cost for runs in (*facts.main.values(), *facts.reuse.values()) for r in runs)
     lines.append(f"- Sampling and learning took {duration(total)} in all, over all arms.")
