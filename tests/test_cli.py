@@ -208,7 +208,7 @@ def test_a_message_of_several_lines_becomes_one(
 
 def test_version_and_help(upslope: Command) -> None:
     assert upslope("--version").out.startswith("upslope ")
-    for command in ("train", "eval", "score", "recipes", "diff", "report"):
+    for command in ("train", "eval", "score", "recipes", "diff", "report", "prove", "ladder"):
         said = upslope(command, "--help")
         assert said.code == 0 and command in said.out
 
@@ -465,3 +465,33 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
         weights.append(load_file(found.folder / "model.safetensors"))
     for other in weights[1:]:
         assert all(torch.equal(tensor, other[key]) for key, tensor in weights[0].items())
+
+
+def test_prove_says_what_holds_and_takes_claims_by_name_and_number(upslope: Command) -> None:
+    said = upslope("prove", "--only", "17", "--only", "length", "--json")
+    assert said.code == 0
+    assert [(claim["number"], claim["holds"]) for claim in json.loads(said.out)] == [(13, True), (17, True)]
+    assert "1 of 1 claims hold" in upslope("prove", "--only", "dapo-rules").out
+    wrong = upslope("prove", "--only", "lenght")
+    assert wrong.code == 2 and "there is no claim 'lenght'; did you mean 'length'?" in wrong.err
+
+
+def test_prove_fails_where_a_claim_fails(upslope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upslope.prove.length.ConstantLength.__call__", lambda self, batch: batch.reward_N * 0 + 1)
+    said = upslope("prove", "--only", "length")
+    assert said.code == 1 and "FAILS" in said.out and "0 of 1 claims hold" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["recipe=ppo", "recipe.critic=no_critic"], "needs a critic; set critic=own_copy or critic=shared_trunk"),
+        (["recipe=grpo", "recipe.sample.group_size=1"], "set it to 2 or more"),
+        (["recipe=trpo", "learn.dtype=bfloat16"], "cannot carry curvature"),
+        (["recipe=grpo", "learn.lora_rank=2", "learn.lora_targets=nothing"], "learn.lora_targets = 'nothing'"),
+        (["recipe=dapo", "recipe.sample.drop_truncated=3"], "should be true or false"),
+    ],
+)
+def test_recipes_that_cannot_run_say_so_before_they_begin(upslope: Command, words: list[str], told: str) -> None:
+    said = upslope(*BLANK, "--task", "pocket", *words)
+    assert said.code == 2 and told in said.err and len(said.err.splitlines()) == 1
