@@ -172,7 +172,7 @@ def steepest_descent(product: Any, b: Tensor, *, iterations: int, tolerance: flo
 
 def no_line_search(self: KLBall, terrain: Any, direction: Tensor, *_: Any) -> dict[str, float]:
     terrain.move(direction * (4 * self.delta / float(direction @ terrain.fisher_product(direction))) ** 0.5)
-    return self.report(0, 0) | {"kl_step": terrain.measure()[1], "gain": 0.0}
+    return self.report(0, 0) | {"kl_update": terrain.measure()[1], "gain": 0.0}
 
 
 def values_one_late(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float) -> Tensor:

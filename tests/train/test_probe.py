@@ -66,8 +66,8 @@ def test_kl_step_is_zero_before_and_that_of_the_step_after():
     probe = Probe(subject, batch)
     assert probe.row()["kl_step"] == 0
     (outcome,) = updated(subject, batch)
-    assert 0 < outcome.stats["kl_step"] <= 1e-3
-    assert probe.row()["kl_step"] == pytest.approx(outcome.stats["kl_step"], rel=1e-9)
+    assert 0 < outcome.stats["kl_update"] <= 1e-3
+    assert probe.row()["kl_step"] == pytest.approx(outcome.stats["kl_update"], rel=1e-9)
 
 
 def test_imitation_and_empty_steps_have_nothing_to_measure():

@@ -351,8 +351,8 @@ def test_the_step_stays_inside_the_ball_uses_it_and_improves(dtype, delta):
     assert stats["refused"] == 0
     assert stats["negative_curvature"] == 0
     assert stats["kl_budget"] == delta
-    assert stats["kl_step"] <= delta
-    assert stats["kl_step"] >= delta / 2 or stats["no_gain"] > 0
+    assert stats["kl_update"] <= delta
+    assert stats["kl_update"] >= delta / 2 or stats["no_gain"] > 0
     assert stats["gain"] > 0
     assert stats["backtracks"] == stats["over_budget"] + stats["no_gain"]
     # Measured anew, by other means.
@@ -365,7 +365,7 @@ def test_the_step_stays_inside_the_ball_uses_it_and_improves(dtype, delta):
         gained -= surrogate(subject, TRPO, batch)
     assert not same(after, before)
     tolerance = 1e-9 if dtype == torch.float64 else 2e-6
-    assert stats["kl_step"] == pytest.approx(float(divergence(old_SV, new_SV).mean()), rel=1e-3, abs=tolerance)
+    assert stats["kl_update"] == pytest.approx(float(divergence(old_SV, new_SV).mean()), rel=1e-3, abs=tolerance)
     assert stats["gain"] == pytest.approx(gained, rel=1e-3, abs=tolerance)
 
 
@@ -404,7 +404,7 @@ def test_a_step_that_leads_nowhere_good_is_refused_and_nothing_moves(dtype):
     """A budget of a million nats has a rim where the quadratic model means nothing; no shortening is allowed."""
     subject, _, stats, before = step(KLBall(delta=1e6, backtracks=0, **WHOLE), dtype=dtype)
     assert stats["refused"] == 1
-    assert stats["kl_step"] == stats["gain"] == 0
+    assert stats["kl_update"] == stats["gain"] == 0
     assert stats["backtracks"] == 1
     assert same(weights(subject), before)
 
@@ -439,7 +439,7 @@ def test_a_step_over_the_budget_is_shortened_by_the_factor_until_it_fits():
     _, _, stats, _ = step(Overshooting(delta=1e-6, shrink=0.5, **WHOLE))
     assert stats["refused"] == 0
     assert stats["over_budget"] == 4
-    assert stats["kl_step"] == pytest.approx(1e-6 * (10 * 0.5**4) ** 2, rel=0.02)
+    assert stats["kl_update"] == pytest.approx(1e-6 * (10 * 0.5**4) ** 2, rel=0.02)
 
 
 class Warped(KLBall):
@@ -463,7 +463,7 @@ def test_without_any_slope_nothing_moves_and_nothing_is_asked():
     """Equal rewards: no advantage, no gradient."""
     groups = [group("p", [1], [[2, 3], [4]], [1.0, 1.0])]
     subject, _, stats, before = step(KLBall(**WHOLE), groups=groups)
-    assert stats["grad_norm"] == stats["kl_step"] == stats["refused"] == 0
+    assert stats["grad_norm"] == stats["kl_update"] == stats["refused"] == 0
     assert "cg_iterations" not in stats
     assert same(weights(subject), before)
 
@@ -500,7 +500,7 @@ def test_a_critic_steps_beside_it():
     stats = recipe.update(subject, Objective(recipe), batch).stats
     assert not any(torch.equal(m, before[n]) for n, m in subject.critic.optimizer.masters.items())
     assert not same(weights(subject), policy_before)
-    assert {"kl_step", "value_grad_norm", "value_loss"} <= stats.keys()
+    assert {"kl_update", "value_grad_norm", "value_loss"} <= stats.keys()
 
 
 def test_while_the_critic_warms_up_the_policy_stays():
@@ -509,7 +509,7 @@ def test_while_the_critic_warms_up_the_policy_stays():
     subject.critic.optimizer.num_done = 0
     before = weights(subject)
     stats = recipe.update(subject, Objective(recipe), batch).stats
-    assert stats["kl_step"] == 0
+    assert stats["kl_update"] == 0
     assert same(weights(subject), before)
     assert subject.critic.optimizer.num_done == 1
 
@@ -544,7 +544,7 @@ def test_under_an_adapter_only_the_adapter_moves():
     assert len(base) > 5
     subject, _, stats, before = step(KLBall(**WHOLE), of=of)
     assert stats["refused"] == 0
-    assert 0 < stats["kl_step"] <= 0.01
+    assert 0 < stats["kl_update"] <= 0.01
     assert all(torch.equal(p, base[n]) for n, p in of.model.named_parameters() if n in base)
     after = weights(subject)
     assert not any(torch.equal(after[n], before[n]) for n in before)

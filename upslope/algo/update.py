@@ -74,7 +74,8 @@ class KLBall:
     delta in nats a token, mean over the sampled states. Learning rate, momentum and gradient clipping play no part.
     ``fisher_share`` of the problems (but at least eight) give the states of the Fisher products (the paper takes a
     tenth, appendix C); the budget and the surrogate are always measured on all.
-    Journal: ``kl_budget``, ``kl_step`` (reached), ``cg_residual``, ``cg_iterations``, ``backtracks``, ``gain`` (of
+    With several updates a batch each gets a budget of its own, around the policy that it starts from.
+    Journal: ``kl_budget``, ``kl_update`` (reached), ``cg_residual``, ``cg_iterations``, ``backtracks``, ``gain`` (of
     the surrogate), ``over_budget`` and ``no_gain`` (backtracks by cause), ``refused``, ``negative_curvature``.
     """
 
@@ -97,7 +98,7 @@ class KLBall:
         terrain = learner.terrain(objective, minibatch, self.fisher_share)
         slope = terrain.slope()
         norm = float(slope.norm())
-        stats: Stats = {"grad_norm": norm, "kl_budget": self.delta, "kl_step": 0.0, "refused": 0.0}
+        stats: Stats = {"grad_norm": norm, "kl_budget": self.delta, "kl_update": 0.0, "refused": 0.0}
         if norm > 0:
             found = self.natural_direction(terrain, slope)
             stats |= {"cg_residual": found.residual, "cg_iterations": float(found.num_iterations)}
@@ -121,7 +122,7 @@ class KLBall:
                 terrain.move(rim * self.shrink**turn)
                 loss, kl = terrain.measure()
                 if kl <= self.delta and loss < terrain.loss:
-                    return self.report(over_budget, no_gain) | {"kl_step": kl, "gain": terrain.loss - loss}
+                    return self.report(over_budget, no_gain) | {"kl_update": kl, "gain": terrain.loss - loss}
                 over_budget += not kl <= self.delta
                 no_gain += kl <= self.delta
         terrain.move(direction * 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from upslope.ladder.facts import Facts, RunFacts
 from upslope.ladder.plan import EPOCHS, REUSED
@@ -19,7 +19,6 @@ BLUE, ORANGE, GREEN, GREY, PALE = "#0072B2", "#D55E00", "#009E73", "#666666", "#
 STYLES = {"importance": (ORANGE, "o"), "trpo": (BLUE, "s"), "ppo": (GREEN, "^")}
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g} %")
 THOUSANDS = FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
-NUM_GRID = 60
 
 Series = Sequence[tuple[float, float]]
 """(x, y) in order of x."""
@@ -56,13 +55,13 @@ def draw_all(facts: Facts, noise: Sequence[Noise], out: Path) -> dict[str, str]:
 
 
 def band(series: Sequence[Series]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """(x, mean, least, most) over seeds, on a common grid as far as all of them reach; between points, straight.
+    """(x, mean, least, most) over seeds, at every seed's points as far as all of them reach; between points, straight.
 
     >>> band([[(0, 0.0), (2, 1.0)], [(0, 0.5), (2, 1.0)]])[1][:1]
     [0.25]
     """
     low, high = max(s[0][0] for s in series), min(s[-1][0] for s in series)
-    grid = [low + (high - low) * i / NUM_GRID for i in range(NUM_GRID + 1)]
+    grid = sorted({x for s in series for x, _ in s if low <= x <= high} | {low, high})
     rows = [[at(s, x) for s in series] for x in grid]
     return grid, [math.fsum(row) / len(row) for row in rows], [min(row) for row in rows], [max(row) for row in rows]
 
@@ -166,6 +165,7 @@ def reuse(facts: Facts) -> Figure:
         panel.set_title(f"{epochs} pass{'es' if epochs > 1 else ''} over a batch", loc="left", fontsize=11)
         panel.set_yscale("log")
         panel.set_xlabel("step")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         budgets = [r.kl_budget for (n, _), runs in facts.reuse.items() for r in runs if math.isfinite(r.kl_budget)]
         if budgets:
             panel.axhline(budgets[0], color=GREY, linestyle=":", linewidth=1.2, label="trpo's budget an update")

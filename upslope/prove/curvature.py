@@ -127,7 +127,7 @@ def inside_budget(world: World, share: dict[Prefix, float], update: Update) -> I
     outcome = update(learner, Objective(learner.recipe), batch)
     there = world.at(learner)
     kl, budget = float(mean_kl(world, there, share).detach()), outcome.stats["kl_budget"]
-    yield equal(f"{name}: the KL it reports is the KL", outcome.stats["kl_step"], kl)
+    yield equal(f"{name}: the KL it reports is the KL", outcome.stats["kl_update"], kl)
     yield at_most(f"{name}: KL of the step <= delta", kl, budget)
     yield at_least(f"{name}: and a good part of it is used", kl / budget, 0.3)
     yield at_least(f"{name}: J rises", float((there.expected_reward() - world.expected_reward()).detach()), 1e-3)

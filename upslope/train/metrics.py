@@ -44,7 +44,8 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
     - ``num_updates``; ``num_learned`` rows with a gradient, counted at every pass
     - what the updates say of themselves, means over them: ``loss``, ``grad_norm``, ``value_loss`` and
-      ``value_grad_norm`` (critic), those of ``KLBall``; ``lr`` the last one's
+      ``value_grad_norm`` (critic), those of ``KLBall``; ``lr`` the last one's;
+      ``kl_step`` KL(before the step || after) where one update measured it (else ``Probe`` does, now and then)
     - ``entropy`` nats a token, of the distribution sampled from
     - ``logp_gap_mean``, ``logp_gap_max`` absolute difference between the sampler's and the learner's log-probabilities
       before the first update (over the whole batch where it was scored before, else over what that update looked at)
@@ -56,6 +57,8 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for key in dict.fromkeys(("loss", "grad_norm", *(k for o in outcomes for k in o.stats))):
         row[key] = sum(o.stats.get(key, 0.0) for o in outcomes) / max(len(outcomes), 1)
     row["lr"] = outcomes[-1].stats["lr"] if outcomes else 0.0
+    if len(outcomes) == 1 and "kl_update" in row:
+        row["kl_step"] = row["kl_update"]  # the step is that update
     seen = [(o.minibatch, o.trace) for o in outcomes if o.trace is not None]
     if not seen:
         return row
