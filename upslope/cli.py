@@ -205,12 +205,12 @@ def recipes() -> None:
 
 @app.command()
 def diff(first: str, second: str) -> None:
-    """The slots in which two recipes differ, and nothing else."""
-    from upslope.algo.family import find
+    """The slots in which two recipes (names, or FILE.py:NAME) differ, and nothing else."""
     from upslope.algo.recipe import diff as difference
+    from upslope.train.start import resolve_recipe
 
     table = Table("slot", first, second, box=None, padding=(0, 2, 0, 0))
-    for slot, (old, new) in difference(find(first).recipe, find(second).recipe).items():
+    for slot, (old, new) in difference(resolve_recipe({"name": first}), resolve_recipe({"name": second})).items():
         table.add_row(slot, old, new)
     _wide().print(table)
 

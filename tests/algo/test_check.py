@@ -91,3 +91,16 @@ def test_where_the_leash_acts():
     assert leash_place(REINFORCE.patch(regulariser=K1())) == "reward"
     assert leash_place(REINFORCE.patch(regulariser=K3())) == "loss"
     assert leash_place(REINFORCE.patch(regulariser=EntropyBonus())) == "loss"
+
+
+def test_a_critic_that_is_no_critic_and_a_leash_without_a_cost_are_refused():
+    """Functions of one's own in these slots would otherwise fail deep inside the first step."""
+
+    def own(scored, batch):
+        return None
+
+    with pytest.raises(UserError, match="derive it from one"):
+        check(PPO.patch(critic=own))
+    own.place = "reward"
+    with pytest.raises(UserError, match=r"has no method cost\(batch\)"):
+        check(PPO.patch(regulariser=own))

@@ -126,7 +126,7 @@ def learner(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             torch.nn.init.normal_(value.head.weight, std=0.1)
-        critic = make_critic(recipe.critic, value, optimizer)
+        critic = make_critic(recipe.critic, value, optimizer, num_updates)
         critic.optimizer.num_done = recipe.critic.warmup
     return Learner(of, recipe, sampling or Sampling(), learn, optimizer, reference, critic)
 

@@ -121,7 +121,14 @@ def launched(reward):
     rows = [{"prompt": f"{name} has apples."} for name in ("Tom", "Sam", "Eva", "Leo")]
     Path("data.jsonl").write_text("".join(json.dumps({**row, "split": "train"}) + "\n" for row in rows))
     Path("mine.py").write_text(REWARDS)
-    overrides = ["model=pocket:blank", "recipe=dapo", "recipe.sample.group_size=2", "eval.problems=0", "steps=9"]
+    overrides = [
+        "model=pocket:blank",
+        "recipe=dapo",
+        "recipe.reuse.minibatches=1",
+        "recipe.sample.group_size=2",
+        "eval.problems=0",
+        "steps=9",
+    ]
     overrides += ["task.data=data.jsonl", "problems=2", "sample.max_tokens=3", "device=cpu", "name=run"]
     return launch(load_settings(None, overrides, {"task.rewards": [f"mine.py:{reward}"]}), NullView)
 

@@ -61,11 +61,23 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{p.name}/{n}": t for p in found.folder.glob("*.safetensors") for n, t in load_file(p).items()}
 
 
+def saved_start() -> Path:
+    """A directory to start from: an adapter has to name its base."""
+    found = newest(run("base", 1, ["recipe=reinforce"]) / "checkpoints")
+    assert found is not None
+    return found.folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("what", CARRIED)
-def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, what: str) -> None:
-    whole = run("whole", 4, CARRIED[what])
-    run("stopped", 2, CARRIED[what])
-    stopped = run("stopped", 4, CARRIED[what], resume=True)
+def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, what: str, dtype: str) -> None:
+    if what == "a trust region" and dtype == "bfloat16":
+        pytest.skip("refused: bfloat16 carries no curvature")
+    changes = [*CARRIED[what], f"learn.dtype={dtype}"]
+    changes += [f"model={saved_start()}"] if "adapter" in what else []
+    whole = run("whole", 4, changes)
+    run("stopped", 2, changes)
+    stopped = run("stopped", 4, changes, resume=True)
     assert journal(stopped) == journal(whole)
     first, second = tensors(whole), tensors(stopped)
     assert first.keys() == second.keys()
@@ -75,15 +87,14 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, what: str) 
 
 
 def test_the_adapter_is_a_directory_peft_reads_and_the_base_stays_as_it_was(folder: Path) -> None:
-    base = run("base", 1, ["recipe=reinforce"])
-    start = newest(base / "checkpoints")
-    assert start is not None
-    adapted = run("adapted", 3, ["recipe=reinforce", f"model={start.folder}", "learn.lora_rank=2"])
+    start = saved_start()
+    adapted = run("adapted", 3, ["recipe=reinforce", "model=runs/base", "learn.lora_rank=2"])
+    assert load_settings(adapted / "run.toml").model == str(start.resolve())  # whatever that run does later
     found = newest(adapted / "checkpoints")
     assert found is not None
     names = {p.name for p in found.folder.iterdir()}
     assert "adapter_model.safetensors" in names and "model.safetensors" not in names
-    plain = AutoModelForCausalLM.from_pretrained(start.folder)
+    plain = AutoModelForCausalLM.from_pretrained(start)
     ids = torch.tensor([[5, 6, 7]])
     before = plain(ids).logits
     after = load_adapter(plain, found.folder)(ids).logits
@@ -100,3 +111,49 @@ def test_a_budget_of_tokens_ends_the_run_and_is_remembered(folder: Path) -> None
     assert sum(numbers) >= 100 > sum(numbers[:-1])
     again = journal(run("short", 50, ["recipe=reinforce", "tokens=100"], resume=True))
     assert len([r for r in again if r["kind"] == "step"]) == len(rows)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_the_reference_is_the_policy_as_it_began_to_the_bit(folder: Path, dtype: str) -> None:
+    """Rotary frequencies cast along with the weights would put it off by more with every position. The learner scores
+    both sides of a reused batch, so nothing but the reference can differ."""
+    rows = journal(run("first", 1, ["recipe=grpo", "recipe.reuse.epochs=2", f"learn.dtype={dtype}"]))
+    assert rows[0]["kl_reference"] == 0
+
+
+def test_a_run_that_goes_on_with_an_adapter_is_leashed_to_that_adapter(folder: Path) -> None:
+    lora = ["recipe=reinforce", f"model={saved_start()}", "learn.lora_rank=2", "learn.lr=0.1"]
+    first = run("first", 3, lora)
+    changes = ["recipe=grpo", "recipe.reuse.epochs=2", f"model={first}"]
+    rows = journal(run("second", 2, changes))
+    assert rows[0]["kl_reference"] == 0
+    run("third", 1, changes)
+    assert journal(run("third", 2, changes, resume=True)) == rows
+
+
+def test_an_adapter_on_a_model_without_a_directory_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="lies in no directory"):
+        run("nowhere", 1, ["recipe=reinforce", "learn.lora_rank=2"])
+
+
+def test_a_critic_may_be_a_copy_of_a_model_with_an_adapter(folder: Path) -> None:
+    first = run("first", 1, ["recipe=reinforce", f"model={saved_start()}", "learn.lora_rank=2"])
+    rows = journal(run("second", 2, ["recipe=ppo", "recipe.critic.warmup=1", f"model={first}"]))
+    assert [row["warming"] for row in rows if row["kind"] == "step"] == [0.25, 0.0]
+
+
+def test_a_warm_up_that_outlasts_the_run_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="40 updates of the critic alone, and the run has 40 in all"):
+        run("long", 10, ["recipe=ppo"])
+
+
+def test_more_mini_batches_than_problems_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"recipe\.reuse\.minibatches = 4, and a step has problems = 2"):
+        run("thin", 1, ["recipe=gspo"])
+
+
+def test_the_decay_reaches_its_end_after_the_critics_warm_up(folder: Path) -> None:
+    """4 steps of 2 updates, 2 of them the critic's alone: the policy has 6, and the last has 1/6 of the rate."""
+    changes = ["recipe=ppo", "recipe.reuse.epochs=2", "recipe.critic.warmup=2", "learn.decay=linear"]
+    rows = journal(run("decay", 4, changes))
+    assert rows[-1]["lr"] == pytest.approx(0.01 / 6)

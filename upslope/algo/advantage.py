@@ -102,6 +102,10 @@ class GroupZScore:
     eps: float = 1e-4
     std: Literal["sample", "population"] = "sample"
 
+    def __post_init__(self) -> None:
+        if not self.eps >= 0:
+            raise ValueError(f"eps must be at least 0, not {self.eps}")
+
     def __call__(self, batch: Batch) -> Tensor:
         centred_N = centred(batch.reward_N, batch.group_N)
         size_N = size_by_group(centred_N, batch.group_N)
@@ -121,6 +125,10 @@ class BatchZScore:
 
     centre: Literal["batch", "group"] = "batch"
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not self.eps >= 0:
+            raise ValueError(f"eps must be at least 0, not {self.eps}")
 
     def __call__(self, batch: Batch) -> Tensor:
         reward_NT = given(batch.reward_NT, "reward_NT")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from upslope.algo.advantage import BatchZScore, GroupZScore, group_mean, leave_one_out
+from upslope.algo.advantage import BatchZScore, GroupZScore, group_mean, leave_one_out, ones
 from upslope.algo.correction import no_correction
-from upslope.algo.critic import SharedTrunk
+from upslope.algo.critic import Critic, SharedTrunk
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.regulariser import Place
 from upslope.algo.sample import Attempts, everything
+from upslope.algo.shape import identity
+from upslope.algo.surrogate import ImportanceRatio
 from upslope.algo.update import KLBall
 from upslope.errors import UserError
 
@@ -43,6 +45,20 @@ def complaints(recipe: Recipe) -> Iterator[str]:
             )
         if place == "reward":
             yield "given text has no reward for the leash to be paid in; set regulariser.place=loss"
+    if advantage is ones and ((place == "reward" and recipe.acts) or recipe.shape is not identity):
+        yield (
+            f"advantage=ones never reads a reward, so shape={show(recipe.shape)} and a leash in the reward would do "
+            "nothing; set another advantage, or regulariser.place=loss"
+        )
+    if recipe.correction is not no_correction and isinstance(recipe.surrogate, ImportanceRatio):
+        yield (
+            "surrogate=importance_ratio is taken against the sampler already, and a correction would count it twice; "
+            "set correction=no_correction"
+        )
+    if place == "reward" and not hasattr(recipe.regulariser, "cost"):
+        yield f"regulariser={show(recipe.regulariser)} has no method cost(batch), which a leash in the reward needs"
+    if recipe.has_critic and not isinstance(recipe.critic, Critic):
+        yield f"critic={show(recipe.critic)} is no upslope.algo.critic.Critic; derive it from one"
     if recipe.has_critic and "values" not in recipe.needs:
         yield f"critic={show(recipe.critic)} has no one to tell; set advantage=gae, or critic=no_critic"
     if "values" in recipe.needs and not recipe.has_critic:

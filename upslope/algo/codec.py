@@ -5,9 +5,9 @@ patch may give the kind alone as a string, or only fields of the value that is t
 
 >>> from upslope.algo.recipe import Recipe
 >>> to_dict(Recipe())["sample"]
-{'kind': 'attempts', 'group_size': 8, 'keep': 'everything'}
->>> patched(Recipe(), {"sample": {"group_size": 4}, "advantage": "group_mean"}).sample
-Attempts(group_size=4, keep=<function everything at ...>)
+{'kind': 'attempts', 'group_size': 8, 'keep': 'everything', 'refill': 0.0, 'drop_truncated': False}
+>>> patched(Recipe(), {"sample": {"group_size": 4}, "advantage": "group_mean"}).sample.group_size
+4
 """
 
 from __future__ import annotations

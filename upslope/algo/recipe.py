@@ -80,7 +80,7 @@ def show(value: Any) -> str:
     """A slot's value as text: ``group_mean``, ``ClippedRatio(low=0.2, high=0.2)``.
 
     >>> show(Attempts())
-    'Attempts(group_size=8, keep=everything)'
+    'Attempts(group_size=8, keep=everything, refill=0.0, drop_truncated=False)'
     """
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from upslope.model import attention
+from upslope.model.adapter import has_adapter
 from upslope.model.layout import lay_out
 from upslope.model.policy import Policy, before_tokens, plain_call
 from upslope.types import Rollout
@@ -52,7 +53,8 @@ def value_model(model: Any, *, own_copy: bool) -> ValueModel:
     The copy shares no storage with the model and runs with the same attention, which must have been chosen by now
     (``attention.admit``). Make it before adapters are added: it is trained whole.
     """
-    trunk = copy.deepcopy(model.base_model) if own_copy else None
+    inner = model.get_base_model() if has_adapter(model) else model  # the copy then has the adapter's layers too
+    trunk = copy.deepcopy(inner.base_model) if own_copy else None
     if trunk is not None:
         trunk.requires_grad_(True)
     made = ValueModel(int(model.config.hidden_size), trunk)

@@ -30,6 +30,15 @@ def _cpu_has(probe: str) -> bool:
     return bool(getattr(torch.cpu, probe, lambda: False)())
 
 
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put the parameters into ``dtype`` and leave the buffers: rotary frequencies rounded to bfloat16 would shift every
+    position a little. A float64 model then computes in float64 all the way."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    if dtype == torch.float64:
+        widen_norms(model)
+
+
 def widen_norms(model: nn.Module) -> None:
     """Let root-mean-square norms compute in float64: transformers' own round to float32 inside, which would hide
     differences below 1e-6 in every comparison made in float64. Other dtypes never come here."""

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from upslope.model.adapter import has_adapter
 from upslope.model.policy import Policy, Said
 from upslope.types import Rollout, Sampling
 
 
 class Reference:
-    """Says what the start would have said. A policy with an adapter is its own reference, with the adapter off;
-    any other is copied once."""
+    """Says what the start would have said. A policy whose adapter began with the run is its own reference, with the
+    adapter off; any other is copied once."""
 
     def __init__(self, policy: Policy, frozen: Policy | None) -> None:
         """``frozen`` None: the policy itself without its adapter."""
@@ -23,9 +22,7 @@ class Reference:
 
     @staticmethod
     def of(policy: Policy) -> Reference:
-        """The policy as it is now, kept."""
-        if has_adapter(policy.model):
-            return Reference(policy, None)
+        """A copy of the policy as it is now."""
         frozen = copy.deepcopy(policy.model)
         frozen.requires_grad_(False)
         return Reference(policy, Policy(frozen, policy.tokenizer))

@@ -196,7 +196,7 @@ class World:
                 weight = made.head.weight
                 weight.copy_(torch.randn(weight.shape, generator=generator) * (value is None))
                 made.head.bias.fill_(value or 0.0)
-            critic = make_critic(recipe.critic, made, optimizer)  # type: ignore[arg-type]
+            critic = make_critic(recipe.critic, made, optimizer, 1)  # type: ignore[arg-type]
             critic.optimizer.num_done = critic.slot.warmup
         return Learner(
             policy,

@@ -15,7 +15,7 @@ from upslope.model.adapter import add_adapter, has_adapter, load_adapter
 from upslope.model.critic import value_model
 from upslope.model.load import load
 from upslope.model.policy import Policy
-from upslope.model.precision import pick_dtype
+from upslope.model.precision import cast_weights, pick_dtype
 from upslope.model.reference import Reference
 from upslope.train.checkpoint import Checkpoint
 from upslope.train.critic import make_critic
@@ -30,8 +30,9 @@ def assemble(
 ) -> Learner:
     """A learner around ``model``: the start of the run, or (``saved``) what the checkpoint holds.
 
-    With ``learn.lora_rank`` the model is the frozen base in both cases. A reference that is not the base under an
-    adapter is kept in ``folder/reference``, so that a resumed run has the one it began with.
+    With ``learn.lora_rank`` the model is the frozen base in both cases, and the base is the reference; any other
+    reference is kept in ``folder/reference``, so that a resumed run has the one it began with. The order matters: the
+    critic copies the model before an adapter is added, the reference copies it before anything is cast.
     """
     learn, device = settings.learn, next(model.parameters()).device
     value = None
@@ -40,14 +41,22 @@ def assemble(
         value = value_model(model, own_copy=isinstance(recipe.critic, OwnCopy))
     model = with_adapter(model, learn, settings.seed, saved).to(device)
     policy = Policy(model, tokenizer)
-    reference = make_reference(policy, folder, saved) if recipe.refers else None
     dtype = compute_dtype(learn, recipe, model, device)
+    reference = None
+    if recipe.refers:
+        reference = Reference(policy, None) if learn.lora_rank else kept_reference(policy, folder, saved)
+        if reference.frozen is not None:
+            cast_weights(reference.frozen.model, dtype)
     num_updates = settings.steps * recipe.reuse.num_updates
-    optimizer = Optimizer(model, learn, num_updates, dtype)
-    if reference is not None and reference.frozen is not None:
-        reference.frozen.model.to(dtype)
-    critic = make_critic(cast(Critic, recipe.critic), value, optimizer) if value is not None else None
+    optimizer = Optimizer(model, learn, num_updates - critic_warmup(recipe), dtype)
+    critic = make_critic(cast(Critic, recipe.critic), value, optimizer, num_updates) if value is not None else None
     return Learner(policy, recipe, settings.sample.sampling(), learn, optimizer, reference, critic)
+
+
+def saved_in(model: Any) -> str:
+    """The directory a model was loaded from; empty if it was not (made from scratch, or the hub's)."""
+    name = str(getattr(model, "name_or_path", "") or "")
+    return name if name and Path(name).is_dir() else ""
 
 
 def with_adapter(model: Any, learn: LearnSettings, seed: int, saved: Checkpoint | None) -> Any:
@@ -56,23 +65,33 @@ def with_adapter(model: Any, learn: LearnSettings, seed: int, saved: Checkpoint 
         return model
     if has_adapter(model):
         raise UserError("learn.lora_rank: the model has an adapter already; leave lora_rank at 0 to train that one on")
+    if not saved_in(model) and not getattr(model.config, "_commit_hash", None):
+        raise UserError(
+            "learn.lora_rank: the model lies in no directory that an adapter's checkpoint could name; train from a "
+            "directory, a run folder, pocket:pretrained or pocket:sft"
+        )
+    if learn.dtype == "float64":
+        cast_weights(model, torch.float64)  # an adapter is loaded in its base's precision
     if saved is not None:
         return load_adapter(model, saved.folder)
     return add_adapter(model, rank=learn.lora_rank, alpha=learn.lora_alpha, targets=learn.lora_targets, seed=seed)
 
 
-def make_reference(policy: Policy, folder: Path, saved: Checkpoint | None) -> Reference:
-    """The policy as it was when the run began, read back from the run's folder if the run is a resumed one."""
-    reference = Reference.of(policy) if saved is None or has_adapter(policy.model) else None
+def kept_reference(policy: Policy, folder: Path, saved: Checkpoint | None) -> Reference:
+    """A copy of the policy as it was when the run began, read back from the run's folder if the run is resumed."""
     place = folder / "reference"
-    if reference is None:
+    if saved is not None:
         model, tokenizer = load(str(place))
-        model = model.to(policy.device).requires_grad_(False)
-        return Reference(policy, Policy(model, tokenizer))
-    if reference.frozen is not None:
-        with whole_folder(place) as aside:
-            reference.frozen.save(aside)
+        return Reference(policy, Policy(model.to(policy.device).requires_grad_(False), tokenizer))
+    reference = Reference.of(policy)
+    with whole_folder(place) as aside:
+        policy.save(aside)
     return reference
+
+
+def critic_warmup(recipe: Recipe) -> int:
+    """Updates in which the critic alone learns."""
+    return int(getattr(recipe.critic, "warmup", 0))
 
 
 def compute_dtype(learn: LearnSettings, recipe: Recipe, model: Any, device: torch.device) -> torch.dtype:

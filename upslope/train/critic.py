@@ -66,8 +66,11 @@ class CriticLearner:
         return {"value_grad_norm": stats["grad_norm"]}
 
 
-def make_critic(slot: Critic, model: ValueModel, optimizer_of: Optimizer) -> CriticLearner:
-    """A critic whose optimizer follows the policy's settings and schedule at ``slot.rate`` times its learning rate."""
-    settings, num_updates, dtype = optimizer_of.settings, optimizer_of.num_updates, optimizer_of.dtype
+def make_critic(slot: Critic, model: ValueModel, optimizer_of: Optimizer, num_updates: int) -> CriticLearner:
+    """A critic whose optimizer follows the policy's settings at ``slot.rate`` times its learning rate, over all updates
+    (the policy's begin after the warm-up). Its head computes in full precision: a difference of two values in bfloat16
+    would be mostly rounding."""
+    settings = optimizer_of.settings
     faster = replace(settings, lr=(settings.lr or 0.0) * slot.rate)
-    return CriticLearner(slot, model, Optimizer(model, faster, num_updates, dtype))
+    full = frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
+    return CriticLearner(slot, model, Optimizer(model, faster, num_updates, optimizer_of.dtype, full=full))

@@ -150,8 +150,9 @@ class Learner:
         """Let policy and critic take a step; while the critic warms up, it alone."""
         if self.critic is None:
             return self.optimizer.step()
+        warming = {"warming": float(self.warming)}
         stats = {"grad_norm": 0.0, "lr": 0.0} if self.warming else self.optimizer.step()
-        return stats | self.critic.step()
+        return stats | warming | self.critic.step()
 
     def terrain(self, objective: Loss, minibatch: Batch, fisher_share: float = 1.0) -> Landscape:
         """The surroundings of the present weights; see ``upslope.algo.update.Terrain``."""

@@ -38,7 +38,15 @@ class Optimizer:
     its master's in float32 as soon as it is complete, then freed: accumulation over micro-batches loses nothing.
     """
 
-    def __init__(self, model: Any, settings: LearnSettings, num_updates: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: Any,
+        settings: LearnSettings,
+        num_updates: int,
+        dtype: torch.dtype,
+        full: frozenset[str] = frozenset(),
+    ) -> None:
+        """``full`` names parameters that compute in at least float32 whatever ``dtype`` says."""
         self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
         self.num_done = 0
         if dtype == torch.float64:
@@ -50,8 +58,8 @@ class Optimizer:
         self._compute: dict[str, torch.nn.Parameter] = dict(named)
         self.masters: dict[str, Tensor] = {}
         for name, parameter in named:
-            if dtype in (torch.float32, torch.float64):
-                parameter.data = parameter.data.to(dtype)
+            if dtype in (torch.float32, torch.float64) or name in full:
+                parameter.data = parameter.data.to(dtype if dtype == torch.float64 else torch.float32)
                 self.masters[name] = parameter
             else:
                 self.masters[name] = parameter.data.float().clone().requires_grad_()

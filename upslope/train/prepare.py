@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from upslope.algo.advantage import GAE
 from upslope.algo.aggregate import token_mean
 from upslope.algo.check import leash_place
 from upslope.algo.recipe import Recipe
-from upslope.algo.returns import outcome_at_last
+from upslope.algo.returns import discounted, outcome_at_last
 from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
 
@@ -55,11 +55,19 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
     batch = replace(batch, advantage_NT=recipe.advantage(batch))
-    if isinstance(recipe.advantage, GAE):
-        batch = replace(batch, return_NT=recipe.advantage.estimate(batch) + given(batch.value_NT, "value_NT"))
+    if recipe.has_critic:
+        batch = replace(batch, return_NT=targets(batch, recipe))
     if getattr(recipe.sample, "drop_truncated", False):
         batch = batch.take((~batch.truncated_N).nonzero()[:, 0].tolist())
     return batch
+
+
+def targets(batch: Batch, recipe: Recipe) -> Tensor:
+    """What the critic is to predict: the advantage's own estimate on top of the value, else the reward to go."""
+    estimate = getattr(recipe.advantage, "estimate", None)
+    if estimate is None:
+        return discounted(given(batch.reward_NT, "reward_NT"), batch.mask_NT, 1.0)
+    return typing.cast(Tensor, estimate(batch)) + given(batch.value_NT, "value_NT")
 
 
 def weigh(minibatch: Batch, recipe: Recipe) -> Batch:
@@ -72,10 +80,10 @@ def weigh(minibatch: Batch, recipe: Recipe) -> Batch:
 def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
     """The mini-batches of one step, each with its weights; one mini-batch keeps the batch's order.
 
-    Every mini-batch is an update of its own and gets denominators of its own. Problems are shuffled anew at every
-    epoch and stay whole, so that samples of one problem still share its prompt.
+    No rows, no update. Every mini-batch is an update of its own and gets denominators of its own. Problems are
+    shuffled anew at every epoch and stay whole, so that samples of one problem still share its prompt.
     """
-    for epoch in range(recipe.reuse.epochs):
+    for epoch in range(recipe.reuse.epochs if batch.num_rollouts else 0):
         for rows in _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
             yield weigh(batch.take(rows), recipe)
 

@@ -60,7 +60,8 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """The optimizer: AdamW with warm-up, decay and clipping."""
+    """The optimizer: AdamW with warm-up, decay and clipping (``update=kl_ball`` measures its own steps and uses none of
+    these for the policy), precision, adapter."""
 
     lr: float | None = None
     """Peak learning rate; None: 3e-4 below ten million trainable parameters, else 1e-5."""

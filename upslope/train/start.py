@@ -27,7 +27,7 @@ from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
 from upslope.train import checkpoint
-from upslope.train.assemble import assemble
+from upslope.train.assemble import assemble, critic_warmup, saved_in
 from upslope.train.learner import require_scorable
 from upslope.train.loop import train
 from upslope.train.run import Run
@@ -66,6 +66,8 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     else:
         model, tokenizer = resolve_model(settings, make_view)
 
+    if settings.learn.lora_rank and saved_in(model):
+        settings = replace(settings, model=saved_in(model))  # this very checkpoint, whatever its run does later
     view = make_view()
     settings = with_rate(settings, num_parameters=num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, folder, saved)
@@ -75,9 +77,10 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     if saved is not None:
         run.resume(saved)
     try:
-        train(run)
-    except Exhausted as cause:
-        run.end_early(str(cause))
+        try:
+            train(run)
+        except Exhausted as cause:
+            run.end_early(str(cause))
     except BaseException:
         view.close(False)
         raise
@@ -97,6 +100,7 @@ def repeat_bits() -> None:
 def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
     check_recipe(recipe)
+    check_length(settings, recipe)
     if recipe.acts:
         require_scorable(settings.sample.sampling())
         task.problems("train")
@@ -104,6 +108,23 @@ def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         task.problems("test")
     if recipe.acts or settings.eval.problems:
         task.score([], [])
+
+
+def check_length(settings: RunSettings, recipe: Recipe) -> None:
+    """Raise UserError where a step has fewer problems than mini-batches, or the critic's warm-up outlasts the run."""
+    reuse = recipe.reuse
+    if reuse.minibatches > settings.problems:
+        raise UserError(
+            f"recipe.reuse.minibatches = {reuse.minibatches}, and a step has problems = {settings.problems}, which "
+            "stay whole; raise the second or lower the first"
+        )
+    total = settings.steps * reuse.num_updates
+    alone = critic_warmup(recipe)
+    if 0 < total <= alone:
+        raise UserError(
+            f"recipe.critic.warmup = {alone} updates of the critic alone, and the run has {total} in all "
+            f"({settings.steps} steps of {reuse.num_updates}): the policy would never learn; raise steps or lower it"
+        )
 
 
 def with_limit(settings: RunSettings, task: Task) -> RunSettings:
