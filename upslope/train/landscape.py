@@ -86,7 +86,9 @@ class Landscape:
             yield from self._graphs
             return
         tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._learner.policy.width))
-        parts = list(self._learner.micro_batches(self._curved, token_budget=tokens, logits_budget=SECOND_ORDER_BUDGET))
+        parts = list(
+            self._learner.micro_batches(self._curved, token_budget=tokens, logits_budget=2 * SECOND_ORDER_BUDGET)
+        )
         for part in parts:
             with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative on a CPU
                 logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
