@@ -322,3 +322,17 @@ def test_values_that_moved_by_the_clip_towards_their_targets_are_left_alone(kind
     assert norm(0.2) == 0
     assert norm(0.4) > 0.01
     assert norm(0.4) == norm(0.0)
+
+
+def test_an_advantage_of_ones_own_that_needs_values_has_the_reward_to_go_for_a_target():
+    """Only GAE says what its critic should predict; any other gets the plain return."""
+
+    class Surprise:
+        needs = frozenset({"values"})
+
+        def __call__(self, batch):
+            return (batch.reward_N[:, None] - batch.value_NT) * batch.mask_NT
+
+    recipe = PPO.patch(advantage=Surprise(), regulariser=no_leash)
+    batch = learner(recipe).prepare(random_groups(3, 3))
+    assert torch.equal(batch.return_NT, batch.reward_N[:, None] * batch.mask_NT)

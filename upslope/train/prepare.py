@@ -55,7 +55,7 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
     batch = replace(batch, advantage_NT=recipe.advantage(batch))
-    if recipe.has_critic:
+    if batch.value_NT is not None:
         batch = replace(batch, return_NT=targets(batch, recipe))
     if getattr(recipe.sample, "drop_truncated", False):
         batch = batch.take((~batch.truncated_N).nonzero()[:, 0].tolist())
