@@ -48,6 +48,23 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
+DIFFERENCES = """# Where projects differ
+
+Names are shared, details are not. What ours are, and what others do (TRL 1.16 by test,
+`benchmarks/compare_trl_losses.py`):
+
+- **z-score**: the deviation is the sample's (divided by G - 1) with 1e-4 added, as in TRL; verl adds 1e-6; others
+  take the population's: `recipe.advantage.std=population`.
+- **leash of `grpo`**: 0.04 as in the paper; TRL's default is none: `recipe.regulariser=no_leash`.
+- **token mean**: over all tokens of an update, as TRL's `dapo`; its `bnpo` is a mean of micro-batch means under
+  gradient accumulation.
+- **dual clip**: off, as in the paper of PPO; always on, at 3, in verl's plain loss. TRL's `delta` is the same bound
+  where it lies above 1 + high.
+- **`cispo`**: the bound here is 1 + high = 5 with no lower one; TRL's `epsilon_high` is the bound itself.
+- **GAE** treats an attempt that was cut as ended: the limit is a rule of the task.
+"""
+
+
 def recipes_page() -> str:
     """The family tree, and every value of every slot."""
     parts = [
@@ -66,6 +83,7 @@ def recipes_page() -> str:
         "# Slots\n",
         "A slot is set by its kind, `recipe.advantage=group_mean`, and its fields, `recipe.surrogate.high=0.28`.\n",
     ]
+    parts.insert(-2, DIFFERENCES)
     defaults, notes = Recipe(), field_notes(Recipe)
     for slot, kinds in SLOTS.items():
         parts += [f"## {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
