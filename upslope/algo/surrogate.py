@@ -29,6 +29,16 @@ def require_range(low: float, high: float) -> None:
         raise ValueError(f"clip range needs 0 <= low <= 1 and high >= 0, not low={low}, high={high}")
 
 
+def pessimistic(ratio_NT: Tensor, advantage_NT: Tensor, low: float, high: float) -> Tensor:
+    """min(r A, clip(r, 1 - low, 1 + high) A)."""
+    return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - low, 1 + high) * advantage_NT)
+
+
+def silenced(ratio_NT: Tensor, advantage_NT: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """(low_NT, high_NT), bool: where that minimum has no gradient because the ratio fell, or rose, far enough."""
+    return (ratio_NT < 1 - low) & (advantage_NT < 0), (ratio_NT > 1 + high) & (advantage_NT > 0)
+
+
 def log_ratio_to_old(logp_NT: Tensor, batch: Batch) -> Tensor:
     """log pi(y_t) - log pi_old(y_t), in log space, so that nothing overflows before it has to; 0 outside the mask."""
     difference_NT = logp_NT - given(batch.old_logp_NT, "old_logp_NT")
@@ -91,7 +101,7 @@ class ClippedRatio:
     def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT, batch))
-        value_NT = torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.low, 1 + self.high) * advantage_NT)
+        value_NT = pessimistic(ratio_NT, advantage_NT, self.low, self.high)
         if self.dual:
             value_NT = torch.where(advantage_NT < 0, torch.maximum(value_NT, self.dual * advantage_NT), value_NT)
         return value_NT
@@ -100,10 +110,10 @@ class ClippedRatio:
         """(low_NT, high_NT), bool: the gradient was cut because the ratio fell, or rose, far enough."""
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
-        high_NT = (ratio_NT > 1 + self.high) & (advantage_NT > 0)
+        low_NT, high_NT = silenced(ratio_NT, advantage_NT, self.low, self.high)
         if self.dual:
             high_NT = high_NT | ((ratio_NT > self.dual) & (advantage_NT < 0))
-        return (ratio_NT < 1 - self.low) & (advantage_NT < 0), high_NT
+        return low_NT, high_NT
 
 
 @dataclass(frozen=True)
@@ -130,13 +140,13 @@ class SequenceRatio:
     def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT, batch))
-        return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.low, 1 + self.high) * advantage_NT)
+        return pessimistic(ratio_NT, advantage_NT, self.low, self.high)
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(low_NT, high_NT), bool: the gradient of the whole attempt was cut, by side."""
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
-        return (ratio_NT < 1 - self.low) & (advantage_NT < 0), (ratio_NT > 1 + self.high) & (advantage_NT > 0)
+        return silenced(ratio_NT, advantage_NT, self.low, self.high)
 
 
 @dataclass(frozen=True)

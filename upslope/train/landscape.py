@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from upslope.algo.outcome import Loss
 from upslope.model.distribution import divergence
 from upslope.model.policy import Said
+from upslope.train.optimizer import flat
+from upslope.train.prepare import with_old
 from upslope.train.settings import TOKEN_BUDGET
 from upslope.types import Batch
 
@@ -45,22 +46,19 @@ class Landscape:
         self._graphs: list[Sequence[Tensor | None]] | None = None
         keep = self._num_states * learner.policy.vocabulary <= KEPT_BUDGET
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
-        fill = "old_logp" in learner.recipe.needs and states.old_logp_NT is None
         self.loss = 0.0
         for part in learner.micro_batches(states):
             said = self._say(part)
             kept += [said.logp_RV] if keep else []
             old.append(said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
-            self.loss += self._loss(replace(part, old_logp_NT=old[-1]) if fill else part, said)
+            self.loss += self._loss(with_old(part, old[-1], learner.recipe), said)
         self._kept = kept if keep else None
-        if fill:
-            states = replace(states, old_logp_NT=torch.cat(old))
-        self._states = states
+        self._states = states = with_old(states, torch.cat(old), learner.recipe)
         self._curved = spaced(states, fisher_share)
 
     def slope(self) -> Tensor:
         """Minus the gradient in the masters; a parameter that got none counts with zeros."""
-        return -self._flat([m.grad for m in self._masters])
+        return -flat([m.grad for m in self._masters], self._masters)
 
     def fisher_product(self, vector: Tensor) -> Tensor:
         """F v with F = mean over states of J^T (diag(p) - p p^T) J, J the Jacobian of the logits: the exact Fisher
@@ -76,7 +74,8 @@ class Landscape:
             dot = sum(((s * p).sum() for s, p in pairs), torch.zeros((), dtype=vector.dtype, device=vector.device))
             if dot.requires_grad:
                 keep = self._graphs is not None
-                total += self._flat(torch.autograd.grad(dot, self._masters, retain_graph=keep, allow_unused=True))
+                images = torch.autograd.grad(dot, self._masters, retain_graph=keep, allow_unused=True)
+                total += flat(images, self._masters)
         return total
 
     def _kl_slopes(self) -> Iterator[Sequence[Tensor | None]]:
@@ -154,11 +153,6 @@ class Landscape:
     @torch.no_grad()
     def _say(self, part: Batch) -> Said:
         return self._learner.policy.say(part.rollouts, self._learner.scoring)
-
-    def _flat(self, pieces: Sequence[Tensor | None]) -> Tensor:
-        """One vector of all parameters, in the order of the masters; None counts as zeros."""
-        filled = [torch.zeros_like(m) if p is None else p for m, p in zip(self._masters, pieces, strict=True)]
-        return torch.cat([p.detach().flatten() for p in filled])
 
 
 def spaced(batch: Batch, share: float) -> Batch:

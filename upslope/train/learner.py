@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upslope.algo.objective import masked
 from upslope.algo.outcome import Loss, Losses, Outcome, Scored, Stats, Trace
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, UserError
@@ -20,7 +19,7 @@ from upslope.model.reference import Reference
 from upslope.train.critic import CriticLearner
 from upslope.train.landscape import Landscape
 from upslope.train.optimizer import Optimizer
-from upslope.train.prepare import judge, silent_rows, to_batch
+from upslope.train.prepare import judge, silent_rows, to_batch, with_old
 from upslope.train.settings import LOGITS_BUDGET, TOKEN_BUDGET, LearnSettings
 from upslope.types import Batch, Group, Sampling, given
 
@@ -126,7 +125,7 @@ class Learner:
         num_done, traces = 0, []
         for part in self.micro_batches(loud):
             scored = self.score(part)
-            losses, trace = objective(scored, self._with_old(part, scored))
+            losses, trace = objective(scored, with_old(part, scored.logp_NT, self.recipe))
             self._require_finite(losses, scored, part)
             loss = losses.total if not self.warming else given(losses.value, "value")
             loss.backward()  # type: ignore[no-untyped-call]
@@ -137,14 +136,9 @@ class Learner:
             num_done += part.num_rollouts
             self.watch(num_done, loud.num_rollouts)
         trace_of_all = Trace.join(traces)
-        if "old_logp" in self.recipe.needs and loud.old_logp_NT is None and trace_of_all is not None:
-            loud = replace(loud, old_logp_NT=trace_of_all.logp_NT)
+        if trace_of_all is not None:
+            loud = with_old(loud, trace_of_all.logp_NT, self.recipe)
         return Outcome(loud, trace_of_all, sums)
-
-    def _with_old(self, part: Batch, scored: Scored) -> Batch:
-        if "old_logp" in self.recipe.needs and part.old_logp_NT is None:
-            return replace(part, old_logp_NT=masked(scored.logp_NT.detach(), part))
-        return part
 
     def step(self) -> Stats:
         """Let policy and critic take a step; while the critic warms up, it alone."""

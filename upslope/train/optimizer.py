@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,12 @@ def schedule(update: int, num_updates: int, settings: LearnSettings) -> float:
         "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
     }
     return factors[settings.decay](share)
+
+
+def flat(pieces: Sequence[Tensor | None], masters: Sequence[Tensor]) -> Tensor:
+    """One vector of a piece for every master (gradients, say), in their order; None counts as zeros."""
+    filled = [torch.zeros_like(m) if p is None else p for m, p in zip(masters, pieces, strict=True)]
+    return torch.cat([p.detach().flatten() for p in filled])
 
 
 class Optimizer:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
 from upslope.algo.check import leash_place
+from upslope.algo.objective import masked
 from upslope.algo.recipe import Recipe
 from upslope.algo.returns import discounted, outcome_at_last
 from upslope.rollout.address import Address
@@ -68,6 +69,14 @@ def targets(batch: Batch, recipe: Recipe) -> Tensor:
     if estimate is None:
         return discounted(given(batch.reward_NT, "reward_NT"), batch.mask_NT, 1.0)
     return typing.cast(Tensor, estimate(batch)) + given(batch.value_NT, "value_NT")
+
+
+def with_old(batch: Batch, logp_NT: Tensor, recipe: Recipe) -> Batch:
+    """The batch with these log-probabilities, detached, as the old ones, where the recipe needs some and none are
+    there: before a first update the old policy is the present one."""
+    if "old_logp" not in recipe.needs or batch.old_logp_NT is not None:
+        return batch
+    return replace(batch, old_logp_NT=masked(logp_NT.detach(), batch))
 
 
 def weigh(minibatch: Batch, recipe: Recipe) -> Batch:

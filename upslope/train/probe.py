@@ -15,7 +15,8 @@ from upslope.algo.outcome import Scored
 from upslope.algo.regulariser import no_leash
 from upslope.train.landscape import Landscape
 from upslope.train.learner import Learner
-from upslope.train.prepare import silent_rows, weigh
+from upslope.train.optimizer import flat
+from upslope.train.prepare import silent_rows, weigh, with_old
 from upslope.types import Batch, given
 
 
@@ -56,11 +57,9 @@ def surrogate_gradient(learner: Learner, batch: Batch) -> Tensor:
     for part in learner.micro_batches(loud):
         said = learner.policy.say(part.rollouts, learner.scoring)
         logp_NT = said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1]))
-        if "old_logp" in recipe.needs and part.old_logp_NT is None:
-            part = replace(part, old_logp_NT=logp_NT.detach())
-        losses, _ = objective(Scored(logp_NT, torch.zeros_like(logp_NT)), part)
+        losses, _ = objective(Scored(logp_NT, torch.zeros_like(logp_NT)), with_old(part, logp_NT, recipe))
         losses.policy.backward()  # type: ignore[no-untyped-call]
-    flat = [torch.zeros_like(m) if m.grad is None else m.grad.detach() for m in optimizer.masters.values()]
-    found = -torch.cat([g.flatten() for g in flat])
+    masters = list(optimizer.masters.values())
+    found = -flat([m.grad for m in masters], masters)
     optimizer.zero()
     return found
