@@ -32,13 +32,13 @@ BLANK = ["train", "--model", "pocket:blank", *TINY]
 REWARDS = '''
 import math, os, signal
 
-calls = 0
+seen = 0
 
 def odd(completions, **kwargs):
-    """Rewards that differ, and a stop at the chosen call, as if a person had pressed Ctrl-C or the power had gone."""
-    global calls
-    calls += 1
-    if calls == int(os.environ.get("STOP_AT", 0)):
+    """Rewards that differ, and a stop at the chosen attempt: a person pressed Ctrl-C, or the power went."""
+    global seen
+    seen += len(completions)
+    if seen - len(completions) < int(os.environ.get("STOP_AT", 0)) <= seen:
         os.kill(os.getpid(), getattr(signal, os.environ["STOP_BY"]))
     return [float(sum(map(ord, text)) % 2) for text in completions]
 
@@ -155,6 +155,14 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "eval model": (["eval", "./nowhere", "--task", "pocket"], "model './nowhere': there is no such directory"),
     "eval samples": (["eval", "pocket:blank", "--samples", "-1"], "eval.samples = -1 must be at least 0"),
     "eval dtype": (["eval", "pocket:blank", "--dtype", "half"], "learn.dtype = 'half' should be one of auto, "),
+    "bench shape": (["bench", "--shape", "4x8"], "--shape '4x8' is not of the form PxGxL, for example 4x8x128"),
+    "bench words": (["bench", "--shape", "4x8x-1"], "--shape '4x8x-1' is not of the form PxGxL"),
+    "bench alone": (["bench", "--shape", "4x1x8"], "--shape 4x1x8: needs at least one problem, two samples"),
+    "bench room": (["bench", "--model", "pocket:blank", "--shape", "1x2x256"], "--shape 1x2x256: a prompt of "),
+    "bench problems": (["bench", "--model", "pocket:blank", "--shape", "99999x2x1"], "--shape 99999x2x1: task pocket "),
+    "bench model": (["bench", "--model", "./nowhere"], "model './nowhere': there is no such directory"),
+    "bench imitation": (["bench", "--recipe", "sft"], "bench measures recipes whose policy acts"),
+    "bench dtype": (["bench", "--dtype", "half"], "learn.dtype = 'half' should be one of auto, "),
     "score file": (["score", "--task", "pocket", "none.jsonl"], "cannot read none.jsonl"),
     "score nothing": (["score", "--task", "pocket"], "nothing to score"),
     "score no task": (["score"], "no task: name one of gsm8k, pocket, user"),
@@ -302,10 +310,10 @@ def deterministic(run: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     ("signal_name", "stop_at", "code", "step_left", "steps_left"),
-    # The reward is called once an evaluation and once a step: evaluations come before steps 0 and 2, so call 5 is step
-    # 2 and call 6 is step 3. Ctrl-C finishes step 2, so 3 updates are done; a kill in step 3 loses step 2 as well,
-    # which is in the journal already, because the newest checkpoint is the one after 2 updates.
-    [("SIGINT", 5, 130, 3, 3), ("SIGKILL", 6, -signal.SIGKILL, 2, 3)],
+    # The reward sees 4 attempts an evaluation and 4 a step: evaluations come before steps 0 and 2, so the 17th is of
+    # step 2 and the 21st of step 3. Ctrl-C finishes step 2, so 3 updates are done; a kill in step 3 loses step 2 as
+    # well, which is in the journal already, because the newest checkpoint is the one after 2 updates.
+    [("SIGINT", 17, 130, 3, 3), ("SIGKILL", 21, -signal.SIGKILL, 2, 3)],
 )
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(
     upslope: Command, folder: Path, signal_name: str, stop_at: int, code: int, step_left: int, steps_left: int
@@ -344,7 +352,7 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(
 def test_a_second_interrupt_stops_at_once(folder: Path) -> None:
     text = Path("mine.py").read_text().replace("os.kill(", "os.kill(os.getpid(), signal.SIGINT); os.kill(")
     Path("mine.py").write_text(text)
-    said = shell(*LONGER, "--name", "stopped", STOP_AT="5", STOP_BY="SIGINT")
+    said = shell(*LONGER, "--name", "stopped", STOP_AT="17", STOP_BY="SIGINT")
     assert said.code == 130
     assert "stopped at once; the newest checkpoint is kept" in said.err and "Traceback" not in said.err
     found = newest(folder / "runs" / "stopped" / "checkpoints")
@@ -497,3 +505,18 @@ def test_prove_fails_where_a_claim_fails(upslope: Command, monkeypatch: pytest.M
 def test_recipes_that_cannot_run_say_so_before_they_begin(upslope: Command, words: list[str], told: str) -> None:
     said = upslope(*BLANK, "--task", "pocket", *words)
     assert said.code == 2 and told in said.err and len(said.err.splitlines()) == 1
+
+
+def test_bench_is_one_object_or_a_table(upslope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upslope.bench.ceiling.SIDE", 64)
+    monkeypatch.setattr("upslope.bench.ceiling.READ_BYTES", 2**16)
+    words = ["bench", "--model", "pocket:blank", "--shape", "2x2x3", "--repeat", "1"]
+    said = upslope(*words, "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert found["shape"] == {"problems": 2, "samples": 2, "tokens": 3}
+    assert (found["model"], found["recipe"], found["task"]) == ("pocket:blank", "reinforce-baseline", "pocket")
+    assert [line.split(":")[0] for line in said.err.splitlines()] == ["upslope bench"] * 3  # two steps, the ceilings
+    said = upslope(*words)
+    for told in ("2 problems x 2 samples x 3 tokens", "products, bf16", "rollouts", "optimizer", "a step: "):
+        assert told in said.out

@@ -68,7 +68,10 @@ def test_every_number_is_bounded_or_known_not_to_be() -> None:
     table = asdict(RunSettings())
     flat = {k: v for k, v in table.items() if not isinstance(v, dict)}
     flat |= {f"{k}.{n}": v for k, inner in table.items() if isinstance(inner, dict) for n, v in inner.items()}
-    numbers = {k for k, v in flat.items() if isinstance(v, (int, float))} | {"learn.lr", "sample.max_tokens"}
+    numbers = {k for k, v in flat.items() if isinstance(v, (int, float)) and not isinstance(v, bool)} | {
+        "learn.lr",
+        "sample.max_tokens",
+    }
     checked_by_sampling = {"sample.top_k", "sample.top_p", "sample.min_tokens", "sample.max_tokens", "sample.max_rows"}
     assert numbers == {*LEAST, *checked_by_sampling, "seed"}
 

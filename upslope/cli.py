@@ -249,6 +249,43 @@ def prove(
 
 
 @app.command()
+def bench(
+    model: Annotated[str, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = "pocket",
+    shape: Annotated[
+        str | None, typer.Option(metavar="PxGxL", help="Problems, samples, tokens (64x8x32 for pocket, else 4x8x128).")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="See `upslope recipes`.")] = None,
+    task: TaskName = None,
+    data: Annotated[str | None, typer.Option(help="Prompts from GSM8K's files (default: built in).")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float64.")] = "auto",
+    device: str = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="Steps measured; every figure is the best of them.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure sampling, learning and a whole step on this machine, beside what it can do at most.
+
+    Attempts are exactly L tokens long and every group has a gradient, so that the work is the same everywhere.
+    docs/speed.md says what is counted.
+    """
+    from upslope.bench.command import bench_command
+    from upslope.config import load_settings
+
+    given = {
+        "recipe": {"name": recipe} if recipe else None,
+        "task.name": task or ("gsm8k" if data else None),
+        "task.data": data,
+    }
+    options = {k: v for k, v in given.items() if v is not None} | {
+        "model": model,
+        "learn.dtype": dtype,
+        "device": device,
+        "threads": threads,
+    }
+    bench_command(load_settings(options=options), shape, repeat, as_json=as_json)
+
+
+@app.command()
 def ladder(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For every run.")] = None,
     task: TaskName = None,
@@ -299,6 +336,10 @@ def ladder(
 def main() -> None:
     """Entry point: a mistake a user can mend is one line and exit code 2, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # How long an idle thread keeps asking for work (read when torch is loaded). By default for milliseconds, which
+        # on a machine that has something else to do halves the speed; briefly costs nothing where it has not.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
     except Stopped as stopped:

@@ -107,7 +107,7 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             raise UserError(f"{where}{key} = {value!r} should be {_spell(hints[key])}: {_why(error)}") from None
-        if isinstance(value, bool):  # pydantic would take true for 1, and no setting here is a yes or no
+        if isinstance(value, bool) and hints[key] is not bool:  # pydantic would take true for 1
             raise UserError(f"{where}{key} = {str(value).lower()} should be {_spell(hints[key])}")
         least = LEAST.get(where + key)
         if least is not None and values[key] is not None and not values[key] >= least:

@@ -16,7 +16,7 @@ from upslope.algo.advantage import ConstantBaseline, GroupZScore, spread
 from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ImportanceRatio
 from upslope.algo.update import KLBall
-from upslope.model import policy
+from upslope.model import head, policy
 from upslope.model.layout import Layout
 from upslope.model.policy import Said
 from upslope.prove import world
@@ -42,6 +42,11 @@ class Defect:
 
 def putting(target: Any, name: str, wrong: Any) -> Plant:
     return lambda monkeypatch: monkeypatch.setattr(target, name, wrong)
+
+
+def adjusting(*where: Any, wrong: Any) -> Plant:
+    """Another distribution made of the same logits, wherever one is."""
+    return lambda monkeypatch: [monkeypatch.setattr(module, "adjusted", wrong) for module in (policy, head, *where)]
 
 
 def rewriting(function: Any, wrong: Any) -> Plant:
@@ -269,13 +274,13 @@ DEFECTS = [
     Defect("dapo-rules", "clip's sides swapped", putting(ClippedRatio, "__call__", sides_swapped)),
     Defect("dapo-rules", "punished from the first token", putting(SoftOverlong, "__call__", ramp_from_zero)),
     Defect("dapo-rules", "filtered before compared", putting(learner, "judge", filter_before_comparing)),
-    Defect("sampling-distribution", "temperature ignored", putting(policy, "adjusted", temperature_ignored)),
+    Defect("sampling-distribution", "temperature ignored", adjusting(wrong=temperature_ignored)),
     Defect(
         "sampling-distribution",
         "temperature upside down, everywhere",
-        lambda monkeypatch: [monkeypatch.setattr(where, "adjusted", hotter_is_colder) for where in (policy, world)],
+        adjusting(world, wrong=hotter_is_colder),
     ),
-    Defect("sampling-distribution", "the ban ignored", putting(policy, "adjusted", ban_ignored)),
+    Defect("sampling-distribution", "the ban ignored", adjusting(wrong=ban_ignored)),
     Defect("sampling-distribution", "top-k admitted", putting(learner, "require_scorable", lambda sampling: None)),
     Defect("splitting", "denominators of each micro-batch", putting(objective, "weighted_sum", per_micro_batch)),
     Defect("splitting", "packed attempts miss a token", putting(policy, "lay_out", branches_blind)),

@@ -1,46 +1,13 @@
 """The engine against the naive way: one row, the whole sequence again for every token."""
 
 import pytest
-import tiny
 import torch
-from tiny import TOKENIZER, model, problems
+from naive import HERE, SAMPLING, flat, naive, policy, watched
+from tiny import model, problems
 
-from upslope.model import chat
 from upslope.rollout.address import Address
-from upslope.rollout.draw import draw
 from upslope.rollout.engine import Engine
 from upslope.types import Sampling
-
-HERE = Address(0, "sample", 5)
-SAMPLING = Sampling(max_tokens=12)
-ENDS = tuple(range(1, 180, 15))
-"""Several end tokens, so that a random model ends some attempts early and lets others run into the limit."""
-
-
-def policy(*args, **kwargs):
-    made = tiny.policy(*args, **kwargs)
-    made.end_ids = ENDS
-    return made
-
-
-def naive(plain, problem, sample, sampling):
-    """Sample one attempt without cache, batch or shared prompt."""
-    ids = list(chat.prompt_ids(TOKENIZER, problem.messages))
-    uniforms = torch.from_numpy(HERE.uniforms([(problem.id, sample)], sampling.max_tokens))
-    ends = torch.tensor(ENDS)
-    tokens, logps = [], []
-    for position in range(sampling.max_tokens):
-        logits = plain(input_ids=torch.tensor([ids + tokens]), use_cache=False).logits[:, -1].detach()
-        token, logp = draw(logits, torch.tensor([position]), uniforms[:, position], sampling, ends)
-        tokens.append(int(token))
-        logps.append(float(logp))
-        if int(token) in ends:
-            return tokens, logps, "stop"
-    return tokens, logps, "length"
-
-
-def flat(groups):
-    return [r for g in groups for r in g]
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -76,10 +43,10 @@ def test_one_attempt_is_the_same_alone_and_among_63_others_in_float32():
         assert alone.response == same.response
 
 
-def test_order_waves_and_company_change_nothing():
+def test_order_and_company_change_nothing():
     subject, asked = policy(), problems(5)
     expected = {(r.problem, r.sample): r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, HERE))}
-    for engine, order in ((Engine(subject, max_rows=3), asked), (Engine(subject), asked[::-1])):
+    for engine, order in ((Engine(subject, max_rows=3), asked[::-1]), (Engine(subject), asked[::-1])):
         got = {(r.problem, r.sample): r.response for r in flat(engine.generate(order, 4, SAMPLING, HERE))}
         assert got == expected
 
@@ -130,23 +97,15 @@ def test_progress_counts_every_token_and_every_row():
     seen = []
     got = flat(Engine(policy(), max_rows=4).generate(problems(3), 3, SAMPLING, HERE, lambda *now: seen.append(now)))
     assert seen == sorted(seen)
-    assert seen[-1][0] == sum(len(r.response) for r in got)
+    assert seen[-1] == (sum(len(r.response) for r in got), len(got))
 
 
 def test_finished_rows_leave_the_batch(monkeypatch):
     """At every token the model sees all unfinished rows and at most an eighth more."""
     subject = policy()
-    widths = []
-    forward = subject.model.forward
-
-    def counted(*args, **kwargs):
-        if "cache" in kwargs and "layout" not in kwargs:
-            widths.append(kwargs["input_ids"].shape[0])
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(subject.model, "forward", counted)
+    widths, _ = watched(subject, monkeypatch)
     rollouts = flat(Engine(subject).generate(problems(4), 16, Sampling(1.5, max_tokens=60), HERE))
-    alive = [sum(len(r.response) > t + 1 for r in rollouts) for t in range(len(widths))]
+    alive = [sum(len(r.response) > t for r in rollouts) for t in range(len(widths))]
     assert alive[-1] < alive[0], "nothing finished early, so nothing was tested"
     assert all(few <= width <= few * 8 / 7 + 1 for few, width in zip(alive, widths, strict=True))
 
@@ -158,9 +117,14 @@ def test_the_number_of_rows_left_to_us_keeps_keys_and_values_within_the_budget(m
     longest = max(len(subject.prompt(p.messages)) for p in asked) + SAMPLING.max_tokens
     expected = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
     sizes = []
-    run = Engine._run
-    monkeypatch.setattr(Engine, "_run", lambda self, rows, *rest: sizes.append(len(rows)) or run(self, rows, *rest))
+    made = Engine._decoder
+    monkeypatch.setattr(Engine, "_decoder", lambda self, num, *rest: sizes.append(num) or made(self, num, *rest))
     monkeypatch.setattr("upslope.rollout.engine.CACHE_BUDGET", 3 * 512 * longest)
     got = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
+    assert sizes == [3]
+    sizes.clear()
+    plain = policy()
+    plain.model.config._attn_implementation = "sdpa"
+    waves = [[r.response for r in g] for g in Engine(plain, packed=False).generate(asked, 4, SAMPLING, HERE)]
     assert sizes == [3] * 6 + [2]
-    assert got == expected
+    assert got == waves == expected

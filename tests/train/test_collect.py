@@ -92,8 +92,21 @@ def test_a_list_of_scores_of_the_wrong_length_stops_the_run():
         def score(self, asked, responses):
             return super().score(asked, responses)[:1]
 
-    with pytest.raises(UserError, match="1 scores for 6 attempts"):
+    with pytest.raises(UserError, match=r"1 scores for [246] attempts"):
         collector(Short())(Attempts(2), 0)
+
+
+def test_groups_stand_in_the_order_of_problems_whenever_they_were_complete():
+    task, subject = Toy(), policy()
+    subject.end_ids = tuple(range(1, 180, 5))
+    collect = Collector(task, Engine(subject), subject, Sampling(max_tokens=30), 0, 5)
+    collect.overlaps = True
+    taken = collect._attempt(problems(5), Attempts(3), 1, None)
+    assert [g.problem.id for g in taken] == [p.id for p in problems(5)]
+    assert all([r.problem for r in g.rollouts] == [g.problem.id] * 3 for g in taken)
+    asked = [id for call in task.asked for id in call]
+    assert sorted(asked) == sorted([p.id for p in problems(5)] * 3)
+    assert asked != sorted(asked), "they were complete in order, so nothing was tested"
 
 
 def test_demonstrations_end_with_the_end_token_and_count_only_the_response():

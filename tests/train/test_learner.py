@@ -144,9 +144,11 @@ def test_sequence_mean_makes_a_long_answer_cheap_and_the_default_does_not():
 
 
 def count_forwards(subject, monkeypatch):
+    """Passes of the trunk, whoever calls it."""
     calls = []
-    forward = subject.policy.model.forward
-    monkeypatch.setattr(subject.policy.model, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    trunk = subject.policy.model.model
+    forward = trunk.forward
+    monkeypatch.setattr(trunk, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
     return calls
 
 

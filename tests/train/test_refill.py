@@ -39,7 +39,7 @@ class Coin:
         return []
 
     def score(self, asked, responses):
-        self.asked.append(sorted({p.id for p in asked}))
+        self.asked += sorted({p.id for p in asked})
         seen: dict[str, int] = {}
         scores = []
         for p in asked:
@@ -77,7 +77,7 @@ def test_a_refill_is_a_function_of_the_step_and_follows_what_the_step_took():
 def test_enough_at_once_tries_no_further():
     subject = collector(1)
     subject(Attempts(3, keep=mixed, refill=6.0), step=0)
-    assert len(subject._task.asked) == 1
+    assert len(subject._task.asked) == 4
 
 
 def test_the_budget_ends_it_with_the_cause():
@@ -89,7 +89,7 @@ def test_the_budget_ends_it_with_the_cause():
     assert told.startswith("step 5: of 8 problems tried, 0 gave a group that mixed keeps, and 4 were wanted")
     assert "(0 problems had all attempts rewarded alike above 0, 8 at 0 or below)" in told
     assert "recipe.sample.refill (now 2)" in told
-    assert sum(len(asked) for asked in subject._task.asked) == 8
+    assert len(subject._task.asked) == 8
 
 
 def test_the_task_itself_may_run_out_of_problems():
@@ -104,13 +104,13 @@ def test_a_refill_of_rewarded_attempts_counts_groups():
 
 
 REWARDS = """
-calls = 0
+seen = 0
 
 def fading(completions, **columns):
-    '''Mixed rewards for two steps, then none.'''
-    global calls
-    calls += 1
-    return [float(calls <= 2 and i % 2 == 0) for i, _ in enumerate(completions)]
+    '''Mixed rewards for the four groups of two steps, then none.'''
+    global seen
+    first, seen = seen, seen + len(completions)
+    return [float(i < 8 and i % 2 == 0) for i in range(first, seen)]
 
 def never(completions, **columns):
     return [0.0] * len(completions)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from upslope.model import attention
-from upslope.model.adapter import has_adapter
-from upslope.model.layout import lay_out
-from upslope.model.policy import Policy, before_tokens, plain_call
+from upslope.model.policy import Policy
+from upslope.model.trunk import trunk_of
 from upslope.types import Rollout
 
 
@@ -36,15 +35,9 @@ class ValueModel(nn.Module):
     def hidden(self, rollouts: Sequence[Rollout], policy: Policy) -> Tensor:
         """The trunk's own hidden states before each chosen token, [R, D], laid out like the policy's."""
         assert self.trunk is not None, "a critic on the policy's trunk reads the policy's hidden states"
-        layout = lay_out(rollouts, policy.device, share_prompts=policy.packs)
-        if policy.packs:
-            if getattr(self.trunk.config, "_attn_implementation", "") != attention.NAME:
-                raise RuntimeError("the critic's copy was made before the policy's attention was chosen")
-            call = layout.call()
-            del call["logits_to_keep"]
-            return self.trunk(**call).last_hidden_state[0][layout.predictor_R]  # type: ignore[no-any-return]
-        call = plain_call(rollouts, policy.end_ids[0], policy.device)
-        return before_tokens(self.trunk(**call).last_hidden_state, rollouts)[layout.row_R, layout.column_R]
+        if policy.packs and getattr(self.trunk.config, "_attn_implementation", "") != attention.NAME:
+            raise RuntimeError("the critic's copy was made before the policy's attention was chosen")
+        return policy.hidden(self.trunk, rollouts)[1]
 
 
 def value_model(model: Any, *, own_copy: bool) -> ValueModel:
@@ -53,8 +46,7 @@ def value_model(model: Any, *, own_copy: bool) -> ValueModel:
     The copy shares no storage with the model and runs with the same attention, which must have been chosen by now
     (``attention.admit``). Make it before adapters are added: it is trained whole.
     """
-    inner = model.get_base_model() if has_adapter(model) else model  # the copy then has the adapter's layers too
-    trunk = copy.deepcopy(inner.base_model) if own_copy else None
+    trunk = copy.deepcopy(trunk_of(model)) if own_copy else None  # with an adapter's layers, if there are any
     if trunk is not None:
         trunk.requires_grad_(True)
     made = ValueModel(int(model.config.hidden_size), trunk)

@@ -19,10 +19,8 @@ def adjusted(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids:
     if not sampling.greedy and sampling.temperature != 1:
         logits_RV = logits_RV / sampling.temperature
     if sampling.min_tokens:
-        banned_RE = (position_R < sampling.min_tokens)[:, None].expand(-1, len(end_ids))
-        columns_RE = end_ids[None, :].expand(len(logits_RV), -1)
-        kept_RE = logits_RV.gather(1, columns_RE)
-        logits_RV = logits_RV.scatter(1, columns_RE, torch.where(banned_RE, -torch.inf, kept_RE))
+        logits_RV = logits_RV.clone()
+        ban_(logits_RV, position_R, sampling, end_ids)
     if 0 < sampling.top_k < logits_RV.shape[1]:
         least_R1 = logits_RV.topk(sampling.top_k, dim=1).values[:, -1:]
         logits_RV = logits_RV.masked_fill(logits_RV < least_R1, -torch.inf)
@@ -32,6 +30,18 @@ def adjusted(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids:
         cut_RV = torch.zeros_like(before_RV, dtype=torch.bool).scatter(1, order_RV, before_RV >= sampling.top_p)
         logits_RV = logits_RV.masked_fill(cut_RV, -torch.inf)
     return logits_RV
+
+
+def ban_(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids: Tensor) -> None:
+    """Put -inf on the end tokens of rows that stand before ``min_tokens``, in place."""
+    if sampling.min_tokens:
+        early_R = position_R < sampling.min_tokens
+        logits_RV[:, end_ids] = logits_RV[:, end_ids].masked_fill(early_R[:, None], -torch.inf)
+
+
+def chosen(logp_RV: Tensor, target_R: Tensor) -> Tensor:
+    """log p of one token a row, shape R."""
+    return logp_RV.gather(1, target_R[:, None])[:, 0]
 
 
 def entropy(logp_RV: Tensor) -> Tensor:

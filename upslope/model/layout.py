@@ -9,6 +9,7 @@ is one of several responses to a shared prompt: it sees the whole prompt, then i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upslope.native.kernels import Spans
 from upslope.types import Rollout
 
 
@@ -36,19 +38,40 @@ class Layout:
     id_K: Tensor
     position_K: Tensor
     """Position within prompt plus response, for rotary and absolute position embeddings."""
-    segments: tuple[Segments, ...]
-    place_K: Tensor
-    """Where token k's output stands in the concatenated flat outputs of ``segments``."""
     predictor_R: Tensor
     """The token k whose hidden state predicts the r-th scored token."""
     target_R: Tensor
     row_R: Tensor
     """Which rollout, and which token of its response: the r-th scored token's place in an NT rectangle."""
     column_R: Tensor
+    stems: tuple[tuple[int, int], ...]
+    """(start, length)."""
+    branches: tuple[tuple[int, int, int, int], ...]
+    """(start, length, prompt's start, prompt's length), those of one stem next to each other."""
+    children: tuple[tuple[int, int], ...]
+    """Of every stem: (its first branch, how many)."""
 
     @property
     def num_tokens(self) -> int:
         return len(self.id_K)
+
+    @functools.cached_property
+    def segments(self) -> tuple[Segments, ...]:
+        """The kinds of segment as rectangles, for attention that wants them padded."""
+        found = (_stems(self.stems), _branches(self.branches))
+        return tuple(_to(s, self.id_K.device) for s in found if s is not None)
+
+    @functools.cached_property
+    def place_K(self) -> Tensor:
+        """Where token k's output stands in the concatenated flat outputs of ``segments``."""
+        return _places(self.stems, self.branches, self.num_tokens).to(self.id_K.device)
+
+    @functools.cached_property
+    def spans(self) -> Spans:
+        """The same segments for the native attention, which needs no rectangles."""
+        num = len(self.stems)
+        stems = [(start, length, 0, 0) for start, length in self.stems]
+        return Spans([*stems, *self.branches], [(num + first, count) for first, count in self.children])
 
     def call(self) -> dict[str, Any]:
         """Arguments for a transformers model that runs with the packed attention; logits [1, R, V]."""
@@ -70,6 +93,7 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
     positions: list[int] = []
     stems: list[tuple[int, int]] = []
     branches: list[tuple[int, int, int, int]] = []
+    children: list[tuple[int, int]] = []
     scored: list[tuple[int, int, int, int]] = []
 
     def append(tokens: Sequence[int], first_position: int) -> int:
@@ -89,6 +113,7 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
             stems.append((start, len(ids) - start))
         else:
             stems.append((start, len(prompt)))
+        first_branch = len(branches)
         for row in rows:
             rollout = rollouts[row]
             begin = last + 1
@@ -98,18 +123,19 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
             for column, (token, chosen) in enumerate(zip(rollout.response, rollout.mask, strict=True)):
                 if chosen:
                     scored.append((last if column == 0 else begin + column - 1, token, row, column))
+        children.append((first_branch, len(branches) - first_branch))
 
-    segments = tuple(s for s in (_stems(stems), _branches(branches)) if s is not None)
     table = torch.tensor(scored, dtype=torch.long).reshape(-1, 4).to(device)
     return Layout(
         id_K=torch.tensor(ids, dtype=torch.long, device=device),
         position_K=torch.tensor(positions, dtype=torch.long, device=device),
-        segments=tuple(_to(s, device) for s in segments),
-        place_K=_places(stems, branches, len(ids)).to(device),
         predictor_R=table[:, 0],
         target_R=table[:, 1],
         row_R=table[:, 2],
         column_R=table[:, 3],
+        stems=tuple(stems),
+        branches=tuple(branches),
+        children=tuple(children),
     )
 
 

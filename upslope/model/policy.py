@@ -12,9 +12,11 @@ import torch
 import transformers
 from torch import Tensor
 
-from upslope.model import attention, chat
-from upslope.model.distribution import adjusted, entropy
+from upslope.model import attention, chat, llama
+from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.layout import Layout, lay_out
+from upslope.model.states import States
+from upslope.model.trunk import head_stands_apart, recompute_layers, trunk_of
 from upslope.types import Message, Rollout, Sampling
 
 transformers.utils.logging.disable_progress_bar()  # bars for single shards would tear the live view apart
@@ -28,6 +30,14 @@ class Policy:
         self.tokenizer = tokenizer
         self.end_ids = chat.end_ids(tokenizer, model.generation_config)
         self.packs = attention.admit(model)
+        self.apart = head_stands_apart(model, trunk_only(self._call([_probe(3, 2), _probe(2, 1)])[1]))
+        self.native = self.packs and self.apart and self._native_agrees()
+        self.checkpointing = False
+
+    def checkpoint_activations(self) -> None:
+        """From now on keep only each layer's input for the backward pass. Raises UserError if the model cannot."""
+        recompute_layers(self.model)
+        self.checkpointing = True
 
     @property
     def device(self) -> torch.device:
@@ -81,26 +91,73 @@ class Policy:
                 parameter.data = compute[name]
         self.tokenizer.save_pretrained(folder)
 
-    def say(self, rollouts: Sequence[Rollout], sampling: Sampling, *, hidden: bool = False) -> Said:
-        """What the model says before each chosen token of the rollouts, with gradient.
+    @property
+    def end_tensor(self) -> Tensor:
+        """The end tokens, on the model's device."""
+        return torch.tensor(self.end_ids, device=self.device)
+
+    def states(self, rollouts: Sequence[Rollout]) -> States:
+        """Where the model stands before each chosen token of the rollouts, with gradient: one pass of the trunk."""
+        if self.apart:
+            return States.of(*self.hidden(trunk_of(self.model), rollouts))
+        layout, call = self._call(rollouts)
+        out = self.model(**call, output_hidden_states=True)
+        hidden_RD = self._at_tokens(out.hidden_states[-1], rollouts, layout)
+        return States.of(layout, hidden_RD, self._logits(out, rollouts, layout))
+
+    def hidden(self, trunk: Any, rollouts: Sequence[Rollout]) -> tuple[Layout, Tensor]:
+        """Last hidden states of the trunk, or of a copy of it, before each chosen token, [R, D]."""
+        layout, call = self._call(rollouts)
+        fast = llama.native_trunk(trunk) if self.native else None
+        if fast is not None:
+            return layout, fast.states(layout, checkpointing=self.checkpointing)
+        return layout, self._at_tokens(trunk(**trunk_only(call)).last_hidden_state, rollouts, layout)
+
+    def head(self, source_CX: Tensor) -> Tensor:
+        """Logits [C, V] of a piece of ``States.source_RX``, in memory of their own."""
+        return self.model.get_output_embeddings()(source_CX) if self.apart else source_CX.clone()
+
+    @property
+    def fast_trunk(self) -> llama.Trunk | None:
+        """The native trunk, where the model as it is now can run on it."""
+        return llama.native_trunk(trunk_of(self.model)) if self.native else None
+
+    @torch.no_grad()
+    def _native_agrees(self) -> bool:
+        """Whether the native trunk computes what the model does: measured, not believed. True for a model it does not
+        apply to (now), which then never reaches it."""
+        fast = llama.native_trunk(trunk_of(self.model))
+        if fast is None:
+            return True
+        rollouts = [_probe(5, 3), _probe(5, 4), _probe(2, 1)]
+        layout, call = self._call(rollouts)
+        expected = self._at_tokens(trunk_of(self.model)(**trunk_only(call)).last_hidden_state, rollouts, layout)
+        error = (fast.states(layout) - expected).float().norm() / expected.float().norm()
+        return bool(error < (1e-3 if expected.dtype == torch.float32 else 0.2))  # rounding: 1e-6; in bfloat16 0.02
+
+    def _call(self, rollouts: Sequence[Rollout]) -> tuple[Layout, dict[str, Any]]:
+        layout = lay_out(rollouts, self.device, share_prompts=self.packs)
+        return layout, layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
+
+    def _logits(self, out: Any, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
+        """[R, V], of a call's output; a packed call has computed no others."""
+        return out.logits[0] if self.packs else self._at_tokens(out.logits, rollouts, layout)
+
+    def _at_tokens(self, out_NSX: Tensor, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
+        """[R, X]: outputs at every position, picked where they predict the chosen tokens."""
+        if self.packs:
+            return out_NSX[0][layout.predictor_R]
+        return before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
+
+    def say(self, rollouts: Sequence[Rollout], sampling: Sampling) -> Said:
+        """The model's whole distribution before each chosen token of the rollouts, with gradient as often as wanted.
 
         The given ids are scored, at the given temperature and with the same ban on early ends; top-k and top-p must be
-        off (``scorable``). ``hidden`` asks for the last hidden states too.
+        off (``scorable``). Where the chosen tokens' scores are enough, ``states`` and ``token_scores`` hold far less.
         """
-        layout = lay_out(rollouts, self.device, share_prompts=self.packs)
-        hidden_RD = None
-        if self.packs:
-            out = self.model(**layout.call(), output_hidden_states=hidden)
-            logits_RV = out.logits[0]
-            hidden_RD = out.hidden_states[-1][0][layout.predictor_R] if hidden else None
-        else:
-            where = (layout.row_R, layout.column_R)
-            out = self.model(**plain_call(rollouts, self.end_ids[0], self.device), output_hidden_states=hidden)
-            logits_RV = before_tokens(out.logits, rollouts)[where]
-            hidden_RD = before_tokens(out.hidden_states[-1], rollouts)[where] if hidden else None
-        ends = torch.tensor(self.end_ids, device=self.device)
-        logp_RV = adjusted(logits_RV, layout.column_R, sampling, ends).log_softmax(dim=1)
-        return Said(layout, logp_RV, hidden_RD)
+        layout, call = self._call(rollouts)
+        logits_RV = self._logits(self.model(**call), rollouts, layout)
+        return Said(layout, adjusted(logits_RV, layout.column_R, sampling, self.end_tensor).log_softmax(dim=1))
 
     def score(self, rollouts: Sequence[Rollout], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
         """(logp_NT, entropy_NT) of the rollouts' own tokens under the sampling distribution; T = ``num_columns``.
@@ -121,16 +178,21 @@ class Said:
     layout: Layout
     logp_RV: Tensor
     """log pi(v | state) for every token v of the vocabulary; -inf for a banned one."""
-    hidden_RD: Tensor | None = None
 
     @property
     def logp_R(self) -> Tensor:
         """Of the token that was chosen."""
-        return self.logp_RV.gather(1, self.layout.target_R[:, None])[:, 0]
+        return chosen(self.logp_RV, self.layout.target_R)
 
     def rectangle(self, value_R: Tensor, shape: tuple[int, int]) -> Tensor:
         """Values of chosen tokens at their places in an NT rectangle of zeros."""
         return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)
+
+
+def _probe(num_prompt: int, num_response: int) -> Rollout:
+    """Any tokens will do."""
+    response = (1,) * num_response
+    return Rollout("probe", 0, (0,) * num_prompt, response, (True,) * num_response, None, 0, "stop", "")
 
 
 def plain_call(rollouts: Sequence[Rollout], padding: int, device: torch.device) -> dict[str, Any]:
@@ -142,6 +204,11 @@ def plain_call(rollouts: Sequence[Rollout], padding: int, device: torch.device) 
         "attention_mask": torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows], device=device),
         "use_cache": False,
     }
+
+
+def trunk_only(call: dict[str, Any]) -> dict[str, Any]:
+    """The same call without what concerns the head, for outputs at every position."""
+    return {name: value for name, value in call.items() if name != "logits_to_keep"}
 
 
 def before_tokens(out_NSX: Tensor, rollouts: Sequence[Rollout]) -> Tensor:

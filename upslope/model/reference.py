@@ -7,8 +7,10 @@ import copy
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from upslope.model.policy import Policy, Said
+from upslope.model.states import States
 from upslope.types import Rollout, Sampling
 
 
@@ -27,15 +29,36 @@ class Reference:
         frozen.requires_grad_(False)
         return Reference(policy, Policy(frozen, policy.tokenizer))
 
+    @property
+    def vocabulary(self) -> int:
+        return self._policy.vocabulary
+
+    @property
+    def end_tensor(self) -> Tensor:
+        return self._policy.end_tensor
+
     @torch.no_grad()
     def say(self, rollouts: Sequence[Rollout], sampling: Sampling) -> Said:
         """The reference's distribution before each chosen token, without gradient."""
-        if self.frozen is not None:
-            return self.frozen.say(rollouts, sampling)
-        with self._without_adapter():
-            return self._policy.say(rollouts, sampling)
+        with self._speaking() as speaker:
+            return speaker.say(rollouts, sampling)
+
+    @torch.no_grad()
+    def states(self, rollouts: Sequence[Rollout]) -> States:
+        """Where the reference stands before each chosen token, without gradient."""
+        with self._speaking() as speaker:
+            return speaker.states(rollouts)
+
+    @torch.no_grad()
+    def head(self, source_CX: Tensor) -> Tensor:
+        """Its logits [C, V], without gradient."""
+        with self._speaking() as speaker:
+            return speaker.head(source_CX)
 
     @contextlib.contextmanager
-    def _without_adapter(self) -> Iterator[None]:
-        with self._policy.model.disable_adapter():
-            yield
+    def _speaking(self) -> Iterator[Policy]:
+        if self.frozen is not None:
+            yield self.frozen
+        else:
+            with self._policy.model.disable_adapter():
+                yield self._policy

@@ -14,7 +14,8 @@ from upslope.algo.family import GRPO, PPO, REINFORCE
 from upslope.algo.regulariser import K1, no_leash
 from upslope.algo.returns import generalised_advantage
 from upslope.algo.sample import Attempts
-from upslope.model.policy import Policy, Said
+from upslope.model.policy import Policy
+from upslope.model.states import States
 from upslope.prove.claim import Check, Fact, angle, at_least, claim, equal, gap
 from upslope.prove.expect import expected_over, gradient, in_expectation, prepared
 from upslope.prove.world import World, stand_at, toy
@@ -132,7 +133,7 @@ class GroupMeanCritic(CriticLearner):
         means = {id(r): sum(s.reward for s in g.rollouts) / len(g.rollouts) for g in groups for r in g.rollouts}
         return GroupMeanCritic(critic.slot, critic.model, critic.optimizer, means)
 
-    def values(self, batch: Batch, policy: Policy, said: Said | None) -> Tensor:
+    def values(self, batch: Batch, policy: Policy, states: States | None) -> Tensor:
         mean_N = torch.tensor([self.mean_of[id(r)] for r in batch.rollouts], dtype=torch.float64)
         return spread(mean_N, batch.mask_NT)
 

@@ -16,68 +16,113 @@ from upslope.types import Rollout
 
 
 class Decoder(Protocol):
-    """``start``, then ``advance`` for every token; ``keep`` drops finished rows from all that follows."""
+    """A table of rows, each continuing a prompt of its own. Rows begin, advance together, and leave.
 
-    def start(self, prompts: Sequence[tuple[int, ...]], prompt_of_row: Tensor, max_tokens: int) -> Tensor:
-        """Logits before the first token, [N, V]; row n continues ``prompts[prompt_of_row[n]]``."""
+    Made as ``kind(policy, num_rows, max_tokens)``: a row advances at most ``max_tokens`` times after ``place``, so that
+    token t of a response is drawn from the logits of advance t. A row that ended may be carried along further, with any
+    tokens; its logits mean nothing then, and other rows do not notice.
+    """
+
+    refills: bool
+    """Whether ``place`` may be called again once rows have advanced."""
+    slack: float
+    """Share of finished rows that is cheaper carried along than dropped: 0 where ``keep`` costs nothing."""
+
+    def place(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
+        """Row ``rows[i]`` begins anew with ``prompts[i]``; what it held is forgotten. Everything is computed but the
+        prompt's last token, which the first ``advance`` brings. Equal prompts are computed once."""
         ...
 
     def advance(self, token_N: Tensor) -> Tensor:
-        """Append a token to every row; logits before the next one, [N, V]."""
+        """Append a token to every row of the table; logits [N, V] before the next one."""
         ...
 
-    def keep(self, rows: Tensor) -> None: ...
+    def keep(self, rows: Tensor) -> None:
+        """Only these rows remain, numbered anew in this order."""
+        ...
 
 
 class SharedPromptDecoder:
-    """Every distinct prompt is computed once, without padding; its keys and values are then given to its samples."""
+    """Every distinct prompt is computed once, without padding; its keys and values are then given to its samples, also
+    to those that begin while others of them are still in the table."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    refills = True
+    slack = 1 / 8
+    """``keep`` copies the cache, which pays once more than an eighth of the work is waste."""
 
-    def start(self, prompts: Sequence[tuple[int, ...]], prompt_of_row: Tensor, max_tokens: int) -> Tensor:
+    def __init__(self, policy: Policy, num_rows: int, max_tokens: int) -> None:
+        self._policy, self._max_tokens = policy, max_tokens
+        self._cache = Cache(num_rows)
+        self._prompts: list[tuple[int, ...]] = [()] * num_rows
+        self._column_N = torch.zeros(num_rows, dtype=torch.long, device=policy.device)
+
+    def place(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
         device = self._policy.device
-        stems = [Rollout("", 0, p, (0,), (True,), None, 0, "stop", "") for p in prompts]
+        self._cache.reserve(max(map(len, prompts)) - 1 + self._max_tokens)
+        holders = {prompt: row for row, prompt in enumerate(self._prompts)}
+        shared = [(holders[p], row, len(p)) for row, p in zip(rows, prompts, strict=True) if p in holders]
+        fresh = [(row, p) for row, p in zip(rows, prompts, strict=True) if p not in holders and len(p) > 1]
+        if shared:  # first, while the holders' rows are what they were
+            from_R, to_R, length_R = torch.tensor(shared, device=device).T
+            self._cache.copy(from_R, to_R, int(length_R.max()) - 1)
+        if fresh:
+            self._compute(fresh)
+        for row, prompt in zip(rows, prompts, strict=True):
+            self._prompts[row] = prompt
+        self._column_N[torch.tensor(rows, device=device)] = torch.tensor([len(p) - 1 for p in prompts], device=device)
+
+    def _compute(self, fresh: Sequence[tuple[int, tuple[int, ...]]]) -> None:
+        """One pass over the distinct prompts without their last tokens; nothing is predicted from it."""
+        device = self._policy.device
+        number = {prompt: i for i, prompt in enumerate(dict.fromkeys(p for _, p in fresh))}
+        stems = [Rollout("", 0, p[:-1], (0,), (False,), None, 0, "stop", "") for p in number]
         layout = lay_out(stems, device, share_prompts=False)
-        self._cache = Cache()
-        logits_PV = self._policy.model(**layout.call(), cache=self._cache).logits[0]
-        self._cache.spread(layout, prompt_of_row, max_tokens)
-        self._position_N = torch.tensor([len(p) for p in prompts], device=device)[prompt_of_row]
-        return logits_PV[prompt_of_row]  # type: ignore[no-any-return]
+        self._policy.model(**layout.call(), cache=self._cache)
+        row_R, stem_R = torch.tensor([(row, number[p]) for row, p in fresh], device=device).T
+        self._cache.fill(layout, stem_R, row_R)
 
     def advance(self, token_N: Tensor) -> Tensor:
-        self._cache.open_column()
+        self._cache.open_columns(self._column_N)
         logits = self._policy.model(
-            input_ids=token_N[:, None], position_ids=self._position_N[:, None], use_cache=False, cache=self._cache
+            input_ids=token_N[:, None], position_ids=self._column_N[:, None], use_cache=False, cache=self._cache
         ).logits[:, 0]
-        self._position_N = self._position_N + 1
+        # A row that ended and is carried along stays in its last column.
+        self._column_N = (self._column_N + 1).clamp(max=self._cache.num_columns - 1)
         return logits  # type: ignore[no-any-return]
 
     def keep(self, rows: Tensor) -> None:
         self._cache.keep(rows)
-        self._position_N = self._position_N[rows]
+        self._prompts = [self._prompts[row] for row in rows.tolist()]
+        self._column_N = self._column_N[rows]
 
 
 class PlainDecoder:
-    """The ordinary way, for any architecture: rows padded on the left, transformers' own cache."""
+    """The ordinary way, for any architecture: rows padded on the left, transformers' own cache. All rows begin at once
+    and every prompt is computed for each of them."""
 
-    def __init__(self, policy: Policy) -> None:
+    refills = False
+    slack = 1 / 8
+
+    def __init__(self, policy: Policy, num_rows: int, max_tokens: int) -> None:
         self._policy = policy
+        self._cache: Any = DynamicCache(config=policy.model.config)
+        self._num_rows = num_rows
 
-    def start(self, prompts: Sequence[tuple[int, ...]], prompt_of_row: Tensor, max_tokens: int) -> Tensor:
+    def place(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
+        if sorted(rows) != list(range(self._num_rows)) or self._cache.get_seq_length():
+            raise RuntimeError("all rows of this decoder begin at once")
         device = self._policy.device
-        rows = [prompts[int(p)] for p in prompt_of_row]
-        width = max(map(len, rows))
+        stems = [prompt[:-1] for _, prompt in sorted(zip(rows, prompts, strict=True))]
+        width = max(map(len, stems))
         pad = self._policy.end_ids[0]
-        ids = torch.tensor([(pad,) * (width - len(r)) + r for r in rows], device=device)
-        self._seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
-        self._cache: Any = DynamicCache(config=self._policy.model.config)
-        position = (self._seen.cumsum(1) - 1).clamp(min=0)
-        self._position_N = position[:, -1] + 1
-        return self._forward(ids, position)
+        ids = torch.tensor([(pad,) * (width - len(s)) + s for s in stems], dtype=torch.long, device=device)
+        self._seen = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in stems], device=device).long()
+        self._position_N = torch.tensor([len(s) for s in stems], device=device)
+        if width:
+            self._forward(ids, (self._seen.cumsum(1) - 1).clamp(min=0))
 
     def advance(self, token_N: Tensor) -> Tensor:
-        self._seen = torch.cat([self._seen, torch.ones_like(self._seen[:, :1])], dim=1)
+        self._seen = torch.cat([self._seen, self._seen.new_ones(len(token_N), 1)], dim=1)
         logits = self._forward(token_N[:, None], self._position_N[:, None])
         self._position_N = self._position_N + 1
         return logits

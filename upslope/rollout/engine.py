@@ -1,9 +1,10 @@
-"""The engine: from problems and a policy to rollouts. Schedule rows into waves, run a wave, gather what it wrote."""
+"""The engine: from problems and a policy to rollouts. A table of rows is kept full from a queue of attempts; every row
+draws a token at a time; whoever ends gives up the place and becomes a rollout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,24 +14,18 @@ from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.decoder import Decoder, PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
+from upslope.rollout.native import NativeDecoder
+from upslope.rollout.table import Attempt, Table, Written
 from upslope.types import Problem, Rollout, Sampling
 
 Progress = Callable[[int, int], None]
 """Called with (tokens written so far, rows finished so far)."""
-
+Finished = Callable[[int, list[Rollout]], None]
+"""Called with a problem's place among those asked for and all its attempts, once the last of them has ended."""
 
 CACHE_BUDGET = 2 * 2**30
 """Bytes for keys and values, where the number of rows is left to us."""
 MOST_ROWS = 512
-
-
-@dataclass(frozen=True)
-class Row:
-    """One attempt to be made."""
-
-    problem: Problem
-    sample: int
-    prompt: tuple[int, ...]
 
 
 class Engine:
@@ -59,104 +54,112 @@ class Engine:
         sampling: Sampling,
         address: Address,
         progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[list[Rollout]]:
         """``num_samples`` attempts at every problem, without score; the outer list follows ``problems``.
 
-        What an attempt says depends on the weights, its prompt and its address, not on its neighbours.
+        What an attempt says depends on the weights, its prompt and its address, not on its neighbours. ``progress`` is
+        called after every token, ``finished`` as soon as a group is complete; what they raise ends the generation.
         """
-        rows = [
-            Row(p, s, ids) for p in problems for ids in [self._policy.prompt(p.messages)] for s in range(num_samples)
-        ]
-        self._check_room(rows, sampling)
-        done: list[Rollout] = []
-        written = 0
-        size = self._max_rows or self._affordable(rows, sampling)
-        for first in range(0, len(rows), size):
-            before = written
+        prompts = [self._policy.prompt(p.messages) for p in problems]
+        queue = deque(
+            Attempt(i, problem.id, sample, prompt)
+            for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
+            for sample in range(num_samples)
+        )
+        self._check_room(queue, sampling)
+        groups: list[dict[int, Rollout]] = [{} for _ in problems]
+        num_written = num_finished = 0
+        for num_drawn, ended in self._run(queue, sampling, address):
+            num_written += num_drawn
+            num_finished += len(ended)
+            for written in ended:
+                groups[written.attempt.index][written.attempt.sample] = self._rollout(written)
+            if progress is not None:
+                progress(num_written, num_finished)
+            for index in dict.fromkeys(written.attempt.index for written in ended):
+                if finished is not None and len(groups[index]) == num_samples:
+                    finished(index, _in_order(groups[index]))
+        return [_in_order(group) for group in groups]
 
-            def report(tokens: int, finished: int, before: int = before, first: int = first) -> None:
-                if progress is not None:
-                    progress(before + tokens, first + finished)
-
-            wave = self._run(rows[first : first + size], sampling, address, report)
-            written += sum(len(r.response) for r in wave)
-            done.extend(wave)
-        return [done[i : i + num_samples] for i in range(0, len(done), num_samples)]
-
-    def _affordable(self, rows: Sequence[Row], sampling: Sampling) -> int:
+    def _affordable(self, attempts: Iterable[Attempt], sampling: Sampling) -> int:
         """How many rows the budget holds, if all of them were as long as the longest can get."""
-        longest = max((len(row.prompt) for row in rows), default=0) + sampling.max_tokens
+        longest = max((len(a.prompt) for a in attempts), default=0) + sampling.max_tokens
         return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
 
-    def _check_room(self, rows: Sequence[Row], sampling: Sampling) -> None:
+    def _check_room(self, attempts: Iterable[Attempt], sampling: Sampling) -> None:
         room = self._policy.max_positions
-        for row in rows:
-            if len(row.prompt) + sampling.max_tokens > room:
+        for attempt in attempts:
+            if len(attempt.prompt) + sampling.max_tokens > room:
                 raise UserError(
-                    f"problem {row.problem.id}: {len(row.prompt)} prompt tokens and max_tokens={sampling.max_tokens} "
-                    f"do not fit the model's {room} positions; lower sample.max_tokens or shorten the prompt"
+                    f"problem {attempt.problem}: {len(attempt.prompt)} prompt tokens and "
+                    f"max_tokens={sampling.max_tokens} do not fit the model's {room} positions; "
+                    "lower sample.max_tokens or shorten the prompt"
                 )
+
+    def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
+        trunk = self._policy.fast_trunk if self._packed else None
+        if trunk is not None:
+            return NativeDecoder(self._policy, trunk, num_rows, max_tokens)
+        kind = SharedPromptDecoder if self._packed else PlainDecoder
+        return kind(self._policy, num_rows, max_tokens)
 
     @torch.no_grad()
-    def _run(self, rows: Sequence[Row], sampling: Sampling, address: Address, report: Progress) -> list[Rollout]:
-        device, num_rows, num_tokens = self._policy.device, len(rows), sampling.max_tokens
-        uniform_NT = torch.from_numpy(address.uniforms([(r.problem.id, r.sample) for r in rows], num_tokens))
-        if device.type == "mps":
-            uniform_NT = uniform_NT.float()  # no float64 there
-        uniform_NT = uniform_NT.to(device)
-        prompts = list(dict.fromkeys(r.prompt for r in rows))
-        prompt_of_row = torch.tensor([prompts.index(r.prompt) for r in rows], device=device)
+    def _run(
+        self, queue: deque[Attempt], sampling: Sampling, address: Address
+    ) -> Iterator[tuple[int, Sequence[Written]]]:
+        """Empty the queue; yields, token by token, how many rows drew one and which of them ended with it.
+
+        One table serves the whole queue, or a wave of it where the decoder cannot refill.
+        """
+        device = self._policy.device
         end_ids = torch.tensor(self._policy.end_ids, device=device)
-        token_NT = torch.zeros(num_rows, num_tokens, dtype=torch.long, device=device)
-        logp_NT = torch.zeros(num_rows, num_tokens, dtype=torch.float64 if device.type != "mps" else None)
-        logp_NT = logp_NT.to(device)
-        length_N = torch.full((num_rows,), num_tokens, dtype=torch.long, device=device)
-        stopped_N = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        size = self._max_rows or self._affordable(queue, sampling)
+        while queue:
+            num_rows = min(size, len(queue))
+            decoder = self._decoder(num_rows, sampling.max_tokens)
+            table = Table(num_rows, sampling.max_tokens, address, device)
+            _begin(range(num_rows), queue, decoder, table)
+            while live := table.live:
+                num_rows = _drop(num_rows, live, decoder, table)
+                logits_NV = decoder.advance(table.newest_N)
+                token_N, logp_N = draw(logits_NV, table.position_N, table.uniform_N, sampling, end_ids)
+                free = table.write(token_N, logp_N, end_ids)
+                yield len(live), table.take(free)
+                if decoder.refills:
+                    _begin(free, queue, decoder, table)
 
-        decoder: Decoder = SharedPromptDecoder(self._policy) if self._packed else PlainDecoder(self._policy)
-        logits_RV = decoder.start(prompts, prompt_of_row, num_tokens)
-        active_R = torch.arange(num_rows, device=device)  # which row stands at each place of the shrinking batch
-        written = 0
-        for t in range(num_tokens):
-            position_R = torch.full_like(active_R, t)
-            token_R, logp_R = draw(logits_RV, position_R, uniform_NT[active_R, t], sampling, end_ids)
-            token_NT[active_R, t] = token_R
-            logp_NT[active_R, t] = logp_R.to(logp_NT.dtype)
-            ended_R = torch.isin(token_R, end_ids) & ~stopped_N[active_R]
-            length_N[active_R[ended_R]] = t + 1
-            stopped_N[active_R[ended_R]] = True
-            alive_R = ~stopped_N[active_R]
-            num_alive = int(alive_R.sum())
-            written += num_alive
-            report(written, num_rows - num_alive)
-            if num_alive == 0 or t + 1 == num_tokens:
-                break
-            if num_alive <= len(active_R) * 7 // 8:  # a copy of the cache pays once an eighth of the work is waste
-                keep_R = alive_R.nonzero()[:, 0]
-                decoder.keep(keep_R)
-                active_R, token_R = active_R[keep_R], token_R[keep_R]
-            logits_RV = decoder.advance(token_R)
-        return self._gather(rows, token_NT, logp_NT, length_N, stopped_N)
+    def _rollout(self, written: Written) -> Rollout:
+        return Rollout(
+            problem=written.attempt.problem,
+            sample=written.attempt.sample,
+            prompt=written.attempt.prompt,
+            response=written.response,
+            mask=(True,) * len(written.response),
+            logp=written.logp,
+            version=self.version,
+            ended="stop" if written.response[-1] in self._policy.end_ids else "length",
+            text=self._policy.decode(written.response),
+        )
 
-    def _gather(
-        self, rows: Sequence[Row], token_NT: Tensor, logp_NT: Tensor, length_N: Tensor, stopped_N: Tensor
-    ) -> list[Rollout]:
-        out = []
-        for row, tokens, logps, length, stopped in zip(
-            rows, token_NT.tolist(), logp_NT.tolist(), length_N.tolist(), stopped_N.tolist(), strict=True
-        ):
-            response = tuple(tokens[:length])
-            out.append(
-                Rollout(
-                    problem=row.problem.id,
-                    sample=row.sample,
-                    prompt=row.prompt,
-                    response=response,
-                    mask=(True,) * length,
-                    logp=tuple(logps[:length]),
-                    version=self.version,
-                    ended="stop" if stopped else "length",
-                    text=self._policy.decode(response),
-                )
-            )
-        return out
+
+def _begin(free: Sequence[int], queue: deque[Attempt], decoder: Decoder, table: Table) -> None:
+    """The next attempts take the free places, as far as there are both."""
+    places = free[: len(queue)]
+    if places:
+        attempts = [queue.popleft() for _ in places]
+        table.begin(places, attempts)
+        decoder.place(places, [a.prompt for a in attempts])
+
+
+def _drop(num_rows: int, live: Sequence[int], decoder: Decoder, table: Table) -> int:
+    """Drop the rows that ended, once they are worth it; returns how many rows are left."""
+    if num_rows - len(live) <= decoder.slack * num_rows:
+        return num_rows
+    decoder.keep(torch.tensor(live, device=table.newest_N.device))
+    table.keep(live)
+    return len(live)
+
+
+def _in_order(group: Mapping[int, Rollout]) -> list[Rollout]:
+    return [group[sample] for sample in sorted(group)]

@@ -28,7 +28,11 @@ class Task(Protocol):
         ...
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        """One score for each response to the problem at the same place. A crashed checker raises, it is never 0."""
+        """One score for each response to the problem at the same place. A crashed checker raises, it is never 0.
+
+        Called in the main thread: once a step, or, where that takes long, with one or several whole groups while
+        further ones are sampled. Which ones share a call is then a matter of timing, so each response is judged by
+        itself."""
         ...
 
     def fingerprint(self) -> str:

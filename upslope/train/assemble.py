@@ -17,6 +17,7 @@ from upslope.model.load import load
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
 from upslope.model.reference import Reference
+from upslope.model.trunk import recompute_layers
 from upslope.train.checkpoint import Checkpoint
 from upslope.train.critic import make_critic
 from upslope.train.files import whole_folder
@@ -47,6 +48,10 @@ def assemble(
         reference = Reference(policy, None) if learn.lora_rank else kept_reference(policy, folder, saved)
         if reference.frozen is not None:
             cast_weights(reference.frozen.model, dtype)
+    if learn.checkpoint_activations:
+        policy.checkpoint_activations()
+        if value is not None and value.trunk is not None:
+            recompute_layers(value.trunk)
     num_updates = settings.steps * recipe.reuse.num_updates
     optimizer = Optimizer(model, learn, num_updates - critic_warmup(recipe), dtype)
     critic = make_critic(cast(Critic, recipe.critic), value, optimizer, num_updates) if value is not None else None

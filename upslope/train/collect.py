@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +18,17 @@ from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine, Progress
 from upslope.tasks.base import Task
+from upslope.train.beside import Outlet, beside
 from upslope.train.source import Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
 LEAST_SHARE = 1 / 8
 """Assumed of the problems still untried, however few groups were kept so far."""
+
+
+WORTH_A_THREAD = 0.1
+"""Share of the time that scoring must take before it is done beside the sampling. Two threads that both use torch cost
+a small model a third of its speed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ class Collector:
         self._task, self._engine, self._policy, self._sampling = task, engine, policy, sampling
         self._seed, self._per_step = seed, per_step
         self._pools: dict[str, Shuffled[Any]] = {}
+        self._scoring = 0.0
+        self.overlaps = False
+        """Whether attempts are scored beside the sampling, from what scoring took the last time."""
 
     def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected:
         """The groups of a step, scored and filtered. Raises UserError for a reward that is not a number, Exhausted if
@@ -56,9 +68,48 @@ class Collector:
     def _attempt(
         self, problems: Sequence[Problem], sample: Attempts, step: int, progress: Progress | None
     ) -> list[Group]:
-        address = Address(self._seed, "sample", step)
-        attempts = self._engine.generate(problems, sample.group_size, self._sampling, address, progress)
-        return score(self._task, problems, attempts)
+        """Attempts at every problem, scored: beside the sampling where scoring takes long enough, else after it."""
+        start, self._scoring = time.perf_counter(), 0.0
+        generate = functools.partial(
+            self._engine.generate, problems, sample.group_size, self._sampling, Address(self._seed, "sample", step)
+        )
+        if self.overlaps:
+            groups = self._scored_beside(problems, generate, progress)
+        else:
+            groups = self._scored(problems, generate(progress))
+        self.overlaps = self._scoring > WORTH_A_THREAD * (time.perf_counter() - start)
+        return groups
+
+    def _scored(self, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]) -> list[Group]:
+        start = time.perf_counter()
+        groups = score(self._task, problems, attempts)
+        self._scoring += time.perf_counter() - start
+        return groups
+
+    def _scored_beside(
+        self, problems: Sequence[Problem], generate: Callable[..., object], progress: Progress | None
+    ) -> list[Group]:
+        """Sample in another thread while this one scores the groups that are complete: a user's code may need the main
+        thread (signal.alarm does), and the engine does not."""
+        groups: dict[int, Group] = {}
+        so_far = (0, 0)
+
+        def sampled(outlet: Outlet[tuple[int, list[Rollout]]]) -> None:
+            def watch(num_tokens: int, num_rows: int) -> None:
+                nonlocal so_far
+                outlet.check()
+                so_far = (num_tokens, num_rows)
+
+            generate(watch, lambda index, rollouts: outlet.put((index, rollouts)))
+
+        with closing(beside(sampled)) as waiting:
+            for complete in waiting:
+                if progress is not None:
+                    progress(*so_far)
+                if complete:
+                    scored = self._scored([problems[index] for index, _ in complete], [r for _, r in complete])
+                    groups.update(zip((index for index, _ in complete), scored, strict=True))
+        return [groups[index] for index in range(len(problems))]
 
     def _kept(self, groups: Sequence[Group], sample: Attempts) -> list[Group]:
         return [kept for kept in map(sample.keep, groups) if kept is not None]

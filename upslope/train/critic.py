@@ -9,7 +9,8 @@ from torch import Tensor
 from upslope.algo.critic import Critic
 from upslope.algo.outcome import Stats
 from upslope.model.critic import ValueModel
-from upslope.model.policy import Policy, Said
+from upslope.model.policy import Policy
+from upslope.model.states import States, rectangle
 from upslope.train.optimizer import Optimizer
 from upslope.types import Batch
 
@@ -32,19 +33,16 @@ class CriticLearner:
         """Counted in updates, so that a resumed run knows it from the optimizer alone."""
         return self.optimizer.num_done < self.slot.warmup
 
-    def values(self, batch: Batch, policy: Policy, said: Said | None) -> Tensor:
-        """V(state before token t), [N, T], zero outside the mask. ``said`` holds the policy's hidden states of this
-        very batch, for a critic that shares them; while it warms up, they are read without gradient."""
+    def values(self, batch: Batch, policy: Policy, states: States | None) -> Tensor:
+        """V(state before token t), [N, T], zero outside the mask. ``states`` are the policy's of this very batch
+        (``Policy.states``), for a critic that shares them; while it warms up, they are read without gradient."""
         if not self.shares:
             hidden_RD = self.model.hidden(batch.rollouts, policy)
+        elif states is not None:
+            hidden_RD = states.hidden_RD.detach() if self.warming else states.hidden_RD
         else:
-            if said is None or said.hidden_RD is None:
-                raise RuntimeError("a critic on the policy's trunk was asked for values without hidden states")
-            hidden_RD = said.hidden_RD.detach() if self.warming else said.hidden_RD
-        value_R = self.model.read(hidden_RD)
-        rows, columns = batch.mask_NT.nonzero(as_tuple=True)
-        place = (rows, columns) if said is None else (said.layout.row_R, said.layout.column_R)
-        return value_R.new_zeros(batch.mask_NT.shape).index_put(place, value_R)
+            raise RuntimeError("a critic on the policy's trunk was asked for values without hidden states")
+        return rectangle(self.model.read(hidden_RD), batch.mask_NT)
 
     def state(self) -> dict[str, Tensor]:
         """Weights in full precision and optimizer state, flat, for a checkpoint."""

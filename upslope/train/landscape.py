@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from upslope.algo.outcome import Loss
-from upslope.model.distribution import divergence
+from upslope.algo.outcome import Loss, Scored
+from upslope.model.distribution import divergence, entropy
 from upslope.model.policy import Said
 from upslope.train.optimizer import flat
 from upslope.train.prepare import with_old
-from upslope.train.settings import TOKEN_BUDGET
+from upslope.train.settings import LOGITS_BUDGET, TOKEN_BUDGET
 from upslope.types import Batch
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Landscape:
         keep = self._num_states * learner.policy.vocabulary <= KEPT_BUDGET
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
         self.loss = 0.0
-        for part in learner.micro_batches(states):
+        for part in learner.micro_batches(states, most_logits=LOGITS_BUDGET):
             said = self._say(part)
             kept += [said.logp_RV] if keep else []
             old.append(said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
@@ -69,13 +69,14 @@ class Landscape:
         """
         total = torch.zeros_like(vector)
         pieces = torch.split(vector, self._sizes)
-        for slopes in self._kl_slopes():
-            pairs = [(s, p.view_as(s)) for s, p in zip(slopes, pieces, strict=True) if s is not None]
-            dot = sum(((s * p).sum() for s, p in pairs), torch.zeros((), dtype=vector.dtype, device=vector.device))
-            if dot.requires_grad:
-                keep = self._graphs is not None
-                images = torch.autograd.grad(dot, self._masters, retain_graph=keep, allow_unused=True)
-                total += flat(images, self._masters)
+        with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative on a CPU
+            for slopes in self._kl_slopes():
+                pairs = [(s, p.view_as(s)) for s, p in zip(slopes, pieces, strict=True) if s is not None]
+                dot = sum(((s * p).sum() for s, p in pairs), torch.zeros((), dtype=vector.dtype, device=vector.device))
+                if dot.requires_grad:
+                    keep = self._graphs is not None
+                    images = torch.autograd.grad(dot, self._masters, retain_graph=keep, allow_unused=True)
+                    total += flat(images, self._masters)
         return total
 
     def _kl_slopes(self) -> Iterator[Sequence[Tensor | None]]:
@@ -85,14 +86,11 @@ class Landscape:
             yield from self._graphs
             return
         tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._learner.policy.width))
-        parts = list(
-            self._learner.micro_batches(self._curved, token_budget=tokens, logits_budget=2 * SECOND_ORDER_BUDGET)
-        )
+        parts = list(self._learner.micro_batches(self._curved, most_tokens=tokens, most_logits=2 * SECOND_ORDER_BUDGET))
         for part in parts:
-            with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative on a CPU
-                logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
-                kl = divergence(logp_RV.detach(), logp_RV).sum() / int(self._curved.mask_NT.sum())
-                slopes = torch.autograd.grad(kl, self._masters, create_graph=True, allow_unused=True)
+            logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
+            kl = divergence(logp_RV.detach(), logp_RV).sum() / int(self._curved.mask_NT.sum())
+            slopes = torch.autograd.grad(kl, self._masters, create_graph=True, allow_unused=True)
             if len(parts) == 1:
                 self._graphs = [slopes]
             yield slopes
@@ -110,7 +108,7 @@ class Landscape:
     def measure(self) -> tuple[float, float]:
         """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
         loss = kl = 0.0
-        for index, part in enumerate(self._learner.micro_batches(self._states)):
+        for index, part in enumerate(self._parts()):
             now = self._learner.policy.say(part.rollouts, self._learner.scoring)
             loss += self._loss(part, now)
             kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
@@ -118,16 +116,25 @@ class Landscape:
 
     @torch.no_grad()
     def _loss(self, part: Batch, said: Said) -> float:
-        losses, _ = self._objective(self._learner.scored(part, said, part.value_NT), part)
+        shape, kl_NT = (part.num_rollouts, part.mask_NT.shape[1]), None
+        if "reference_kl" in self._learner.recipe.needs:
+            theirs = self._learner.must_refer.say(part.rollouts, self._learner.scoring)
+            kl_NT = said.rectangle(divergence(said.logp_RV, theirs.logp_RV), shape)
+        logp_NT, entropy_NT = (said.rectangle(x_R, shape) for x_R in (said.logp_R, entropy(said.logp_RV)))
+        losses, _ = self._objective(Scored(logp_NT, entropy_NT, kl_NT, part.value_NT), part)
         return losses.policy.item()
 
     @torch.no_grad()
     def distance(self) -> float:
         """Mean KL(origin || now) in nats a token over the states."""
         kl = 0.0
-        for index, part in enumerate(self._learner.micro_batches(self._states)):
+        for index, part in enumerate(self._parts()):
             kl += divergence(self._before(index, part), self._say(part).logp_RV).sum().item()
         return kl / max(self._num_states, 1)
+
+    def _parts(self) -> Iterator[Batch]:
+        """The same micro-batches at every measurement."""
+        return self._learner.micro_batches(self._states, most_logits=LOGITS_BUDGET)
 
     def _before(self, index: int, part: Batch) -> Tensor:
         if self._kept is not None:

@@ -13,14 +13,17 @@ from torch import Tensor
 from upslope.algo.outcome import Loss, Losses, Outcome, Scored, Stats, Trace
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, UserError
-from upslope.model.distribution import divergence, entropy
-from upslope.model.policy import Policy, Said
+from upslope.model.policy import Policy
 from upslope.model.reference import Reference
+from upslope.model.scores import token_scores
+from upslope.model.states import rectangle
+from upslope.train.chunks import micro_batches, most_trunk_tokens
 from upslope.train.critic import CriticLearner
 from upslope.train.landscape import Landscape
 from upslope.train.optimizer import Optimizer
 from upslope.train.prepare import judge, silent_rows, to_batch, with_old
-from upslope.train.settings import LOGITS_BUDGET, TOKEN_BUDGET, LearnSettings
+from upslope.train.scoring import Pass
+from upslope.train.settings import LOGITS_BUDGET, LearnSettings
 from upslope.types import Batch, Group, Sampling, given
 
 
@@ -93,17 +96,20 @@ class Learner:
         return replace(batch, **found)
 
     def _constants(self, part: Batch, names: Sequence[str]) -> dict[str, Tensor]:
-        shape = (part.num_rollouts, part.mask_NT.shape[1])
         found: dict[str, Tensor] = {}
-        mine = None
+        mine = theirs = None
         if {"old_logp_NT", "reference_kl_NT"} & set(names) or ("value_NT" in names and self._critic.shares):
-            mine = self.policy.say(part.rollouts, self.scoring, hidden=self.critic is not None and self.critic.shares)
-            found["old_logp_NT"] = mine.rectangle(mine.logp_R, shape)
+            mine = self.policy.states(part.rollouts)
         if {"reference_logp_NT", "reference_kl_NT"} & set(names):
-            theirs = self._reference.say(part.rollouts, self.scoring)
-            found["reference_logp_NT"] = theirs.rectangle(theirs.logp_R, shape)
-            if mine is not None and "reference_kl_NT" in names:
-                found["reference_kl_NT"] = mine.rectangle(divergence(mine.logp_RV, theirs.logp_RV), shape)
+            theirs = self.must_refer.states(part.rollouts)
+            logp_R = token_scores(self.must_refer, theirs, self.scoring).logp_R
+            found["reference_logp_NT"] = rectangle(logp_R, part.mask_NT)
+        if mine is not None and {"old_logp_NT", "reference_kl_NT"} & set(names):
+            other = (self.must_refer, theirs) if theirs is not None and "reference_kl_NT" in names else None
+            logp_R, _, divergence_R = token_scores(self.policy, mine, self.scoring, other=other)
+            found["old_logp_NT"] = rectangle(logp_R, part.mask_NT)
+            if divergence_R is not None:
+                found["reference_kl_NT"] = rectangle(divergence_R, part.mask_NT)
         if "value_NT" in names:
             found["value_NT"] = self._critic.values(part, self.policy, mine)
         return {name: found[name].to(self._dtype) for name in names}
@@ -124,15 +130,17 @@ class Learner:
         sums = {"loss": 0.0} | ({"value_loss": 0.0} if self.critic is not None else {})
         num_done, traces = 0, []
         for part in self.micro_batches(loud):
-            scored = self.score(part)
-            losses, trace = objective(scored, with_old(part, scored.logp_NT, self.recipe))
-            self._require_finite(losses, scored, part)
-            loss = losses.total if not self.warming else given(losses.value, "value")
-            loss.backward()  # type: ignore[no-untyped-call]
-            sums["loss"] += losses.policy.item()
-            if losses.value is not None:
-                sums["value_loss"] += losses.value.item()
-            traces.append(trace)
+            forward = Pass(self, part)
+            for rows, scored in forward.chunks():
+                losses, trace = objective(scored, with_old(rows, scored.logp_NT, self.recipe))
+                self._require_finite(losses, scored, rows)
+                loss = losses.total if not self.warming else given(losses.value, "value")
+                loss.backward()  # type: ignore[no-untyped-call]
+                sums["loss"] += losses.policy.item()
+                if losses.value is not None:
+                    sums["value_loss"] += losses.value.item()
+                traces.append(trace)
+            forward.backward()
             num_done += part.num_rollouts
             self.watch(num_done, loud.num_rollouts)
         trace_of_all = Trace.join(traces)
@@ -165,43 +173,17 @@ class Learner:
 
     def score(self, batch: Batch) -> Scored:
         """The batch's own tokens under the current weights, with gradient; values and exact KL if the recipe asks."""
-        said = self.policy.say(batch.rollouts, self.scoring, hidden=self.critic is not None and self.critic.shares)
-        return self.scored(batch, said, None if self.critic is None else self.critic.values(batch, self.policy, said))
-
-    def scored(self, batch: Batch, said: Said, value_NT: Tensor | None) -> Scored:
-        """What the policy said about the batch, as rectangles."""
-        needs, shape = self.recipe.needs, (batch.num_rollouts, batch.mask_NT.shape[1])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "entropy_gradient" in needs):
-            entropy_R = entropy(said.logp_RV)
-        divergence_NT = None
-        if "reference_kl" in needs:
-            theirs = self._reference.say(batch.rollouts, self.scoring)
-            divergence_NT = said.rectangle(divergence(said.logp_RV, theirs.logp_RV), shape)
-        return Scored(said.rectangle(said.logp_R, shape), said.rectangle(entropy_R, shape), divergence_NT, value_NT)
+        return Pass(self, batch).whole()
 
     def micro_batches(
-        self, batch: Batch, *, token_budget: int = TOKEN_BUDGET, logits_budget: int = LOGITS_BUDGET
+        self, batch: Batch, *, most_tokens: int | None = None, most_logits: int | None = None
     ) -> Iterator[Batch]:
-        """Consecutive rows, as many at a time as the setting or the budgets allow; never fewer than one."""
-        rows: list[int] = []
-        logits = tokens = 0
-        for row, rollout in enumerate(batch.rollouts):
-            prompt, response = len(rollout.prompt), len(rollout.response)
-            shared = bool(rows) and self.policy.packs and batch.rollouts[rows[-1]].prompt == rollout.prompt
-            with_logits = response if self.policy.packs else prompt + response
-            if self.settings.micro_batch:
-                full = len(rows) == self.settings.micro_batch
-            else:
-                many_logits = (logits + with_logits) * self.policy.vocabulary > logits_budget
-                full = many_logits or tokens + response + (0 if shared else prompt) > token_budget
-            if rows and full:
-                yield batch.take(rows)
-                rows, logits, tokens, shared = [], 0, 0, False
-            rows.append(row)
-            logits += with_logits
-            tokens += response + (0 if shared else prompt)
-        if rows:
-            yield batch.take(rows)
+        """Consecutive rows, as many at a time as the setting says, or as have ``most_tokens`` (None: what the model's
+        size allows) and ``most_logits`` (None: no bound, unless the model makes all of them at once)."""
+        tokens = most_trunk_tokens(self.policy) if most_tokens is None else most_tokens
+        logits = LOGITS_BUDGET if most_logits is None and not self.policy.apart else most_logits
+        rows = self.settings.micro_batch
+        return micro_batches(batch, self.policy, most_rows=rows, most_tokens=tokens, most_logits=logits)
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -210,7 +192,8 @@ class Learner:
         return next(iter(self.optimizer.masters.values())).dtype
 
     @property
-    def _reference(self) -> Reference:
+    def must_refer(self) -> Reference:
+        """The reference of a recipe that needs one."""
         if self.reference is None:
             raise RuntimeError("the recipe needs a reference, and the learner was made without one")
         return self.reference

@@ -17,6 +17,7 @@ from upslope.train.landscape import Landscape
 from upslope.train.learner import Learner
 from upslope.train.optimizer import flat
 from upslope.train.prepare import silent_rows, weigh, with_old
+from upslope.train.settings import LOGITS_BUDGET
 from upslope.types import Batch, given
 
 
@@ -54,7 +55,7 @@ def surrogate_gradient(learner: Learner, batch: Batch) -> Tensor:
     objective, optimizer = Objective(recipe), learner.optimizer
     loud = batch.take([i for i, silent in enumerate(silent_rows(batch, recipe)) if not silent])
     optimizer.zero()
-    for part in learner.micro_batches(loud):
+    for part in learner.micro_batches(loud, most_logits=LOGITS_BUDGET):
         said = learner.policy.say(part.rollouts, learner.scoring)
         logp_NT = said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1]))
         losses, _ = objective(Scored(logp_NT, torch.zeros_like(logp_NT)), with_old(part, logp_NT, recipe))

@@ -9,10 +9,13 @@ from typing import Any, Literal
 from upslope.types import Sampling
 
 DEFAULT_RECIPE = "reinforce-baseline"
-LOGITS_BUDGET = 64 * 2**20
-"""Logits held at once in one micro-batch (entries), when the micro-batch size is left to us."""
+LOGITS_BUDGET = 16 * 2**20
+"""Logits held at once in one micro-batch (entries) where whole distributions are compared, when the micro-batch size is
+left to us."""
 TOKEN_BUDGET = 16 * 2**10
-"""Tokens in one micro-batch, likewise."""
+"""Most tokens in one micro-batch, likewise."""
+ACTIVATION_BUDGET = 20 * 2**20
+"""Most tokens x layers x hidden size in one micro-batch, likewise: activations take several dozen bytes for each."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class SampleSettings:
     max_tokens: int | None = None
     """Where an attempt is cut, in training and evaluation; None: 32 for pocket, else 256."""
     max_rows: int = 0
-    """Attempts held in memory at once, more are sampled in waves; 0: as many as 2 GiB of keys and values allow, at most
-    512. A matter of memory, never of result."""
+    """Attempts held in memory at once, the others wait for a place; 0: as many as 2 GiB of keys and values allow, at
+    most 512. A matter of memory, never of result."""
 
     def __post_init__(self) -> None:
         if self.max_rows < 0:
@@ -86,6 +89,9 @@ class LearnSettings:
     """What forward and backward compute in; master weights and optimizer are at least float32. auto: bfloat16 where
     the machine multiplies it natively and the model is wide enough to gain (float32 where the recipe needs curvature,
     as trpo does)."""
+    checkpoint_activations: bool = False
+    """Keep only each layer's input and compute the rest again in the backward pass; less memory for about a third
+    more time."""
     lora_rank: int = 0
     """Train a LoRA adapter of this rank beside the frozen weights (needs peft); 0: train all weights."""
     lora_alpha: float = 32.0

@@ -1,0 +1,1 @@
+"""What a machine can do, and how much of it sampling and learning use."""
