@@ -310,10 +310,10 @@ def deterministic(run: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     ("signal_name", "stop_at", "code", "step_left", "steps_left"),
-    # The reward sees 4 attempts an evaluation and 4 a step: evaluations come before steps 0 and 2, so the 17th is of
-    # step 2 and the 21st of step 3. Ctrl-C finishes step 2, so 3 updates are done; a kill in step 3 loses step 2 as
+    # The reward sees 1 attempt an evaluation and 8 a step: evaluations come before steps 0 and 2, so the 20th is of
+    # step 2 and the 28th of step 3. Ctrl-C finishes step 2, so 3 updates are done; a kill in step 3 loses step 2 as
     # well, which is in the journal already, because the newest checkpoint is the one after 2 updates.
-    [("SIGINT", 17, 130, 3, 3), ("SIGKILL", 21, -signal.SIGKILL, 2, 3)],
+    [("SIGINT", 20, 130, 3, 3), ("SIGKILL", 28, -signal.SIGKILL, 2, 3)],
 )
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(
     upslope: Command, folder: Path, signal_name: str, stop_at: int, code: int, step_left: int, steps_left: int
@@ -352,7 +352,7 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(
 def test_a_second_interrupt_stops_at_once(folder: Path) -> None:
     text = Path("mine.py").read_text().replace("os.kill(", "os.kill(os.getpid(), signal.SIGINT); os.kill(")
     Path("mine.py").write_text(text)
-    said = shell(*LONGER, "--name", "stopped", STOP_AT="17", STOP_BY="SIGINT")
+    said = shell(*LONGER, "--name", "stopped", STOP_AT="20", STOP_BY="SIGINT")
     assert said.code == 130
     assert "stopped at once; the newest checkpoint is kept" in said.err and "Traceback" not in said.err
     found = newest(folder / "runs" / "stopped" / "checkpoints")

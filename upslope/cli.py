@@ -342,6 +342,10 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _interrupted(error):
+            raise
+        sys.exit(130)
     except Stopped as stopped:
         print(f"stopped; {stopped}")
         sys.exit(130)
@@ -351,6 +355,13 @@ def main() -> None:
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}")
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C, which transformers turns into an error of its own while it is being imported."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(message: str) -> None:

@@ -283,20 +283,23 @@ DEFECTS = {
 }
 
 
+FAINT = ("an output that is off by a hundredth", "angles turned the wrong way", "no rotation")
+"""Next to bfloat16's own rounding, on the few tokens that are tried."""
+
+
 @needs_kernels
 @pytest.mark.parametrize("name", DEFECTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_trunk_that_disagrees_is_not_admitted(name, dtype, monkeypatch):
     """Then the model runs through transformers, and what it says is right."""
-    model = made("llama").to(dtype)
-    expected = Policy(model, TOKENIZER).states(rollouts()).hidden_RD.detach()
-    if name == "an output that is off by a hundredth" and dtype == torch.bfloat16:
-        pytest.skip("that is what rounding does")
+    if name in FAINT and dtype == torch.bfloat16:
+        pytest.skip("too faint")
+    expected = Policy(made("llama").to(dtype), TOKENIZER).states(rollouts()).hidden_RD.detach()
     DEFECTS[name](monkeypatch)
     subject = Policy(made("llama").to(dtype), TOKENIZER)
     assert not subject.native and subject.fast_trunk is None
-    tolerance = 1e-4 if dtype == torch.float32 else 0.2
-    torch.testing.assert_close(subject.states(rollouts()).hidden_RD.detach(), expected, rtol=0, atol=tolerance)
+    found = subject.states(rollouts()).hidden_RD.detach()
+    assert error(found, expected) <= (2e-6 if dtype == torch.float32 else 0.04)  # twice the error of either
 
 
 @needs_kernels

@@ -33,7 +33,7 @@ def start(code=CODE, **environment):
 
 def outcome(process):
     """(whether there are kernels, why not)."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     found, why = out.removesuffix("\n").split("\n")  # the reason is one line
     return found == "True", why

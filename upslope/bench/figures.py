@@ -64,7 +64,7 @@ def kernels_of(policy: Policy) -> str:
     """``native`` if the policy runs on the kernels, else why it does not."""
     if policy.fast_trunk is not None:
         return "native"
-    return why_not() or "not native: this model, precision or device is not for them"
+    return why_not() or "not native: made for other models, precisions or devices, or not in agreement with this one"
 
 
 def machine_figures(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -52,8 +52,8 @@ class Timed:
 
     @property
     def learning(self) -> float:
-        """Seconds from scored attempts to their gradient."""
-        return self.by_phase["prepare"] + self.by_phase["gradient"]
+        """Seconds from scored attempts to their gradient, or (``other``) to whatever else moves the weights."""
+        return sum(self.by_phase[phase] for phase in ("prepare", "gradient", "other"))
 
 
 def timed_step(work: Work, step: int) -> Timed:

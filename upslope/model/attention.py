@@ -102,7 +102,7 @@ def admit(model: Any) -> bool:
     before = config._attn_implementation
     if before == NAME:
         return True
-    rollouts = [_probe(p, r, config.vocab_size) for p, r in ((5, 3), (7, 4), (7, 6))]
+    rollouts = [probe(p, r, config.vocab_size) for p, r in ((5, 3), (7, 4), (7, 6))]
     layout = lay_out(rollouts, next(model.parameters()).device)
     with torch.no_grad():
         plain = torch.cat([_plain_rows(model, r) for r in rollouts])
@@ -119,7 +119,8 @@ def admit(model: Any) -> bool:
     return same
 
 
-def _probe(num_prompt: int, num_response: int, vocabulary: int) -> Rollout:
+def probe(num_prompt: int, num_response: int, vocabulary: int) -> Rollout:
+    """Some tokens to try a model on; prompts of equal length are equal."""
     prompt = tuple((11 * i + num_prompt) % vocabulary for i in range(num_prompt))
     response = tuple((7 * i + num_response) % vocabulary for i in range(num_response))
     return Rollout("probe", 0, prompt, response, (True,) * num_response, None, 0, "stop", "")

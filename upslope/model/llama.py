@@ -84,6 +84,8 @@ class Plan:
     spans: Spans
     checkpointing: bool = False
     """Keep only each layer's input, and compute the rest again in the backward pass."""
+    learns: bool = False
+    """Whether there may be a backward pass (inside an autograd function one cannot tell)."""
 
 
 class Trunk:
@@ -118,7 +120,7 @@ class Trunk:
 
     def states(self, layout: Layout, *, checkpointing: bool = False) -> Tensor:
         """The hidden states before each scored token, after the last norm, with gradient: [R, C]."""
-        plan = Plan(*self.angles(layout.position_K), layout.spans, checkpointing)
+        plan = Plan(*self.angles(layout.position_K), layout.spans, checkpointing, torch.is_grad_enabled())
         stream = self._body.embed_tokens(layout.id_K)  # the module: a padding token gets no gradient there
         delta = torch.zeros_like(stream)
         for layer in self.layers:
@@ -219,7 +221,7 @@ class _LayerPass(torch.autograd.Function):
         ctx: Any, stream: Tensor, delta: Tensor, shape: Shape, plan: Plan, *weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         layer = Layer(*weights)  # type: ignore[arg-type]
-        learns = any(ctx.needs_input_grad)
+        learns = plan.learns and any(ctx.needs_input_grad)
         half = attention_half(stream, delta, shape, plan, layer, keep=learns)
         x2, out, rstd2, both = mlp_half(half, shape, layer, keep=learns)
         ctx.shape, ctx.plan, ctx.done = shape, plan, False

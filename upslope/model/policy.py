@@ -30,7 +30,8 @@ class Policy:
         self.tokenizer = tokenizer
         self.end_ids = chat.end_ids(tokenizer, model.generation_config)
         self.packs = attention.admit(model)
-        self.apart = head_stands_apart(model, trunk_only(self._call([_probe(3, 2), _probe(2, 1)])[1]))
+        probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
+        self.apart = head_stands_apart(model, trunk_only(self._call(probes)[1]))
         self.native = self.packs and self.apart and self._native_agrees()
         self.checkpointing = False
 
@@ -124,12 +125,12 @@ class Policy:
 
     @torch.no_grad()
     def _native_agrees(self) -> bool:
-        """Whether the native trunk computes what the model does: measured, not believed. True for a model it does not
-        apply to (now), which then never reaches it."""
+        """Whether the native trunk computes what the model does: measured, not believed. A model that it does not apply
+        to as it is now (float64, an adapter) keeps to the other path even if it is changed later."""
         fast = llama.native_trunk(trunk_of(self.model))
         if fast is None:
-            return True
-        rollouts = [_probe(5, 3), _probe(5, 4), _probe(2, 1)]
+            return False
+        rollouts = [attention.probe(p, r, self.vocabulary) for p, r in ((5, 3), (5, 4), (2, 1))]
         layout, call = self._call(rollouts)
         expected = self._at_tokens(trunk_of(self.model)(**trunk_only(call)).last_hidden_state, rollouts, layout)
         error = (fast.states(layout) - expected).float().norm() / expected.float().norm()
@@ -187,12 +188,6 @@ class Said:
     def rectangle(self, value_R: Tensor, shape: tuple[int, int]) -> Tensor:
         """Values of chosen tokens at their places in an NT rectangle of zeros."""
         return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)
-
-
-def _probe(num_prompt: int, num_response: int) -> Rollout:
-    """Any tokens will do."""
-    response = (1,) * num_response
-    return Rollout("probe", 0, (0,) * num_prompt, response, (True,) * num_response, None, 0, "stop", "")
 
 
 def plain_call(rollouts: Sequence[Rollout], padding: int, device: torch.device) -> dict[str, Any]:

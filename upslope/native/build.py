@@ -64,7 +64,7 @@ def _kept(compiler: str, tune: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="upslope-", dir=into) as own:  # two processes may be here at the same time
         made = Path(own) / "kernels.so"
         command = [compiler, *FLAGS, tune, str(HERE / "kernels.c"), "-o", str(made), "-lm"]
-        subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=True)
         loaded = ctypes.CDLL(str(made))
         if into is not None:
             made.replace(into / f"{prefix}{_hash(made.read_bytes())}.so")
@@ -86,9 +86,10 @@ def _hash(data: bytes) -> str:
 
 def _key(compiler: str, tune: str) -> str:
     """Sources, compiler and processor: a home folder may be shared by machines of different kinds."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    asked = subprocess.run([compiler, "--version"], capture_output=True, timeout=60, check=True)
+    version = asked.stdout.decode(errors="replace")
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
+    lines = cpu.read_text(errors="replace").splitlines() if cpu.exists() else [platform.processor()]
     flags = {line for line in lines if not line.startswith(("processor", "cpu MHz", "bogomips", "apicid", "initial"))}
     sources = [path.read_text() for path in sorted(HERE.glob("*.[ch]"))]
     text = "\n".join([*sources, version, tune, *FLAGS, platform.machine(), *sorted(flags)])

@@ -57,6 +57,11 @@ def _kernel(name: str, dtype: torch.dtype) -> Callable[..., None]:
     return function  # type: ignore[no-any-return]
 
 
+def _floats(*shape: int) -> Tensor:
+    """A buffer of float32, whatever torch's default is."""
+    return torch.empty(shape, dtype=torch.float32)
+
+
 def _pointers(dtype: torch.dtype, *tensors: Tensor | None) -> list[int | None]:
     """Addresses of contiguous tensors of one type."""
     for tensor in tensors:
@@ -80,7 +85,7 @@ def norm(
     _require((add_KC, (rows, width)), (weight_C, (width,)))
     sum_KC = x_KC if add_KC is None else torch.empty_like(x_KC)
     out_KC = torch.empty_like(x_KC)
-    rstd_K = torch.empty(rows) if keep else None
+    rstd_K = _floats(rows) if keep else None
     x, add, weight, total, out = _pointers(x_KC.dtype, x_KC, add_KC, weight_C, sum_KC, out_KC)
     rstd = None if rstd_K is None else rstd_K.data_ptr()
     _kernel("norm", x_KC.dtype)(x, add, weight, total, out, rstd, rows, width, eps)
@@ -93,8 +98,8 @@ def norm_backward(
     """(dx + residual, dweight in float32)."""
     rows, width = x_KC.shape
     _require((dout_KC, (rows, width)), (rstd_K, (rows,)), (weight_C, (width,)), (residual_KC, (rows, width)))
-    dx_KC, dweight_C = torch.empty_like(x_KC), torch.empty(width)
-    partial = torch.empty(SHARES * width)
+    dx_KC, dweight_C = torch.empty_like(x_KC), _floats(width)
+    partial = _floats(SHARES * width)
     dtype = x_KC.dtype
     dout, x, weight, residual, dx = _pointers(dtype, dout_KC, x_KC, weight_C, residual_KC, dx_KC)
     floats = _pointers(torch.float32, rstd_K, dweight_C, partial)
@@ -146,7 +151,7 @@ def head_norm_backward_(
     dtype, (num, stride), depth = raw_KX.dtype, raw_KX.shape, len(weight_D)
     _require((dout_KX, (num, stride)))
     _check_columns(stride, first, num_heads, depth)
-    dweight_D, partial = torch.empty(depth), torch.empty(SHARES * depth)
+    dweight_D, partial = _floats(depth), _floats(SHARES * depth)
     dout, raw, weight = _pointers(dtype, dout_KX, raw_KX, weight_D)
     shift = first * raw_KX.element_size()
     _kernel("head_norm_backward", dtype)(
@@ -208,7 +213,7 @@ def attend(qkv_KX: Tensor, spans: Spans, num_heads: int, num_key_heads: int, sca
     num, depth = qkv_KX.shape[0], _depth(qkv_KX, num_heads, num_key_heads)
     _check_spans(spans, num)
     out_KX = qkv_KX.new_empty(num, num_heads * depth)
-    peak_KH2 = torch.empty(num, num_heads, 2)
+    peak_KH2 = _floats(num, num_heads, 2)
     qkv, out = _pointers(qkv_KX.dtype, qkv_KX, out_KX)
     segments = spans.segments.data_ptr()
     heads = (num_heads, num_key_heads, depth, scale)
@@ -232,7 +237,7 @@ def attend_backward(
     shape = (num, num_heads * depth)
     _require((out_KX, shape), (dout_KX, shape), (peak_KH2, (num, num_heads, 2)))
     offset, size = spans.shared_offsets(num_key_heads, padded(depth))
-    shared = torch.empty(size)
+    shared = _floats(size)
     dqkv_KX = torch.empty_like(qkv_KX)
     dtype = qkv_KX.dtype
     qkv, out, dout, dqkv = _pointers(dtype, qkv_KX, out_KX, dout_KX, dqkv_KX)
@@ -288,7 +293,7 @@ def logps(logits_CV: Tensor, target_C: Tensor, temperature: float) -> tuple[Tens
     logits / temperature, in float32."""
     num, size = logits_CV.shape
     _check_targets(target_C, num, size)
-    found = [torch.empty(num), torch.empty(num), torch.empty(num, 2)]
+    found = [_floats(num), _floats(num), _floats(num, 2)]
     (logits,) = _pointers(logits_CV.dtype, logits_CV)
     (target,) = _pointers(torch.long, target_C)
     _kernel("logps", logits_CV.dtype)(logits, target, 1 / temperature, num, size, *_pointers(torch.float32, *found))

@@ -38,7 +38,8 @@ ALWAYS f32x16 all(float x) { return x - (f32x16){}; }
 /* exp(x) to about 2 units in the last place; 0 below -87. Cephes' polynomial on |r| <= log(2) / 2. */
 ALWAYS float exponential(float x) {
     float bounded = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-    float n = (bounded * 1.44269504088896341f + 12582912.0f) - 12582912.0f; /* rounds to a whole number */
+    union { float f; uint32_t u; } power = {bounded * 1.44269504088896341f + 12582912.0f}; /* n in its lowest bits */
+    float n = power.f - 12582912.0f; /* the nearest whole number */
     float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
     float y = 1.9875691500e-4f;
     y = y * r + 1.3981999507e-3f;
@@ -47,7 +48,7 @@ ALWAYS float exponential(float x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.0f;
-    union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
+    power.u = (power.u + 127) << 23; /* 2^n */
     return x < -87.0f ? 0.0f : y * power.f;
 }
 

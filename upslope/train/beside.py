@@ -89,8 +89,8 @@ def beside(job: Job[Item]) -> Generator[list[Item], None, None]:
     """
     outlet: Outlet[Item] = Outlet()
     jobs, work = _worker(os.getpid()), functools.partial(outlet.work, job)
+    jobs.put(work)
     try:
-        jobs.put(work)
         while not outlet.ended:
             yield outlet.take()
     finally:
