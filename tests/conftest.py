@@ -9,12 +9,14 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: equal sums in 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts pytest in the background has it ignored
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -35,6 +35,12 @@ def test_the_real_model_takes_the_packed_way(subject):
     assert subject.packs
 
 
+@pytest.mark.skipif(bool(build.why_not()), reason="no native kernels here")
+def test_the_real_model_takes_the_native_path_in_bfloat16_too(smollm2_dir):
+    """Rounding moves some of its hidden states by a third of their spread; that is no disagreement."""
+    assert Policy(*load(str(smollm2_dir), torch.bfloat16)).native
+
+
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
 def test_sampler_and_learner_agree_to_1e_4(subject, temperature, capsys):
     sampling = Sampling(temperature, max_tokens=24)

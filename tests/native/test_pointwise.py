@@ -152,6 +152,26 @@ def test_head_norm(rows, first, heads, depth, stride, dtype):
         assert torch.equal(changed[:, inside.stop :], given[:, inside.stop :])
 
 
+def test_torchs_default_dtype_changes_nothing():
+    """Buffers are float32 because the loops write float32."""
+    x, weight = random(40, 33), random(33, seed=1)
+    before = torch.get_default_dtype()
+    found = []
+    try:
+        for default in (torch.float32, torch.float64, torch.bfloat16):
+            torch.set_default_dtype(default)
+            rstd = kernels.norm(x, None, weight, EPS, keep=True)[2]
+            found.append((rstd, *kernels.norm_backward(x, x, rstd, weight, None)))
+            found[-1] += (
+                kernels.head_norm_backward_(x.clone(), x, 0, weight, 1, EPS),
+                *kernels.logps(x, torch.arange(33).repeat(2)[:40], 1.0),
+            )
+    finally:
+        torch.set_default_dtype(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 @each_dtype
 def test_no_rows_are_no_error(dtype):
     nothing, weight = torch.empty(0, 16, dtype=dtype), torch.ones(16, dtype=dtype)

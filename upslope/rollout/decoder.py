@@ -19,8 +19,8 @@ class Decoder(Protocol):
     """A table of rows, each continuing a prompt of its own. Rows begin, advance together, and leave.
 
     Made as ``kind(policy, num_rows, max_tokens)``: a row advances at most ``max_tokens`` times after ``place``, so that
-    token t of a response is drawn from the logits of advance t. A row that ended may be carried along further, with any
-    tokens; its logits mean nothing then, and other rows do not notice.
+    token t of a response is drawn from the logits of advance t. Where ``slack`` is not 0, a row that ended may be
+    carried along further, with any tokens; its logits mean nothing then, and other rows do not notice.
     """
 
     refills: bool
