@@ -193,15 +193,19 @@ class Half(NamedTuple):
     peak: Tensor
 
 
+def norm_heads_(qkv: Tensor, shape: Shape, layer: Layer) -> None:
+    """The norms of query and key heads, in place, where the architecture has them."""
+    if layer.q_norm is not None and layer.k_norm is not None:
+        kernels.head_norm_(qkv, 0, layer.q_norm, shape.num_heads, shape.eps)
+        kernels.head_norm_(qkv, shape.num_heads * shape.depth, layer.k_norm, shape.num_key_heads, shape.eps)
+
+
 def attention_half(x: Tensor, add: Tensor | None, shape: Shape, plan: Plan, layer: Layer, keep: bool) -> Half:
     """From the stream to the attention's output before Wo."""
     x1, h1, rstd1 = kernels.norm(x, add, layer.norm1, shape.eps, keep=keep)
     qkv = linear(h1, *layer.qkv())
-    raw = None
-    if layer.q_norm is not None and layer.k_norm is not None:
-        raw = qkv.clone() if keep else None
-        kernels.head_norm_(qkv, 0, layer.q_norm, shape.num_heads, shape.eps)
-        kernels.head_norm_(qkv, shape.num_heads * shape.depth, layer.k_norm, shape.num_key_heads, shape.eps)
+    raw = qkv.clone() if keep and layer.q_norm is not None else None
+    norm_heads_(qkv, shape, layer)
     kernels.rotary_(qkv, plan.cosine_KF, plan.sine_KF, shape.num_heads + shape.num_key_heads)
     out, peak = kernels.attend(qkv, plan.spans, shape.num_heads, shape.num_key_heads, shape.scale)
     return Half(x1, rstd1, raw, qkv, out, peak)

@@ -27,9 +27,14 @@ def why_not() -> str:
     return "UPSLOPE_NATIVE=0 is set" if os.environ.get("UPSLOPE_NATIVE") == "0" else _found()[1]
 
 
+def cache_folder() -> Path:
+    """Where everything is kept that can be made again: $UPSLOPE_CACHE, else ~/.cache/upslope."""
+    return Path(os.environ.get("UPSLOPE_CACHE") or Path.home() / ".cache" / "upslope")
+
+
 def folder() -> Path:
-    """Where compiled kernels are kept: $UPSLOPE_CACHE, else ~/.cache/upslope, and there native/."""
-    return Path(os.environ.get("UPSLOPE_CACHE") or Path.home() / ".cache" / "upslope") / "native"
+    """Where compiled kernels are kept."""
+    return cache_folder() / "native"
 
 
 @functools.cache

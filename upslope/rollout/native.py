@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from upslope.model.layout import lay_out
-from upslope.model.llama import Layer, Plan, Trunk, attention_half, mlp_half
+from upslope.model.llama import Layer, Plan, Trunk, attention_half, mlp_half, norm_heads_
 from upslope.model.policy import Policy
 from upslope.native import kernels
 from upslope.native.kernels import LANES, PANEL, padded, paneled
@@ -166,9 +166,7 @@ class NativeDecoder:
             layer = packed.layer
             stream_NC, hidden_NC, _ = kernels.norm(stream_NC, delta_NC, layer.norm1, shape.eps)
             qkv_NX = packed.qkv(hidden_NC)
-            if layer.q_norm is not None and layer.k_norm is not None:
-                kernels.head_norm_(qkv_NX, 0, layer.q_norm, shape.num_heads, shape.eps)
-                kernels.head_norm_(qkv_NX, heads[0] * heads[2], layer.k_norm, shape.num_key_heads, shape.eps)
+            norm_heads_(qkv_NX, shape, layer)
             out_NX = kernels.decode(qkv_NX, cosine_NF, sine_NF, heads, shape.scale, table, index)
             stream_NC, hidden_NC, _ = kernels.norm(stream_NC, packed.o(out_NX), layer.norm2, shape.eps)
             delta_NC = packed.down(kernels.swiglu(packed.gate_up(hidden_NC)))

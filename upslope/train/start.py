@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import Exhausted, Stopped, UserError, nearest
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
+from upslope.native.build import cache_folder
 from upslope.plugins import load_object, names_a_file
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
@@ -262,11 +262,6 @@ def _pocket(stage: str, wanted: RunSettings, make_view: MakeView) -> tuple[Any, 
     return load(str(saved.folder))
 
 
-def cache_folder() -> Path:
-    """Where the pocket model's imitation stages are kept: $UPSLOPE_CACHE, else ~/.cache/upslope."""
-    return Path(os.environ.get("UPSLOPE_CACHE") or Path.home() / ".cache" / "upslope")
-
-
 def _fingerprint(settings: RunSettings) -> str:
     """A hash of everything a stage depends on: its settings and its start's, the task, the code, the libraries."""
     below = settings.model.partition(":")[2]
@@ -278,6 +273,7 @@ def _fingerprint(settings: RunSettings) -> str:
         transformers.__version__,
     ]
     package = Path(upslope.__file__).parent
-    for room in ("algo", "tasks", "model", "rollout", "train"):
-        parts += [path.read_text(encoding="utf-8") for path in sorted((package / room).glob("*.py"))]
+    for room in ("native", "algo", "tasks", "model", "rollout", "train"):
+        sources = [path for path in (package / room).iterdir() if path.suffix in (".py", ".c", ".h")]
+        parts += [path.read_text(encoding="utf-8") for path in sorted(sources)]
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]
