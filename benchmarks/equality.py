@@ -23,6 +23,7 @@ from torch import Tensor
 
 from upslope.algo.family import FAMILY
 from upslope.algo.objective import Objective
+from upslope.model.hf import use_attention
 from upslope.model.load import load
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
@@ -41,7 +42,7 @@ def plain_policy(name: str, dtype: torch.dtype) -> Policy:
     """A policy that takes the ordinary way everywhere."""
     model, tokenizer = load(name, dtype)
     policy = Policy(model, tokenizer)
-    model.config._attn_implementation = "sdpa"
+    use_attention(model, "sdpa")
     policy.packs = policy.native = False
     return policy
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from upslope.algo.family import SFT
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
+from upslope.model.attention import planned
 from upslope.model.layout import lay_out
 from upslope.model.load import load, pick_device
 from upslope.model.policy import Policy
@@ -27,10 +28,10 @@ def trained(dtype, tied):
 
 def logits(subject: Policy, rollout):
     layout = lay_out([rollout], subject.device)
-    with torch.no_grad():
-        return subject.model(
-            input_ids=layout.id_K[None], position_ids=layout.position_K[None], use_cache=False, layout=layout
-        ).logits[0]
+    with torch.no_grad(), planned(layout):
+        return subject.model(input_ids=layout.id_K[None], position_ids=layout.position_K[None], use_cache=False).logits[
+            0
+        ]
 
 
 @pytest.mark.parametrize("tied", [False, True])

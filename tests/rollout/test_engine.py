@@ -5,6 +5,7 @@ import torch
 from naive import HERE, SAMPLING, flat, naive, policy, watched
 from tiny import model, problems
 
+from upslope.model.hf import use_attention
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
 from upslope.types import Sampling
@@ -16,7 +17,7 @@ def test_batched_cached_sampling_equals_the_naive_way(packed, sampling):
     plain, asked = model(), problems(3)
     subject = policy()
     if not packed:
-        subject.model.config._attn_implementation = "sdpa"
+        use_attention(subject.model, "sdpa")
     got = Engine(subject, packed=packed).generate(asked, 4, sampling, HERE)
     for problem, attempts in zip(asked, got, strict=True):
         for sample, attempt in enumerate(attempts):
@@ -124,7 +125,7 @@ def test_the_number_of_rows_left_to_us_keeps_keys_and_values_within_the_budget(m
     assert sizes == [3]
     sizes.clear()
     plain = policy()
-    plain.model.config._attn_implementation = "sdpa"
+    use_attention(plain.model, "sdpa")
     waves = [[r.response for r in g] for g in Engine(plain, packed=False).generate(asked, 4, SAMPLING, HERE)]
     assert sizes == [3] * 6 + [2]
     assert got == waves == expected

@@ -9,6 +9,7 @@ from tiny import TOKENIZER, learner, problems, random_groups
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
 from upslope.model.adapter import add_adapter
+from upslope.model.hf import use_attention
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.model.scores import token_scores
@@ -38,7 +39,7 @@ def policy(name="llama", dtype=torch.float32, seed=0, kind=NativeDecoder):
     by_text = {p.messages[0]["content"]: prompt for p, prompt in zip(problems(6), PROMPTS, strict=True)}
     subject.prompt = lambda messages: by_text[messages[0]["content"]]
     if kind is PlainDecoder:
-        model.config._attn_implementation = "sdpa"
+        use_attention(model, "sdpa")
     return subject
 
 

@@ -5,6 +5,7 @@ import torch
 from naive import HERE, SAMPLING, continued, flat, policy, watched
 from tiny import model, problems
 
+from upslope.model.hf import use_attention
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.engine import Engine
 
@@ -18,7 +19,7 @@ def prompted(packed):
     by_text = {p.messages[0]["content"]: prompt for p, prompt in zip(problems(6), PROMPTS, strict=True)}
     subject.prompt = lambda messages: by_text[messages[0]["content"]]
     if not packed:
-        subject.model.config._attn_implementation = "sdpa"
+        use_attention(subject.model, "sdpa")
     return subject
 
 

@@ -51,7 +51,7 @@ def watched(subject, monkeypatch):
     forward = subject.model.forward
 
     def counted(*args, **kwargs):
-        into = prompts if "layout" in kwargs else widths
+        into = prompts if "logits_to_keep" in kwargs else widths
         into.append(kwargs["input_ids"].numel())
         return forward(*args, **kwargs)
 

@@ -8,9 +8,9 @@ from transformers import OPTConfig, OPTForCausalLM
 from upslope.algo.family import FAMILY
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
+from upslope.model.hf import recompute_layers
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
-from upslope.model.trunk import recompute_layers
 from upslope.prove.models import Letters, Toy
 from upslope.train.assemble import assemble
 from upslope.train.prepare import weigh

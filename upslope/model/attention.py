@@ -1,24 +1,50 @@
 """The one attention function that learning, prompt and decoding passes run through, inside any transformers model
-that lets its attention be chosen. It reads a plan from the forward call's keyword arguments:
+that lets its attention be chosen. What it does is said by the context of the model's call (``planned``):
 
-``layout``: packed tokens [1, K]; each sees what the layout says and nothing else.
-``cache``: one new token for each of N rows [N, 1]; it is written to the cache and sees its row so far.
+- a layout: packed tokens [1, K]; each sees what the layout says and nothing else.
+- a cache: one new token for each of N rows [N, 1]; it is written to the cache and sees its row so far.
+- both: packed tokens, whose keys and values the cache remembers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
 from upslope.model.cache import Cache
+from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, use_attention
 from upslope.model.layout import Layout, lay_out
 from upslope.types import Rollout
 
 NAME = "upslope"
+
+
+class AttentionPlan(NamedTuple):
+    """What the tokens of a model's call are, and what each of them sees."""
+
+    layout: Layout | None = None
+    cache: Cache | None = None
+
+
+_PLAN: ContextVar[AttentionPlan | None] = ContextVar("upslope_attention_plan", default=None)
+"""Of the call under way in this thread."""
+
+
+@contextmanager
+def planned(layout: Layout | None = None, cache: Cache | None = None) -> Iterator[None]:
+    """Models that run with our attention are called inside of this. It is a context and not an argument of the call,
+    because the names of a model's arguments are not ours (see ``model/hf.py``)."""
+    token = _PLAN.set(AttentionPlan(layout, cache))
+    try:
+        yield
+    finally:
+        _PLAN.reset(token)
 
 
 def attention(
@@ -28,8 +54,6 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    layout: Layout | None = None,
-    cache: Cache | None = None,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -38,6 +62,7 @@ def attention(
     The remaining keyword arguments are those transformers passes to every implementation; what could change the
     result (dropout, a sliding window, soft-capped scores) is excluded when a model is admitted, by comparing logits.
     """
+    layout, cache = _PLAN.get() or AttentionPlan()
     if layout is not None:
         if cache is not None:
             cache.remember(module.layer_idx, key[0], value[0])  # type: ignore[arg-type]
@@ -85,7 +110,7 @@ def _grouped(
     return out.reshape(num_rows, num_heads, 1, width)
 
 
-AttentionInterface.register(NAME, attention)
+register_attention(NAME, attention)
 
 
 def admit(model: Any) -> bool:
@@ -97,25 +122,27 @@ def admit(model: Any) -> bool:
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if not getattr(model, "_supports_attention_backend", False) or kinds != {"full_attention"} or window:
+    if not can_choose_attention(model) or kinds != {"full_attention"} or window:
         return False
-    before = config._attn_implementation
+    before = attention_in_use(model)
     if before == NAME:
         return True
     rollouts = [probe(p, r, config.vocab_size) for p, r in ((5, 3), (7, 4), (7, 6))]
     layout = lay_out(rollouts, next(model.parameters()).device)
     with torch.no_grad():
         plain = torch.cat([_plain_rows(model, r) for r in rollouts])
-        config._attn_implementation = NAME
+        use_attention(model, NAME)
         try:
-            packed_logits = model(**layout.call()).logits[0]
-        except Exception:  # whatever an architecture does that does not pass the plan through
-            config._attn_implementation = before
+            with planned(layout):
+                packed_logits = model(**layout.call()).logits[0]
+        except Exception:  # whatever an architecture does that is no plain attention over the tokens it is given
+            use_attention(model, before)
             return False
     scale = plain.float().std().clamp(min=1e-6)
     tolerance = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.1
     same = packed_logits.shape == plain.shape and bool((packed_logits - plain).abs().max() < tolerance * scale)
-    config._attn_implementation = NAME if same else before
+    if not same:
+        use_attention(model, before)
     return same
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from upslope.model import attention
+from upslope.model.hf import attention_in_use
 from upslope.model.policy import Policy
 from upslope.model.trunk import trunk_of
 from upslope.types import Rollout
@@ -35,7 +36,7 @@ class ValueModel(nn.Module):
     def hidden(self, rollouts: Sequence[Rollout], policy: Policy) -> Tensor:
         """The trunk's own hidden states before each chosen token, [R, D], laid out like the policy's."""
         assert self.trunk is not None, "a critic on the policy's trunk reads the policy's hidden states"
-        if policy.packs and getattr(self.trunk.config, "_attn_implementation", "") != attention.NAME:
+        if policy.packs and attention_in_use(self.trunk) != attention.NAME:
             raise RuntimeError("the critic's copy was made before the policy's attention was chosen")
         return policy.hidden(self.trunk, rollouts)[1]
 

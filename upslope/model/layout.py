@@ -74,13 +74,13 @@ class Layout:
         return Spans([*stems, *self.branches], [(num + first, count) for first, count in self.children])
 
     def call(self) -> dict[str, Any]:
-        """Arguments for a transformers model that runs with the packed attention; logits [1, R, V]."""
+        """Arguments for a transformers model that runs with the packed attention, to be called inside of
+        ``attention.planned(layout)``; logits [1, R, V]."""
         return {
             "input_ids": self.id_K[None],
             "position_ids": self.position_K[None],
             "logits_to_keep": self.predictor_R,
             "use_cache": False,
-            "layout": self,
         }
 
 

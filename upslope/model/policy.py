@@ -14,9 +14,10 @@ from torch import Tensor
 
 from upslope.model import attention, chat, llama
 from upslope.model.distribution import adjusted, chosen, entropy
+from upslope.model.hf import recompute_layers
 from upslope.model.layout import Layout, lay_out
 from upslope.model.states import States
-from upslope.model.trunk import head_stands_apart, recompute_layers, trunk_of
+from upslope.model.trunk import head_stands_apart, trunk_of
 from upslope.types import Message, Rollout, Sampling
 
 transformers.utils.logging.disable_progress_bar()  # bars for single shards would tear the live view apart
@@ -31,7 +32,7 @@ class Policy:
         self.end_ids = chat.end_ids(tokenizer, model.generation_config)
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
-        self.apart = head_stands_apart(model, trunk_only(self._call(probes)[1]))
+        self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
         self.checkpointing = self.native = False
         self.native = self.packs and self.apart and self._native_agrees()
 
@@ -101,18 +102,18 @@ class Policy:
         """Where the model stands before each chosen token of the rollouts, with gradient: one pass of the trunk."""
         if self.apart:
             return States.of(*self.hidden(trunk_of(self.model), rollouts))
-        layout, call = self._call(rollouts)
-        out = self.model(**call, output_hidden_states=True)
+        layout, out = self._run(self.model, rollouts, output_hidden_states=True)
         hidden_RD = self._at_tokens(out.hidden_states[-1], rollouts, layout)
         return States.of(layout, hidden_RD, self._logits(out, rollouts, layout))
 
     def hidden(self, trunk: Any, rollouts: Sequence[Rollout]) -> tuple[Layout, Tensor]:
         """Last hidden states of the trunk, or of a copy of it, before each chosen token, [R, D]."""
-        layout, call = self._call(rollouts)
         fast = llama.native_trunk(trunk) if self.native else None
         if fast is not None:
+            layout = self._laid_out(rollouts)
             return layout, fast.states(layout, checkpointing=self.checkpointing)
-        return layout, self._at_tokens(trunk(**trunk_only(call)).last_hidden_state, rollouts, layout)
+        layout, out = self._run(trunk, rollouts, every=True)
+        return layout, self._at_tokens(out.last_hidden_state, rollouts, layout)
 
     def head(self, source_CX: Tensor) -> Tensor:
         """Logits [C, V] of a piece of ``States.source_RX``, in memory of their own."""
@@ -135,9 +136,15 @@ class Policy:
         error = (fast.states(layout) - expected).float().norm() / expected.float().norm()
         return bool(error < (1e-3 if expected.dtype == torch.float32 else 0.2))  # rounding: 1e-6; in bfloat16 0.02
 
-    def _call(self, rollouts: Sequence[Rollout]) -> tuple[Layout, dict[str, Any]]:
-        layout = lay_out(rollouts, self.device, share_prompts=self.packs)
-        return layout, layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
+    def _laid_out(self, rollouts: Sequence[Rollout]) -> Layout:
+        return lay_out(rollouts, self.device, share_prompts=self.packs)
+
+    def _run(self, module: Any, rollouts: Sequence[Rollout], *, every: bool = False, **more: Any) -> tuple[Layout, Any]:
+        """Call the model, or a part of it, on the rollouts' tokens; ``every``: with outputs at every position."""
+        layout = self._laid_out(rollouts)
+        call = layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
+        with attention.planned(layout):
+            return layout, module(**(trunk_only(call) if every else call), **more)
 
     def _logits(self, out: Any, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
         """[R, V], of a call's output; a packed call has computed no others."""
@@ -155,8 +162,8 @@ class Policy:
         The given ids are scored, at the given temperature and with the same ban on early ends; top-k and top-p must be
         off (``scorable``). Where the chosen tokens' scores are enough, ``states`` and ``token_scores`` hold far less.
         """
-        layout, call = self._call(rollouts)
-        logits_RV = self._logits(self.model(**call), rollouts, layout)
+        layout, out = self._run(self.model, rollouts)
+        logits_RV = self._logits(out, rollouts, layout)
         return Said(layout, adjusted(logits_RV, layout.column_R, sampling, self.end_tensor).log_softmax(dim=1))
 
     def score(self, rollouts: Sequence[Rollout], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:

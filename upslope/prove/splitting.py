@@ -15,6 +15,7 @@ from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.sample import Attempts
 from upslope.algo.shape import identity
+from upslope.model.hf import use_attention
 from upslope.prove.claim import Check, Fact, claim, equal
 from upslope.prove.expect import gradient, rise
 from upslope.prove.world import World, llama, numbers, toy
@@ -138,4 +139,4 @@ def unpack(learner: Learner) -> None:
     if learner.critic is not None:
         models.append(learner.critic.model.trunk)
     for model in models:
-        model.config._attn_implementation = "sdpa"
+        use_attention(model, "sdpa")

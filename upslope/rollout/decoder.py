@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from upslope.model.attention import planned
 from upslope.model.cache import Cache
+from upslope.model.hf import cache_keyword
 from upslope.model.layout import lay_out
 from upslope.model.policy import Policy
 from upslope.types import Rollout
@@ -77,15 +79,17 @@ class SharedPromptDecoder:
         number = {prompt: i for i, prompt in enumerate(dict.fromkeys(p for _, p in fresh))}
         stems = [Rollout("", 0, p[:-1], (0,), (False,), None, 0, "stop", "") for p in number]
         layout = lay_out(stems, device, share_prompts=False)
-        self._policy.model(**layout.call(), cache=self._cache)
+        with planned(layout, self._cache):
+            self._policy.model(**layout.call())
         row_R, stem_R = torch.tensor([(row, number[p]) for row, p in fresh], device=device).T
         self._cache.fill(layout, stem_R, row_R)
 
     def advance(self, token_N: Tensor) -> Tensor:
         self._cache.open_columns(self._column_N)
-        logits = self._policy.model(
-            input_ids=token_N[:, None], position_ids=self._column_N[:, None], use_cache=False, cache=self._cache
-        ).logits[:, 0]
+        with planned(cache=self._cache):
+            logits = self._policy.model(
+                input_ids=token_N[:, None], position_ids=self._column_N[:, None], use_cache=False
+            ).logits[:, 0]
         # A row that ended and is carried along stays in its last column.
         self._column_N = (self._column_N + 1).clamp(max=self._cache.num_columns - 1)
         return logits  # type: ignore[no-any-return]
@@ -106,6 +110,7 @@ class PlainDecoder:
     def __init__(self, policy: Policy, num_rows: int, max_tokens: int) -> None:
         self._policy = policy
         self._cache: Any = DynamicCache(config=policy.model.config)
+        self._keyword = cache_keyword(policy.model)
         self._num_rows = num_rows
 
     def place(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
@@ -132,9 +137,9 @@ class PlainDecoder:
             input_ids=ids,
             attention_mask=self._seen,
             position_ids=position,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._keyword: self._cache},
         )
         return out.logits[:, -1]  # type: ignore[no-any-return]
 

@@ -13,11 +13,11 @@ from upslope.errors import UserError
 from upslope.model import attention
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
 from upslope.model.critic import value_model
+from upslope.model.hf import recompute_layers
 from upslope.model.load import load
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
 from upslope.model.reference import Reference
-from upslope.model.trunk import recompute_layers
 from upslope.train.checkpoint import Checkpoint
 from upslope.train.critic import make_critic
 from upslope.train.files import whole_folder

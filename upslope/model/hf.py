@@ -1,0 +1,85 @@
+"""Where upslope meets transformers: everything it relies on beyond calling a model and reading its output.
+
+1. ``AttentionInterface.register`` gives a name to an attention function, and a model told to use that name calls it in
+   every layer with (module, query, key, value, mask, scaling=...), the module knowing its ``layer_idx``.
+2. For a name without a mask function of its own, no mask is made.
+3. A config says which attention is in use (``_attn_implementation``; there is no public way to ask), and a class says
+   whether it lets its attention be chosen (``_supports_attention_backend``, likewise).
+4. The keyword that takes keys and values of earlier tokens is one of ``CACHE_KEYWORDS``; its name has changed.
+5. Layers that can be computed again in the backward pass are marked (``GradientCheckpointingLayer``).
+
+Nothing of ours travels through a model's keyword arguments: those are transformers' names, and it may take one that we
+use. Our attention reads its plan from a context instead (``model/attention.py``). tests/model/test_hf.py tries each of
+these.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from upslope.errors import UserError
+
+CACHE_KEYWORDS = ("cache", "past_key_values")
+"""Newest first: transformers 5.24 renamed the second to the first."""
+
+
+def register_attention(name: str, function: Callable[..., Any]) -> None:
+    """Let models call ``function`` as their attention once they use ``name``."""
+    AttentionInterface.register(name, function)
+
+
+def can_choose_attention(model: Any) -> bool:
+    """Whether the model's layers ask for their attention function by name."""
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
+def attention_in_use(module: Any) -> str:
+    """The name of the attention that a model, or a part of one with a config of its own, runs with."""
+    return str(getattr(module.config, "_attn_implementation", None) or "")
+
+
+def use_attention(module: Any, name: str) -> None:
+    """Let the model run with the attention of that name, in all its parts that share its config."""
+    module.config._attn_implementation = name
+
+
+def cache_keyword(model: Any) -> str:
+    """The keyword under which this model's forward takes the keys and values of earlier tokens."""
+    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
+    known = inspect.signature(type(inside).forward).parameters  # of the class: an instance may have been wrapped
+    return next((name for name in CACHE_KEYWORDS if name in known), CACHE_KEYWORDS[-1])
+
+
+def recompute_layers(model: Any) -> None:
+    """Let every layer keep only its input during a pass with gradient and compute the rest again in the backward pass.
+
+    transformers' own switch works in training mode only, and training mode would bring dropout back, so each layer's
+    forward function is wrapped here instead. Raises UserError if the model does not mark its layers.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError(
+            f"learn.checkpoint_activations: {type(model).__name__} has no layers that can be computed again in the "
+            "backward pass; leave it off, and lower learn.micro_batch to save memory"
+        )
+    for layer in layers:
+        layer.forward = MethodType(_recomputed, layer)
+
+
+def _recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Both times under the same context: by the backward pass, the caller has left the one that it ran in."""
+    plain = partial(copy_context().run, type(layer).forward, layer, **kwargs)
+    if not torch.is_grad_enabled():
+        return plain(*args)
+    return checkpoint(plain, *args, use_reentrant=False, preserve_rng_state=False)
