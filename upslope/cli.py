@@ -14,6 +14,7 @@ from rich.table import Table
 
 from upslope import __version__
 from upslope.errors import Stopped, UserError
+from upslope.native.threads import ask_for_same_bits
 
 app = typer.Typer(
     help="Train language models by reinforcement learning with rewards that can be checked.",
@@ -249,6 +250,18 @@ def prove(
 
 
 @app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON list on standard output.")] = False) -> None:
+    """Look whether this machine has what training needs; exit 1 if something will not work.
+
+    Versions against the allowed ranges, processor and precision, kernels, memory, disk, GPU, hub.
+    """
+    from upslope.doctor import doctor_command
+
+    if not doctor_command(as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = "pocket",
     shape: Annotated[
@@ -340,6 +353,7 @@ def main() -> None:
         # How long an idle thread keeps asking for work (read when torch is loaded). By default for milliseconds, which
         # on a machine that has something else to do halves the speed; briefly costs nothing where it has not.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    ask_for_same_bits()  # before torch is loaded
     try:
         app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
     except (KeyboardInterrupt, ImportError) as error:

@@ -59,6 +59,7 @@ def load_settings(
     from it afresh: patches of another one, from the file, do not survive.
     """
     table = read_toml(file) if file else {}
+    table.pop("versions", None)  # a record of what the run of that file ran with
     if file:
         _anchor(table, file.parent)
     for key, value in (options or {}).items():

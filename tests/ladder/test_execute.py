@@ -142,7 +142,8 @@ def test_a_line_an_arm_and_the_time_left_by_weight(tmp_path):
 def test_a_process_of_its_own_leaves_its_words_in_the_log(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     assert run_process(["--recip", "grpo"], tmp_path / "log") == 2
-    assert "No such option: --recip" in execute.last_words(tmp_path / "log")
+    words = execute.last_words(tmp_path / "log")
+    assert "No such option" in words and "--recip" in words
 
 
 def test_ctrl_c_reaches_the_run_and_is_waited_for(tmp_path, monkeypatch, capsys):

@@ -91,16 +91,19 @@ def test_logits_that_are_minus_infinity_already():
 
 
 def test_bfloat16_in_bfloat16_out_and_the_rest_in_float32():
+    """What bfloat16 logits say is said in float32; how float32 adds up is the compiler's business, and not the same for
+    both. So the slopes agree to a rounding of bfloat16, 2^-8, and nearly all of them to the bit."""
     low_CV = random_logits(torch.bfloat16)
     wide_CV = low_CV.detach().float().requires_grad_()
     found, expected = (token_logps(x * 1, TARGET, POSITION, Sampling(0.7), ENDS) for x in (low_CV, wide_CV))
     assert found[0].dtype == found[1].dtype == torch.float32
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-6, atol=1e-6)
     (slope,) = torch.autograd.grad(weighed(found[0], torch.float32), low_CV)
     (exact,) = torch.autograd.grad(weighed(expected[0], torch.float32), wide_CV)
     assert slope.dtype == torch.bfloat16
-    assert torch.equal(slope, exact.bfloat16())
+    torch.testing.assert_close(slope, exact.bfloat16(), rtol=2**-8, atol=1e-8)
+    assert (slope == exact.bfloat16()).double().mean() > 0.95
 
 
 def test_no_tokens_are_no_error():

@@ -112,8 +112,10 @@ def test_the_logged_log_probs_are_the_learners_in_bfloat16(name):
     for kind in (NativeDecoder, SharedPromptDecoder):
         subject = policy(name, torch.bfloat16, kind=kind)
         noise[kind] = compared(subject, sampled(subject, sampling, 6), sampling)
-    assert noise[NativeDecoder].square().mean() <= noise[SharedPromptDecoder].square().mean()
-    assert noise[NativeDecoder].abs().max() <= noise[SharedPromptDecoder].abs().max() < 0.05
+    native, other = noise[NativeDecoder], noise[SharedPromptDecoder]
+    nothing = 1e-6  # nats: where nothing is left of bfloat16's noise, which is the smaller is chance
+    assert native.square().mean() <= other.square().mean() + nothing**2
+    assert native.abs().max() <= other.abs().max() + nothing < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -22,8 +22,13 @@ def pick_dtype(precision: Precision, model: Any, device: torch.device) -> torch.
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported"))
+        native = device.type == "cpu" and cpu_multiplies_bf16()
     return torch.bfloat16 if wide and native else torch.float32
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products in bfloat16 (AVX512-BF16 or AMX)."""
+    return _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
 
 
 def _cpu_has(probe: str) -> bool:

@@ -34,6 +34,7 @@ from upslope.train.run import Run
 from upslope.train.settings import DEFAULT_RECIPE, LearnSettings, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
 from upslope.train.view import View
+from upslope.versions import running
 
 SMALL = 10_000_000
 """Trainable weights below which the default learning rate is the pocket model's."""
@@ -192,11 +193,12 @@ def free_folder(settings: RunSettings, task: Task) -> Path:
 
 
 def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
-    """The resolved configuration as it stands in run.toml: nothing left to a default, paths from the root.
+    """The resolved configuration as it stands in run.toml: nothing left to a default, paths from the root; and the
+    versions it runs with.
 
     Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it.
     """
-    document = asdict(settings)
+    document = asdict(settings) | {"versions": running()}
     document["model"] = _absolute(settings.model)
     table = document["task"]
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
