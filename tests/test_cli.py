@@ -303,10 +303,13 @@ LONGER = [
 ]
 
 
+MEASURED = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
+
+
 def deterministic(run: Path) -> list[dict[str, object]]:
-    """The journal without what a clock says."""
+    """The journal without what a clock or the system says."""
     rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("seconds", "spent", "tokens_per_s", "memory_gb")} for r in rows]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in rows]
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,14 @@ from upslope.model.policy import Policy
 from upslope.model.precision import pick_dtype
 from upslope.rollout.engine import Engine
 from upslope.train.evaluate import evaluate
+from upslope.train.memory import bound_kernel_caches
 from upslope.train.settings import RunSettings
 from upslope.train.start import open_run_task, resolve_model, with_limit
 
 
 def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
     """Evaluate ``settings.model`` and print a table (progress on standard error), or one JSON object."""
+    bound_kernel_caches()
     task = open_run_task(settings.task, settings.seed)
     held_out = list(task.problems("test"))[: settings.eval.problems]
     aside = Console(stderr=True)

@@ -22,6 +22,7 @@ REWARD = """
 def odd(completions, **columns):
     return [float(sum(map(ord, text)) % 2) for text in completions]
 """
+MEASURED = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
 CARRIED = {
     "a critic on a copy": ["recipe=ppo", "recipe.critic.warmup=3", "recipe.critic.rate=1"],
     "a critic on the trunk": ["recipe=ppo", "recipe.critic=shared_trunk", "recipe.critic.warmup=1"],
@@ -52,7 +53,7 @@ def run(name: str, steps: int, extra: list[str], *, resume: bool = False) -> Pat
 
 def journal(folder: Path) -> list[dict[str, object]]:
     rows = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("seconds", "spent", "tokens_per_s", "memory_gb")} for r in rows]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in rows]
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

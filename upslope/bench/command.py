@@ -36,7 +36,7 @@ from upslope.model.policy import Policy
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.train.assemble import assemble
-from upslope.train.memory import keep_freed_memory, peak_gb
+from upslope.train.memory import bound_kernel_caches, keep_freed_memory, peak_gb
 from upslope.train.settings import RunSettings
 from upslope.train.start import num_trainable, open_run_task, repeat_bits, resolve_model, resolve_recipe, with_rate
 from upslope.types import Problem
@@ -66,6 +66,7 @@ def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) 
     device = pick_device(settings.device)
     if device.type == "cpu":
         repeat_bits()  # as in training
+        bound_kernel_caches()
         keep_freed_memory()
     sample = replace(settings.sample, min_tokens=shape.tokens, max_tokens=shape.tokens)
     settings = replace(settings, sample=sample, problems=shape.problems)

@@ -23,7 +23,7 @@ from upslope.train.collect import Collected, Collector
 from upslope.train.evaluate import evaluate
 from upslope.train.files import write_whole
 from upslope.train.learner import Learner
-from upslope.train.memory import peak_gb
+from upslope.train.memory import Keeper, peak_gb
 from upslope.train.probe import Probe
 from upslope.train.settings import RunSettings
 from upslope.train.view import View
@@ -61,6 +61,7 @@ class Run:
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
+        self._memory = Keeper()
         learner.watch = self._learned
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class Run:
                 "Lower learn.lr, or look at the attempts of the step before"
             ) from error
         finally:
+            self._memory.check(name)
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._phase_began
 
     @contextlib.contextmanager
@@ -147,6 +149,7 @@ class Run:
         self.view.phase(self._phase_name, num_rows, None, num_tokens / elapsed)
 
     def _learned(self, num_rows: int, total: int) -> None:
+        self._memory.check("micro-batch")
         self.view.phase(self._phase_name or "update", num_rows, total, None)
 
     # -- record -------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ class Run:
         self._spent += total
         self._tokens += row["num_tokens"]
         row["tokens_per_s"] = row["num_tokens"] / max(total, 1e-9)
-        row["memory_gb"] = peak_gb(self.policy.device)
+        row["memory_gb"], row["resident_gb"] = peak_gb(self.policy.device), self._memory.most() / 1e9
         row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
         journal.append(self.folder / "journal.jsonl", row)
         self.view.step(row)

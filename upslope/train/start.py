@@ -30,6 +30,7 @@ from upslope.train import checkpoint
 from upslope.train.assemble import assemble, critic_warmup, saved_in
 from upslope.train.learner import require_scorable
 from upslope.train.loop import train
+from upslope.train.memory import bound_kernel_caches
 from upslope.train.run import Run
 from upslope.train.settings import DEFAULT_RECIPE, LearnSettings, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
@@ -48,6 +49,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     ``resume`` continues from the newest complete checkpoint of the folder ``out/name``. Raises UserError for
     anything a user can mend (before minutes are spent on a start, where that can be known), ``Stopped`` after Ctrl-C.
     """
+    bound_kernel_caches()
     recipe = resolve_recipe(settings.recipe)
     if settings.threads:
         torch.set_num_threads(settings.threads)
