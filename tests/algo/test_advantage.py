@@ -160,7 +160,7 @@ def test_a_z_score_over_the_batch_is_of_the_reward_to_go_token_by_token():
     """A leash paid in the reward makes tokens differ: costs 0.2 and 0.1 of one rollout with outcome 1 leave rewards
     -0.2 and 0.9, to go 0.7 and 0.9: mean 0.8, deviation 0.1."""
     b = to_batch([group("p", [1], [[5, 6]], [1.0], [[-1.0, -1.0]])], CPU, torch.float64)
-    b = replace(b, reference_logp_NT=torch.tensor([[-1.2, -1.1]], dtype=torch.float64))
+    b = replace(b, old_logp_NT=b.sampler_logp_NT, reference_logp_NT=torch.tensor([[-1.2, -1.1]], dtype=torch.float64))
     recipe = REINFORCE.patch(advantage=BatchZScore(eps=0.0), regulariser=K1(1.0))
     torch.testing.assert_close(judge(b, recipe).advantage_NT, torch.tensor([[-1.0, 1.0]], dtype=torch.float64))
 

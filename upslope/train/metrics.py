@@ -64,7 +64,7 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         return row
     row["entropy"] = _mean([t.entropy_NT[b.mask_NT] for b, t in seen])
     if batch.sampler_logp_NT is not None:
-        row |= _gap(batch, outcomes[0])
+        row |= _gap(batch, outcomes)
         ratios = [t.ratio_NT[b.mask_NT] for b, t in seen]
         row |= {"ratio_mean": _mean(ratios), "ratio_max": max(float(r.max()) for r in ratios)}
         row["effective_share"] = min(float(r.sum() ** 2 / (r**2).sum() / len(r)) for r in ratios)
@@ -73,15 +73,18 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return row
 
 
-def of_batch(batch: Batch, attempted: Sequence[Group], recipe: Recipe) -> dict[str, Any]:
+def of_batch(
+    batch: Batch, attempted: Sequence[Group], recipe: Recipe, outcomes: Sequence[Outcome] = ()
+) -> dict[str, Any]:
     """What the batch holds before its first update, for a recipe that acts.
 
     - ``num_problems`` tried, more than were asked for where dynamic sampling refilled; ``num_kept`` rows that stay
     - ``advantage_hard``, ``advantage_medium``, ``advantage_easy`` mean absolute advantage a token, over the problems of
       which less than a third, up to two thirds, more than that of the attempts earned full marks
     - ``reward_shaped`` mean outcome after shaping, less what the leash costs in the reward
-    - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, under the policy that acted (the exact KL
-      where the recipe computes it before)
+    - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, both as the learner scores them before the
+      first update (over the whole batch where that was done, else over what that update looked at; the exact KL where
+      the recipe computes it before)
     - ``explained_variance`` 1 - Var(return - V) / Var(return) over tokens: 1 is a perfect critic, 0 one that knows
       the mean only
     """
@@ -92,11 +95,11 @@ def of_batch(batch: Batch, attempted: Sequence[Group], recipe: Recipe) -> dict[s
         return row
     row |= _by_difficulty(batch, attempted)
     row["reward_shaped"] = float(batch.reward_N.mean())
-    acted_NT = batch.sampler_logp_NT if batch.old_logp_NT is None else batch.old_logp_NT
+    scored = _scored_first(batch, outcomes)
     if batch.reference_kl_NT is not None:
         row["kl_reference"] = _mean([batch.reference_kl_NT[batch.mask_NT]])
-    elif batch.reference_logp_NT is not None and acted_NT is not None:
-        row["kl_reference"] = _mean([estimate_k3(acted_NT, batch.reference_logp_NT)[batch.mask_NT]])
+    elif scored.reference_logp_NT is not None and scored.old_logp_NT is not None:
+        row["kl_reference"] = _mean([estimate_k3(scored.old_logp_NT, scored.reference_logp_NT)[scored.mask_NT]])
     if batch.return_NT is not None and batch.value_NT is not None:
         target, left = batch.return_NT[batch.mask_NT], (batch.return_NT - batch.value_NT)[batch.mask_NT]
         spread = float(target.var(correction=0))
@@ -127,10 +130,18 @@ def _by_difficulty(batch: Batch, attempted: Sequence[Group]) -> dict[str, float]
     return {f"advantage_{name}": _mean([size_NT[mask]]) for name, mask in masks.items() if mask.any()}
 
 
-def _gap(batch: Batch, first: Outcome) -> dict[str, float]:
+def _scored_first(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
+    """The batch if the learner scored it before the first update, else the rows that this update scored itself; without
+    old log-probabilities if neither."""
+    first = outcomes[0] if outcomes else None
+    if batch.old_logp_NT is None and first is not None and first.trace is not None:
+        return replace(first.minibatch, old_logp_NT=first.trace.logp_NT)
+    return batch
+
+
+def _gap(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, float]:
     """How far sampler and learner are apart before anything was updated; nothing if nothing was scored by then."""
-    if batch.old_logp_NT is None and first.trace is not None:
-        batch = replace(first.minibatch, old_logp_NT=first.trace.logp_NT)
+    batch = _scored_first(batch, outcomes)
     if batch.old_logp_NT is None or batch.sampler_logp_NT is None:
         return {}
     gap = (batch.old_logp_NT - batch.sampler_logp_NT)[batch.mask_NT].abs()
