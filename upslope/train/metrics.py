@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upslope.algo.equal import all_alike
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import estimate_k3
@@ -20,7 +21,7 @@ def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
     """What was attempted, before anything was filtered.
 
     ``reward`` mean reward; ``accuracy`` share with full marks; ``length`` tokens an attempt; ``truncated`` share cut
-    by the limit; ``equal_groups`` share of problems whose attempts all earned the same.
+    by the limit; ``equal_groups`` share of problems whose attempts all earned the same, up to rounding.
     """
     rollouts: list[Rollout] = [r for g in groups for r in g.rollouts]
     num = max(len(rollouts), 1)
@@ -34,7 +35,7 @@ def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
         row |= {
             "accuracy": sum(map(solved, rollouts)) / num,
             "truncated": sum(r.ended == "length" for r in rollouts) / num,
-            "equal_groups": sum(len({r.reward for r in g.rollouts}) == 1 for g in groups) / max(len(groups), 1),
+            "equal_groups": sum(map(_equal, groups)) / max(len(groups), 1),
         }
     return row
 
@@ -119,6 +120,10 @@ def of_correction(outcomes: Sequence[Outcome], recipe: Recipe) -> dict[str, Any]
         "correction_mean": _mean([factor_NT[mask_NT]]),
         "correction_cut": _mean([cut(first.minibatch)[mask_NT].float()]),
     }
+
+
+def _equal(group: Group) -> bool:
+    return bool(group.rollouts) and all_alike([r.reward for r in group.rollouts])
 
 
 def _by_difficulty(batch: Batch, attempted: Sequence[Group]) -> dict[str, float]:
