@@ -173,7 +173,7 @@ class GAE:
             raise ValueError(f"needs 0 <= gamma <= 1 and 0 <= lam <= 1, not gamma={self.gamma}, lam={self.lam}")
 
     def estimate(self, batch: Batch) -> Tensor:
-        """The advantages before whitening; with V_t added, the critic's targets."""
+        """The advantages before whitening, in units of reward."""
         reward_NT, value_NT = given(batch.reward_NT, "reward_NT"), given(batch.value_NT, "value_NT")
         return generalised_advantage(reward_NT, value_NT, batch.mask_NT, self.gamma, self.lam)
 

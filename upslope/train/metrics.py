@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upslope.algo.equal import all_alike
+from upslope.algo.equal import alike, all_alike
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import estimate_k3
+from upslope.algo.returns import discounted
 from upslope.train.evaluate import solved
 from upslope.types import Batch, Group, Rollout, given
 
@@ -86,8 +87,9 @@ def of_batch(
     - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, both as the learner scores them before the
       first update (over the whole batch where that was done, else over what that update looked at; the exact KL where
       the recipe computes it before)
-    - ``explained_variance`` 1 - Var(return - V) / Var(return) over tokens: 1 is a perfect critic, 0 one that knows
-      the mean only
+    - ``explained_variance`` 1 - Var(G - V) / Var(G) over tokens, G the outcome: the reward to go with the advantage's
+      gamma, which no value has a part in, whatever the critic is taught with. 1 is a perfect critic, 0 one that knows
+      the mean only, less than 0 one that had better say nothing
     """
     if not recipe.acts:
         return {}
@@ -101,11 +103,17 @@ def of_batch(
         row["kl_reference"] = _mean([batch.reference_kl_NT[batch.mask_NT]])
     elif scored.reference_logp_NT is not None and scored.old_logp_NT is not None:
         row["kl_reference"] = _mean([estimate_k3(scored.old_logp_NT, scored.reference_logp_NT)[scored.mask_NT]])
-    if batch.return_NT is not None and batch.value_NT is not None:
-        target, left = batch.return_NT[batch.mask_NT], (batch.return_NT - batch.value_NT)[batch.mask_NT]
-        spread = float(target.var(correction=0))
-        row["explained_variance"] = 1 - float(left.var(correction=0)) / spread if spread > 0 else 0.0
+    if batch.reward_NT is not None and batch.value_NT is not None:
+        outcome_NT = discounted(batch.reward_NT, batch.mask_NT, recipe.gamma)
+        row["explained_variance"] = _explained(outcome_NT[batch.mask_NT], batch.value_NT[batch.mask_NT])
     return row
+
+
+def _explained(outcome: Tensor, value: Tensor) -> float:
+    """1 - Var(G - V) / Var(G); 0 where there is no token, or nothing to explain."""
+    if not len(outcome) or bool(alike(outcome.amax(), outcome.amin())):
+        return 0.0
+    return 1 - float((outcome - value).var(correction=0)) / float(outcome.var(correction=0))
 
 
 def of_correction(outcomes: Sequence[Outcome], recipe: Recipe) -> dict[str, Any]:

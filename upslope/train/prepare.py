@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
 from upslope.algo.check import leash_place
+from upslope.algo.critic import Critic
 from upslope.algo.objective import masked
 from upslope.algo.recipe import Recipe
-from upslope.algo.returns import discounted, outcome_at_last
+from upslope.algo.returns import lambda_returns, outcome_at_last
 from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
 
@@ -64,11 +64,10 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
 
 
 def targets(batch: Batch, recipe: Recipe) -> Tensor:
-    """What the critic is to predict: the advantage's own estimate on top of the value, else the reward to go."""
-    estimate = getattr(recipe.advantage, "estimate", None)
-    if estimate is None:
-        return discounted(given(batch.reward_NT, "reward_NT"), batch.mask_NT, 1.0)
-    return typing.cast(Tensor, estimate(batch)) + given(batch.value_NT, "value_NT")
+    """What the critic is to predict: lambda-returns with its own lambda and the advantage's gamma."""
+    lam = recipe.critic.lam if isinstance(recipe.critic, Critic) else 1.0
+    reward_NT, value_NT = given(batch.reward_NT, "reward_NT"), given(batch.value_NT, "value_NT")
+    return lambda_returns(reward_NT, value_NT, batch.mask_NT, recipe.gamma, lam)
 
 
 def with_old(batch: Batch, logp_NT: Tensor, recipe: Recipe) -> Batch:
