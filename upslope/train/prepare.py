@@ -11,9 +11,12 @@ from torch import Tensor
 from upslope.algo.aggregate import token_mean
 from upslope.algo.check import leash_place
 from upslope.algo.critic import Critic
+from upslope.algo.equal import alike
 from upslope.algo.objective import masked
-from upslope.algo.recipe import Recipe
+from upslope.algo.recipe import Recipe, show
 from upslope.algo.returns import lambda_returns, outcome_at_last
+from upslope.algo.surrogate import one_ratio
+from upslope.errors import UserError
 from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
 
@@ -56,11 +59,31 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
     batch = replace(batch, advantage_NT=recipe.advantage(batch))
+    if one_ratio(recipe.surrogate):
+        require_one_advantage(batch, recipe)
     if batch.value_NT is not None:
         batch = replace(batch, return_NT=targets(batch, recipe))
     if getattr(recipe.sample, "drop_truncated", False):
         batch = batch.take((~batch.truncated_N).nonzero()[:, 0].tolist())
     return batch
+
+
+def require_one_advantage(batch: Batch, recipe: Recipe) -> None:
+    """Raise UserError where tokens of an attempt have different advantages, which one ratio would average away."""
+    advantage_NT, infinite = given(batch.advantage_NT, "advantage_NT"), float("inf")
+    if not advantage_NT.shape[1]:
+        return
+    highest_N = torch.where(batch.mask_NT, advantage_NT, -infinite).amax(dim=1)
+    lowest_N = torch.where(batch.mask_NT, advantage_NT, infinite).amin(dim=1)
+    apart_N = batch.mask_NT.any(dim=1) & (highest_N - lowest_N).isfinite() & ~alike(highest_N, lowest_N)
+    for row in apart_N.nonzero()[:, 0].tolist():
+        rollout = batch.rollouts[row]
+        raise UserError(
+            f"advantage={show(recipe.advantage)} gives the tokens of sample {rollout.sample} of problem "
+            f"{rollout.problem} values from {float(lowest_N[row]):.3g} to {float(highest_N[row]):.3g}, and "
+            f"surrogate={show(recipe.surrogate)} has one ratio for them all, which averages them; set "
+            "surrogate.level=token"
+        )
 
 
 def targets(batch: Batch, recipe: Recipe) -> Tensor:
