@@ -101,22 +101,28 @@ def with_old(batch: Batch, logp_NT: Tensor, recipe: Recipe) -> Batch:
     return replace(batch, old_logp_NT=masked(logp_NT.detach(), batch))
 
 
-def weigh(minibatch: Batch, recipe: Recipe) -> Batch:
+def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
     """Fix all denominators of an update, before anything is split: the policy's, and the critic's (every token of the
-    mini-batch counts the same there)."""
-    minibatch = replace(minibatch, weight_N=recipe.aggregate(minibatch))
-    return replace(minibatch, value_weight_N=token_mean(minibatch)) if recipe.has_critic else minibatch
+    mini-batch counts the same there). ``share``: what the update counts for beside the others of its epoch."""
+    minibatch = replace(minibatch, weight_N=share * recipe.aggregate(minibatch))
+    return replace(minibatch, value_weight_N=share * token_mean(minibatch)) if recipe.has_critic else minibatch
 
 
 def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
     """The mini-batches of one step, each with its weights; one mini-batch keeps the batch's order.
 
-    No rows, no update. Every mini-batch is an update of its own and gets denominators of its own. Problems are
-    shuffled anew at every epoch and stay whole, so that samples of one problem still share its prompt.
+    No rows, no update. Every mini-batch is an update of its own and gets denominators of its own, times g M / P for
+    g of the step's P groups in one of M mini-batches: 1 where they are equally large, and otherwise what makes a group
+    count the same whichever it falls into. Problems are shuffled anew at every epoch and stay whole, so that samples of
+    one problem still share its prompt.
     """
+    num_groups = len(set(batch.group_N.tolist()))
     for epoch in range(recipe.reuse.epochs if batch.num_rollouts else 0):
-        for rows in _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
-            yield weigh(batch.take(rows), recipe)
+        parts = _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch)
+        for rows in parts:
+            minibatch = batch.take(rows)
+            num_here = len(set(minibatch.group_N.tolist()))
+            yield weigh(minibatch, recipe, num_here * len(parts) / num_groups)
 
 
 def _split_groups(group_of: Sequence[int], num_parts: int, address: Address, epoch: int) -> list[list[int]]:
