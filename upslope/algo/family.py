@@ -83,7 +83,7 @@ FAMILY: dict[str, Branch] = {
     "reinforce++-baseline": Branch(
         REINFORCE_PLUS_PLUS_BASELINE,
         "reinforce++",
-        "problems differ in how hard they are: compare within the group first; the leash pulls in the loss, by k2",
+        "hard and easy problems share one mean: compare within the group first; k2 in the loss",
     ),
     "grpo": Branch(GRPO, "ppo", "the critic is dear: the attempts at one problem are each other's baseline"),
     "dr-grpo": Branch(
@@ -93,12 +93,12 @@ FAMILY: dict[str, Branch] = {
     "cispo": Branch(
         CISPO,
         "grpo",
-        "clipping silences the tokens that matter: bound the weight, keep the gradient; refill and overlong as in dapo",
+        "clipping silences the tokens that matter: bound the weight instead; refill, overlong",
     ),
     "dapo": Branch(
         DAPO,
         "grpo",
-        "entropy falls, equal groups teach nothing, length misleads: clip-higher, refill, token mean, overlong",
+        "entropy falls, equal groups are idle, length misleads: clip-higher, refill, token mean, overlong",
     ),
 }
 
