@@ -145,11 +145,11 @@ CASES = (
     ),
     Case(
         "dr_grpo",
-        DR_GRPO.patch(aggregate=ConstantLength(LIMIT), regulariser=no_leash),
+        DR_GRPO.patch(aggregate=ConstantLength(LIMIT)),
         CONSTANT,
         "dr_grpo",
     ),
-    Case("dr_grpo, leash k3", DR_GRPO, CONSTANT, "dr_grpo", {"beta": 0.04}),
+    Case("dr_grpo, leash k3", DR_GRPO.patch(regulariser=LEASH), CONSTANT, "dr_grpo", {"beta": 0.04}),
     Case("cispo", CISPO, TOKENS, "cispo", {"epsilon_high": 5.0}, moved=1.5),
     Case(
         "cispo, leash k3",

@@ -19,7 +19,7 @@ from upslope.algo.advantage import (
     whitened,
 )
 from upslope.algo.aggregate import sequence_mean, sequence_sum, token_mean
-from upslope.algo.critic import SharedTrunk
+from upslope.algo.critic import OwnCopy, SharedTrunk
 from upslope.algo.family import DAPO, GRPO, PPO, REINFORCE
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
@@ -160,7 +160,7 @@ def test_a_z_score_over_the_batch_is_of_the_reward_to_go_token_by_token():
     """A leash paid in the reward makes tokens differ: costs 0.2 and 0.1 of one rollout with outcome 1 leave rewards
     -0.2 and 0.9, to go 0.7 and 0.9: mean 0.8, deviation 0.1."""
     b = to_batch([group("p", [1], [[5, 6]], [1.0], [[-1.0, -1.0]])], CPU, torch.float64)
-    b = replace(b, reference_logp_NT=torch.tensor([[-1.2, -1.1]], dtype=torch.float64))
+    b = replace(b, old_logp_NT=b.sampler_logp_NT, reference_logp_NT=torch.tensor([[-1.2, -1.1]], dtype=torch.float64))
     recipe = REINFORCE.patch(advantage=BatchZScore(eps=0.0), regulariser=K1(1.0))
     torch.testing.assert_close(judge(b, recipe).advantage_NT, torch.tensor([[-1.0, 1.0]], dtype=torch.float64))
 
@@ -182,7 +182,7 @@ def test_whitening_what_is_equal_or_nothing_gives_no_numbers_that_are_none():
 
 
 def test_gae_reads_values_and_whitens_over_tokens():
-    """One token a row: A = R - V = 1 - 0.25 and 0 - 0.75; whitened these are 1 and -1. Targets are A + V = R."""
+    """One token a row: A = R - V = 1 - 0.25 and 0 - 0.75; whitened these are 1 and -1. Targets are R."""
     b = replace(batch([1.0, 0.0], lengths=[[1, 1]]), value_NT=torch.tensor([[0.25], [0.75]], dtype=torch.float64))
     assert first(judged(b, GAE(whiten=False))) == [0.75, -0.75]
     assert first(judged(b, GAE())) == pytest.approx([1, -1])
@@ -220,9 +220,11 @@ def test_the_baseline_with_an_empty_attempt_by_hand():
 def test_an_empty_attempt_leaves_values_and_returns_in_their_rows():
     b = batch([1.0, 1.0, 0.0], lengths=[[1, 0, 2]])
     b = replace(b, value_NT=torch.tensor([[0.5, 0], [0, 0], [0.25, 0.75]], dtype=torch.float64))
-    got = judge(b, REINFORCE.patch(advantage=GAE(lam=0.0, whiten=False)))
+    recipe = REINFORCE.patch(advantage=GAE(lam=0.0, whiten=False))
+    got = judge(b, recipe.patch(critic=OwnCopy(lam=0.0)))
     assert got.advantage_NT.tolist() == [[0.5, 0], [0, 0], [0.5, -0.75]]
     assert got.return_NT.tolist() == [[1, 0], [0, 0], [0.75, 0]]
+    assert judge(b, recipe).return_NT.tolist() == [[1, 0], [0, 0], [0, 0]]  # lambda 1 for the targets: the outcome
 
 
 SCORED = [

@@ -1,19 +1,28 @@
 """Slots that contradict each other are refused before a run, with the mend."""
 
-import pytest
+from dataclasses import replace
 
-from upslope.algo.advantage import GAE, BatchZScore, GroupZScore, leave_one_out, ones, returns
+import pytest
+import torch
+from tiny import group
+
+from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, leave_one_out, ones, returns
+from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
 from upslope.algo.check import check, complaints, leash_place
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk, no_critic
-from upslope.algo.family import DAPO, FAMILY, GRPO, PPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT, TRPO
-from upslope.algo.regulariser import K1, K3, EntropyBonus, ExactKL, no_leash
+from upslope.algo.family import DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT, TRPO
+from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_leash
+from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
-from upslope.algo.surrogate import ImportanceRatio
+from upslope.algo.shape import SoftOverlong
+from upslope.algo.surrogate import ClippedRatio, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
 from upslope.errors import UserError
+from upslope.train.prepare import judge, to_batch
 
 ALONE = Attempts(group_size=1)
+WHOLE = IMPORTANCE.patch(surrogate=ImportanceRatio("trajectory"))
 GIVEN = GRPO.patch(sample=Demonstrations(), regulariser=no_leash, advantage=ones)
 
 
@@ -33,7 +42,8 @@ BAD = [
     (SFT.patch(correction=TruncatedWeights()), "given text has no sampler .* use recipes that act"),
     (SFT.patch(sample=Documents(), correction=MaskedWeights()), "given text has no sampler"),
     (SFT.patch(surrogate=ImportanceRatio()), "given text has no sampler"),
-    (GIVEN.patch(regulariser=K1()), "given text has no reward .* set regulariser.place=loss"),
+    (GIVEN.patch(regulariser=K1()), "given text has no reward .* set regulariser=exact_kl"),  # in the loss k1 is none
+    (GIVEN.patch(regulariser=K2(place="reward")), "given text has no reward .* set regulariser.place=loss"),
     (GIVEN.patch(sample=Documents(), regulariser=ExactKL(place="reward")), "set regulariser.place=loss"),
     (GRPO.patch(critic=OwnCopy()), r"critic=OwnCopy\(.*\) has no one to tell; set advantage=gae, or critic=no_critic"),
     (REINFORCE.patch(critic=SharedTrunk()), "critic=SharedTrunk.* set advantage=gae, or critic=no_critic"),
@@ -42,6 +52,35 @@ BAD = [
         TRPO.patch(advantage=GAE(), critic=SharedTrunk()),
         "kl_ball moves the policy's weights alone; set critic=own_copy",
     ),
+    # Several updates without a ratio: the second one's gradient is not that of what was sampled.
+    (REINFORCE.patch(reuse=Reuse(epochs=4)), "likelihood has no ratio .* makes 4 updates .* set surrogate=clipped"),
+    (REINFORCE_BASELINE.patch(reuse=Reuse(minibatches=2)), "likelihood has no ratio .* or reuse.epochs=1 and"),
+    # One ratio for an attempt of which tokens are told apart, or which is divided by its length twice.
+    (WHOLE.patch(aggregate=token_mean), "trajectory.* divides it by lengths once more; set aggregate=sequence_sum"),
+    (WHOLE.patch(aggregate=sequence_mean), "trajectory.* or surrogate.level=token"),
+    (GSPO.patch(advantage=GAE(), critic=OwnCopy()), "one ratio for all tokens .* set surrogate.level=token"),
+    (GSPO.patch(advantage=BatchZScore(), regulariser=K1()), "average away what advantage=BatchZScore"),
+    (GSPO.patch(advantage=BatchZScore(), regulariser=ExactKL(place="reward")), "set surrogate.level=token"),
+    (WHOLE.patch(advantage=GAE(), critic=OwnCopy()), "trajectory.* set surrogate.level=token"),
+    # Leashes that hold nothing.
+    (GRPO.patch(regulariser=K1(place="loss")), "no gradient on average .* set regulariser.place=reward, .*k2"),
+    (GIVEN.patch(regulariser=K1(place="loss")), "no gradient on average .* set regulariser=exact_kl"),
+    (GIVEN.patch(regulariser=K3(weighted=True)), "nobody drew given text; set regulariser=exact_kl"),
+    *((GRPO.patch(regulariser=kind(0.0)), "holds nothing; set regulariser=no_leash") for kind in (K1, K2, K3)),
+    (GRPO.patch(regulariser=ExactKL(0.0)), "holds nothing; set regulariser=no_leash"),
+    (REINFORCE.patch(regulariser=EntropyBonus(0.0)), "holds nothing; set regulariser=no_leash"),
+    # Comparisons with nobody, and of equal with equal.
+    (REINFORCE.patch(sample=Attempts(group_size=1, keep=mixed)), "keep=mixed compares .* set it to 2 or more"),
+    (REINFORCE.patch(advantage=ones), "pushes every attempt alike, .*keep=everything .* set sample.keep=rewarded"),
+    (REINFORCE.patch(advantage=ones, sample=Attempts(keep=mixed)), "keep=mixed keeps the wrong ones"),
+    (SFT.patch(advantage=BatchZScore()), "every demonstration has reward 1; set advantage=ones"),
+    (SFT.patch(advantage=ConstantBaseline()), "every demonstration has reward 1; set advantage=ones"),
+    (SFT.patch(advantage=GAE(), critic=OwnCopy()), "every demonstration has reward 1; set .* and critic=no_critic"),
+    (SFT.patch(advantage=GAE()), "every demonstration has reward 1; set advantage=ones"),
+    (SFT.patch(advantage=BatchZScore(centre="group")), "every demonstration stands alone; set advantage=ones"),
+    (SFT.patch(shape=SoftOverlong()), "given text is imitated without one; set shape=identity"),
+    (SFT.patch(sample=Documents(), shape=SoftOverlong(), advantage=returns), "set shape=identity"),
+    (PPO.patch(critic=SharedTrunk(weight=0.0)), "would never learn; set critic.weight above 0"),
 ]
 
 
@@ -60,7 +99,21 @@ MENDED = [
     DAPO.patch(sample=Attempts(keep=mixed, refill=10)),
     RFT.patch(sample=Attempts(keep=rewarded, refill=2)),
     GIVEN,
-    GIVEN.patch(regulariser=K1(place="loss")),
+    GIVEN.patch(regulariser=K2()),
+    GIVEN.patch(regulariser=ExactKL()),
+    SFT.patch(reuse=Reuse(epochs=4)),  # imitation has no sampler to be off from
+    RFT.patch(reuse=Reuse(minibatches=4)),
+    REINFORCE.patch(surrogate=ClippedRatio(), reuse=Reuse(epochs=4)),
+    WHOLE,
+    WHOLE.patch(aggregate=ConstantLength()),
+    IMPORTANCE.patch(aggregate=token_mean),
+    GSPO.patch(advantage=BatchZScore()),
+    GSPO.patch(advantage=BatchZScore(), regulariser=K3()),
+    GSPO.patch(advantage=GAE(), critic=OwnCopy(), surrogate=SequenceRatio(level="token")),
+    GSPO.patch(correction=TruncatedWeights(level="trajectory")),
+    GRPO.patch(regulariser=K1(place="loss", weighted=True)),
+    GRPO.patch(regulariser=K2()),
+    REINFORCE.patch(advantage=ones, sample=Attempts(keep=rewarded)),
     GIVEN.patch(regulariser=EntropyBonus()),
     GRPO.patch(correction=TruncatedWeights()),
     GRPO.patch(regulariser=K3(place="reward")),
@@ -104,3 +157,32 @@ def test_a_critic_that_is_no_critic_and_a_leash_without_a_cost_are_refused():
     own.place = "reward"
     with pytest.raises(UserError, match=r"has no method cost\(batch\)"):
         check(PPO.patch(regulariser=own))
+
+
+# -- what only a batch can tell -------------------------------------------------------------------------------------
+
+
+def by_place(batch):
+    """An advantage of one's own that tells tokens apart."""
+    return torch.where(batch.mask_NT, torch.arange(batch.mask_NT.shape[1]).double() - 1, 0)
+
+
+def by_attempt(batch):
+    """An advantage of one's own that does not, but for the last place."""
+    noise_NT = 1 + 2.0**-52 * (torch.arange(batch.mask_NT.shape[1]) % 2)
+    return torch.where(batch.mask_NT, batch.reward_N[:, None] * noise_NT, 0)
+
+
+@pytest.mark.parametrize("surrogate", [SequenceRatio(), ImportanceRatio("trajectory")])
+def test_an_advantage_of_ones_own_that_tells_tokens_apart_is_refused_with_its_batch(surrogate):
+    b = to_batch([group("p", [1], [[5], [5, 6, 7]], [1.0, 0.5])], torch.device("cpu"), torch.float64)
+    recipe = GSPO.patch(surrogate=surrogate, advantage=by_place)
+    words = (
+        "advantage=by_place gives the tokens of sample 1 of problem p values from -1 to 1, .*set surrogate.level=token"
+    )
+    with pytest.raises(UserError, match=words):
+        judge(b, recipe)
+    judge(b, recipe.patch(advantage=by_attempt))
+    judge(b, recipe.patch(surrogate=replace(surrogate, level="token")))
+    judge(b.take([]), recipe)
+    judge(to_batch([group("p", [1], [[], []], [1.0, 0.5])], torch.device("cpu"), torch.float64), recipe)

@@ -101,7 +101,7 @@ def test_what_prepare_did_not_fill_is_a_loud_error():
         OwnCopy()(replace(scored, value_NT=None), batch())
 
 
-@pytest.mark.parametrize("fields", [{"clip": -0.1}, {"warmup": -1}, {"rate": 0.0}])
+@pytest.mark.parametrize("fields", [{"clip": -0.1}, {"warmup": -1}, {"rate": 0.0}, {"lam": 1.1}])
 @pytest.mark.parametrize("kind", [OwnCopy, SharedTrunk])
 def test_senseless_fields_are_refused(kind, fields):
     with pytest.raises(ValueError, match=next(iter(fields))):

@@ -20,7 +20,7 @@ from upslope.algo.critic import OwnCopy, SharedTrunk
 from upslope.algo.family import CISPO, DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_leash
-from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio
+from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, pessimistic
 from upslope.train.prepare import weigh
 from upslope.types import Sampling, given
 
@@ -49,6 +49,7 @@ EXTRA = {
     "sampler's weights on CISPO": CISPO.patch(correction=TruncatedWeights(1.2)),
     "cispo with a lower bound": CISPO.patch(surrogate=ClippedWeight(0.2, 0.2)),
     "cispo with a leash": CISPO.patch(regulariser=K3(0.3)),
+    "one ratio an attempt, an advantage a token": PPO.patch(surrogate=SequenceRatio(level="token")),
     "shared trunk": PPO.patch(critic=SharedTrunk(weight=0.5)),
     "shared trunk, leash in the loss": PPO.patch(critic=SharedTrunk(clip=0.0), regulariser=K3(0.3)),
     "own copy without clip": PPO.patch(critic=OwnCopy(clip=0.0), aggregate=sequence_mean),
@@ -65,6 +66,20 @@ class FrozenWeight:
 
     def __call__(self, logp_NT, batch):
         return self.weight_NT * given(batch.advantage_NT, "advantage_NT") * logp_NT
+
+
+@dataclass(frozen=True)
+class FrozenSequence:
+    """``SequenceRatio`` by tokens with the attempt's ratio, which has no gradient, kept where it was at the origin."""
+
+    ratio_NT: torch.Tensor
+    logp_NT: torch.Tensor
+    low: float
+    high: float
+
+    def __call__(self, logp_NT, batch):
+        ratio_NT = self.ratio_NT * torch.exp(logp_NT - self.logp_NT)
+        return pessimistic(ratio_NT, given(batch.advantage_NT, "advantage_NT"), self.low, self.high)
 
 
 def shifts(shape, like, *, narrow, seed):
@@ -99,6 +114,13 @@ def stage(recipe, *, shifted=True):
 
 def frozen(recipe, subject, minibatch):
     """The recipe as a function of the weights that has the gradient: what is detached stays where it is now."""
+    if isinstance(recipe.surrogate, SequenceRatio) and recipe.surrogate.level == "token":
+        with torch.no_grad():
+            logp_NT = subject.score(minibatch).logp_NT
+            ratio_NT = torch.exp(recipe.surrogate.log_ratio(logp_NT, minibatch))
+        logp_NT = torch.where(minibatch.mask_NT, logp_NT, 0)
+        low, high = recipe.surrogate.low, recipe.surrogate.high
+        return recipe.patch(surrogate=FrozenSequence(ratio_NT, logp_NT, low, high))
     if not isinstance(recipe.surrogate, ClippedWeight):
         return recipe
     with torch.no_grad():

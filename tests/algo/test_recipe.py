@@ -1,13 +1,15 @@
 """Recipes as values: lineage, differences, pickling, writing and reading."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
 from upslope.algo.aggregate import ConstantLength
 from upslope.algo.codec import SLOTS, patched, to_dict
-from upslope.algo.family import FAMILY, GRPO, REINFORCE, find
+from upslope.algo.family import CISPO, DAPO, DR_GRPO, FAMILY, GRPO, REINFORCE, find
 from upslope.algo.recipe import Recipe, diff
+from upslope.algo.regulariser import no_leash
 from upslope.algo.sample import Attempts, Demonstrations, rewarded
 from upslope.errors import UserError
 
@@ -100,3 +102,30 @@ def test_helpers_are_not_offered_as_values():
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'grpo'"):
         find("grop")
+
+
+# -- what the papers say --------------------------------------------------------------------------------------------
+
+
+def test_dr_grpo_has_no_leash():
+    """arXiv 2503.20783, section 3.2: no KL term where rewards are checked by rule."""
+    assert DR_GRPO.regulariser is no_leash
+    assert diff(GRPO, DR_GRPO).keys() == {"advantage", "aggregate", "regulariser"}
+
+
+def test_cispo_refills_and_punishes_length_like_dapo():
+    """arXiv 2506.13585, section 3.1: dynamic sampling and length penalty of DAPO, no KL; no filter of cut attempts."""
+    assert CISPO.sample == replace(DAPO.sample, drop_truncated=False)
+    assert (CISPO.shape, CISPO.regulariser, CISPO.aggregate) == (DAPO.shape, no_leash, DAPO.aggregate)
+
+
+def test_reinforce_plus_plus_with_a_baseline_centres_by_group_and_has_its_leash_in_the_loss():
+    """arXiv 2501.03262, section 3: the group's mean first, then one scale for the batch; k2 in the loss."""
+    assert diff(find("reinforce++").recipe, find("reinforce++-baseline").recipe) == {
+        "advantage": ("BatchZScore(centre='batch', eps=1e-08)", "BatchZScore(centre='group', eps=1e-08)"),
+        "regulariser": (
+            "K1(coefficient=0.05, place='reward', weighted=False)",
+            "K2(coefficient=0.05, place='loss', weighted=False)",
+        ),
+    }
+    assert find("reinforce++-baseline").parent == "reinforce++"

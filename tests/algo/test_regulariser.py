@@ -74,19 +74,21 @@ def test_k3_keeps_its_digits_near_zero():
 def test_in_the_reward_a_leash_is_a_number_and_leaves_the_loss_alone(leash):
     mask = torch.tensor([[True, True, False]])
     reference_NT, acted_NT = numbers([-1.5, -0.5, 7.0]), numbers([-1.0, -1.0, 9.0])
-    b = batch(mask, reference_logp_NT=reference_NT, sampler_logp_NT=acted_NT, reference_kl_NT=numbers([0.25, 0.75, 0]))
+    b = batch(mask, reference_logp_NT=reference_NT, old_logp_NT=acted_NT, reference_kl_NT=numbers([0.25, 0.75, 0]))
     assert leash(Scored(acted_NT, acted_NT), b) is None
     d = numbers([0.5, -0.5])
     expected = {K1: d, K2: d**2 / 2, K3: torch.exp(-d) - 1 + d, ExactKL: numbers(0.25, 0.75)}[type(leash)]
     close(leash.cost(b), [[*expected.flatten().tolist(), 0.0]])
 
 
-def test_the_cost_is_that_of_the_policy_that_acted_as_the_learner_scores_it_if_it_did():
-    """Old log-probabilities are the same policy in the learner's own arithmetic; the sampler's stand in for them."""
+def test_the_cost_is_that_of_the_policy_that_acted_as_the_learner_scores_it():
+    """Old log-probabilities are the policy that acted in the learner's own arithmetic, like the reference's; the
+    sampler's are another program's, and do not stand in for them."""
     here = torch.ones(1, 1, dtype=torch.bool)
     b = batch(here, reference_logp_NT=numbers([-2.0]), sampler_logp_NT=numbers([-1.0]))
-    assert K1(1.0).cost(b).item() == 1
     assert K1(1.0).cost(replace(b, old_logp_NT=numbers([-1.25]))).item() == 0.75
+    with pytest.raises(RuntimeError, match="old_logp_NT"):
+        K1(1.0).cost(b)
 
 
 def test_junk_outside_the_mask_costs_nothing_and_has_no_gradient():
@@ -116,7 +118,7 @@ def test_weighted_in_the_reward_is_refused():
 @pytest.mark.parametrize(
     ("leash", "needs"),
     [
-        (K1(), {"reference_logp"}),
+        (K1(), {"reference_logp", "old_logp_before"}),
         (K3(), {"reference_logp"}),
         (K3(weighted=True), {"reference_logp", "old_logp"}),
         (ExactKL(), {"reference_kl", "reference_logp"}),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from upslope.algo.returns import discounted, generalised_advantage, outcome_at_last
+from upslope.algo.returns import discounted, generalised_advantage, lambda_returns, outcome_at_last
 
 
 def rows(*values):
@@ -104,3 +104,26 @@ def test_rows_never_see_each_other():
 def test_after_the_last_token_the_value_is_zero():
     """Also for an attempt that fills the rectangle: A = r - V, nothing beyond."""
     close(generalised_advantage(rows([1.0]), rows([0.25]), marks([1]), 1.0, 0.95), [[0.75]])
+
+
+# -- lambda-returns -------------------------------------------------------------------------------------------------
+
+
+def test_lambda_returns_by_hand():
+    """gamma = 1/2, lambda = 1/2: G_3 = 4; G_2 = 1 + (5 + 4)/4 = 13/4; G_1 = 0 + (3 + 13/4)/4 = 25/16."""
+    close(lambda_returns(REWARD, VALUE, marks([1, 1, 1]), 0.5, 0.5), [[1.5625, 3.25, 4]])
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_lambda_returns_are_generalised_advantages_plus_the_value(lam):
+    mask = marks([0, 1, 0, 0, 1, 1, 0])
+    reward, value = rows([70, 0, 71, 72, 1, 4, 73]), rows([80, 2, 81, 82, 3, 5, 83])
+    expected = generalised_advantage(reward, value, mask, 0.5, lam) + value * mask
+    torch.testing.assert_close(lambda_returns(reward, value, mask, 0.5, lam), expected, rtol=0, atol=1e-12)
+
+
+def test_at_lambda_one_they_are_the_rewards_to_go_bit_for_bit():
+    draw = torch.Generator().manual_seed(0)
+    reward, value = (torch.randn(3, 40, generator=draw) for _ in range(2))
+    mask = torch.rand(3, 40, generator=draw) < 0.8
+    assert torch.equal(lambda_returns(reward, value, mask, 0.99, 1.0), discounted(reward, mask, 0.99))

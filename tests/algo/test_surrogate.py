@@ -177,6 +177,49 @@ def test_a_sequence_ratio_of_a_row_without_tokens_is_one():
     assert SequenceRatio().log_ratio(logp_NT, b).tolist() == [[0.0] * 3] * 2
 
 
+# -- one ratio, an advantage a token --------------------------------------------------------------------------------
+
+CLIPS = [(0.9, 9.0), (0.2, 0.2)]
+
+
+@pytest.mark.parametrize("signs", [(1.0, -1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize(("low", "high"), CLIPS)
+def test_with_one_advantage_an_attempt_both_levels_are_the_same(low, high, signs):
+    """Value and gradient, clipped or not, moved the right way or the wrong one; and what is told of them."""
+    logp_NT, b = two_rows(signs)
+    whole, by_token = SequenceRatio(low, high), SequenceRatio(low, high, "token")
+    one, other = values_and_slopes(whole, logp_NT, b), values_and_slopes(by_token, logp_NT, b)
+    for expected_NT, found_NT in zip(one, other, strict=True):
+        torch.testing.assert_close(found_NT[b.mask_NT], expected_NT[b.mask_NT], rtol=0, atol=1e-15)
+    assert torch.equal(whole.log_ratio(logp_NT, b), by_token.log_ratio(logp_NT, b))
+    for expected_NT, found_NT in zip(whole.clipped(logp_NT, b), by_token.clipped(logp_NT, b), strict=True):
+        assert torch.equal(expected_NT, found_NT)
+
+
+def test_by_tokens_every_advantage_pushes_its_own_token():
+    """A = (3, 0, -3) at s = 1: the level of sequences pushes every token by the mean, which is 0; that of tokens by A.
+    Row two, s = 1/4 and A = (-1, 1): s A."""
+    logp_NT, b = two_rows()
+    b = replace(b, advantage_NT=torch.tensor([[3.0, 0, -3], [-1, 1, 0]], dtype=torch.float64))
+    b.old_logp_NT[0] = logp_NT.detach()[0]
+    _, slope_NT = values_and_slopes(SequenceRatio(0.9, 9.0), logp_NT, b)
+    close(slope_NT, [[0, 0, 0], [0, 0, 0]])
+    _, slope_NT = values_and_slopes(SequenceRatio(0.9, 9.0, "token"), logp_NT, b)
+    close(slope_NT, [[3, 0, -3], [-0.25, 0.25, 0]])
+
+
+def test_by_tokens_the_clip_is_that_of_the_whole_attempt_and_of_each_advantage():
+    """s = 1.59 > 1.2: tokens with A > 0 are flat, those with A < 0 are pulled back by s A, whatever their own ratio."""
+    s = 4 ** (1 / 3)
+    logp_NT, b = two_rows()
+    b = replace(b, advantage_NT=torch.tensor([[3.0, 0, -3], [0, 0, 0]], dtype=torch.float64))
+    surrogate = SequenceRatio(0.2, 0.2, "token")
+    value_NT, slope_NT = values_and_slopes(surrogate, logp_NT, b)
+    close(value_NT[0], [3.6, 0, -3 * s])
+    close(slope_NT[0], [0, 0, -3 * s])
+    assert surrogate.clipped(logp_NT, b)[1].tolist()[0] == [True, False, False]
+
+
 def test_an_importance_ratio_by_token_is_against_the_sampler():
     """Old log-probs say ratio 1; the sampler's count."""
     logp_NT, b = two_rows()

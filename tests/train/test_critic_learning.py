@@ -11,6 +11,7 @@ from upslope.algo.critic import OwnCopy, SharedTrunk
 from upslope.algo.family import PPO
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import K3, no_leash
+from upslope.algo.returns import discounted
 from upslope.algo.reuse import Reuse
 from upslope.algo.update import gradient_step
 from upslope.model.critic import value_model
@@ -325,7 +326,7 @@ def test_values_that_moved_by_the_clip_towards_their_targets_are_left_alone(kind
 
 
 def test_an_advantage_of_ones_own_that_needs_values_has_the_reward_to_go_for_a_target():
-    """Only GAE says what its critic should predict; any other gets the plain return."""
+    """Like any other: what is predicted is the critic's business."""
 
     class Surprise:
         needs = frozenset({"values"})
@@ -336,3 +337,37 @@ def test_an_advantage_of_ones_own_that_needs_values_has_the_reward_to_go_for_a_t
     recipe = PPO.patch(advantage=Surprise(), regulariser=no_leash)
     batch = learner(recipe).prepare(random_groups(3, 3))
     assert torch.equal(batch.return_NT, batch.reward_N[:, None] * batch.mask_NT)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.6, 0.95, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_targets_lambda_is_the_critics_and_gamma_the_advantages(kind, lam):
+    """GAE plus V with the critic's lambda, whatever lambda the advantages have; at 1 the reward to go and no value."""
+    judged = []
+    for other in (0.0, 0.95):
+        recipe = of_kind(kind, PPO.patch(advantage=GAE(gamma=0.9, lam=other)), lam=lam)
+        batch = learner(recipe).prepare(random_groups(3, 3))
+        own = GAE(gamma=0.9, lam=lam).estimate(batch) + batch.value_NT
+        torch.testing.assert_close(batch.return_NT, own, rtol=0, atol=1e-12)
+        judged.append(batch)
+    assert torch.equal(judged[0].return_NT, judged[1].return_NT)
+    assert not torch.equal(judged[0].advantage_NT, judged[1].advantage_NT)
+    if lam == 1:
+        expected_NT = discounted(batch.reward_NT, batch.mask_NT, 0.9)
+        assert torch.equal(batch.return_NT, expected_NT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_critic_that_knows_nothing_is_told_the_outcome_at_the_first_of_many_tokens(kind):
+    """V = 0 and 128 tokens: with the advantage's lambda of 0.95 the first target of a right attempt would be 0.95^127 =
+    0.0015, and the critic would learn that it was right to know nothing."""
+    recipe = of_kind(kind)
+    made = group("p", [3], [[5] * 128, [6] * 128], [1.0, 0.0])
+    subject = beginner(recipe)
+    with torch.no_grad():
+        subject.critic.model.head.weight.zero_()
+        subject.critic.model.head.bias.zero_()
+    batch = subject.prepare([made])
+    assert not batch.value_NT.any()
+    assert batch.return_NT[0].tolist() == [1.0] * 128
+    assert not batch.return_NT[1].any()

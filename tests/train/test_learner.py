@@ -285,3 +285,34 @@ def test_an_update_that_overflows_the_weights_stops_the_run():
 def test_a_reused_batch_of_which_nothing_was_kept_is_no_error():
     recipe = RFT.patch(surrogate=ClippedRatio(), reuse=Reuse(epochs=2))
     assert list(passes(learner(recipe).prepare([]), recipe, HERE)) == []
+
+
+# -- mini-batches of unequal size -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize(("num_groups", "minibatches"), [(5, 4), (7, 3), (4, 4), (8, 4), (2, 4), (3, 1)])
+def test_every_group_counts_the_same_whichever_minibatch_it_falls_into(name, num_groups, minibatches):
+    """5 groups in 4 parts are 2 + 1 + 1 + 1. A full mean each would weigh the two of the first half as much as the
+    others. All attempts have 2 tokens and groups 3 attempts, so under every aggregate the groups' sums of weights are
+    to be equal; so are the critic's. The parts' sizes add up to P, so the mean factor over parts is 1."""
+    recipe = FAMILY[name].recipe.patch(reuse=Reuse(epochs=2, minibatches=minibatches))
+    groups = [group(f"p/{i}", [3], [[5, 6], [7, 8], [5, 9]], [1.0, 0.0, 0.0]) for i in range(num_groups)]
+    batch = learner(recipe).prepare(groups)
+    made = list(passes(batch, recipe, HERE))
+    parts = min(num_groups, minibatches)
+    assert len(made) == 2 * parts
+    sums = [dict.fromkeys(range(num_groups), 0.0) for _ in range(2)]
+    critics = [dict(s) for s in sums]
+    for i, minibatch in enumerate(made):
+        alone = weigh(minibatch, recipe)
+        share = len(set(minibatch.group_N.tolist())) * parts / num_groups
+        torch.testing.assert_close(minibatch.weight_N, share * alone.weight_N, rtol=1e-15, atol=0)
+        if num_groups % parts == 0:
+            assert torch.equal(minibatch.weight_N, alone.weight_N)
+        for row, g in enumerate(minibatch.group_N.tolist()):
+            sums[i // parts][g] += float(minibatch.weight_N[row])
+            if recipe.has_critic:
+                critics[i // parts][g] += float(minibatch.value_weight_N[row])
+    for found in [*sums, *(critics if recipe.has_critic else [])]:
+        assert list(found.values()) == pytest.approx([found[0]] * num_groups, rel=1e-12)

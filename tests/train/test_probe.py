@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import gradients, group, learner, random_groups
 
+from upslope.algo.advantage import GAE
+from upslope.algo.critic import OwnCopy
 from upslope.algo.family import GRPO, IMPORTANCE, PPO, REINFORCE_BASELINE, SFT, TRPO
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import K1, ExactKL, no_leash
 from upslope.algo.update import KLBall
 from upslope.rollout.address import Address
 from upslope.train import metrics
-from upslope.train.prepare import passes, weigh
+from upslope.train.prepare import judge, passes, to_batch, weigh
 from upslope.train.probe import Probe, surrogate_gradient
 
 RECIPES = {"baseline": REINFORCE_BASELINE, "importance": IMPORTANCE, "grpo": GRPO, "ppo": PPO, "trpo": TRPO}
@@ -91,13 +95,53 @@ def test_kl_reference_is_zero_at_the_start_and_exact_where_it_is_computed():
 
 
 def test_explained_variance_by_hand():
-    """Returns 0 and 1 at two tokens each, values 0.25 and 0.75: what is left has a quarter of the variance."""
+    """Outcomes 0 and 1 at two tokens each, values 0.25 and 0.75: what is left has a quarter of the deviation. What the
+    critic is taught with is not asked."""
     subject = learner(PPO)
     groups = random_groups(2, 2, longest=1)
     batch = subject.prepare(groups)
-    target = torch.tensor([[0.0], [0.0], [1.0], [1.0]], dtype=torch.float64)
-    hand = metrics.replace(batch, return_NT=target, value_NT=0.25 + target / 2)
+    outcome = torch.tensor([[0.0], [0.0], [1.0], [1.0]], dtype=torch.float64)
+    hand = replace(batch, reward_NT=outcome, return_NT=outcome * 0, value_NT=0.25 + outcome / 2)
     assert metrics.of_batch(hand, groups, PPO)["explained_variance"] == pytest.approx(1 - 0.0625 / 0.25)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.95, 1.0])
+@pytest.mark.parametrize("length", [32, 128])
+def test_values_that_are_noise_explain_nothing_however_long_the_attempts(length, lam):
+    """V independent of the outcome: 1 - (Var G + Var V) / Var G = -Var V / Var G, here about -(1/4) / (1/4) = -1, the
+    same at both lengths. Against lambda-returns, which hold V themselves, it would be +0.02 at 32 tokens and +0.76 at
+    128 with lambda = 0.95."""
+    draw = torch.Generator().manual_seed(0)
+    groups = [
+        group(f"p{i}", [1], [[5] * length] * 8, (torch.rand(8, generator=draw) < 0.5).double().tolist())
+        for i in range(32)
+    ]
+    recipe = PPO.patch(regulariser=no_leash, advantage=GAE(lam=lam), critic=OwnCopy(lam=lam))
+    batch = to_batch(groups, torch.device("cpu"), torch.float64)
+    value_NT = 0.5 * torch.randn(256, 1, generator=draw, dtype=torch.float64).expand(256, length).contiguous()
+    batch = judge(replace(batch, value_NT=value_NT), recipe)
+    found = metrics.of_batch(batch, groups, recipe)["explained_variance"]
+    spread = (batch.reward_N - batch.reward_N.mean()).square().mean()
+    noise = (batch.reward_N - value_NT[:, 0]).var(correction=0)
+    assert found == pytest.approx(1 - float(noise / spread), rel=1e-9)
+    assert -1.3 < found < -0.7
+
+
+def test_the_outcome_is_discounted_as_the_advantage_says():
+    """Two tokens and gamma = 1/2: outcomes 1/2, 1 and 0, 0. A critic that says so explains everything."""
+    recipe = PPO.patch(regulariser=no_leash, advantage=GAE(gamma=0.5))
+    groups = [group("p", [1], [[5, 5], [6, 6]], [1.0, 0.0])]
+    batch = to_batch(groups, torch.device("cpu"), torch.float64)
+    batch = judge(replace(batch, value_NT=torch.tensor([[0.5, 1.0], [0, 0]], dtype=torch.float64)), recipe)
+    assert metrics.of_batch(batch, groups, recipe)["explained_variance"] == 1
+
+
+def test_there_is_nothing_to_explain_about_equal_outcomes():
+    recipe = PPO.patch(regulariser=no_leash)
+    groups = [group("p", [1], [[5, 5], [6, 6]], [0.1 + 0.2, 0.3])]
+    batch = to_batch(groups, torch.device("cpu"), torch.float64)
+    batch = judge(replace(batch, value_NT=torch.rand(2, 2, dtype=torch.float64)), recipe)
+    assert metrics.of_batch(batch, groups, recipe)["explained_variance"] == 0
 
 
 def test_advantage_by_difficulty_by_hand():

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from upslope.algo.equal import alike
 from upslope.algo.returns import discounted, generalised_advantage
 from upslope.types import Batch, given
 
@@ -34,19 +35,32 @@ def size_by_group(value_N: Tensor, group_N: Tensor) -> Tensor:
 
 
 def centred(value_N: Tensor, group_N: Tensor) -> Tensor:
-    """Value minus the mean of its group; exactly zero in a group of equal values, which rounding alone would miss."""
+    """Value minus the mean of its group; exactly zero in a group of values that are alike (``upslope.algo.equal``),
+    which rounding alone would miss."""
     num_groups = int(group_N.max()) + 1 if len(group_N) else 0
     highest = value_N.new_zeros(num_groups).scatter_reduce(0, group_N, value_N, "amax", include_self=False)[group_N]
     lowest = value_N.new_zeros(num_groups).scatter_reduce(0, group_N, value_N, "amin", include_self=False)[group_N]
     mean_N = sum_by_group(value_N, group_N) / size_by_group(value_N, group_N)
-    return torch.where(highest == lowest, 0, value_N - mean_N)
+    return torch.where(alike(highest, lowest), 0, value_N - mean_N)
 
 
-def whitened(value_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8) -> Tensor:
-    """(value - mean) / (std + eps) over all chosen tokens (population deviation); zero outside the mask."""
+def largest(*values_NT: Tensor, mask_NT: Tensor) -> Tensor | None:
+    """The largest magnitude that any of them has at a chosen token; None without one."""
+    inside = torch.cat([v[mask_NT] for v in values_NT])
+    return inside.abs().amax() if len(inside) else None
+
+
+def whitened(value_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8, size: Tensor | None = None) -> Tensor:
+    """(value - mean) / (std + eps) over all chosen tokens (population deviation); zero outside the mask.
+
+    All zeros if the values are alike, up to roundings of ``size``: the largest magnitude of what they are differences
+    of (None: their own). Rounding noise over its own deviation would be 1.
+    """
     inside = value_NT[mask_NT]
     if not len(inside):
         return value_NT
+    if bool(alike(inside.amax(), inside.amin(), size)):
+        return torch.zeros_like(value_NT)
     scaled_NT = (value_NT - inside.mean()) / (inside.var(correction=0).sqrt() + eps)
     return torch.where(mask_NT, scaled_NT, torch.zeros_like(value_NT))
 
@@ -133,10 +147,11 @@ class BatchZScore:
     def __call__(self, batch: Batch) -> Tensor:
         reward_NT = given(batch.reward_NT, "reward_NT")
         to_go_NT = discounted(reward_NT, batch.mask_NT, 1.0)
+        size = largest(to_go_NT, mask_NT=batch.mask_NT)
         if self.centre == "group":
             mean_N = batch.reward_N - centred(batch.reward_N, batch.group_N)
             to_go_NT = to_go_NT - spread(mean_N, batch.mask_NT)
-        return whitened(to_go_NT, batch.mask_NT, self.eps)
+        return whitened(to_go_NT, batch.mask_NT, self.eps, size)
 
 
 @dataclass(frozen=True)
@@ -158,10 +173,13 @@ class GAE:
             raise ValueError(f"needs 0 <= gamma <= 1 and 0 <= lam <= 1, not gamma={self.gamma}, lam={self.lam}")
 
     def estimate(self, batch: Batch) -> Tensor:
-        """The advantages before whitening; with V_t added, the critic's targets."""
+        """The advantages before whitening, in units of reward."""
         reward_NT, value_NT = given(batch.reward_NT, "reward_NT"), given(batch.value_NT, "value_NT")
         return generalised_advantage(reward_NT, value_NT, batch.mask_NT, self.gamma, self.lam)
 
     def __call__(self, batch: Batch) -> Tensor:
         advantage_NT = self.estimate(batch)
-        return whitened(advantage_NT, batch.mask_NT) if self.whiten else advantage_NT
+        if not self.whiten:
+            return advantage_NT
+        terms = given(batch.reward_NT, "reward_NT"), given(batch.value_NT, "value_NT")
+        return whitened(advantage_NT, batch.mask_NT, size=largest(*terms, mask_NT=batch.mask_NT))

@@ -26,8 +26,8 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import UserError, nearest
 
 HELPERS = {
-    *("spread", "sum_by_group", "size_by_group", "centred", "whitened", "lengths", "require_range", "log_ratio_to_old"),
-    *("pessimistic", "silenced"),
+    *("spread", "sum_by_group", "size_by_group", "centred", "largest", "whitened", "lengths", "require_range"),
+    *("log_ratio_to_old", "pessimistic", "silenced", "one_ratio"),
     *("estimate_k1", "estimate_k2", "estimate_k3", "disagreement", "value_error", "Sampled", "Critic"),
 }
 """What the slots' modules define besides values of the slot."""

@@ -33,16 +33,22 @@ def value_error(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float
 
 @dataclass(frozen=True)
 class Critic:
-    """What both kinds share: ``clip`` in units of reward, ``warmup`` updates, and a learning rate ``rate`` times the
-    policy's."""
+    """What both kinds share: ``clip`` in units of reward, ``warmup`` updates, a learning rate ``rate`` times the
+    policy's, and the ``lam`` of its targets, the lambda-returns (see ``upslope.algo.returns``).
+
+    The targets' lambda is the critic's own. With the advantage's 0.95 the outcome's share in the target of the first of
+    128 tokens would be 0.95^127 = 1.5e-3 and the critic's own belief the rest, so a critic that begins at 0 stays
+    there. 1 is the reward to go, without bias (VC-PPO, arXiv 2503.01491, section 3.2; VAPO, arXiv 2504.05118).
+    """
 
     clip: float = 0.2
     warmup: int = 40
     rate: float = 10.0
+    lam: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.clip >= 0 and self.warmup >= 0 and self.rate > 0):
-            raise ValueError(f"needs clip >= 0, warmup >= 0 and rate > 0: {self}")
+        if not (self.clip >= 0 and self.warmup >= 0 and self.rate > 0 and 0 <= self.lam <= 1):
+            raise ValueError(f"needs clip >= 0, warmup >= 0, rate > 0 and 0 <= lam <= 1: {self}")
 
     @property
     def share(self) -> float:

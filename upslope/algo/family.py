@@ -8,7 +8,7 @@ from upslope.algo.advantage import GAE, BatchZScore, GroupZScore, group_mean, le
 from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
 from upslope.algo.critic import OwnCopy, no_critic
 from upslope.algo.recipe import Recipe
-from upslope.algo.regulariser import K1, K3, no_leash
+from upslope.algo.regulariser import K1, K2, K3, no_leash
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.algo.shape import SoftOverlong
@@ -28,10 +28,18 @@ PPO = IMPORTANCE.patch(
     advantage=GAE(), critic=OwnCopy(), surrogate=ClippedRatio(), regulariser=K1(), aggregate=token_mean
 )
 REINFORCE_PLUS_PLUS = PPO.patch(advantage=BatchZScore(), critic=no_critic, reuse=Reuse())
+REINFORCE_PLUS_PLUS_BASELINE = REINFORCE_PLUS_PLUS.patch(advantage=BatchZScore(centre="group"), regulariser=K2())
 GRPO = PPO.patch(advantage=GroupZScore(), critic=no_critic, regulariser=K3(), aggregate=sequence_mean, reuse=Reuse())
-DR_GRPO = GRPO.patch(advantage=group_mean, aggregate=ConstantLength())
+DR_GRPO = GRPO.patch(advantage=group_mean, aggregate=ConstantLength(), regulariser=no_leash)
 GSPO = GRPO.patch(surrogate=SequenceRatio(), regulariser=no_leash, reuse=Reuse(minibatches=4))
-CISPO = GRPO.patch(surrogate=ClippedWeight(), regulariser=no_leash, aggregate=token_mean, reuse=Reuse(minibatches=4))
+CISPO = GRPO.patch(
+    sample=Attempts(keep=mixed, refill=10.0),
+    shape=SoftOverlong(),
+    surrogate=ClippedWeight(),
+    regulariser=no_leash,
+    aggregate=token_mean,
+    reuse=Reuse(minibatches=4),
+)
 DAPO = GRPO.patch(
     sample=Attempts(keep=mixed, refill=10.0, drop_truncated=True),
     shape=SoftOverlong(),
@@ -72,14 +80,25 @@ FAMILY: dict[str, Branch] = {
         "curvature is dear: clip the ratio; a critic judges every token; a leash to the start",
     ),
     "reinforce++": Branch(REINFORCE_PLUS_PLUS, "ppo", "the critic is dear: normalise over the whole batch instead"),
+    "reinforce++-baseline": Branch(
+        REINFORCE_PLUS_PLUS_BASELINE,
+        "reinforce++",
+        "hard and easy problems share one mean: compare within the group first; k2 in the loss",
+    ),
     "grpo": Branch(GRPO, "ppo", "the critic is dear: the attempts at one problem are each other's baseline"),
-    "dr-grpo": Branch(DR_GRPO, "grpo", "long answers and odd problems weigh too much: no deviation, constant length"),
+    "dr-grpo": Branch(
+        DR_GRPO, "grpo", "long answers and odd problems weigh too much: no deviation, constant length, no leash"
+    ),
     "gspo": Branch(GSPO, "grpo", "token ratios are noise about a reward of the whole: one ratio an attempt"),
-    "cispo": Branch(CISPO, "grpo", "clipping silences the tokens that matter: bound the weight, keep the gradient"),
+    "cispo": Branch(
+        CISPO,
+        "grpo",
+        "clipping silences the tokens that matter: bound the weight instead; refill, overlong",
+    ),
     "dapo": Branch(
         DAPO,
         "grpo",
-        "entropy falls, equal groups teach nothing, length misleads: clip-higher, refill, token mean, overlong",
+        "entropy falls, equal groups are idle, length misleads: clip-higher, refill, token mean, overlong",
     ),
 }
 

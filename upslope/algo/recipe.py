@@ -66,6 +66,11 @@ class Recipe:
         return self.critic is not critic.no_critic
 
     @property
+    def gamma(self) -> float:
+        """What a reward one token later counts for: the advantage's own discount, 1 in one that has none."""
+        return float(getattr(self.advantage, "gamma", 1.0))
+
+    @property
     def refers(self) -> bool:
         """Whether a frozen reference is needed."""
         return any(need.startswith("reference") for need in self.needs)

@@ -16,8 +16,8 @@ An estimator of the KL is not an estimator of its gradient. ``place`` says where
   ``weighted`` multiplies it by the ratio pi(y_t) / pi_old(y_t), with gradient: then its expectation over old samples
   is the KL of every state for k1 and k3, and so its gradient is the KL's (arXiv 2512.02556, "unbiased KL estimate").
 - ``"reward"``: coefficient * k, a number, is taken from the token's reward, and the policy gradient does the rest
-  (arXiv 1909.08593, equation 2). For k1 this is unbiased for the gradient of the KL of whole responses, later tokens
-  included, which no estimator in the loss is.
+  (arXiv 1909.08593, equation 2). The learner scores policy and reference for it before the first update. For k1 this
+  is unbiased for the gradient of the KL of whole responses, later tokens included, which no estimator in the loss is.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Sampled:
 
     @property
     def needs(self) -> frozenset[str]:
+        if self.place == "reward":
+            return frozenset({"reference_logp", "old_logp_before"})
         return frozenset({"reference_logp", "old_logp"} if self.weighted else {"reference_logp"})
 
     def estimate(self, logp_NT: Tensor, reference_NT: Tensor) -> Tensor:
@@ -85,9 +87,12 @@ class Sampled:
         return self.coefficient * cost_NT
 
     def cost(self, batch: Batch) -> Tensor:
-        """What every token pays in the reward, under the policy that acted; constant, zero outside the mask."""
-        acted_NT = batch.sampler_logp_NT if batch.old_logp_NT is None else batch.old_logp_NT
-        return self.coefficient * self._masked(given(acted_NT, "sampler_logp_NT").detach(), batch)
+        """What every token pays in the reward, under the policy that acted; constant, zero outside the mask.
+
+        Both log-probabilities are the learner's: the sampler's own would add the rounding of another program to d, and
+        a policy equal to its reference would pay for that, where it owes exactly nothing.
+        """
+        return self.coefficient * self._masked(given(batch.old_logp_NT, "old_logp_NT").detach(), batch)
 
     def _masked(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         zero = torch.zeros((), dtype=logp_NT.dtype, device=logp_NT.device)

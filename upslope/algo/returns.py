@@ -26,6 +26,21 @@ def discounted(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
     return generalised_advantage(reward_NT, torch.zeros_like(reward_NT), mask_NT, gamma, 1.0)
 
 
+def lambda_returns(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float) -> Tensor:
+    """G_t = r_t + gamma ((1 - lam) V_{t+1} + lam G_{t+1}): generalised advantage plus V_t, zero outside the mask.
+
+    lam = 1 is the reward to go exactly, whatever the values say; at lam = 0 the next value stands for all the rest.
+    """
+    return_NT = torch.zeros_like(reward_NT)
+    next_N = reward_NT.new_zeros(len(reward_NT))
+    for t in reversed(range(reward_NT.shape[1])):
+        chosen_N = mask_NT[:, t]
+        here_N = reward_NT[:, t] + gamma * next_N
+        return_NT[:, t] = torch.where(chosen_N, here_N, torch.zeros_like(here_N))
+        next_N = torch.where(chosen_N, (1 - lam) * value_NT[:, t] + lam * here_N, next_N)
+    return return_NT
+
+
 def generalised_advantage(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float) -> Tensor:
     """A_t = delta_t + gamma lam A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t (arXiv 1506.02438, equations 11 and 16).
 

@@ -11,7 +11,8 @@ class Reuse:
 
     With more than one update the policy moves away from the one that sampled, so a surrogate with a ratio is due.
     Mini-batches are separate updates, each with denominators of its own; micro-batches (a matter of memory only)
-    are parts of one update and share them.
+    are parts of one update and share them. Where mini-batches cannot all have as many groups (5 in 4 parts), each
+    counts in proportion to its groups, so that a group counts the same in any of them.
     """
 
     epochs: int = 1

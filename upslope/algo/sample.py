@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from upslope.algo.equal import all_alike
 from upslope.types import Group
 
 Keep = Callable[[Group], Group | None]
@@ -23,8 +24,9 @@ def rewarded(group: Group) -> Group | None:
 
 
 def mixed(group: Group) -> Group | None:
-    """Keep a group whole if its rewards differ, else nothing: equal rewards teach nothing (DAPO, equation 11)."""
-    return group if len({r.reward for r in group.rollouts}) > 1 else None
+    """Keep a group whole if its rewards differ by more than rounding, else nothing: equal rewards teach nothing (DAPO,
+    equation 11)."""
+    return None if all_alike([r.reward for r in group.rollouts]) else group
 
 
 @dataclass(frozen=True)

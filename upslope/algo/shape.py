@@ -17,20 +17,28 @@ def identity(batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class SoftOverlong:
-    """R_n + min(0, (L - B - T_n) / B): soft overlong punishment (DAPO, arXiv 2503.14476, equation 13).
+    """R_n + factor * min(0, (L - B - T_n) / B): soft overlong punishment (DAPO, arXiv 2503.14476, equation 13).
 
     L is the longest response that sampling allows and B = ``buffer`` * L the stretch before it. Up to L - B tokens
-    cost nothing, from there the cost grows linearly, and at L it is 1. The paper's L is 20480 and its B 4096: a fifth.
+    cost nothing, from there the cost grows linearly, and at L it is ``factor``, in units of reward. The paper's L is
+    20480 and its B 4096: a fifth.
+
+    The paper's factor is 1, on rewards of +1 and -1: half of what right and wrong are apart. Rewards here are 1 and 0,
+    and 0.5 is the same half; set factor=1 for rewards of +1 and -1. (With 1 on 1 and 0, a right answer at the limit
+    would be worth no more than a short wrong one.)
     """
 
     buffer: float = 0.2
+    factor: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.buffer <= 1:
             raise ValueError(f"buffer is a share in (0, 1], not {self.buffer}")
+        if not self.factor > 0:
+            raise ValueError(f"factor must be above 0, not {self.factor}; shape=identity punishes nothing")
 
     def __call__(self, batch: Batch) -> Tensor:
         if not batch.limit:
             return batch.reward_N
         stretch = self.buffer * batch.limit
-        return batch.reward_N + ((batch.limit - stretch - lengths(batch)) / stretch).clamp(-1, 0)
+        return batch.reward_N + self.factor * ((batch.limit - stretch - lengths(batch)) / stretch).clamp(-1, 0)

@@ -9,6 +9,7 @@ All of them have value and gradient of their parent where the policy has not mov
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -123,10 +124,16 @@ class SequenceRatio:
 
     One ratio for what was rewarded as one. It needs a clip range a hundred times narrower: the paper's 3e-4 and 4e-4.
     Summed with ``sequence_mean`` an attempt counts min(s A, ...) once.
+
+    Its tokens share one gradient, so advantages that tell them apart would be averaged away: A = (3, 0, -3) has none.
+    ``level="token"`` is GSPO-token (section 4.3): s_t = sg(s) pi(y_t) / sg(pi(y_t)), clipped where s is, and every
+    token's own A_t. Where A is the same for all tokens of an attempt, value and gradient are those of
+    ``level="sequence"``.
     """
 
     low: float = 3e-4
     high: float = 4e-4
+    level: Literal["sequence", "token"] = "sequence"
     needs: ClassVar[frozenset[str]] = frozenset({"old_logp"})
 
     def __post_init__(self) -> None:
@@ -135,7 +142,10 @@ class SequenceRatio:
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         difference_NT = log_ratio_to_old(logp_NT, batch)
         num_N1 = batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
-        return (difference_NT.sum(dim=1, keepdim=True) / num_N1).expand_as(difference_NT)
+        mean_NT = (difference_NT.sum(dim=1, keepdim=True) / num_N1).expand_as(difference_NT)
+        if self.level == "sequence":
+            return mean_NT
+        return mean_NT.detach() + (difference_NT - difference_NT.detach())
 
     def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
@@ -143,10 +153,17 @@ class SequenceRatio:
         return pessimistic(ratio_NT, advantage_NT, self.low, self.high)
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(low_NT, high_NT), bool: the gradient of the whole attempt was cut, by side."""
+        """(low_NT, high_NT), bool: the gradient of the whole attempt (by tokens: of this one) was cut, by side."""
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
         return silenced(ratio_NT, advantage_NT, self.low, self.high)
+
+
+def one_ratio(surrogate: Callable[[Tensor, Batch], Tensor]) -> bool:
+    """Whether all tokens of an attempt share one ratio with its gradient, and so one advantage: their mean."""
+    if isinstance(surrogate, SequenceRatio):
+        return surrogate.level == "sequence"
+    return isinstance(surrogate, ImportanceRatio) and surrogate.level == "trajectory"
 
 
 @dataclass(frozen=True)

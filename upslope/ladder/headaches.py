@@ -22,7 +22,7 @@ RUNS_AWAY = 2.0
 DEARER, MORE_MEMORY = 1.2, 1.05
 """What counts as more seconds and more memory."""
 KNOWS_SOMETHING = 0.1
-"""Explained variance from which a critic tells good states from bad."""
+"""Explained variance of the outcome from which a critic tells good states from bad."""
 FALLEN = 0.5
 """Entropy has fallen if less than this share of it is left."""
 WASTED, CUT = 0.25, 0.02
@@ -149,7 +149,7 @@ def curved(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
               f"{cost['ppo']:.2f} s, against {cost['trpo']:.2f} s", at_least(cost["trpo"], cost["ppo"])),
         Check("cure", "with 16 passes clipping keeps the step shorter than the bare ratio does",
               f"KL of a step {kl[1]:.2g}, against {kl[0]:.2g} nats a token", at_least(kl[0], kl[1])),
-        Check("cure", f"the critic explains more than {KNOWS_SOMETHING:g} of the variance late in the run",
+        Check("cure", f"the critic explains more than {KNOWS_SOMETHING:g} of the outcome's variance late in the run",
               f"{knows:.2f}", at_least(knows, KNOWS_SOMETHING)),
         Check("cure", "ppo does not end below trpo by more than the spread", _against(ended), ended.not_smaller),
     )  # fmt: skip

@@ -195,7 +195,9 @@ def _noise(noise: Sequence[Noise], pictures: Mapping[str, str]) -> str:
     ]  # fmt: skip
     head = ["advantage", "noise to signal", "in the two halves", "attempts for noise = signal", "cosine"]
     critic = next((n.explained_variance for n in noise if n.explained_variance is not None), None)
-    knows = f" The critic of `gae` explains {percent(critic)} of the variance of returns." if critic is not None else ""
+    knows = (
+        f" The critic of `gae` explains {percent(critic)} of the variance of the outcome." if critic is not None else ""
+    )
     first, best = noise[0], best_constant(noise)
     constant = f" Of all constant baselines, {best:.2f} would have the least noise." if best is not None else ""
     return (

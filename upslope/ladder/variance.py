@@ -125,7 +125,7 @@ class Noise:
     num_attempts: int
     """In a batch."""
     explained_variance: float | None = None
-    """1 - Var(return - V) / Var(return), mean over the batches, where a critic takes part."""
+    """1 - Var(G - V) / Var(G), G the outcome, mean over the batches, where a critic takes part."""
 
     @property
     def attempts_needed(self) -> float:

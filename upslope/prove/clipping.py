@@ -15,6 +15,7 @@ from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.sample import Attempts
+from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ImportanceRatio
 from upslope.prove.claim import Check, Fact, at_least, at_most, claim, equal, vanishes
 from upslope.prove.expect import gradient, in_expectation, loss, prepared
@@ -158,10 +159,11 @@ def answers(lengths: list[int], limit: int, rewards: list[float] | None = None) 
 
 
 def overlong() -> Iterator[Check | Fact]:
-    """Up to L - B nothing, then (L - B - T) / B, at L minus 1; L = 100, B = 20. And added to what was earned."""
+    """Up to L - B nothing, then (L - B - T) / B, at L minus 1; L = 100, B = 20. And added to what was earned. With the
+    paper's factor of 1; the recipe's own, for rewards of 1 and 0, is half of it."""
     lengths = [1, 79, 80, 81, 90, 99, 100]
     expected = torch.tensor([0, 0, 0, -1 / 20, -1 / 2, -19 / 20, -1], dtype=torch.float64)
-    recipe = DAPO.patch(sample=Attempts())
+    recipe = DAPO.patch(sample=Attempts(), shape=SoftOverlong(factor=1.0))
     for reward in (0.0, 1.0):
         batch = to_batch(answers(lengths, 100, [reward] * 7), torch.device("cpu"), torch.float64, limit=100)
         shaped_N = judge(batch, recipe).reward_N

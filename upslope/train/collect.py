@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from upslope.algo.equal import all_alike
 from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
@@ -173,8 +174,8 @@ class Collector:
 
 
 def _why_short(groups: Sequence[Group], kept: Sequence[Group], wanted: int, sample: Attempts, step: int) -> str:
-    rewards = [{r.reward for r in g.rollouts} for g in groups]
-    equal = [min(r) for r in rewards if len(r) == 1]
+    rewards = [[r.reward for r in g.rollouts] for g in groups]
+    equal = [min(r) for r in rewards if r and all_alike(r)]
     high = sum(value > 0 for value in equal)
     return (
         f"step {step}: of {len(groups)} problems tried, {len(kept)} gave a group that {show(sample.keep)} keeps, and "

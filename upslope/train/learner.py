@@ -78,11 +78,12 @@ class Learner:
     def _scored_before(self, batch: Batch) -> Batch:
         """The batch with everything that is constant during its updates: old and reference log-probabilities, values.
 
-        With one update a batch the old log-probabilities are the new ones of that update, detached: no pass here.
+        With one update a batch the old log-probabilities are the new ones of that update, detached: no pass here,
+        unless somebody needs them earlier (``old_logp_before``: a leash that is paid in the reward).
         """
         needs = self.recipe.needs
         wanted = {
-            "old_logp_NT": "old_logp" in needs and self.recipe.reuse.num_updates > 1,
+            "old_logp_NT": "old_logp_before" in needs or ("old_logp" in needs and self.recipe.reuse.num_updates > 1),
             "reference_logp_NT": "reference_logp" in needs,
             "reference_kl_NT": "reference_kl_before" in needs,
             "value_NT": "values" in needs,

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upslope.algo.equal import alike, all_alike
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import estimate_k3
+from upslope.algo.returns import discounted
 from upslope.train.evaluate import solved
 from upslope.types import Batch, Group, Rollout, given
 
@@ -20,7 +22,7 @@ def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
     """What was attempted, before anything was filtered.
 
     ``reward`` mean reward; ``accuracy`` share with full marks; ``length`` tokens an attempt; ``truncated`` share cut
-    by the limit; ``equal_groups`` share of problems whose attempts all earned the same.
+    by the limit; ``equal_groups`` share of problems whose attempts all earned the same, up to rounding.
     """
     rollouts: list[Rollout] = [r for g in groups for r in g.rollouts]
     num = max(len(rollouts), 1)
@@ -34,7 +36,7 @@ def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
         row |= {
             "accuracy": sum(map(solved, rollouts)) / num,
             "truncated": sum(r.ended == "length" for r in rollouts) / num,
-            "equal_groups": sum(len({r.reward for r in g.rollouts}) == 1 for g in groups) / max(len(groups), 1),
+            "equal_groups": sum(map(_equal, groups)) / max(len(groups), 1),
         }
     return row
 
@@ -64,7 +66,7 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         return row
     row["entropy"] = _mean([t.entropy_NT[b.mask_NT] for b, t in seen])
     if batch.sampler_logp_NT is not None:
-        row |= _gap(batch, outcomes[0])
+        row |= _gap(batch, outcomes)
         ratios = [t.ratio_NT[b.mask_NT] for b, t in seen]
         row |= {"ratio_mean": _mean(ratios), "ratio_max": max(float(r.max()) for r in ratios)}
         row["effective_share"] = min(float(r.sum() ** 2 / (r**2).sum() / len(r)) for r in ratios)
@@ -73,17 +75,21 @@ def of_updates(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return row
 
 
-def of_batch(batch: Batch, attempted: Sequence[Group], recipe: Recipe) -> dict[str, Any]:
+def of_batch(
+    batch: Batch, attempted: Sequence[Group], recipe: Recipe, outcomes: Sequence[Outcome] = ()
+) -> dict[str, Any]:
     """What the batch holds before its first update, for a recipe that acts.
 
     - ``num_problems`` tried, more than were asked for where dynamic sampling refilled; ``num_kept`` rows that stay
     - ``advantage_hard``, ``advantage_medium``, ``advantage_easy`` mean absolute advantage a token, over the problems of
       which less than a third, up to two thirds, more than that of the attempts earned full marks
     - ``reward_shaped`` mean outcome after shaping, less what the leash costs in the reward
-    - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, under the policy that acted (the exact KL
-      where the recipe computes it before)
-    - ``explained_variance`` 1 - Var(return - V) / Var(return) over tokens: 1 is a perfect critic, 0 one that knows
-      the mean only
+    - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, both as the learner scores them before the
+      first update (over the whole batch where that was done, else over what that update looked at; the exact KL where
+      the recipe computes it before)
+    - ``explained_variance`` 1 - Var(G - V) / Var(G) over tokens, G the outcome: the reward to go with the advantage's
+      gamma, which no value has a part in, whatever the critic is taught with. 1 is a perfect critic, 0 one that knows
+      the mean only, less than 0 one that had better say nothing
     """
     if not recipe.acts:
         return {}
@@ -92,16 +98,22 @@ def of_batch(batch: Batch, attempted: Sequence[Group], recipe: Recipe) -> dict[s
         return row
     row |= _by_difficulty(batch, attempted)
     row["reward_shaped"] = float(batch.reward_N.mean())
-    acted_NT = batch.sampler_logp_NT if batch.old_logp_NT is None else batch.old_logp_NT
+    scored = _scored_first(batch, outcomes)
     if batch.reference_kl_NT is not None:
         row["kl_reference"] = _mean([batch.reference_kl_NT[batch.mask_NT]])
-    elif batch.reference_logp_NT is not None and acted_NT is not None:
-        row["kl_reference"] = _mean([estimate_k3(acted_NT, batch.reference_logp_NT)[batch.mask_NT]])
-    if batch.return_NT is not None and batch.value_NT is not None:
-        target, left = batch.return_NT[batch.mask_NT], (batch.return_NT - batch.value_NT)[batch.mask_NT]
-        spread = float(target.var(correction=0))
-        row["explained_variance"] = 1 - float(left.var(correction=0)) / spread if spread > 0 else 0.0
+    elif scored.reference_logp_NT is not None and scored.old_logp_NT is not None:
+        row["kl_reference"] = _mean([estimate_k3(scored.old_logp_NT, scored.reference_logp_NT)[scored.mask_NT]])
+    if batch.reward_NT is not None and batch.value_NT is not None:
+        outcome_NT = discounted(batch.reward_NT, batch.mask_NT, recipe.gamma)
+        row["explained_variance"] = _explained(outcome_NT[batch.mask_NT], batch.value_NT[batch.mask_NT])
     return row
+
+
+def _explained(outcome: Tensor, value: Tensor) -> float:
+    """1 - Var(G - V) / Var(G); 0 where there is no token, or nothing to explain."""
+    if not len(outcome) or bool(alike(outcome.amax(), outcome.amin())):
+        return 0.0
+    return 1 - float((outcome - value).var(correction=0)) / float(outcome.var(correction=0))
 
 
 def of_correction(outcomes: Sequence[Outcome], recipe: Recipe) -> dict[str, Any]:
@@ -118,6 +130,10 @@ def of_correction(outcomes: Sequence[Outcome], recipe: Recipe) -> dict[str, Any]
     }
 
 
+def _equal(group: Group) -> bool:
+    return bool(group.rollouts) and all_alike([r.reward for r in group.rollouts])
+
+
 def _by_difficulty(batch: Batch, attempted: Sequence[Group]) -> dict[str, float]:
     share = {g.problem.id: sum(map(solved, g.rollouts)) / max(len(g.rollouts), 1) for g in attempted}
     share_N = torch.tensor([share[r.problem] for r in batch.rollouts], device=batch.mask_NT.device)
@@ -127,10 +143,18 @@ def _by_difficulty(batch: Batch, attempted: Sequence[Group]) -> dict[str, float]
     return {f"advantage_{name}": _mean([size_NT[mask]]) for name, mask in masks.items() if mask.any()}
 
 
-def _gap(batch: Batch, first: Outcome) -> dict[str, float]:
+def _scored_first(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
+    """The batch if the learner scored it before the first update, else the rows that this update scored itself; without
+    old log-probabilities if neither."""
+    first = outcomes[0] if outcomes else None
+    if batch.old_logp_NT is None and first is not None and first.trace is not None:
+        return replace(first.minibatch, old_logp_NT=first.trace.logp_NT)
+    return batch
+
+
+def _gap(batch: Batch, outcomes: Sequence[Outcome]) -> dict[str, float]:
     """How far sampler and learner are apart before anything was updated; nothing if nothing was scored by then."""
-    if batch.old_logp_NT is None and first.trace is not None:
-        batch = replace(first.minibatch, old_logp_NT=first.trace.logp_NT)
+    batch = _scored_first(batch, outcomes)
     if batch.old_logp_NT is None or batch.sampler_logp_NT is None:
         return {}
     gap = (batch.old_logp_NT - batch.sampler_logp_NT)[batch.mask_NT].abs()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -11,9 +10,13 @@ from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
 from upslope.algo.check import leash_place
+from upslope.algo.critic import Critic
+from upslope.algo.equal import alike
 from upslope.algo.objective import masked
-from upslope.algo.recipe import Recipe
-from upslope.algo.returns import discounted, outcome_at_last
+from upslope.algo.recipe import Recipe, show
+from upslope.algo.returns import lambda_returns, outcome_at_last
+from upslope.algo.surrogate import one_ratio
+from upslope.errors import UserError
 from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
 
@@ -56,6 +59,8 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
     batch = replace(batch, advantage_NT=recipe.advantage(batch))
+    if one_ratio(recipe.surrogate):
+        require_one_advantage(batch, recipe)
     if batch.value_NT is not None:
         batch = replace(batch, return_NT=targets(batch, recipe))
     if getattr(recipe.sample, "drop_truncated", False):
@@ -63,12 +68,29 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
     return batch
 
 
+def require_one_advantage(batch: Batch, recipe: Recipe) -> None:
+    """Raise UserError where tokens of an attempt have different advantages, which one ratio would average away."""
+    advantage_NT, infinite = given(batch.advantage_NT, "advantage_NT"), float("inf")
+    if not advantage_NT.shape[1]:
+        return
+    highest_N = torch.where(batch.mask_NT, advantage_NT, -infinite).amax(dim=1)
+    lowest_N = torch.where(batch.mask_NT, advantage_NT, infinite).amin(dim=1)
+    apart_N = batch.mask_NT.any(dim=1) & (highest_N - lowest_N).isfinite() & ~alike(highest_N, lowest_N)
+    for row in apart_N.nonzero()[:, 0].tolist():
+        rollout = batch.rollouts[row]
+        raise UserError(
+            f"advantage={show(recipe.advantage)} gives the tokens of sample {rollout.sample} of problem "
+            f"{rollout.problem} values from {float(lowest_N[row]):.3g} to {float(highest_N[row]):.3g}, and "
+            f"surrogate={show(recipe.surrogate)} has one ratio for them all, which averages them; set "
+            "surrogate.level=token"
+        )
+
+
 def targets(batch: Batch, recipe: Recipe) -> Tensor:
-    """What the critic is to predict: the advantage's own estimate on top of the value, else the reward to go."""
-    estimate = getattr(recipe.advantage, "estimate", None)
-    if estimate is None:
-        return discounted(given(batch.reward_NT, "reward_NT"), batch.mask_NT, 1.0)
-    return typing.cast(Tensor, estimate(batch)) + given(batch.value_NT, "value_NT")
+    """What the critic is to predict: lambda-returns with its own lambda and the advantage's gamma."""
+    lam = recipe.critic.lam if isinstance(recipe.critic, Critic) else 1.0
+    reward_NT, value_NT = given(batch.reward_NT, "reward_NT"), given(batch.value_NT, "value_NT")
+    return lambda_returns(reward_NT, value_NT, batch.mask_NT, recipe.gamma, lam)
 
 
 def with_old(batch: Batch, logp_NT: Tensor, recipe: Recipe) -> Batch:
@@ -79,22 +101,28 @@ def with_old(batch: Batch, logp_NT: Tensor, recipe: Recipe) -> Batch:
     return replace(batch, old_logp_NT=masked(logp_NT.detach(), batch))
 
 
-def weigh(minibatch: Batch, recipe: Recipe) -> Batch:
+def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
     """Fix all denominators of an update, before anything is split: the policy's, and the critic's (every token of the
-    mini-batch counts the same there)."""
-    minibatch = replace(minibatch, weight_N=recipe.aggregate(minibatch))
-    return replace(minibatch, value_weight_N=token_mean(minibatch)) if recipe.has_critic else minibatch
+    mini-batch counts the same there). ``share``: what the update counts for beside the others of its epoch."""
+    minibatch = replace(minibatch, weight_N=share * recipe.aggregate(minibatch))
+    return replace(minibatch, value_weight_N=share * token_mean(minibatch)) if recipe.has_critic else minibatch
 
 
 def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
     """The mini-batches of one step, each with its weights; one mini-batch keeps the batch's order.
 
-    No rows, no update. Every mini-batch is an update of its own and gets denominators of its own. Problems are
-    shuffled anew at every epoch and stay whole, so that samples of one problem still share its prompt.
+    No rows, no update. Every mini-batch is an update of its own and gets denominators of its own, times g M / P for
+    g of the step's P groups in one of M mini-batches: 1 where they are equally large, and otherwise what makes a group
+    count the same whichever it falls into. Problems are shuffled anew at every epoch and stay whole, so that samples of
+    one problem still share its prompt.
     """
+    num_groups = len(set(batch.group_N.tolist()))
     for epoch in range(recipe.reuse.epochs if batch.num_rollouts else 0):
-        for rows in _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
-            yield weigh(batch.take(rows), recipe)
+        parts = _split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch)
+        for rows in parts:
+            minibatch = batch.take(rows)
+            num_here = len(set(minibatch.group_N.tolist()))
+            yield weigh(minibatch, recipe, num_here * len(parts) / num_groups)
 
 
 def _split_groups(group_of: Sequence[int], num_parts: int, address: Address, epoch: int) -> list[list[int]]:

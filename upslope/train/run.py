@@ -159,7 +159,7 @@ class Run:
         every = self.settings.save.rollouts
         with self.phase("record"):
             row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts)
-            row |= metrics.of_batch(batch, collected.attempted, self.recipe)
+            row |= metrics.of_batch(batch, collected.attempted, self.recipe, outcomes)
             row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes, self.recipe)
             if every and step % every == 0 and self.recipe.acts:
                 path = self.folder / "rollouts" / f"step-{step:06d}.parquet"
