@@ -17,7 +17,8 @@ from upslope.prove.expect import gradient
 from upslope.prove.splitting import some_groups
 from upslope.prove.world import toy
 from upslope.rollout.address import Address
-from upslope.train.prepare import passes, weigh
+from upslope.train import prepare
+from upslope.train.prepare import weigh
 from upslope.types import Batch, Group, given
 
 HERE = Address(0, "reuse")
@@ -49,7 +50,7 @@ def mini_batches() -> Iterator[Check | Fact]:
             recipe = REINFORCE_BASELINE.patch(aggregate=aggregate, reuse=Reuse(minibatches=num_parts))
             learner = world.learner(recipe)
             batch = learner.prepare(groups)
-            parts = list(passes(batch, recipe, HERE))
+            parts = list(prepare.passes(batch, recipe, HERE))
             label = f"{len(groups)} problems in {num_parts}, {show(aggregate)}"
             found, truth = [], []
             for part in parts:
@@ -68,7 +69,7 @@ def met_once(groups: list[Group], num_parts: int) -> Iterator[Check | Fact]:
     """Every pass meets every attempt once, and a problem's attempts together."""
     recipe = REINFORCE_BASELINE.patch(reuse=Reuse(epochs=2, minibatches=num_parts))
     batch = toy().learner(recipe).prepare(groups)
-    parts = list(passes(batch, recipe, HERE))
+    parts = list(prepare.passes(batch, recipe, HERE))
     label = f"{len(groups)} problems in {num_parts}"
     yield equal(f"{label}: updates in two passes", float(len(parts)), 2.0 * num_parts)
     counts = [sum(r is s for p in parts for s in p.rollouts) for r in batch.rollouts]

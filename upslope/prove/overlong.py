@@ -42,8 +42,11 @@ def only_if_finished(world: World) -> World:
     compares="expected gradients of filtered groups with grad J, grad P(stop) and J, exactly",
 )
 def overlong_filter() -> Iterator[Check | Fact]:
-    """With leave-one-out A_i = R_i - b_i, b_i independent of y_i and E[b_i] = J: E[stop A grad log p] = grad E[R stop]
-    - J grad P(stop). If what is cut earns nothing, E[R stop] = J. A learner counts the kept attempts alone, so over many
+    """With leave-one-out A_i = R_i - b_i, b_i independent of y_i and E[b_i] = J:
+
+        E[stop A grad log p] = grad E[R stop] - J grad P(stop).
+
+    If what is cut earns nothing, E[R stop] = J. A learner counts the kept attempts alone, so over many
     groups a step is 1 / P(stop) times that."""
     world = only_if_finished(toy())
     slope_W, stop_W = world.slope(world.expected_reward()), world.slope(finishing(world))
