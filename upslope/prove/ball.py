@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 
 from upslope.algo.objective import Objective
 from upslope.algo.update import KLBall
+from upslope.model.distribution import divergence
 from upslope.prove.claim import Check, Fact, at_least, at_most, claim, equal, vanishes
 from upslope.prove.curvature import mean_kl, share_of_states, standing
 from upslope.prove.world import World, toy
@@ -58,6 +60,17 @@ def kl_ball() -> Iterator[Check | Fact]:
         yield Fact(f"trial {turn}: KL over the budget", kls[turn] / BUDGET)
         yield Fact(f"trial {turn}: gain", gains[turn])
     yield from refused(world, first)
+    yield from cat_and_dog()
+
+
+def cat_and_dog() -> Iterator[Check | Fact]:
+    """One state, "cat" from 0.6 to 0.5 and "dog" from 0.4 to 0.5: sum_v old(v) log (old(v) / now(v)), 0.0201 nats."""
+    before, after = torch.tensor([[0.6, 0.4]], dtype=torch.float64), torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    for name, old, now in (("there", before, after), ("back", after, before)):
+        (a, b), (c, d) = old[0].tolist(), now[0].tolist()
+        by_hand = a * math.log(a / c) + b * math.log(b / d)
+        yield equal(f"cat and dog, {name}", divergence(old.log(), now.log()), by_hand)
+        yield Fact(f"cat and dog, {name}: KL", by_hand)
 
 
 def refused(world: World, first: int) -> Iterator[Check | Fact]:
