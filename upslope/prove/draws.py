@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upslope.algo.family import REINFORCE
 from upslope.model.policy import Policy
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.prove.models import END
 from upslope.prove.sampling import SAMPLINGS, by_hand
+from upslope.prove.splitting import unpack
 from upslope.prove.world import World, llama, toy
 from upslope.rollout.address import Address
 from upslope.rollout.draw import draw
@@ -87,11 +89,11 @@ def backwards(logits_RV: Tensor, position_R: Tensor, sampling: Sampling) -> floa
 
 
 class Spoken(Policy):
-    """The world's policy, which is asked in tokens: its prompt is the world's, whatever the messages."""
+    """A world's policy, which is asked in tokens: its prompt is the world's, whatever the messages."""
 
-    def __init__(self, world: World) -> None:
-        self.__dict__.update(world.policy.__dict__)
-        self._prompt = world.prompt
+    def __init__(self, policy: Policy, prompt: tuple[int, ...]) -> None:
+        self.__dict__.update(policy.__dict__)
+        self._prompt = prompt
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         return self._prompt
@@ -125,10 +127,10 @@ def corners(name: str, world: World, *, packed: bool) -> Iterator[Check | Fact]:
         ):
             rows.append((*corner.tolist(), *[0.5] * (world.limit - len(response))))
             meant.append(i)
-    policy = Spoken(world)
+    learner = world.learner(REINFORCE)
     if not packed:
-        policy.model.config._attn_implementation = "sdpa"
-    engine = Engine(policy, packed=packed)
+        unpack(learner)
+    engine = Engine(Spoken(learner.policy, world.prompt), packed=packed)
     address = Listed(0, "prove", 0, tuple(rows))
     (found,) = engine.generate([Problem("world", ())], len(rows), Sampling(max_tokens=world.limit), address)
     missed = sum(r.response != world.responses[i] for r, i in zip(found, meant, strict=True))
