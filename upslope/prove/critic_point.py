@@ -69,7 +69,9 @@ def lambdas(world: World, exact: dict[Prefix, Tensor]) -> Iterator[Check | Fact]
     for lam in (0.0, 0.95, 1.0):
         batch = judged_by(world, PLAIN_PPO.patch(advantage=GAE(1.0, lam)), wrong).prepare(groups)
         outcome_NT = torch.where(batch.mask_NT, world.reward_Y[:, None], 0)
-        yield equal(f"targets with an advantage of lambda {lam}: rewards to go", given(batch.return_NT, ""), outcome_NT)
+        yield equal(
+            f"targets with an advantage of lambda {lam}: rewards to go", given(batch.return_NT, "return_NT"), outcome_NT
+        )
 
 
 def clipped_values() -> Iterator[Check | Fact]:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from upslope.algo.advantage import BatchZScore, group_mean
-from upslope.algo.aggregate import sequence_sum
 from upslope.algo.family import REINFORCE
 from upslope.algo.regulariser import K1, no_leash
 from upslope.algo.reuse import Reuse
 from upslope.prove.baseline import variance
 from upslope.prove.claim import Check, Fact, at_most, claim, equal
-from upslope.prove.expect import each_gradient, expected, prepared
+from upslope.prove.expect import each_gradient, expected
 from upslope.prove.leash import kl_of_responses
 from upslope.prove.splitting import some_groups
 from upslope.prove.values import PLAIN_PPO, scores
@@ -56,7 +55,8 @@ def kl_to_go() -> Iterator[Check | Fact]:
         total = world.learner(REINFORCE.patch(regulariser=K1(BETA)), reference=reference)
         to_go = world.learner(TO_GO, reference=reference, value=0.0)
         by_hand_YT = rewards_to_go(world, reference, BETA)
-        yield equal(f"{name}: every token's reward to go", given(to_go.prepare(groups).advantage_NT, ""), by_hand_YT)
+        found_NT = given(to_go.prepare(groups).advantage_NT, "advantage_NT")
+        yield equal(f"{name}: every token's reward to go", found_NT, by_hand_YT)
         yield equal(f"{name}: to go: grad (J - beta KL)", expected(to_go, groups, prob_Y), truth_W)
         yield equal(f"{name}: in total: grad (J - beta KL)", expected(total, groups, prob_Y), truth_W)
         found = [variance(each_gradient(learner, groups), prob_Y) for learner in (total, to_go)]
@@ -140,7 +140,7 @@ def of_equal_lengths(world: World) -> Iterator[Check | Fact]:
     longest = [r for r in world.rollouts() if len(r.response) == world.limit][:6]
     group = [Group(world.groups(1)[0][0].problem, tuple(longest))]
     scored, mean = (
-        given(prepared(world.learner(REINFORCE.patch(advantage=kind, aggregate=sequence_sum)), group).advantage_NT, "")
+        given(world.learner(REINFORCE.patch(advantage=kind)).prepare(group).advantage_NT, "advantage_NT")
         for kind in (BatchZScore(eps=0.0), group_mean)
     )
     reward_N = torch.tensor([r.reward for r in longest], dtype=torch.float64)
