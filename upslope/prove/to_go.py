@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from upslope.algo.advantage import BatchZScore, group_mean
+from upslope.algo.advantage import GAE, BatchZScore, group_mean
 from upslope.algo.family import REINFORCE
 from upslope.algo.regulariser import K1, no_leash
 from upslope.algo.reuse import Reuse
@@ -113,6 +113,15 @@ def batch_z_score() -> Iterator[Check | Fact]:
             yield equal(f"{label}: their mean is 0 (added to 1)", 1 + inside.mean(), 1.0)
             yield equal(f"{label}: their mean square is 1", inside.square().mean(), 1.0)
             yield Fact(f"{label}: share of padding in the rectangle", 1 - float(batch.mask_NT.double().mean()))
+        ppo = PLAIN_PPO.patch(advantage=GAE(1.0, 1.0, whiten=True), regulariser=leash)
+        batch = world.learner(ppo, reference=reference if ppo.refers else None, value=0.0).prepare(groups)
+        yield equal(
+            f"{'no leash' if leash is no_leash else 'k1 in the reward'}, PPO with a critic that says 0: the same",
+            given(batch.advantage_NT, "advantage_NT"),
+            by_hand(batch, "batch"),
+            tolerance=1e-6,
+            why="whitening adds 1e-8 to the deviation",
+        )
     yield from of_equal_lengths(world)
 
 
