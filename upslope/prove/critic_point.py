@@ -75,7 +75,7 @@ def lambdas(world: World, exact: dict[Prefix, Tensor]) -> Iterator[Check | Fact]
 
 
 def clipped_values() -> Iterator[Check | Fact]:
-    """V_old = 0, range 0.2: max((V - G)^2, (clip(V) - G)^2) / 2. A value that moved beyond its range towards G has no
+    """V_old = 3, range 0.2, all told as differences from 3: max((V - G)^2, (clip(V) - G)^2) / 2. A value that moved beyond its range towards G has no
     gradient left; one that moved away from G has all of it."""
     value = torch.tensor([0.1, 0.5, -0.5, 0.1, 0.5, -0.5], dtype=torch.float64)
     target = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], dtype=torch.float64)
@@ -83,20 +83,20 @@ def clipped_values() -> Iterator[Check | Fact]:
     lives = torch.tensor([1, 0, 1, 1, 1, 0], dtype=torch.float64)
     farther = torch.where(lives.bool(), value, near)
     for slot, share in ((OwnCopy(clip=0.2), 1.0), (SharedTrunk(clip=0.2, weight=0.3), 0.3)):
-        loss, slope = one_value(value, target, slot)
+        loss, slope = one_value(3 + value, 3 + target, slot)
         yield equal(f"{type(slot).__name__}: clipped loss", loss, share * (farther - target).square() / 2)
         yield equal(f"{type(slot).__name__}: its gradient", slope, share * (value - target) * lives)
 
 
 def one_value(value: Tensor, target: Tensor, slot: Critic) -> tuple[Tensor, Tensor]:
-    """(loss, its gradient by V) of attempts of one token whose value was 0 before the update."""
+    """(loss, its gradient by V) of attempts of one token whose value was 3 before the update."""
     num = len(value)
     rollouts = tuple(Rollout("grid", i, (1,), (2,), (True,), (0.0,), 0, "stop", "") for i in range(num))
     found: list[tuple[Tensor, Tensor]] = []
     for n in range(num):
         batch = replace(
             to_batch([Group(Problem("grid", ()), rollouts[n : n + 1])], torch.device("cpu"), torch.float64),
-            value_NT=torch.zeros(1, 1, dtype=torch.float64),
+            value_NT=torch.full((1, 1), 3.0, dtype=torch.float64),
             return_NT=target[n].reshape(1, 1),
             advantage_NT=torch.zeros(1, 1, dtype=torch.float64),
             old_logp_NT=torch.zeros(1, 1, dtype=torch.float64),
