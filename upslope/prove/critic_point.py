@@ -75,8 +75,8 @@ def lambdas(world: World, exact: dict[Prefix, Tensor]) -> Iterator[Check | Fact]
 
 
 def clipped_values() -> Iterator[Check | Fact]:
-    """V_old = 3, range 0.2, all told as differences from 3: max((V - G)^2, (clip(V) - G)^2) / 2. A value that moved beyond its range towards G has no
-    gradient left; one that moved away from G has all of it."""
+    """max((V - G)^2, (clip(V) - G)^2) / 2 with V_old = 3 and a range of 0.2; the numbers are differences from 3. A value
+    that moved beyond its range towards G has no gradient left; one that moved away from G has all of it."""
     value = torch.tensor([0.1, 0.5, -0.5, 0.1, 0.5, -0.5], dtype=torch.float64)
     target = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], dtype=torch.float64)
     near = torch.tensor([0.1, 0.2, -0.2, 0.1, 0.2, -0.2], dtype=torch.float64)
