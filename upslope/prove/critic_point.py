@@ -75,7 +75,7 @@ def lambdas(world: World, exact: dict[Prefix, Tensor]) -> Iterator[Check | Fact]
 
 
 def clipped_values() -> Iterator[Check | Fact]:
-    """max((V - G)^2, (clip(V) - G)^2) / 2 with V_old = 3 and a range of 0.2; the numbers are differences from 3. A value
+    """max((V - G)^2, (clip(V) - G)^2) / 2 with V_old = 3 and a range of 0.2, told as differences from 3. A value
     that moved beyond its range towards G has no gradient left; one that moved away from G has all of it."""
     value = torch.tensor([0.1, 0.5, -0.5, 0.1, 0.5, -0.5], dtype=torch.float64)
     target = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], dtype=torch.float64)
