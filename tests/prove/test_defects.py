@@ -83,6 +83,7 @@ right_step = Optimizer.step
 right_search = KLBall.search
 right_draw = draws.draw
 right_refilled = Collector._refilled
+right_outcome = prepare.outcome_at_last
 
 
 def in_bits(self: Said) -> Tensor:
@@ -321,10 +322,7 @@ def paid_by_the_sampler(self: Sampled, batch: Batch) -> Tensor:
 
 def paid_at_the_end(self: Sampled, batch: Batch) -> Tensor:
     cost_NT = self.coefficient * self._masked(given(batch.old_logp_NT, ""), batch)
-    return outcome_at_end(cost_NT.sum(dim=1), batch.mask_NT)
-
-
-outcome_at_end = prepare.outcome_at_last
+    return right_outcome(cost_NT.sum(dim=1), batch.mask_NT)
 
 
 def smaller_error(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float) -> Tensor:
@@ -373,7 +371,7 @@ def any_step_will_do(self: KLBall, terrain: Any, direction: Tensor) -> dict[str,
     return right_search(self, Easy(terrain), direction)  # type: ignore[arg-type]
 
 
-def likeliest(logits_RV: Tensor, position_R: Tensor, uniform_R: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
+def first_token(logits_RV: Tensor, position_R: Tensor, uniform_R: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
     return right_draw(logits_RV, position_R, torch.zeros_like(uniform_R), *more)
 
 
@@ -472,11 +470,11 @@ DEFECTS = [
     Defect("entropy-bonus", "of the other sign", putting(EntropyBonus, "__call__", entropy_falls)),
     Defect("overlong-filter", "filtered before compared", putting(learner, "judge", filter_before_comparing)),
     Defect("z-score-multiple", "the other deviation", putting(GroupZScore, "__call__", other_deviation)),
-    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", likeliest) for m in (draws, engine)]),
+    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", first_token) for m in (draws, engine)]),
     Defect(
         "draw", "numbers not uniform", lambda p: [p.setattr(m, "draw", drawn_from_the_top) for m in (draws, engine)]
     ),
-    Defect("draw", "nothing drawn in the engine alone", putting(engine, "draw", likeliest)),
+    Defect("draw", "nothing drawn in the engine alone", putting(engine, "draw", first_token)),
     Defect("refill", "no refill", putting(Collector, "_refilled", as_they_come)),
     Defect("refill", "the last groups kept", putting(Collector, "_refilled", last_ones)),
     Defect("refill", "mixed sees right and wrong alone", rewriting(sample.mixed, right_and_wrong)),
