@@ -15,6 +15,7 @@ from upslope.algo.reuse import Reuse
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.prove.expect import gradient
 from upslope.prove.splitting import some_groups
+from upslope.prove.values import PLAIN_PPO
 from upslope.prove.world import toy
 from upslope.rollout.address import Address
 from upslope.train import prepare
@@ -63,6 +64,20 @@ def mini_batches() -> Iterator[Check | Fact]:
                 mean_W = torch.stack([gradient(learner, part) for part in parts]).mean(dim=0)
                 yield equal(f"{label}: their gradients' mean", mean_W, gradient(learner, weigh(batch, recipe)))
         yield from met_once(groups, num_parts)
+        yield from of_the_critic(groups, num_parts)
+
+
+def of_the_critic(groups: list[Group], num_parts: int) -> Iterator[Check | Fact]:
+    """The critic's loss is a mean over the tokens of its own mini-batch, times the same share."""
+    recipe = PLAIN_PPO.patch(reuse=Reuse(minibatches=num_parts))
+    parts = list(prepare.passes(toy().learner(recipe).prepare(groups), recipe, HERE))
+    found = torch.cat([given(part.value_weight_N, "value_weight_N") for part in parts])
+    truth = []
+    for part in parts:
+        share = len(set(part.group_N.tolist())) * num_parts / len(groups)
+        tokens = sum(len(r.response) for r in part.rollouts)
+        truth.append(torch.full((part.num_rollouts,), share / tokens, dtype=torch.float64))
+    yield equal(f"{len(groups)} problems in {num_parts}, the critic: weights", found, torch.cat(truth))
 
 
 def met_once(groups: list[Group], num_parts: int) -> Iterator[Check | Fact]:
