@@ -11,19 +11,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from upslope.algo import advantage, aggregate, conjugate, objective, regulariser, sample, update
+from upslope.algo import advantage, aggregate, conjugate, correction, critic, objective, regulariser, sample, update
 from upslope.algo.advantage import ConstantBaseline, GroupZScore, spread
+from upslope.algo.correction import MaskedWeights, TruncatedWeights
+from upslope.algo.critic import SharedTrunk
+from upslope.algo.outcome import Scored
+from upslope.algo.regulariser import EntropyBonus, Sampled
 from upslope.algo.shape import SoftOverlong
-from upslope.algo.surrogate import ClippedRatio, ImportanceRatio
+from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
 from upslope.model import head, policy
 from upslope.model.layout import Layout
 from upslope.model.policy import Said
-from upslope.prove import world
+from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged
-from upslope.train import landscape, learner, prepare
+from upslope.rollout import engine
+from upslope.train import landscape, learner, prepare, statistics
+from upslope.train.collect import Collected, Collector
+from upslope.train.critic import CriticLearner
 from upslope.train.landscape import Landscape
+from upslope.train.optimizer import Optimizer
 from upslope.types import Batch, Group, Rollout, Sampling, given
 
 Plant = Callable[[pytest.MonkeyPatch], object]
@@ -66,6 +74,16 @@ right_before_tokens = policy.before_tokens
 right_gae = advantage.generalised_advantage
 right_slopes = Landscape._kl_slopes
 right_judge = learner.judge
+right_disagreement = correction.disagreement
+right_cut = MaskedWeights.cut
+right_z_score = GroupZScore.__call__
+right_bonus = EntropyBonus.__call__
+right_value_error = critic.value_error
+right_step = Optimizer.step
+right_search = KLBall.search
+right_draw = draws.draw
+right_refilled = Collector._refilled
+right_outcome = prepare.outcome_at_last
 
 
 def in_bits(self: Said) -> Tensor:
@@ -241,6 +259,143 @@ def one_position_late(out_NSX: Tensor, rollouts: Sequence[Any]) -> Tensor:
     return right_before_tokens(out_NSX.roll(-1, dims=1), rollouts)
 
 
+def product_of_ratios(self: SequenceRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
+    difference_NT = torch.where(batch.mask_NT, logp_NT - given(batch.old_logp_NT, ""), 0)
+    return difference_NT.sum(dim=1, keepdim=True).expand_as(difference_NT)
+
+
+def sequence_sides_swapped(self: SequenceRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
+    ratio_NT, advantage_NT = torch.exp(self.log_ratio(logp_NT, batch)), given(batch.advantage_NT, "")
+    return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.high, 1 + self.low) * advantage_NT)
+
+
+def unbounded(self: ClippedWeight, logp_NT: Tensor, batch: Batch) -> Tensor:
+    return torch.exp(self.log_ratio(logp_NT.detach(), batch)) * given(batch.advantage_NT, "") * logp_NT
+
+
+def dual_where_it_is_good(self: ClippedRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
+    value_NT, advantage_NT = (
+        clip(self, logp_NT, batch, self.low, self.high, torch.minimum),
+        given(batch.advantage_NT, ""),
+    )
+    if not self.dual:
+        return value_NT
+    return torch.where(advantage_NT > 0, torch.maximum(value_NT, self.dual * advantage_NT), value_NT)
+
+
+def no_ratio(self: ImportanceRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
+    return given(batch.advantage_NT, "") * logp_NT
+
+
+def uncapped(self: TruncatedWeights, batch: Batch) -> Tensor:
+    return right_disagreement(batch, self.level)
+
+
+def sampler_over_learner(batch: Batch, level: correction.Level) -> Tensor:
+    return 1 / right_disagreement(batch, level)
+
+
+def drop_what_agrees(self: MaskedWeights, batch: Batch) -> Tensor:
+    return ~right_cut(self, batch)
+
+
+def reward_of_the_token(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
+    return torch.where(mask_NT, reward_NT, 0)
+
+
+def whitened_with_padding(value_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8, *_: Any, **__: Any) -> Tensor:
+    scaled_NT = (value_NT - value_NT.mean()) / (value_NT.var(correction=0).sqrt() + eps)
+    return torch.where(mask_NT, scaled_NT, 0)
+
+
+def other_deviation(self: GroupZScore, batch: Batch) -> Tensor:
+    return right_z_score(replace(self, std="population" if self.std == "sample" else "sample"), batch)
+
+
+def entropy_falls(self: EntropyBonus, scored: Scored, batch: Batch) -> Tensor:
+    return -given(right_bonus(self, scored, batch), "")
+
+
+def paid_by_the_sampler(self: Sampled, batch: Batch) -> Tensor:
+    return self.coefficient * self._masked(given(batch.sampler_logp_NT, ""), batch)
+
+
+def paid_at_the_end(self: Sampled, batch: Batch) -> Tensor:
+    cost_NT = self.coefficient * self._masked(given(batch.old_logp_NT, ""), batch)
+    return right_outcome(cost_NT.sum(dim=1), batch.mask_NT)
+
+
+def smaller_error(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float) -> Tensor:
+    near_NT = old_NT + (value_NT - old_NT).clamp(-clip, clip) if clip else value_NT
+    return torch.minimum((value_NT - return_NT) ** 2, (near_NT - return_NT) ** 2) / 2
+
+
+def error_to_be_raised(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float) -> Tensor:
+    return -right_value_error(value_NT, old_NT, return_NT, clip)
+
+
+def whitened_targets(batch: Batch, *_: Any) -> Tensor:
+    return given(batch.advantage_NT, "") + given(batch.value_NT, "")
+
+
+def uphill(self: Optimizer) -> dict[str, float]:
+    for master in self.masters.values():
+        if master.grad is not None:
+            master.grad.neg_()
+    return right_step(self)
+
+
+def denominators_of_the_whole(batch: Batch, recipe: Any, address: Any) -> Iterator[Batch]:
+    whole = prepare.weigh(batch, recipe)
+    for epoch in range(recipe.reuse.epochs):
+        for rows in prepare._split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
+            yield whole.take(rows)
+
+
+def denominators_of_equals(batch: Batch, recipe: Any, address: Any) -> Iterator[Batch]:
+    for epoch in range(recipe.reuse.epochs):
+        for rows in prepare._split_groups(batch.group_N.tolist(), recipe.reuse.minibatches, address, epoch):
+            yield prepare.weigh(batch.take(rows), recipe)
+
+
+class Easy:
+    """A terrain on which every step is a gain."""
+
+    loss = math.inf
+
+    def __init__(self, terrain: Any) -> None:
+        self.fisher_product, self.move, self.measure = terrain.fisher_product, terrain.move, terrain.measure
+
+
+def any_step_will_do(self: KLBall, terrain: Any, direction: Tensor) -> dict[str, float]:
+    return right_search(self, Easy(terrain), direction)  # type: ignore[arg-type]
+
+
+def first_token(logits_RV: Tensor, position_R: Tensor, uniform_R: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
+    return right_draw(logits_RV, position_R, torch.zeros_like(uniform_R), *more)
+
+
+def drawn_from_the_top(logits_RV: Tensor, position_R: Tensor, uniform_R: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
+    return right_draw(logits_RV, position_R, uniform_R.square(), *more)
+
+
+def as_they_come(self: Collector, groups: list[Group], sample: Any, step: int, progress: Any) -> Collected:
+    return Collected(groups, self._kept(groups, sample))
+
+
+def last_ones(self: Collector, groups: list[Group], sample: Any, step: int, progress: Any) -> Collected:
+    found = right_refilled(self, groups, sample, step, progress)
+    return Collected(found.attempted, self._kept(found.attempted, sample)[-self._per_step :])
+
+
+def right_and_wrong(group: Group) -> Group | None:
+    return group if len({r.reward > 0 for r in group.rollouts}) > 1 else None
+
+
+def plugged_in(num_samples: int, num_correct: int, k: int) -> float:
+    return 1.0 - (1.0 - num_correct / num_samples) ** k  # type: ignore[no-any-return]
+
+
 DEFECTS = [
     Defect("log-derivative", "logarithms to base 2", putting(Said, "logp_R", property(in_bits))),
     Defect("log-derivative", "tokens scored a position late", putting(policy, "before_tokens", one_position_late)),
@@ -289,6 +444,45 @@ DEFECTS = [
     ),
     Defect("detached-ratio", "no gradient through the ratio", putting(ImportanceRatio, "log_ratio", constant_ratio)),
     Defect("detached-ratio", "the ratio's gradient reversed", putting(ImportanceRatio, "log_ratio", upside_down)),
+    Defect("sequence-ratio", "the product of the ratios", putting(SequenceRatio, "log_ratio", product_of_ratios)),
+    Defect("sequence-ratio", "clip's sides swapped", putting(SequenceRatio, "__call__", sequence_sides_swapped)),
+    Defect("bounded-weight", "no bound", putting(ClippedWeight, "__call__", unbounded)),
+    Defect("bounded-weight", "the dual bound where A > 0", putting(ClippedRatio, "__call__", dual_where_it_is_good)),
+    Defect("stale-sampler", "the cap ignored", putting(TruncatedWeights, "__call__", uncapped)),
+    Defect("stale-sampler", "mu over pi", putting(correction, "disagreement", sampler_over_learner)),
+    Defect("stale-sampler", "dropped what agrees", putting(MaskedWeights, "cut", drop_what_agrees)),
+    Defect("naive-reuse", "the ratio forgotten", putting(ImportanceRatio, "__call__", no_ratio)),
+    Defect(
+        "exact-critic",
+        "the next state's value for this one's",
+        putting(advantage, "generalised_advantage", values_one_late),
+    ),
+    Defect("critic-fixed-point", "the smaller of both errors", putting(critic, "value_error", smaller_error)),
+    Defect("critic-fixed-point", "the error is raised", putting(critic, "value_error", error_to_be_raised)),
+    Defect("critic-fixed-point", "targets whitened", putting(prepare, "targets", whitened_targets)),
+    Defect("critic-fixed-point", "no warm-up", putting(CriticLearner, "warming", property(lambda self: False))),
+    Defect("critic-fixed-point", "a shared trunk pulled in full", putting(SharedTrunk, "share", 1.0)),
+    Defect("performance-difference", "the ratio forgotten", putting(ImportanceRatio, "__call__", no_ratio)),
+    Defect("kl-to-go", "the sampler's log-probabilities", putting(Sampled, "cost", paid_by_the_sampler)),
+    Defect("kl-to-go", "the cost at the last token", putting(Sampled, "cost", paid_at_the_end)),
+    Defect("batch-z-score", "no reward to go", putting(advantage, "discounted", reward_of_the_token)),
+    Defect("batch-z-score", "padding counted", putting(advantage, "whitened", whitened_with_padding)),
+    Defect("entropy-bonus", "of the other sign", putting(EntropyBonus, "__call__", entropy_falls)),
+    Defect("overlong-filter", "filtered before compared", putting(learner, "judge", filter_before_comparing)),
+    Defect("z-score-multiple", "the other deviation", putting(GroupZScore, "__call__", other_deviation)),
+    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", first_token) for m in (draws, engine)]),
+    Defect(
+        "draw", "numbers not uniform", lambda p: [p.setattr(m, "draw", drawn_from_the_top) for m in (draws, engine)]
+    ),
+    Defect("draw", "nothing drawn in the engine alone", putting(engine, "draw", first_token)),
+    Defect("refill", "no refill", putting(Collector, "_refilled", as_they_come)),
+    Defect("refill", "the last groups kept", putting(Collector, "_refilled", last_ones)),
+    Defect("refill", "mixed sees right and wrong alone", rewriting(sample.mixed, right_and_wrong)),
+    Defect("pass-at-k", "the plug-in estimate", rewriting(statistics.pass_at_k, plugged_in)),
+    Defect("mini-batches", "denominators of the whole", putting(prepare, "passes", denominators_of_the_whole)),
+    Defect("mini-batches", "a short one counts in full", putting(prepare, "passes", denominators_of_equals)),
+    Defect("ascent", "the other way", putting(Optimizer, "step", uphill)),
+    Defect("kl-ball", "no test for improvement", putting(KLBall, "search", any_step_will_do)),
 ]
 
 

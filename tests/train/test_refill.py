@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import policy, problems
+from tiny import group, policy, problems
 
 from upslope.algo.sample import Attempts, mixed, rewarded
 from upslope.config import load_settings
@@ -62,6 +62,22 @@ def test_the_step_is_full_of_mixed_groups_and_no_problem_is_tried_twice(every):
     tried = [g.problem.id for g in found.attempted]
     assert len(tried) == len(set(tried)) <= 24
     assert {g.problem.id for g in found.kept} <= set(tried)
+
+
+def test_the_first_mixed_groups_are_kept_in_the_order_they_were_tried():
+    """Taking later ones would let how long a group took, or anything else about the end of a step, choose."""
+    for every, step in ((2, 0), (3, 1), (5, 2)):
+        found = collector(every)(Attempts(3, keep=mixed, refill=6.0), step=step)
+        assert found.kept == [g for g in found.attempted if mixed(g) is not None][:4]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "kept"),
+    [((-1.0, 0.0), True), ((-1.0, -0.5), True), ((0.5, 1.0), True), ((-1.0, -1.0), False), ((1.0, 1.0), False)],
+)
+def test_mixed_groups_are_those_whose_rewards_differ_whatever_their_sign(rewards, kept):
+    made = group("p", [1], [[5], [6]], rewards)
+    assert mixed(made) is (made if kept else None)
 
 
 def test_a_refill_is_a_function_of_the_step_and_follows_what_the_step_took():

@@ -159,6 +159,20 @@ class World:
                 weight += distance * piece / norm
         return other
 
+    def stepped(self, step_W: Tensor) -> World:
+        """The world after its weights moved by ``step_W``, laid out as ``weights`` lays them out."""
+        other = self.copy()
+        own = list(other.policy.model.parameters())
+        with torch.no_grad():
+            for weight, piece in zip(own, torch.split(step_W, [w.numel() for w in own]), strict=True):
+                weight += piece.view_as(weight)
+        return other
+
+    @property
+    def weights(self) -> Tensor:
+        """All weights of the policy, shape W; constant."""
+        return torch.cat([w.detach().flatten() for w in self.policy.model.parameters()])
+
     def at(self, learner: Learner) -> World:
         """The world whose policy stands where a learner's does."""
         other = self.copy()
