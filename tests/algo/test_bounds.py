@@ -1,0 +1,203 @@
+"""The edges of every slot's settings: the last value that is taken, the first that is refused, what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import group
+
+from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, group_mean, returns
+from upslope.algo.aggregate import ConstantLength
+from upslope.algo.conjugate import conjugate_gradients
+from upslope.algo.correction import MaskedWeights, TruncatedWeights
+from upslope.algo.critic import Critic, OwnCopy, SharedTrunk
+from upslope.algo.outcome import Scored
+from upslope.algo.recipe import show
+from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL
+from upslope.algo.reuse import Reuse
+from upslope.algo.sample import Attempts, Demonstrations, rewarded
+from upslope.algo.shape import SoftOverlong
+from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, likelihood
+from upslope.algo.update import KLBall
+from upslope.train.prepare import to_batch
+
+TAKEN = [
+    (GroupZScore, {"eps": 0.0}),
+    (BatchZScore, {"eps": 0.0}),
+    (GAE, {"gamma": 0.0, "lam": 0.0}),
+    (GAE, {"gamma": 1.0, "lam": 1.0}),
+    (ConstantLength, {"length": 0}),
+    (ConstantLength, {"length": 1}),
+    (TruncatedWeights, {"cap": 1.0}),
+    (MaskedWeights, {"low": 0.0, "high": 1.0}),
+    (MaskedWeights, {"low": 1.0, "high": 1.0}),
+    (Critic, {"clip": 0.0, "warmup": 0, "rate": 1e-9, "lam": 0.0}),
+    (Critic, {"lam": 1.0}),
+    (K1, {"coefficient": 0.0}),
+    (ExactKL, {"coefficient": 0.0}),
+    (EntropyBonus, {"coefficient": 0.0}),
+    (Reuse, {"epochs": 1, "minibatches": 1}),
+    (Attempts, {"group_size": 1, "refill": 1.0}),
+    (Attempts, {"refill": 0.0}),
+    (Demonstrations, {"replay": 0.0}),
+    (Demonstrations, {"replay": 0.999}),
+    (SoftOverlong, {"buffer": 1.0}),
+    (ClippedRatio, {"low": 0.0, "high": 0.0}),
+    (ClippedRatio, {"low": 1.0, "dual": 1.001}),
+    (SequenceRatio, {"low": 1.0, "high": 0.0}),
+    (ClippedWeight, {"low": 1.0, "high": 0.0}),
+    (KLBall, {"delta": 1e-9, "damping": 0.0, "iterations": 1, "backtracks": 0, "shrink": 0.999, "fisher_share": 1.0}),
+]
+REFUSED = [
+    (GroupZScore, {"eps": -1e-9}, "eps must be at least 0, not -1e-09"),
+    (BatchZScore, {"eps": -1e-9}, "eps must be at least 0, not -1e-09"),
+    (GAE, {"gamma": -0.01}, "needs 0 <= gamma <= 1 and 0 <= lam <= 1, not gamma=-0.01, lam=0.95"),
+    (GAE, {"gamma": 1.01}, "gamma=1.01, lam=0.95"),
+    (GAE, {"lam": -0.01}, "gamma=1.0, lam=-0.01"),
+    (GAE, {"lam": 1.01}, "gamma=1.0, lam=1.01"),
+    (ConstantLength, {"length": -1}, "length must be at least 0, not -1"),
+    (TruncatedWeights, {"cap": 0.99}, "cap must be at least 1, not 0.99"),
+    (MaskedWeights, {"low": -0.01}, "needs 0 <= low <= 1 <= high, not low=-0.01, high=2.0"),
+    (MaskedWeights, {"low": 1.01}, "not low=1.01, high=2.0"),
+    (MaskedWeights, {"high": 0.99}, "not low=0.5, high=0.99"),
+    (Critic, {"clip": -0.01}, "clip=-0.01"),
+    (Critic, {"warmup": -1}, "warmup=-1"),
+    (Critic, {"rate": 0.0}, "rate=0.0"),
+    (Critic, {"lam": -0.01}, "lam=-0.01"),
+    (Critic, {"lam": 1.01}, "lam=1.01"),
+    (K1, {"coefficient": -0.01}, "coefficient must be at least 0, not -0.01"),
+    (K3, {"coefficient": 0.1, "place": "reward", "weighted": True}, "weighted is about the gradient in the loss"),
+    (ExactKL, {"coefficient": -0.01}, "coefficient must be at least 0, not -0.01"),
+    (EntropyBonus, {"coefficient": -0.01}, "coefficient must be at least 0, not -0.01"),
+    (Reuse, {"epochs": 0}, "epochs and minibatches must be at least 1, not 0 and 1"),
+    (Reuse, {"minibatches": 0}, "not 1 and 0"),
+    (Attempts, {"group_size": 0}, "group_size must be at least 1, not 0"),
+    (Attempts, {"refill": 0.99}, r"refill is 0 \(off\) or a budget of at least 1, not 0.99"),
+    (Demonstrations, {"replay": -0.01}, r"replay is a share in \[0, 1\), not -0.01"),
+    (Demonstrations, {"replay": 1.0}, "not 1.0"),
+    (SoftOverlong, {"buffer": 0.0}, r"buffer is a share in \(0, 1\], not 0.0"),
+    (SoftOverlong, {"buffer": 1.01}, "not 1.01"),
+    (SoftOverlong, {"factor": 0.0}, "factor"),
+    (ClippedRatio, {"low": -0.01}, "clip range needs 0 <= low <= 1 and high >= 0, not low=-0.01, high=0.2"),
+    (ClippedRatio, {"low": 1.01}, "not low=1.01, high=0.2"),
+    (SequenceRatio, {"high": -0.01}, "high=-0.01"),
+    (ClippedWeight, {"low": 1.01}, "low=1.01"),
+    (ClippedRatio, {"dual": 1.0}, r"dual is 0 \(off\) or a bound above 1, not 1.0"),
+    (KLBall, {"delta": 0.0}, "delta=0.0"),
+    (KLBall, {"damping": -0.01}, "damping=-0.01"),
+    (KLBall, {"iterations": 0}, "iterations=0"),
+    (KLBall, {"backtracks": -1}, "backtracks=-1"),
+    (KLBall, {"shrink": 0.0}, "shrink=0.0"),
+    (KLBall, {"shrink": 1.0}, "shrink=1.0"),
+    (KLBall, {"fisher_share": 0.0}, "fisher_share=0.0"),
+    (KLBall, {"fisher_share": 1.01}, "fisher_share=1.01"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), TAKEN, ids=str)
+def test_the_last_value_that_makes_sense_is_taken(kind, fields):
+    made = kind(**fields)
+    assert {name: getattr(made, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(("kind", "fields", "told"), REFUSED, ids=str)
+def test_the_first_that_makes_none_is_refused_by_name(kind, fields, told):
+    with pytest.raises(ValueError, match=told):
+        kind(**fields)
+
+
+# -- what a slot reads and nobody has filled is named ------------------------------------------------------------------
+
+BARE = replace(
+    to_batch([group("a", [1], [[2, 3], [4]], [1.0, 0.0])], torch.device("cpu"), torch.float64), sampler_logp_NT=None
+)
+WITH_ADVANTAGE = replace(BARE, advantage_NT=torch.ones(2, 2, dtype=torch.float64))
+LOGP = torch.zeros(2, 2, dtype=torch.float64)
+SCORED = Scored(LOGP, LOGP)
+READS = [
+    (lambda: likelihood(LOGP, BARE), "advantage_NT"),
+    (lambda: ImportanceRatio()(LOGP, WITH_ADVANTAGE), "sampler_logp_NT"),
+    (lambda: ImportanceRatio()(LOGP, replace(BARE, sampler_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: ClippedRatio()(LOGP, WITH_ADVANTAGE), "old_logp_NT"),
+    (lambda: ClippedRatio()(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: ClippedRatio().clipped(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: SequenceRatio()(LOGP, WITH_ADVANTAGE), "old_logp_NT"),
+    (lambda: SequenceRatio().clipped(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: ClippedWeight()(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: BatchZScore()(BARE), "reward_NT"),
+    (lambda: GAE()(BARE), "reward_NT"),
+    (lambda: GAE()(replace(BARE, reward_NT=LOGP)), "value_NT"),
+    (lambda: TruncatedWeights()(replace(BARE, sampler_logp_NT=LOGP)), "old_logp_NT"),
+    (lambda: TruncatedWeights()(replace(BARE, old_logp_NT=LOGP)), "sampler_logp_NT"),
+    (lambda: OwnCopy()(SCORED, BARE), "value_NT"),
+    (lambda: SharedTrunk()(replace(SCORED, value_NT=LOGP), replace(BARE, value_NT=LOGP)), "return_NT"),
+    (lambda: K2()(SCORED, BARE), "reference_logp_NT"),
+    (lambda: K3(weighted=True)(SCORED, replace(BARE, reference_logp_NT=LOGP)), "old_logp_NT"),
+    (lambda: K1().cost(replace(BARE, reference_logp_NT=LOGP)), "old_logp_NT"),
+    (lambda: ExactKL()(SCORED, BARE), "reference_kl_NT"),
+    (lambda: ExactKL(place="reward").cost(BARE), "reference_kl_NT"),
+]
+
+
+@pytest.mark.parametrize(("read", "name"), READS, ids=[f"{i}-{name}" for i, (_, name) in enumerate(READS)])
+def test_what_is_missing_is_named(read, name):
+    with pytest.raises(RuntimeError, match=f"a slot reads {name}, but"):
+        read()
+
+
+# -- single edges -----------------------------------------------------------------------------------------------------
+
+
+def test_rewarded_keeps_what_is_above_zero_and_nothing_else():
+    found = rewarded(group("a", [1], [[2], [3], [4], [5]], [0.0, 0.5, -1.0, 1.0]))
+    assert [r.sample for r in found.rollouts] == [1, 3]
+    assert rewarded(group("a", [1], [[2], [3]], [0.0, -0.1])) is None
+
+
+def test_a_weight_on_the_bound_is_not_cut():
+    """c = 2, 1/2, 4 and 1/4 against a cap of 2 and a range of 1/2 to 2."""
+    ratio_NT = torch.tensor([[2.0, 0.5], [4.0, 0.25]], dtype=torch.float64)
+    batch = to_batch([group("a", [1], [[2, 3], [4, 5]], [1, 0])], torch.device("cpu"), torch.float64)
+    batch = replace(batch, sampler_logp_NT=torch.zeros_like(ratio_NT), old_logp_NT=ratio_NT.log())
+    exact = (ratio_NT.log().exp() == ratio_NT).all()
+    assert exact, "choose ratios that log and exp give back"
+    assert TruncatedWeights(cap=2.0).cut(batch).tolist() == [[False, False], [True, False]]
+    assert MaskedWeights(0.5, 2.0).cut(batch).tolist() == [[False, False], [True, True]]
+    assert MaskedWeights(0.5, 2.0)(batch).tolist() == [[2.0, 0.5], [0.0, 0.0]]
+
+
+def test_one_token_is_divided_by_one():
+    single = to_batch([group("a", [1], [[2], [3]], [1, 0])], torch.device("cpu"), torch.float64)
+    assert ConstantLength()(single).tolist() == [0.5, 0.5]  # 1 / (N L) with N = 2, and L = 1 where nobody says more
+    batch = replace(single, advantage_NT=torch.tensor([[3.0], [5.0]], dtype=torch.float64))
+    value_NT = ImportanceRatio("trajectory")(batch.sampler_logp_NT, batch)
+    assert value_NT.tolist() == [[3.0], [5.0]]
+
+
+def test_rounding_of_what_was_subtracted_is_no_difference():
+    """Outcomes of a million: a float32 there is off by 0.03, which is nothing to compare attempts by."""
+    batch = to_batch([group("a", [1], [[2, 3], [4, 5]], [1e6, 1e6])], torch.device("cpu"), torch.float32)
+    noisy_NT = torch.tensor([[0.0625, 1e6], [-0.0625, 1e6]])
+    batch = replace(batch, reward_NT=noisy_NT)
+    assert not BatchZScore(centre="group")(batch).any()
+    small = replace(batch, reward_N=batch.reward_N / 1e6, reward_NT=torch.tensor([[0.0625, 1.0], [-0.0625, 1.0]]))
+    assert BatchZScore(centre="group")(small).abs().max() > 1
+
+
+def test_negative_curvature_is_reported_as_such():
+    found = conjugate_gradients(lambda v: -v, torch.ones(3, dtype=torch.float64), iterations=3)
+    assert found.curved is False
+    assert (found.num_iterations, found.residual, found.x.tolist()) == (0, 1.0, [0.0, 0.0, 0.0])
+
+
+def test_a_slot_shows_functions_by_name_and_fields_by_value():
+    assert show(group_mean) == "group_mean"
+    assert show(Attempts(4, rewarded)) == "Attempts(group_size=4, keep=rewarded, refill=0.0, drop_truncated=False)"
+    assert show(Attempts) == "Attempts"
+    assert show(0.5) == "0.5"
+
+
+def test_a_constant_baseline_of_zero_is_the_plain_return():
+    assert torch.equal(ConstantBaseline(0.0)(BARE), returns(BARE))
