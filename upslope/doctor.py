@@ -85,7 +85,8 @@ def _versions() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     import torch
 
-    from upslope.model.precision import NARROWEST_FOR_BF16, cpu_multiplies_bf16
+    from upslope.model.precision import NARROWEST_FOR_BF16
+    from upslope.native.onednn import cpu_multiplies_bf16
 
     kind = torch.backends.cpu.get_cpu_capability()
     yield Finding("processor", f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {kind}")

@@ -14,9 +14,10 @@ from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.model.scores import token_scores
 from upslope.native import build
+from upslope.native.onednn import product
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.engine import Engine
-from upslope.rollout.native import NativeDecoder, product
+from upslope.rollout.native import NativeDecoder
 from upslope.train.prepare import weigh
 from upslope.types import Sampling
 

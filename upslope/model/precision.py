@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from upslope.native.onednn import cpu_multiplies_bf16
+
 NARROWEST_FOR_BF16 = 96
 """Below this hidden size a CPU's bfloat16 products are slower than its float32 ones (conversion dominates)."""
 
@@ -24,15 +26,6 @@ def pick_dtype(precision: Precision, model: Any, device: torch.device) -> torch.
     else:
         native = device.type == "cpu" and cpu_multiplies_bf16()
     return torch.bfloat16 if wide and native else torch.float32
-
-
-def cpu_multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products in bfloat16 (AVX512-BF16 or AMX)."""
-    return _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
-
-
-def _cpu_has(probe: str) -> bool:
-    return bool(getattr(torch.cpu, probe, lambda: False)())
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:

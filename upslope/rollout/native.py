@@ -3,36 +3,25 @@ the products. Samples of one problem read one copy of its prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from upslope.model.layout import lay_out
 from upslope.model.llama import Layer, Plan, Trunk, attention_half, mlp_half, norm_heads_
 from upslope.model.policy import Policy
 from upslope.native import kernels
 from upslope.native.kernels import LANES, PANEL, padded, paneled
+from upslope.native.onednn import Product, product
 from upslope.types import Rollout
 
 LARGEST_CREW = 8
 """Rows of one prompt that a thread takes at once: enough to use what it loads, few enough to share the work."""
 PREFILL_TOKENS = 2048
 """Prompt tokens in one pass."""
-
-Product = Callable[[Tensor], Tensor]
-
-
-def product(weight: Tensor, bias: Tensor | None, num_rows: int) -> Product:
-    """x to x W^T + b. In bfloat16 the weight is laid out once as oneDNN wants it for ``num_rows`` rows; it would
-    otherwise do so at every call, which for a few dozen rows takes as long as the product."""
-    if weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return lambda x: linear(x, weight, bias)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), num_rows)
-    run = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x: run(x, packed, bias, "none", [], "")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""What upslope takes from torch that torch does not promise: two questions about the processor, and a product with a
+weight that is laid out beforehand.
+
+torch lays out a bfloat16 weight for oneDNN at every call, which for a few dozen rows takes as long as the product, and
+has no public way to keep it so. Where one of these names is missing, the ordinary product is taken. tests/native/
+test_onednn.py compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+Product = Callable[[Tensor], Tensor]
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products in bfloat16 (AVX512-BF16 or AMX)."""
+    return _says("_is_avx512_bf16_supported") or _says("_is_amx_tile_supported")
+
+
+def _says(question: str) -> bool:
+    return bool(getattr(torch.cpu, question, lambda: False)())
+
+
+def lays_out() -> bool:
+    """Whether bfloat16 weights can be laid out once, here and with this torch."""
+    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    return all(hasattr(torch.ops.mkldnn, name) for name in names) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def product(weight: Tensor, bias: Tensor | None, num_rows: int) -> Product:
+    """x to x W^T + b, of about ``num_rows`` rows, without gradient. A weight in bfloat16 is copied into oneDNN's own
+    layout here, so what is done to it afterwards is not seen."""
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or not lays_out():
+        return lambda x: linear(x, weight, bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), num_rows)
+    run = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: run(x, packed, bias, "none", [], "")
