@@ -120,5 +120,6 @@ def test_what_runs_is_named_with_its_version():
     import transformers
 
     found = running()
-    assert (found["torch"], found["transformers"]) == (torch.__version__, transformers.__version__)
+    assert torch.__version__.startswith(found["torch"])  # which may leave out the build: 2.6.0 for 2.6.0+cu124
+    assert found["transformers"] == transformers.__version__
     assert found["python"].split(".")[:2] == [str(n) for n in sys.version_info[:2]]

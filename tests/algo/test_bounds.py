@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from tiny import group
 
-from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, group_mean, returns
-from upslope.algo.aggregate import ConstantLength
+from upslope.algo.advantage import (
+    GAE,
+    BatchZScore,
+    ConstantBaseline,
+    GroupZScore,
+    group_mean,
+    leave_one_out,
+    returns,
+    whitened,
+)
+from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, token_mean
+from upslope.algo.check import complaints
 from upslope.algo.conjugate import conjugate_gradients
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import Critic, OwnCopy, SharedTrunk
+from upslope.algo.family import REINFORCE, RFT, SFT
+from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
 from upslope.algo.recipe import show
 from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL
@@ -201,3 +214,109 @@ def test_a_slot_shows_functions_by_name_and_fields_by_value():
 
 def test_a_constant_baseline_of_zero_is_the_plain_return():
     assert torch.equal(ConstantBaseline(0.0)(BARE), returns(BARE))
+
+
+# -- small batches, where a bound of one matters ----------------------------------------------------------------------
+
+ONE = to_batch([group("a", [1], [[2]], [1.0])], torch.device("cpu"), torch.float64)
+
+
+@pytest.mark.parametrize("aggregate", [sequence_sum, sequence_mean, token_mean])
+def test_a_single_token_counts_for_one(aggregate):
+    assert aggregate(ONE).tolist() == [1.0]
+
+
+def test_two_attempts_have_one_degree_of_freedom():
+    """1 and 0 lie 1/2 from their mean; the sample's variance is (1/4 + 1/4) / 1, the population's half of it."""
+    assert GroupZScore(eps=0.0)(BARE)[:, 0].tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)])
+    assert GroupZScore(eps=0.0, std="population")(BARE)[:, 0].tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_a_group_of_one_is_compared_with_nobody():
+    assert GroupZScore()(ONE).tolist() == [[0.0]]
+    assert leave_one_out(ONE).tolist() == [[0.0]]
+
+
+def test_no_attempts_have_no_advantages():
+    empty = to_batch([], torch.device("cpu"), torch.float64)
+    for advantage in (group_mean, leave_one_out, GroupZScore(), returns):
+        assert advantage(empty).shape == (0, 0)
+
+
+def test_eps_is_added_to_the_deviation():
+    """Values 1 and -1 have mean 0 and deviation 1: (1 - 0) / (1 + 1)."""
+    value_NT, mask_NT = torch.tensor([[1.0, -1.0]]), torch.ones(1, 2, dtype=torch.bool)
+    assert whitened(value_NT, mask_NT, eps=1.0).tolist() == [[0.5, -0.5]]
+
+
+# -- the edges of the clip: a ratio on the bound is not beyond it ------------------------------------------------------
+
+
+def at_ratio(ratio, advantage, slot):
+    """(low, high) marks of a single token whose ratio is exactly that."""
+    logp_NT = torch.tensor([[math.log(ratio)]], dtype=torch.float64)
+    assert float(logp_NT.exp()) == ratio, "choose a ratio that log and exp give back"
+    advantage_NT = torch.tensor([[advantage]], dtype=torch.float64)
+    marks = slot.clipped(logp_NT, replace(ONE, old_logp_NT=torch.zeros_like(logp_NT), advantage_NT=advantage_NT))
+    return tuple(bool(mark_NT) for mark_NT in marks)
+
+
+@pytest.mark.parametrize("slot", [ClippedRatio(low=0.5, high=1.0), SequenceRatio(low=0.5, high=1.0)])
+def test_a_ratio_on_the_edge_of_the_clip_still_learns(slot):
+    assert at_ratio(0.5, -1.0, slot) == (False, False)
+    assert at_ratio(0.25, -1.0, slot) == (True, False)
+    assert at_ratio(2.0, 1.0, slot) == (False, False)
+    assert at_ratio(4.0, 1.0, slot) == (False, True)
+
+
+def test_a_weight_on_the_edge_is_its_own():
+    slot = ClippedWeight(low=0.5, high=1.0)
+    assert [at_ratio(r, 1.0, slot) for r in (0.25, 0.5, 2.0, 4.0)] == [(1, 0), (0, 0), (0, 0), (0, 1)]
+
+
+def test_the_dual_clip_marks_what_is_beyond_it_and_pushed_down():
+    """Its bound of 2 lies within the upper one of 8, so that only it can mark."""
+    slot = ClippedRatio(low=0.5, high=7.0, dual=2.0)
+    assert at_ratio(4.0, -1.0, slot) == (False, True)
+    assert at_ratio(2.0, -1.0, slot) == (False, False)
+    assert at_ratio(4.0, 0.5, slot) == (False, False)
+    assert at_ratio(4.0, 0.0, slot) == (False, False)
+
+
+def test_the_trace_has_the_ratio_that_the_surrogate_has():
+    """Ratios 4 and 1: their geometric mean is 2, at both tokens."""
+    recipe = REINFORCE.patch(surrogate=SequenceRatio())
+    batch = to_batch([group("a", [1], [[2, 3]], [1.0])], torch.device("cpu"), torch.float64)
+    old_NT = torch.tensor([[-math.log(4), 0.0]], dtype=torch.float64)
+    batch = replace(batch, old_logp_NT=old_NT, advantage_NT=torch.ones_like(old_NT), weight_N=torch.ones(1).double())
+    zeros_NT = torch.zeros_like(old_NT)
+    _, trace = Objective(recipe)(Scored(zeros_NT, zeros_NT), batch)
+    assert trace.ratio_NT.tolist() == [pytest.approx([2.0, 2.0])]
+    _, plain = Objective(REINFORCE)(Scored(zeros_NT, zeros_NT), batch)
+    assert plain.ratio_NT.tolist() == [pytest.approx([4.0, 1.0])]
+
+
+# -- each half of a complaint alone -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (RFT.patch(shape=SoftOverlong()), "advantage=ones never reads a reward"),
+        (RFT.patch(regulariser=K1()), "advantage=ones never reads a reward"),
+        (SFT.patch(shape=SoftOverlong()), "changes a reward, and given text is imitated without one"),
+        (SFT.patch(shape=SoftOverlong(), advantage=returns), "changes a reward, and given text is imitated"),
+    ],
+)
+def test_each_cause_is_enough_for_the_complaint(recipe, told):
+    assert [line for line in complaints(recipe) if told in line]
+
+
+def test_a_shape_of_ones_own_goes_with_an_advantage_that_reads_it():
+    assert list(complaints(SFT.patch(shape=lambda batch: batch.reward_N, advantage=returns))) == []
+
+
+def test_an_objective_without_weights_says_which_are_missing():
+    batch = replace(ONE, advantage_NT=torch.ones(1, 1, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="a slot reads weight_N, but"):
+        Objective(REINFORCE)(Scored(torch.zeros(1, 1).double(), torch.zeros(1, 1).double()), batch)

@@ -38,6 +38,19 @@ def test_a_value_that_moved_far_enough_is_left_alone(value, loss, slope):
     assert loss_and_slope(value, 0.5, 1.0, 0.2) == pytest.approx((loss, slope))
 
 
+@pytest.mark.parametrize(
+    ("value", "loss", "slope"),
+    [
+        (-0.9, 0.045, 0.0),  # moved by 0.4 down towards a target of -1: stays at (-0.7 + 1)^2 / 2, flat
+        (-0.6, 0.08, 0.4),  # moved by 0.1, within 0.2
+        (-0.1, 0.405, 0.9),  # moved up, away from it: pulled back
+    ],
+)
+def test_the_clip_holds_downwards_too(value, loss, slope):
+    """V_old = -1/2, target -1, clip 1/5."""
+    assert loss_and_slope(value, -0.5, -1.0, 0.2) == pytest.approx((loss, slope))
+
+
 def test_without_clip_it_is_half_the_square():
     assert loss_and_slope(0.9, 0.5, 1.0, 0.0) == pytest.approx((0.005, -0.1))
     assert loss_and_slope(0.9, 0.5, 1.0, 10.0) == pytest.approx((0.005, -0.1))
@@ -75,6 +88,13 @@ def test_the_critics_loss_is_a_mean_over_chosen_tokens_whatever_the_policys_aggr
         (slope_NT,) = torch.autograd.grad(losses.total, value_NT)
         expected = torch.tensor([[-0.5, 0], [-1, 0]], dtype=torch.float64) / 3
         torch.testing.assert_close(slope_NT, expected)
+
+
+def test_the_critics_own_clip_is_the_one_that_counts():
+    """From 0 to 0.4 with a clip of 0.2 and targets of 1: (0.2 - 1)^2 / 2 at every token, not (0.4 - 1)^2 / 2."""
+    value_NT = torch.full((2, 2), 0.4, dtype=torch.float64)
+    assert losses_of(OwnCopy(clip=0.2), value_NT).value.item() == pytest.approx(0.32)
+    assert losses_of(OwnCopy(clip=0.0), value_NT).value.item() == pytest.approx(0.18)
 
 
 def test_a_shared_trunk_counts_its_weight():
