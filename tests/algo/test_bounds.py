@@ -109,13 +109,20 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "fields"), TAKEN, ids=str)
+def named(cases):
+    """Such as ``GAE-gamma=0.0-lam=0.0``."""
+    return [
+        "-".join([kind.__name__, *(f"{name}={value}" for name, value in fields.items())]) for kind, fields, *_ in cases
+    ]
+
+
+@pytest.mark.parametrize(("kind", "fields"), TAKEN, ids=named(TAKEN))
 def test_the_last_value_that_makes_sense_is_taken(kind, fields):
     made = kind(**fields)
     assert {name: getattr(made, name) for name in fields} == fields
 
 
-@pytest.mark.parametrize(("kind", "fields", "told"), REFUSED, ids=str)
+@pytest.mark.parametrize(("kind", "fields", "told"), REFUSED, ids=named(REFUSED))
 def test_the_first_that_makes_none_is_refused_by_name(kind, fields, told):
     with pytest.raises(ValueError, match=told):
         kind(**fields)
