@@ -200,7 +200,7 @@ def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
 
     Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it.
     """
-    document = asdict(settings) | {"versions": running()}
+    document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
     document["model"] = _absolute(settings.model)
     table = document["task"]
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
