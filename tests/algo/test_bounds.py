@@ -303,6 +303,20 @@ def test_the_trace_has_the_ratio_that_the_surrogate_has():
     assert plain.ratio_NT.tolist() == [pytest.approx([4.0, 1.0])]
 
 
+def test_the_trace_marks_what_the_surrogate_marks_and_no_padding():
+    """Ratios 4 and 1/4 with advantages 1 and -1: each beyond its edge. What lies behind the second attempt's only token
+    is padding and has neither."""
+    recipe = REINFORCE.patch(surrogate=ClippedRatio(low=0.5, high=1.0))
+    old_NT = torch.tensor([[-math.log(4), 0.0], [math.log(4), math.log(4)]], dtype=torch.float64)
+    advantage_NT = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    batch = replace(BARE, old_logp_NT=old_NT, advantage_NT=advantage_NT, weight_N=torch.ones(2).double())
+    _, trace = Objective(recipe)(SCORED, batch)
+    assert trace.clipped_high_NT.tolist() == [[True, False], [False, False]]
+    assert trace.clipped_low_NT.tolist() == [[False, False], [True, False]]
+    _, plain = Objective(REINFORCE)(SCORED, batch)
+    assert not plain.clipped_low_NT.any() and not plain.clipped_high_NT.any()
+
+
 # -- each half of a complaint alone -----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from upslope.algo.update import KLBall, gradient_step
 from upslope.train.prepare import to_batch
 
 BATCH = to_batch([group("a", [1], [[2]], [1.0])], torch.device("cpu"), torch.float64)
+OBJECTIVE = "whatever is to be made smaller"
 F = torch.diag(torch.tensor([4.0, 1.0], dtype=torch.float64))
 B = torch.tensor([4.0, 1.0], dtype=torch.float64)
 """F^-1 b = (1, 1), whose x.Fx is 5; with delta 0.1 the rim lies at sqrt(2 * 0.1 / 5) = 0.2 of it."""
@@ -51,9 +52,11 @@ class Formula:
     # -- as a learner
 
     def gradient(self, objective, minibatch):
+        assert (objective, minibatch) == (OBJECTIVE, BATCH)
         return Outcome(minibatch, None, {"loss": 7.0})
 
     def terrain(self, objective, minibatch, fisher_share):
+        assert (objective, minibatch) == (OBJECTIVE, BATCH)
         self.share = fisher_share
         return self
 
@@ -66,7 +69,7 @@ class Formula:
 
 def run(slot, **of):
     subject = Formula(**of)
-    outcome = slot(subject, None, BATCH)
+    outcome = slot(subject, OBJECTIVE, BATCH)
     assert outcome.minibatch is BATCH
     return subject, outcome.stats
 
@@ -84,6 +87,13 @@ def test_the_step_goes_to_the_rim_along_the_natural_gradient():
         "backtracks": 0.0, "over_budget": 0.0, "no_gain": 0.0, "lr": 0.0, "value_grad_norm": 2.0,
     }  # fmt: skip
     assert stats == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_length_of_the_slope_does_not_matter():
+    """A thousandth of it points the same way, and the budget says how far."""
+    subject, stats = run(BALL, b=B / 1000)
+    assert subject.moves == [pytest.approx([0.2, 0.2], rel=1e-12)]
+    assert stats["grad_norm"] == pytest.approx(math.sqrt(17) / 1000)
 
 
 def test_damping_turns_the_direction_and_the_budget_is_still_that_of_the_kl():
@@ -125,7 +135,7 @@ def test_after_the_last_try_the_step_is_refused_and_the_weights_stay(of):
 
 def test_a_kl_of_just_the_budget_is_within_it():
     subject = Formula(b=torch.tensor([4.0, 0.0], dtype=torch.float64), farther=(1.0,))
-    stats = KLBall(delta=0.5, damping=0.0, backtracks=0)(subject, None, BATCH).stats
+    stats = KLBall(delta=0.5, damping=0.0, backtracks=0)(subject, OBJECTIVE, BATCH).stats
     assert subject.moves == [[0.5, 0.0]]  # x = (1, 0), x.Fx = 4, the rim at sqrt(2 * 0.5 / 4); a KL of 4 * 0.25 / 2
     assert (stats["kl_update"], stats["refused"]) == (0.5, 0.0)
 
@@ -151,6 +161,6 @@ def test_few_iterations_leave_a_residual_that_is_told():
 
 
 def test_a_gradient_step_adds_what_the_optimizer_says():
-    outcome = gradient_step(Formula(), None, BATCH)
+    outcome = gradient_step(Formula(), OBJECTIVE, BATCH)
     assert outcome.stats == {"loss": 7.0, "grad_norm": 3.0, "lr": 0.5}
     assert outcome.minibatch is BATCH
