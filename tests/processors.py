@@ -24,7 +24,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-TESTS = ("tests/model", "tests/native", "tests/algo", "tests/rollout", "tests/train")
+TESTS = (
+    *("tests/model", "tests/native", "tests/algo", "tests/rollout"),
+    *(f"tests/train/test_{name}.py" for name in ("critic_learning", "learner", "trust_region", "chunks", "optimizer")),
+)
+"""What computes; the rest of the suite writes files, reads them, and talks."""
 THREADS = "tests/test_cli.py::test_the_number_of_threads_does_not_change_a_bit"
 ONEDNN = {"avx2": "AVX2", "avx512f": "AVX512_CORE", "avx512_bf16": "AVX512_CORE_BF16", "amx_bf16": "AVX512_CORE_AMX"}
 ATEN = {"": "default", "avx2": "avx2", "avx512f": "avx512"}

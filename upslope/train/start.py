@@ -22,6 +22,7 @@ from upslope.errors import Exhausted, Stopped, UserError, nearest
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.native.build import cache_folder
+from upslope.native.threads import ask_for_same_bits
 from upslope.plugins import load_object, names_a_file
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
@@ -94,7 +95,11 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
 def repeat_bits() -> None:
     """Make sums of gradients come in one order: on a CPU several threads otherwise add up in the order they finish,
     and two runs of one seed drift apart. Costs nothing measurable there; on a GPU some operations have no such order.
+
+    What products of matrices add up in which order can be chosen before the process's first one only
+    (``native/threads.py``); the command line has done so by now.
     """
+    ask_for_same_bits()
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory that it has not written, so none has to be filled first.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
