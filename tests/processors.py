@@ -77,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, environment in stand_ins(Path(folder)):
             start = time.perf_counter()
-            words = [sys.executable, "-m", "pytest", "-q", "-n", "2", *TESTS, THREADS, *more]
+            words = [sys.executable, "-m", "pytest", "-n", "2", *TESTS, THREADS, *more]
             base = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
             done = subprocess.run(
                 words, capture_output=True, text=True, env=os.environ | base | environment, check=False
