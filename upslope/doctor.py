@@ -143,13 +143,20 @@ def _free_memory_gb() -> float | None:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         rows = dict(line.split(":") for line in meminfo.read_text().splitlines() if ":" in line)
-        free = int(rows["MemAvailable"].split()[0]) * 1024 / 1e9
+        free = int(rows["MemAvailable"].split()[0]) * 1024 / 1e9 if "MemAvailable" in rows else None
     elif "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if free is not None and most.exists() and used.exists() and most.read_text().strip() != "max":
-        free = min(free, (int(most.read_text()) - int(used.read_text())) / 1e9)
+        free = min(free, (int(most.read_text()) - int(used.read_text()) + _kept_pages()) / 1e9)
     return free
+
+
+def _kept_pages() -> int:
+    """Bytes of files that the control group's use counts and the system takes back when somebody needs them."""
+    stat = Path("/sys/fs/cgroup/memory.stat")
+    rows = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+    return int(rows.get("inactive_file", 0))
 
 
 def _disk() -> Iterator[Finding]:

@@ -30,7 +30,8 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     wanted = ((M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, LARGEST_KEPT), (M_TOP_PAD, TOP_PAD))
-    return all(mallopt(option, value) == 1 for option, value in wanted)
+    taken = [mallopt(option, value) for option, value in wanted]  # each is tried: older ones refuse the first
+    return all(answer == 1 for answer in taken)
 
 
 def bound_kernel_caches() -> None:
