@@ -117,8 +117,8 @@ def worker(script: str, side: str, words: Sequence[str], *, python: str = sys.ex
 def show_ceilings(threads: int = 0) -> None:
     """What the machine can do at most, measured now."""
     code = (
-        "import json, torch; from upslope.bench.ceiling import measure_ceiling;"
-        "from upslope.bench.figures import ceiling_figures, machine_figures;"
+        "import json, torch; from upslope.lab.bench.ceiling import measure_ceiling;"
+        "from upslope.lab.bench.figures import ceiling_figures, machine_figures;"
         "cpu = torch.device('cpu'); found = measure_ceiling(cpu, (torch.float32, torch.bfloat16));"
         "print(json.dumps(machine_figures(cpu, torch.float32) | ceiling_figures(found)))"
     )

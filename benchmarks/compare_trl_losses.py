@@ -26,7 +26,7 @@ from upslope.algo.family import CISPO, DAPO, DR_GRPO, GRPO, GSPO
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
-from upslope.algo.regulariser import K3, EntropyBonus, no_leash
+from upslope.algo.regulariser import K3, EntropyBonus, no_penalty
 from upslope.algo.surrogate import ClippedRatio
 from upslope.types import Batch
 
@@ -92,8 +92,8 @@ class Case:
     """From old over sampler, by token, to TRL's ``importance_sampling_ratio``, as its generation step makes it."""
 
 
-PLAIN = GRPO.patch(regulariser=no_leash)
-LEASH = K3(0.04)
+PLAIN = GRPO.patch(regulariser=no_penalty)
+PENALTY = K3(0.04)
 WIDE = {"epsilon_low": 0.2, "epsilon_high": 0.28}
 NARROW = {"epsilon_low": 3e-4, "epsilon_high": 4e-4, "importance_sampling_level": "sequence"}
 ROWS = "tokens of the row, then rows"
@@ -102,9 +102,9 @@ CONSTANT = f"rows x {LIMIT} (longest completion allowed)"
 
 CASES = (
     Case("grpo", PLAIN, ROWS),
-    Case("grpo, leash k3", GRPO, ROWS, trainer={"beta": 0.04}),
+    Case("grpo, penalty k3", GRPO, ROWS, trainer={"beta": 0.04}),
     Case(
-        "grpo, leash k3 weighted by the ratio",
+        "grpo, penalty k3 weighted by the ratio",
         GRPO.patch(regulariser=K3(0.04, weighted=True)),
         ROWS,
         trainer={"beta": 0.04},
@@ -117,7 +117,7 @@ CASES = (
         config={"delta": 1.5},
     ),
     Case("bnpo", PLAIN.patch(aggregate=token_mean), TOKENS, "bnpo"),
-    Case("bnpo, leash k3", GRPO.patch(aggregate=token_mean), TOKENS, "bnpo", {"beta": 0.04}),
+    Case("bnpo, penalty k3", GRPO.patch(aggregate=token_mean), TOKENS, "bnpo", {"beta": 0.04}),
     Case(
         "bnpo, entropy bonus",
         PLAIN.patch(aggregate=token_mean, regulariser=EntropyBonus(0.03)),
@@ -126,7 +126,7 @@ CASES = (
         {"_entropy_bonus_enabled": True, "entropy_coef": 0.03},
     ),
     Case("dapo", DAPO, TOKENS, "dapo", WIDE),
-    Case("dapo, leash k3", DAPO.patch(regulariser=LEASH), TOKENS, "dapo", WIDE | {"beta": 0.04}),
+    Case("dapo, penalty k3", DAPO.patch(regulariser=PENALTY), TOKENS, "dapo", WIDE | {"beta": 0.04}),
     Case(
         "dapo, sampler's weights cut at 1.2",
         DAPO.patch(correction=TruncatedWeights(1.2)),
@@ -136,8 +136,8 @@ CASES = (
         importance=lambda ratio_NT: ratio_NT.clamp(max=1.2),
     ),
     Case(
-        "dapo, leash k3, sampler's weights masked",
-        DAPO.patch(correction=MaskedWeights(0.7, 1.5), regulariser=LEASH),
+        "dapo, penalty k3, sampler's weights masked",
+        DAPO.patch(correction=MaskedWeights(0.7, 1.5), regulariser=PENALTY),
         TOKENS,
         "dapo",
         WIDE | {"use_vllm": True, "beta": 0.04},
@@ -149,18 +149,18 @@ CASES = (
         CONSTANT,
         "dr_grpo",
     ),
-    Case("dr_grpo, leash k3", DR_GRPO.patch(regulariser=LEASH), CONSTANT, "dr_grpo", {"beta": 0.04}),
+    Case("dr_grpo, penalty k3", DR_GRPO.patch(regulariser=PENALTY), CONSTANT, "dr_grpo", {"beta": 0.04}),
     Case("cispo", CISPO, TOKENS, "cispo", {"epsilon_high": 5.0}, moved=1.5),
     Case(
-        "cispo, leash k3",
-        CISPO.patch(regulariser=LEASH),
+        "cispo, penalty k3",
+        CISPO.patch(regulariser=PENALTY),
         TOKENS,
         "cispo",
         {"epsilon_high": 5.0, "beta": 0.04},
         moved=1.5,
     ),
     Case("gspo", GSPO, ROWS, "grpo", NARROW, moved=1e-3),
-    Case("gspo, leash k3", GSPO.patch(regulariser=LEASH), ROWS, "grpo", NARROW | {"beta": 0.04}, moved=1e-3),
+    Case("gspo, penalty k3", GSPO.patch(regulariser=PENALTY), ROWS, "grpo", NARROW | {"beta": 0.04}, moved=1e-3),
     Case("gspo by tokens", GSPO.patch(aggregate=token_mean), TOKENS, "dapo", NARROW, moved=1e-3),
 )
 

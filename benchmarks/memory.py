@@ -41,14 +41,14 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
 
     from upslope.algo.family import FAMILY
     from upslope.algo.objective import Objective
+    from upslope.learn.learner import Learner
+    from upslope.learn.optimizer import Optimizer
+    from upslope.learn.prepare import passes
+    from upslope.learn.settings import LearnSettings
     from upslope.model.load import load
     from upslope.model.policy import Policy
     from upslope.rollout.address import Address
     from upslope.rollout.engine import Engine
-    from upslope.train.learner import Learner
-    from upslope.train.optimizer import Optimizer
-    from upslope.train.prepare import passes
-    from upslope.train.settings import LearnSettings
     from upslope.types import Group, Problem, Rollout, Sampling, Score
 
     model, tokenizer = load(options.model)

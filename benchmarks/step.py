@@ -5,7 +5,7 @@
 
 A setting of TRL's is trl-PRECISION-ROWS: fp32, or bf16 by autocast over float32 weights, and the rows of a forward
 pass (``per_device_train_batch_size``; gradients are accumulated to the whole batch). A setting of upslope's is
-upslope-DTYPE (``learn.dtype``). Both: group z-score advantages, no leash, one update a batch, temperature 1, the P
+upslope-DTYPE (``learn.dtype``). Both: group z-score advantages, no penalty, one update a batch, temperature 1, the P
 problems of the data's first rows at every step, and a reward with a little noise, so that hardly a group is without
 a gradient (``common.noisy_reward``).
 
@@ -131,7 +131,7 @@ def upslope_steps(options: argparse.Namespace) -> Result:
         data.write_text("".join(lines), encoding="utf-8")
         settings = {
             "recipe": {"name": "grpo"},
-            "recipe.regulariser": "no_leash",
+            "recipe.regulariser": "no_penalty",
             "recipe.sample.group_size": num_samples,
             "model": options.model,
             "task.name": "user",

@@ -55,7 +55,7 @@ Names are shared, details are not. What ours are, and what others do (TRL 1.16 b
 
 - **z-score**: the deviation is the sample's (divided by G - 1) with 1e-4 added, as in TRL; verl adds 1e-6; others
   take the population's: `recipe.advantage.std=population`.
-- **leash of `grpo`**: 0.04 as in the paper; TRL's default is none: `recipe.regulariser=no_leash`.
+- **penalty of `grpo`**: 0.04 as in the paper; TRL's default is none: `recipe.regulariser=no_penalty`.
 - **token mean**: over all tokens of an update, as TRL's `dapo`; its `bnpo` is a mean of micro-batch means under
   gradient accumulation.
 - **dual clip**: off, as in the paper of PPO; always on, at 3, in verl's plain loss. TRL's `delta` is the same bound
@@ -63,19 +63,19 @@ Names are shared, details are not. What ours are, and what others do (TRL 1.16 b
 - **`cispo`**: the bound here is 1 + high = 5 with no lower one; TRL's `epsilon_high` is the bound itself.
 - **`cispo`** refills and punishes long answers as `dapo` does (MiniMax-M1, section 3.1); projects that offer its loss
   alone leave that out: `recipe.sample.keep=everything recipe.sample.refill=0 recipe.shape=identity`.
-- **`dr-grpo`** has no leash, as in its paper; TRL's `dr_grpo` takes whatever `beta` says.
+- **`dr-grpo`** has no penalty, as in its paper; TRL's `dr_grpo` takes whatever `beta` says.
 - **overlong punishment**: at most half of what right and wrong are apart. DAPO's 1 is that for its rewards of +1 and
   -1; for 1 and 0 it is 0.5 here: `recipe.shape.factor=1` for rewards of +1 and -1. verl takes its `penalty_factor`,
   1, whatever the rewards are.
 - **mini-batches** of unequal numbers of groups count in proportion to them, so that every group counts the same in a
   step; elsewhere each is a mean of its own, and the groups of a small last one weigh more.
-- **a leash in the reward** compares the learner's log-probabilities with the reference's, never the sampler's: at the
+- **a penalty in the reward** compares the learner's log-probabilities with the reference's, never the sampler's: at the
   start, where both are the same model, it costs exactly nothing.
 - **rewards are equal** if they differ by no more than four float32 roundings, for dynamic sampling, every comparison
   and the journal alike; a comparison of equal rewards gives exact zeros.
 - **a critic's targets** have a lambda of their own, 1 (the outcome), as in VC-PPO and VAPO; elsewhere they are the
   advantage's estimate plus the value, so they take its lambda.
-- **`gspo`** under advantages that differ from token to token (a critic, a leash in the reward) averages them and is
+- **`gspo`** under advantages that differ from token to token (a critic, a penalty in the reward) averages them and is
   refused; `recipe.surrogate.level=token` is GSPO-token.
 - **GAE** treats an attempt that was cut as ended: the limit is a rule of the task.
 """

@@ -24,8 +24,8 @@ from upslope.algo.family import FAMILY, find
 from upslope.algo.recipe import diff
 from upslope.cli import main
 from upslope.errors import UserError
+from upslope.record.checkpoint import newest
 from upslope.tasks.registry import open_task
-from upslope.train.checkpoint import newest
 
 TINY = ["steps=2", "problems=2", "recipe.sample.group_size=2", "eval.problems=4", "sample.max_tokens=4"]
 BLANK = ["train", "--model", "pocket:blank", *TINY]
@@ -505,7 +505,7 @@ def test_prove_fails_where_a_claim_fails(upslope: Command, monkeypatch: pytest.M
         (["recipe=grpo", "recipe.sample.group_size=1"], "set it to 2 or more"),
         (["recipe=trpo", "learn.dtype=bfloat16"], "cannot carry curvature"),
         (["recipe=grpo", "learn.lora_rank=2"], "learn.lora_rank: the model lies in no directory"),
-        (["recipe=rft", "recipe.regulariser=k1"], "a leash in the reward would do nothing"),
+        (["recipe=rft", "recipe.regulariser=k1"], "a penalty in the reward would do nothing"),
         (["recipe=importance", "recipe.correction=truncated_weights"], "would count it twice"),
         (["recipe=dapo", "recipe.sample.drop_truncated=3"], "should be true or false"),
     ],
@@ -516,8 +516,8 @@ def test_recipes_that_cannot_run_say_so_before_they_begin(upslope: Command, word
 
 
 def test_bench_is_one_object_or_a_table(upslope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upslope.bench.ceiling.SIDE", 64)
-    monkeypatch.setattr("upslope.bench.ceiling.READ_BYTES", 2**16)
+    monkeypatch.setattr("upslope.lab.bench.ceiling.SIDE", 64)
+    monkeypatch.setattr("upslope.lab.bench.ceiling.READ_BYTES", 2**16)
     words = ["bench", "--model", "pocket:blank", "--shape", "2x2x3", "--repeat", "1"]
     said = upslope(*words, "--json")
     assert said.code == 0, said.err

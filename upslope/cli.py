@@ -281,8 +281,8 @@ def bench(
     Attempts are exactly L tokens long and every group has a gradient, so that the work is the same everywhere.
     docs/speed.md says what is counted.
     """
-    from upslope.bench.command import bench_command
     from upslope.config import load_settings
+    from upslope.lab.bench.command import bench_command
 
     given = {
         "recipe": {"name": recipe} if recipe else None,
@@ -322,8 +322,8 @@ def ladder(
     Runs one after another and takes the better part of an hour on two cores with the defaults; after Ctrl-C the same
     command goes on where it was.
     """
-    from upslope.ladder.command import ladder_command
-    from upslope.ladder.plan import RECIPES
+    from upslope.lab.ladder.command import ladder_command
+    from upslope.lab.ladder.plan import RECIPES
 
     report_path = ladder_command(
         task,

@@ -67,7 +67,7 @@ class Rollout:
     (1.0, 2)
     """
 
-    problem: str
+    problem_id: str
     sample: int
     """Which of the problem's G attempts."""
     prompt: tuple[int, ...]
@@ -109,7 +109,7 @@ class Batch:
     mask_NT: Tensor
     """bool; True where the policy chose the token."""
     reward_N: Tensor
-    """The outcome; after ``prepare`` shaped, and less what the leash costs where it is paid in the reward."""
+    """The outcome; after ``prepare`` shaped, and less what the penalty costs where it is paid in the reward."""
     group_N: Tensor
     """int64; rollouts of one problem share a number."""
     truncated_N: Tensor
@@ -123,7 +123,7 @@ class Batch:
     reference_logp_NT: Tensor | None = None
     """Log-probability under the frozen reference."""
     reference_kl_NT: Tensor | None = None
-    """Exact KL(pi_old || reference) at every state, in nats, for a leash that is paid in the reward."""
+    """Exact KL(pi_old || reference) at every state, in nats, for a penalty that is paid in the reward."""
     reward_NT: Tensor | None = None
     """The reward token by token: what a token costs, and the outcome at the last chosen one."""
     value_NT: Tensor | None = None

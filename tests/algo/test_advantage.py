@@ -26,7 +26,7 @@ from upslope.algo.outcome import Scored
 from upslope.algo.regulariser import K1, ExactKL
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, mixed
-from upslope.train.prepare import judge, to_batch, weigh
+from upslope.learn.prepare import judge, to_batch, weigh
 from upslope.types import Group
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def test_a_z_score_over_the_batch_may_centre_by_group_first():
 
 
 def test_a_z_score_over_the_batch_is_of_the_reward_to_go_token_by_token():
-    """A leash paid in the reward makes tokens differ: costs 0.2 and 0.1 of one rollout with outcome 1 leave rewards
+    """A penalty paid in the reward makes tokens differ: costs 0.2 and 0.1 of one rollout with outcome 1 leave rewards
     -0.2 and 0.9, to go 0.7 and 0.9: mean 0.8, deviation 0.1."""
     b = to_batch([group("p", [1], [[5, 6]], [1.0], [[-1.0, -1.0]])], CPU, torch.float64)
     b = replace(b, old_logp_NT=b.sampler_logp_NT, reference_logp_NT=torch.tensor([[-1.2, -1.1]], dtype=torch.float64))

@@ -34,7 +34,7 @@ from upslope.algo.sample import Attempts, Demonstrations, rewarded
 from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, likelihood
 from upslope.algo.update import KLBall
-from upslope.train.prepare import to_batch
+from upslope.learn.prepare import to_batch
 
 TAKEN = [
     (GroupZScore, {"eps": 0.0}),

@@ -8,22 +8,22 @@ from tiny import group
 
 from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, leave_one_out, ones, returns
 from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
-from upslope.algo.check import check, complaints, leash_place
+from upslope.algo.check import check, complaints, penalty_place
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk, no_critic
 from upslope.algo.family import DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT, TRPO
-from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_leash
+from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
 from upslope.errors import UserError
-from upslope.train.prepare import judge, to_batch
+from upslope.learn.prepare import judge, to_batch
 
 ALONE = Attempts(group_size=1)
 WHOLE = IMPORTANCE.patch(surrogate=ImportanceRatio("trajectory"))
-GIVEN = GRPO.patch(sample=Demonstrations(), regulariser=no_leash, advantage=ones)
+GIVEN = GRPO.patch(sample=Demonstrations(), regulariser=no_penalty, advantage=ones)
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -62,13 +62,13 @@ BAD = [
     (GSPO.patch(advantage=BatchZScore(), regulariser=K1()), "average away what advantage=BatchZScore"),
     (GSPO.patch(advantage=BatchZScore(), regulariser=ExactKL(place="reward")), "set surrogate.level=token"),
     (WHOLE.patch(advantage=GAE(), critic=OwnCopy()), "trajectory.* set surrogate.level=token"),
-    # Leashes that hold nothing.
+    # Penalties that hold nothing.
     (GRPO.patch(regulariser=K1(place="loss")), "no gradient on average .* set regulariser.place=reward, .*k2"),
     (GIVEN.patch(regulariser=K1(place="loss")), "no gradient on average .* set regulariser=exact_kl"),
     (GIVEN.patch(regulariser=K3(weighted=True)), "nobody drew given text; set regulariser=exact_kl"),
-    *((GRPO.patch(regulariser=kind(0.0)), "holds nothing; set regulariser=no_leash") for kind in (K1, K2, K3)),
-    (GRPO.patch(regulariser=ExactKL(0.0)), "holds nothing; set regulariser=no_leash"),
-    (REINFORCE.patch(regulariser=EntropyBonus(0.0)), "holds nothing; set regulariser=no_leash"),
+    *((GRPO.patch(regulariser=kind(0.0)), "holds nothing; set regulariser=no_penalty") for kind in (K1, K2, K3)),
+    (GRPO.patch(regulariser=ExactKL(0.0)), "holds nothing; set regulariser=no_penalty"),
+    (REINFORCE.patch(regulariser=EntropyBonus(0.0)), "holds nothing; set regulariser=no_penalty"),
     # Comparisons with nobody, and of equal with equal.
     (REINFORCE.patch(sample=Attempts(group_size=1, keep=mixed)), "keep=mixed compares .* set it to 2 or more"),
     (REINFORCE.patch(advantage=ones), "pushes every attempt alike, .*keep=everything .* set sample.keep=rewarded"),
@@ -139,14 +139,14 @@ def test_several_contradictions_are_all_found_and_the_first_is_told():
     assert found[0] in str(error.value)
 
 
-def test_where_the_leash_acts():
-    assert leash_place(REINFORCE) is None
-    assert leash_place(REINFORCE.patch(regulariser=K1())) == "reward"
-    assert leash_place(REINFORCE.patch(regulariser=K3())) == "loss"
-    assert leash_place(REINFORCE.patch(regulariser=EntropyBonus())) == "loss"
+def test_where_the_penalty_acts():
+    assert penalty_place(REINFORCE) is None
+    assert penalty_place(REINFORCE.patch(regulariser=K1())) == "reward"
+    assert penalty_place(REINFORCE.patch(regulariser=K3())) == "loss"
+    assert penalty_place(REINFORCE.patch(regulariser=EntropyBonus())) == "loss"
 
 
-def test_a_critic_that_is_no_critic_and_a_leash_without_a_cost_are_refused():
+def test_a_critic_that_is_no_critic_and_a_penalty_without_a_cost_are_refused():
     """Functions of one's own in these slots would otherwise fail deep inside the first step."""
 
     def own(scored, batch):

@@ -73,8 +73,8 @@ def test_no_correction_is_none():
     assert no_correction(batch()) is None
 
 
-def test_the_surrogate_is_weighed_and_the_leash_is_not_and_denominators_stay():
-    """Advantages 1, log-probs -1, a leash of 1/2 each (k2 at d = 1): five tokens, each 1/5.
+def test_the_surrogate_is_weighed_and_the_penalty_is_not_and_denominators_stay():
+    """Advantages 1, log-probs -1, a penalty of 1/2 each (k2 at d = 1): five tokens, each 1/5.
     Loss = -(1/5) (sum_t c_t * -1 - 5 * 1/2) with c = 0, 0.5, 1, 1.5, 0: (3 + 2.5) / 5 = 1.1."""
     recipe = REINFORCE.patch(correction=MaskedWeights(0.4, 2.0), regulariser=K2(1.0), aggregate=token_mean)
     b = replace(batch(), reference_logp_NT=torch.full((2, 3), -2.0, dtype=torch.float64))

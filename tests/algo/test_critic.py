@@ -10,8 +10,8 @@ from upslope.algo.critic import OwnCopy, SharedTrunk, no_critic, value_error
 from upslope.algo.family import PPO
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Losses, Scored
-from upslope.algo.regulariser import no_leash
-from upslope.train.prepare import weigh
+from upslope.algo.regulariser import no_penalty
+from upslope.learn.prepare import weigh
 from upslope.types import Batch
 
 
@@ -73,7 +73,7 @@ def batch():
 
 
 def losses_of(critic, value_NT):
-    recipe = PPO.patch(critic=critic, regulariser=no_leash, aggregate=sequence_sum)
+    recipe = PPO.patch(critic=critic, regulariser=no_penalty, aggregate=sequence_sum)
     zeros_NT = torch.zeros(2, 2, dtype=torch.float64)
     return Objective(recipe)(Scored(zeros_NT, zeros_NT, value_NT=value_NT), weigh(batch(), recipe))[0]
 

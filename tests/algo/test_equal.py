@@ -10,9 +10,9 @@ from upslope.algo.advantage import GAE, BatchZScore, GroupZScore, group_mean, le
 from upslope.algo.equal import ROUNDINGS, alike, all_alike
 from upslope.algo.family import FAMILY, REINFORCE
 from upslope.algo.sample import Attempts, mixed
+from upslope.learn.prepare import judge, to_batch
 from upslope.train import metrics
 from upslope.train.collect import _why_short
-from upslope.train.prepare import judge, to_batch
 
 SUMS = {
     "the same": [0.3] * 8,

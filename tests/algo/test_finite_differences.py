@@ -1,8 +1,8 @@
 """The gradient that the learner leaves is that of the loss it names, for every recipe: central differences say so.
 
-The loss is evaluated in one piece (no micro-batches, no skipping of silent rows) at weights moved a little along a
-direction of the whole parameter space, the critic's weights included; float64 throughout. What a batch holds is
-constant: its old, sampler's and reference log-probabilities, old values, advantages. Those that an update compares
+The loss is evaluated in one piece (no micro-batches, no skipping of rows without a gradient) at weights moved a
+little along a direction of the whole parameter space, the critic's weights included; float64. What a batch holds
+is constant: its old, sampler's and reference log-probabilities, old values, advantages. Those that an update compares
 with are shifted here, so that ratios lie on all sides of the clip range but not on its corners, where a function has
 no derivative.
 """
@@ -19,9 +19,9 @@ from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk
 from upslope.algo.family import CISPO, DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
-from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_leash
+from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penalty
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, pessimistic
-from upslope.train.prepare import weigh
+from upslope.learn.prepare import weigh
 from upslope.types import Sampling, given
 
 STEP = 2e-5
@@ -40,20 +40,20 @@ EXTRA = {
     "exact KL": GRPO.patch(regulariser=ExactKL(0.3)),
     "exact KL in the reward": GRPO.patch(regulariser=ExactKL(0.3, place="reward")),
     "entropy bonus": REINFORCE_BASELINE.patch(regulariser=EntropyBonus(0.3)),
-    "leash by token": GRPO.patch(regulariser=K3(0.3), aggregate=token_mean),
+    "penalty by token": GRPO.patch(regulariser=K3(0.3), aggregate=token_mean),
     "dual clip": GRPO.patch(surrogate=ClippedRatio(dual=1.3)),
     "ratio of the whole attempt": IMPORTANCE.patch(surrogate=ImportanceRatio("trajectory")),
     "sampler's weights cut": DAPO.patch(correction=TruncatedWeights(1.2)),
     "sampler's weights cut, of the whole attempt": GSPO.patch(correction=TruncatedWeights(1.2, "trajectory")),
-    "sampler's weights masked, leash": GRPO.patch(correction=MaskedWeights(0.7, 1.2)),
+    "sampler's weights masked, penalty": GRPO.patch(correction=MaskedWeights(0.7, 1.2)),
     "sampler's weights on CISPO": CISPO.patch(correction=TruncatedWeights(1.2)),
     "cispo with a lower bound": CISPO.patch(surrogate=ClippedWeight(0.2, 0.2)),
-    "cispo with a leash": CISPO.patch(regulariser=K3(0.3)),
+    "cispo with a penalty": CISPO.patch(regulariser=K3(0.3)),
     "one ratio an attempt, an advantage a token": PPO.patch(surrogate=SequenceRatio(level="token")),
     "shared trunk": PPO.patch(critic=SharedTrunk(weight=0.5)),
-    "shared trunk, leash in the loss": PPO.patch(critic=SharedTrunk(clip=0.0), regulariser=K3(0.3)),
+    "shared trunk, penalty in the loss": PPO.patch(critic=SharedTrunk(clip=0.0), regulariser=K3(0.3)),
     "own copy without clip": PPO.patch(critic=OwnCopy(clip=0.0), aggregate=sequence_mean),
-    "plain GAE": PPO.patch(advantage=GAE(gamma=0.9, lam=0.5, whiten=False), regulariser=no_leash),
+    "plain GAE": PPO.patch(advantage=GAE(gamma=0.9, lam=0.5, whiten=False), regulariser=no_penalty),
 }
 RECIPES = {name: branch.recipe for name, branch in FAMILY.items()} | EXTRA
 

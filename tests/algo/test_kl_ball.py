@@ -11,7 +11,7 @@ from tiny import group
 
 from upslope.algo.outcome import Outcome
 from upslope.algo.update import KLBall, gradient_step
-from upslope.train.prepare import to_batch
+from upslope.learn.prepare import to_batch
 
 BATCH = to_batch([group("a", [1], [[2]], [1.0])], torch.device("cpu"), torch.float64)
 OBJECTIVE = "whatever is to be made smaller"
@@ -22,7 +22,7 @@ B = torch.tensor([4.0, 1.0], dtype=torch.float64)
 
 @dataclass
 class Formula:
-    """A terrain and the learner around it. ``worse`` is added to the loss, ``farther`` multiplies the KL, by turn."""
+    """A region and the learner around it. ``worse`` is added to the loss, ``farther`` multiplies the KL, by turn."""
 
     fisher: torch.Tensor = field(default_factory=lambda: F)
     b: torch.Tensor = field(default_factory=lambda: B)
@@ -32,7 +32,7 @@ class Formula:
     moves: list[list[float]] = field(default_factory=list)
     share: float = 0.0
 
-    # -- as a terrain
+    # -- as a region
 
     def slope(self):
         return self.b
@@ -55,7 +55,7 @@ class Formula:
         assert (objective, minibatch) == (OBJECTIVE, BATCH)
         return Outcome(minibatch, None, {"loss": 7.0})
 
-    def terrain(self, objective, minibatch, fisher_share):
+    def trust_region(self, objective, minibatch, fisher_share):
         assert (objective, minibatch) == (OBJECTIVE, BATCH)
         self.share = fisher_share
         return self

@@ -10,7 +10,7 @@ from upslope.algo.aggregate import token_mean
 from upslope.algo.family import FAMILY, REINFORCE
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored, Trace
-from upslope.train.prepare import judge, to_batch, weigh
+from upslope.learn.prepare import judge, to_batch, weigh
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from upslope.algo.aggregate import ConstantLength
 from upslope.algo.codec import SLOTS, patched, to_dict
 from upslope.algo.family import CISPO, DAPO, DR_GRPO, FAMILY, GRPO, REINFORCE, find
 from upslope.algo.recipe import Recipe, diff
-from upslope.algo.regulariser import no_leash
+from upslope.algo.regulariser import no_penalty
 from upslope.algo.sample import Attempts, Demonstrations, rewarded
 from upslope.errors import UserError
 
@@ -43,7 +43,7 @@ def test_diff_of_reinforce_and_grpo_is_the_four_patches():
     assert diff(REINFORCE, GRPO) == {
         "advantage": ("returns", "GroupZScore(eps=0.0001, std='sample')"),
         "surrogate": ("likelihood", "ClippedRatio(low=0.2, high=0.2, dual=0.0)"),
-        "regulariser": ("no_leash", "K3(coefficient=0.04, place='loss', weighted=False)"),
+        "regulariser": ("no_penalty", "K3(coefficient=0.04, place='loss', weighted=False)"),
         "aggregate": ("sequence_sum", "sequence_mean"),
     }
 
@@ -107,19 +107,19 @@ def test_unknown_recipe_names_the_nearest():
 # -- what the papers say --------------------------------------------------------------------------------------------
 
 
-def test_dr_grpo_has_no_leash():
+def test_dr_grpo_has_no_penalty():
     """arXiv 2503.20783, section 3.2: no KL term where rewards are checked by rule."""
-    assert DR_GRPO.regulariser is no_leash
+    assert DR_GRPO.regulariser is no_penalty
     assert diff(GRPO, DR_GRPO).keys() == {"advantage", "aggregate", "regulariser"}
 
 
 def test_cispo_refills_and_punishes_length_like_dapo():
     """arXiv 2506.13585, section 3.1: dynamic sampling and length penalty of DAPO, no KL; no filter of cut attempts."""
     assert CISPO.sample == replace(DAPO.sample, drop_truncated=False)
-    assert (CISPO.shape, CISPO.regulariser, CISPO.aggregate) == (DAPO.shape, no_leash, DAPO.aggregate)
+    assert (CISPO.shape, CISPO.regulariser, CISPO.aggregate) == (DAPO.shape, no_penalty, DAPO.aggregate)
 
 
-def test_reinforce_plus_plus_with_a_baseline_centres_by_group_and_has_its_leash_in_the_loss():
+def test_reinforce_plus_plus_with_a_baseline_centres_by_group_and_has_its_penalty_in_the_loss():
     """arXiv 2501.03262, section 3: the group's mean first, then one scale for the batch; k2 in the loss."""
     assert diff(find("reinforce++").recipe, find("reinforce++-baseline").recipe) == {
         "advantage": ("BatchZScore(centre='batch', eps=1e-08)", "BatchZScore(centre='group', eps=1e-08)"),

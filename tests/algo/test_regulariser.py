@@ -1,4 +1,4 @@
-"""Leashes: their values, and which distance their gradient really is of. Expectations are taken by enumeration."""
+"""Penalties: their values, and which distance their gradient really is of. Expectations are taken by enumeration."""
 
 import math
 from dataclasses import replace
@@ -9,9 +9,9 @@ import torch
 from upslope.algo.family import REINFORCE
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
-from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_leash
+from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penalty
+from upslope.learn.prepare import judge
 from upslope.model.distribution import divergence, entropy
-from upslope.train.prepare import judge
 from upslope.types import Batch
 
 
@@ -33,18 +33,18 @@ def batch(mask_NT, **fields):
 
 
 @pytest.mark.parametrize(
-    ("leash", "value", "slope"),
+    ("penalty", "value", "slope"),
     [
         (K1(0.5, place="loss"), 0.5 * math.log(2), 0.5),  # d; slope 1
         (K2(0.5), 0.25 * math.log(2) ** 2, 0.5 * math.log(2)),  # d^2 / 2; slope d
         (K3(0.5), 0.5 * (0.5 - 1 + math.log(2)), 0.5 * (1 - 0.5)),  # e^-d - 1 + d; slope 1 - e^-d
     ],
 )
-def test_estimates_at_a_token_twice_as_likely_as_under_the_reference(leash, value, slope):
+def test_estimates_at_a_token_twice_as_likely_as_under_the_reference(penalty, value, slope):
     """d = log 2; coefficient one half."""
     logp_NT = numbers([math.log(0.6)]).requires_grad_()
     b = batch(torch.ones(1, 1, dtype=torch.bool), reference_logp_NT=numbers([math.log(0.3)]))
-    cost_NT = leash(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
+    cost_NT = penalty(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
     assert cost_NT.item() == pytest.approx(value)
     assert torch.autograd.grad(cost_NT.sum(), logp_NT)[0].item() == pytest.approx(slope)
 
@@ -70,15 +70,15 @@ def test_k3_keeps_its_digits_near_zero():
     assert K3(1.0)(Scored(logp_NT.float(), logp_NT), single).item() > 0
 
 
-@pytest.mark.parametrize("leash", [K1(1.0), K2(1.0, place="reward"), K3(1.0, place="reward"), ExactKL(1.0, "reward")])
-def test_in_the_reward_a_leash_is_a_number_and_leaves_the_loss_alone(leash):
+@pytest.mark.parametrize("penalty", [K1(1.0), K2(1.0, place="reward"), K3(1.0, place="reward"), ExactKL(1.0, "reward")])
+def test_in_the_reward_a_penalty_is_a_number_and_leaves_the_loss_alone(penalty):
     mask = torch.tensor([[True, True, False]])
     reference_NT, acted_NT = numbers([-1.5, -0.5, 7.0]), numbers([-1.0, -1.0, 9.0])
     b = batch(mask, reference_logp_NT=reference_NT, old_logp_NT=acted_NT, reference_kl_NT=numbers([0.25, 0.75, 0]))
-    assert leash(Scored(acted_NT, acted_NT), b) is None
+    assert penalty(Scored(acted_NT, acted_NT), b) is None
     d = numbers([0.5, -0.5])
-    expected = {K1: d, K2: d**2 / 2, K3: torch.exp(-d) - 1 + d, ExactKL: numbers(0.25, 0.75)}[type(leash)]
-    close(leash.cost(b), [[*expected.flatten().tolist(), 0.0]])
+    expected = {K1: d, K2: d**2 / 2, K3: torch.exp(-d) - 1 + d, ExactKL: numbers(0.25, 0.75)}[type(penalty)]
+    close(penalty.cost(b), [[*expected.flatten().tolist(), 0.0]])
 
 
 def test_the_cost_is_that_of_the_policy_that_acted_as_the_learner_scores_it():
@@ -95,9 +95,9 @@ def test_junk_outside_the_mask_costs_nothing_and_has_no_gradient():
     mask = torch.tensor([[True, False]])
     b = batch(mask, reference_logp_NT=numbers([-1.5, torch.nan]), old_logp_NT=numbers([-1.0, torch.inf]))
     b = replace(b, weight_N=numbers(1.0)[0:1], advantage_NT=numbers([0.0, 0.0]))
-    for leash in (K1(1.0, place="loss"), K2(1.0), K3(1.0)):
+    for penalty in (K1(1.0, place="loss"), K2(1.0), K3(1.0)):
         logp_NT = numbers([-1.0, torch.inf]).requires_grad_()
-        losses, _ = Objective(REINFORCE.patch(regulariser=leash))(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
+        losses, _ = Objective(REINFORCE.patch(regulariser=penalty))(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
         (slope,) = torch.autograd.grad(losses.policy, logp_NT)
         assert math.isfinite(losses.policy.item())
         assert slope[0, 0] > 0
@@ -116,7 +116,7 @@ def test_weighted_in_the_reward_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("leash", "needs"),
+    ("penalty", "needs"),
     [
         (K1(), {"reference_logp", "old_logp_before"}),
         (K3(), {"reference_logp"}),
@@ -126,8 +126,8 @@ def test_weighted_in_the_reward_is_refused():
         (EntropyBonus(), {"entropy_gradient"}),
     ],
 )
-def test_what_each_asks_for(leash, needs):
-    assert leash.needs == needs
+def test_what_each_asks_for(penalty, needs):
+    assert penalty.needs == needs
 
 
 # -- expectations over one state: three tokens, all of them enumerated ----------------------------------------------
@@ -135,9 +135,9 @@ def test_what_each_asks_for(leash, needs):
 LOGITS, OLD, REFERENCE = numbers(0.3, -0.8, 0.5), numbers(-1.0, 1.4, 0.1), numbers(1.0, 0.2, -0.5)
 
 
-def expected_leash(leash, logits, *, drawn_from):
+def expected_penalty(penalty, logits, *, drawn_from):
     """The expected cost in the loss of one token drawn from a distribution: every token is a row of a batch, and
-    weighs what it is likely. The loss without leash would be zero."""
+    weighs what it is likely. The loss without penalty would be zero."""
     logp_V, ref_V, drawn_V = logits.log_softmax(0), REFERENCE.log_softmax(0), drawn_from.log_softmax(0)
     b = batch(
         torch.ones(3, 1, dtype=torch.bool),
@@ -148,7 +148,7 @@ def expected_leash(leash, logits, *, drawn_from):
     )
     kl = divergence(logp_V[None], ref_V[None]).expand(3)[:, None]
     scored = Scored(logp_V[:, None], entropy(logp_V[None]).expand(3)[:, None], kl)
-    return Objective(REINFORCE.patch(regulariser=leash))(scored, b)[0].policy
+    return Objective(REINFORCE.patch(regulariser=penalty))(scored, b)[0].policy
 
 
 def value_and_slope(function):
@@ -165,17 +165,17 @@ def reverse_kl(logits):
     return divergence(REFERENCE.log_softmax(0)[None], logits.log_softmax(0)[None]).sum()
 
 
-def on_policy(leash):
-    return value_and_slope(lambda logits: expected_leash(leash, logits, drawn_from=logits.detach()))
+def on_policy(penalty):
+    return value_and_slope(lambda logits: expected_penalty(penalty, logits, drawn_from=logits.detach()))
 
 
-def off_policy(leash):
-    return value_and_slope(lambda logits: expected_leash(leash, logits, drawn_from=OLD))
+def off_policy(penalty):
+    return value_and_slope(lambda logits: expected_penalty(penalty, logits, drawn_from=OLD))
 
 
-@pytest.mark.parametrize("leash", [K1(1.0, place="loss"), K3(1.0), K3(1.0, weighted=True), ExactKL(1.0)])
-def test_on_policy_k1_and_k3_are_the_kl_in_value(leash):
-    assert on_policy(leash)[0] == pytest.approx(value_and_slope(kl)[0], abs=1e-12)
+@pytest.mark.parametrize("penalty", [K1(1.0, place="loss"), K3(1.0), K3(1.0, weighted=True), ExactKL(1.0)])
+def test_on_policy_k1_and_k3_are_the_kl_in_value(penalty):
+    assert on_policy(penalty)[0] == pytest.approx(value_and_slope(kl)[0], abs=1e-12)
 
 
 def test_k2_is_not_the_kl_in_value():
@@ -199,10 +199,10 @@ def test_plain_k2_in_the_loss_has_the_gradient_of_the_kl():
     close(on_policy(K2(1.0))[1], value_and_slope(kl)[1])
 
 
-@pytest.mark.parametrize("leash", [K1(1.0, place="loss", weighted=True), K3(1.0, weighted=True)])
-def test_weighted_they_are_the_kl_in_value_and_gradient_on_policy_and_off_it(leash):
+@pytest.mark.parametrize("penalty", [K1(1.0, place="loss", weighted=True), K3(1.0, weighted=True)])
+def test_weighted_they_are_the_kl_in_value_and_gradient_on_policy_and_off_it(penalty):
     """E_old[pi/old k] = E_pi[k] = KL as a function of the weights."""
-    for found in (on_policy(leash), off_policy(leash)):
+    for found in (on_policy(penalty), off_policy(penalty)):
         assert found[0] == pytest.approx(value_and_slope(kl)[0], abs=1e-12)
         close(found[1], value_and_slope(kl)[1])
 
@@ -230,12 +230,12 @@ def test_the_entropy_bonus_is_minus_the_entropy():
         close(found[1], slope)
 
 
-def test_no_leash_is_none_so_that_silent_rows_can_be_skipped():
-    assert no_leash(Scored(LOGITS, LOGITS), batch(torch.ones(1, 1, dtype=torch.bool))) is None
-    assert not REINFORCE.leashed
-    assert REINFORCE.patch(regulariser=K3()).leashed
-    assert not REINFORCE.patch(regulariser=K1()).leashed  # it is paid in the reward
-    assert REINFORCE.patch(regulariser=EntropyBonus()).leashed
+def test_no_penalty_is_none_so_that_zero_gradient_rows_can_be_skipped():
+    assert no_penalty(Scored(LOGITS, LOGITS), batch(torch.ones(1, 1, dtype=torch.bool))) is None
+    assert not REINFORCE.penalised
+    assert REINFORCE.patch(regulariser=K3()).penalised
+    assert not REINFORCE.patch(regulariser=K1()).penalised  # it is paid in the reward
+    assert REINFORCE.patch(regulariser=EntropyBonus()).penalised
 
 
 # -- whole responses: two tokens of a vocabulary of two, all four responses enumerated -------------------------------
@@ -258,8 +258,8 @@ def by_state(table):
     return torch.stack([at[0].expand(4), at[1 + RESPONSES[:, 0]]], dim=1)
 
 
-def slope_of_responses(leash):
-    """The expected gradient of a leash alone: all rewards are zero before what it costs in them."""
+def slope_of_responses(penalty):
+    """The expected gradient of a penalty alone: all rewards are zero before what it costs in them."""
     table = TABLE.clone().requires_grad_()
     logp_NT = by_token(table)
     here = logp_NT.detach()
@@ -271,7 +271,7 @@ def slope_of_responses(leash):
         reference_kl_NT=by_state(table).detach(),
         weight_N=here.sum(1).exp(),
     )
-    recipe = REINFORCE.patch(regulariser=leash)
+    recipe = REINFORCE.patch(regulariser=penalty)
     losses, _ = Objective(recipe)(Scored(logp_NT, torch.zeros_like(here), by_state(table)), judge(b, recipe))
     return torch.autograd.grad(losses.policy, table)[0]
 
@@ -283,18 +283,18 @@ def slope_of_the_kl_of_responses():
     return torch.autograd.grad(kl_of_all, table)[0]
 
 
-@pytest.mark.parametrize("leash", [K1(1.0), ExactKL(1.0, place="reward"), K3(1.0, place="reward")])
-def test_paid_in_the_reward_the_leash_is_the_kl_of_whole_responses_for_k1_alone(leash):
+@pytest.mark.parametrize("penalty", [K1(1.0), ExactKL(1.0, place="reward"), K3(1.0, place="reward")])
+def test_paid_in_the_reward_the_penalty_is_the_kl_of_whole_responses_for_k1_alone(penalty):
     """k1: E[(sum_t d_t) grad log pi(y)] = grad KL. The other two have the same expectation at every state they are
     paid for, but not the same covariance with the score of the very token that pays: the exact KL of a state has none,
     so it only steers towards states of less KL; k3 has that of k1 less the gradient of KL(ref || pi)."""
-    gap = float((slope_of_responses(leash) - slope_of_the_kl_of_responses()).abs().max())
-    assert gap < 1e-12 if isinstance(leash, K1) else gap > 0.01
+    gap = float((slope_of_responses(penalty) - slope_of_the_kl_of_responses()).abs().max())
+    assert gap < 1e-12 if isinstance(penalty, K1) else gap > 0.01
 
 
-@pytest.mark.parametrize("leash", [K2(1.0), ExactKL(1.0), K3(1.0, weighted=True)])
-def test_in_the_loss_no_estimator_sees_that_states_change(leash):
+@pytest.mark.parametrize("penalty", [K2(1.0), ExactKL(1.0), K3(1.0, weighted=True)])
+def test_in_the_loss_no_estimator_sees_that_states_change(penalty):
     """Right at the last token, whose future is empty; wrong at the first, by what it does to the second's KL."""
-    gap = (slope_of_responses(leash) - slope_of_the_kl_of_responses()).abs()
+    gap = (slope_of_responses(penalty) - slope_of_the_kl_of_responses()).abs()
     assert gap[1:].max() < 1e-12
     assert gap[0].max() > 0.01

@@ -9,7 +9,7 @@ from tiny import group
 from upslope.algo.advantage import returns
 from upslope.algo.family import CISPO, DAPO, REINFORCE
 from upslope.algo.shape import SoftOverlong, identity
-from upslope.train.prepare import judge, to_batch
+from upslope.learn.prepare import judge, to_batch
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 from tiny import group
 
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, likelihood
-from upslope.train.prepare import to_batch
+from upslope.learn.prepare import to_batch
 
 
 def one_token(advantage: float, old_logp: float = 0.0):

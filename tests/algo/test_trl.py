@@ -84,7 +84,7 @@ def test_the_numbers_reach_what_they_are_to_compare(name):
     ],
 )
 def test_a_small_change_of_trls_settings_is_seen(change):
-    case = CASES["dr_grpo, leash k3"]
+    case = CASES["dr_grpo, penalty k3"]
     assert gap(case, case.recipe) < TOLERANCE
     assert gap(replace(case, trainer=case.trainer | change), case.recipe) > 1e-5
 
@@ -92,7 +92,7 @@ def test_a_small_change_of_trls_settings_is_seen(change):
 # -- accumulation of micro-batches ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["grpo, leash k3", "dr_grpo, leash k3", "dapo, leash k3", "cispo", "gspo"])
+@pytest.mark.parametrize("name", ["grpo, penalty k3", "dr_grpo, penalty k3", "dapo, penalty k3", "cispo", "gspo"])
 @pytest.mark.parametrize("num_parts", [2, 4])
 def test_trl_in_micro_batches_agrees_with_the_whole_where_it_divides_by_what_is_common(name, num_parts):
     """grpo and dr_grpo divide by rows, of which every micro-batch has as many, and by
@@ -142,7 +142,7 @@ def test_cispo_bounds_the_ratio_itself_in_trl_and_its_distance_from_one_in_ours(
 
 def test_an_entropy_bonus_is_aggregated_like_everything_else():
     """TRL always takes the mean entropy over the tokens at hand, whatever the loss divides by. Ours goes through the
-    recipe's aggregate, like any leash; with ``token_mean`` the two are one."""
+    recipe's aggregate, like any penalty; with ``token_mean`` the two are one."""
     case = CASES["bnpo, entropy bonus"]
     assert gap(case, case.recipe) < TOLERANCE
     by_row = replace(case, loss_type="grpo")
@@ -152,10 +152,10 @@ def test_an_entropy_bonus_is_aggregated_like_everything_else():
     assert gap(*without) < TOLERANCE
 
 
-def test_a_weighted_leash_is_weighted_token_by_token_beside_a_sequence_ratio_too():
+def test_a_weighted_penalty_is_weighted_token_by_token_beside_a_sequence_ratio_too():
     """``use_bias_correction_kl`` multiplies by whatever ratio the surrogate uses, which for GSPO is the geometric mean
     of the row's. Only the token's own ratio makes k3 the KL of its state in expectation."""
-    case = replace(CASES["gspo, leash k3"], config={"use_bias_correction_kl": True}, moved=0.4)
+    case = replace(CASES["gspo, penalty k3"], config={"use_bias_correction_kl": True}, moved=0.4)
     assert gap(case, case.recipe.patch(regulariser=K3(0.04, weighted=True))) > 1e-3
 
 

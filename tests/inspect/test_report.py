@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from upslope.errors import UserError
-from upslope.inspect.journal import Journal
 from upslope.inspect.picture import draw, smooth
 from upslope.inspect.report import before_after, print_before_after, summary_lines, write_report
+from upslope.record.journal import Journal
 
 
 def step(number: int, **keys: Any) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from transformers import AttentionInterface, DynamicCache
 
 from upslope.algo.family import REINFORCE
 from upslope.algo.objective import Objective
+from upslope.learn.prepare import passes
 from upslope.model import attention, hf
 from upslope.model.adapter import add_adapter
 from upslope.model.layout import lay_out
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train.prepare import passes
 from upslope.types import Sampling
 
 IDS = torch.tensor([[5, 9, 3, 7, 4]])

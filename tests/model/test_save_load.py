@@ -8,14 +8,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from upslope.algo.family import SFT
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
+from upslope.learn.prepare import passes
 from upslope.model.attention import planned
 from upslope.model.layout import lay_out
 from upslope.model.load import load, pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import pick_dtype
+from upslope.record import checkpoint
 from upslope.rollout.address import Address
-from upslope.train import checkpoint
-from upslope.train.prepare import passes
 from upslope.types import Sampling
 
 

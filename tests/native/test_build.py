@@ -14,9 +14,9 @@ from tiny import gradients, learner, policy, problems, random_groups
 
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
+from upslope.learn.prepare import weigh
 from upslope.native import build, kernels
 from upslope.rollout.engine import Engine
-from upslope.train.prepare import weigh
 
 needs_compiler = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
 ROOT = Path(build.__file__).parents[2]

@@ -9,6 +9,7 @@ from tiny import TOKENIZER, learner
 
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
+from upslope.learn.prepare import weigh
 from upslope.model import layout, scores
 from upslope.model.pocket import build_model
 from upslope.model.policy import Policy
@@ -16,7 +17,6 @@ from upslope.model.precision import cast_weights
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
 from upslope.tasks.pocket import open_pocket
-from upslope.train.prepare import weigh
 from upslope.types import Group, Sampling, Score
 
 SAMPLING = Sampling(0.9, max_tokens=40, min_tokens=1)

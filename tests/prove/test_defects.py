@@ -20,6 +20,10 @@ from upslope.algo.regulariser import EntropyBonus, Sampled
 from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
+from upslope.learn import learner, prepare, trust_region
+from upslope.learn.critic_learner import CriticLearner
+from upslope.learn.optimizer import Optimizer
+from upslope.learn.trust_region import MeasuredRegion
 from upslope.model import head, policy
 from upslope.model.layout import Layout
 from upslope.model.policy import Said
@@ -27,11 +31,8 @@ from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged
 from upslope.rollout import engine
-from upslope.train import landscape, learner, prepare, statistics
+from upslope.train import statistics
 from upslope.train.collect import Collected, Collector
-from upslope.train.critic import CriticLearner
-from upslope.train.landscape import Landscape
-from upslope.train.optimizer import Optimizer
 from upslope.types import Batch, Group, Rollout, Sampling, given
 
 Plant = Callable[[pytest.MonkeyPatch], object]
@@ -67,12 +68,12 @@ def rewriting(function: Any, wrong: Any) -> Plant:
 right_logp_R = Said.logp_R
 right_weighted_sum = objective.weighted_sum
 right_centred = advantage.centred
-right_silent_rows = learner.silent_rows
+right_zero_gradient_rows = learner.zero_gradient_rows
 right_adjusted = policy.adjusted
 right_lay_out = policy.lay_out
 right_before_tokens = policy.before_tokens
 right_gae = advantage.generalised_advantage
-right_slopes = Landscape._kl_slopes
+right_slopes = MeasuredRegion._kl_slopes
 right_judge = learner.judge
 right_disagreement = correction.disagreement
 right_cut = MaskedWeights.cut
@@ -124,8 +125,8 @@ def all_but_the_first(batch: Batch, recipe: Any) -> list[bool]:
     return [n == 0 for n in range(batch.num_rollouts)]
 
 
-def silent_despite_leash(batch: Batch, recipe: Any) -> list[bool]:
-    return right_silent_rows(batch, recipe.patch(regulariser=regulariser.no_leash))
+def silent_despite_penalty(batch: Batch, recipe: Any) -> list[bool]:
+    return right_zero_gradient_rows(batch, recipe.patch(regulariser=regulariser.no_penalty))
 
 
 def silent_if_unrewarded(batch: Batch, recipe: Any) -> list[bool]:
@@ -174,7 +175,7 @@ def k2_without_half(logp_NT: Tensor, reference_NT: Tensor) -> Tensor:
     return (logp_NT - reference_NT) ** 2
 
 
-def one_parameter_forgotten(self: Landscape) -> Iterator[Sequence[Tensor | None]]:
+def one_parameter_forgotten(self: MeasuredRegion) -> Iterator[Sequence[Tensor | None]]:
     for slopes in right_slopes(self):
         yield [None, *slopes[1:]]
 
@@ -193,9 +194,9 @@ def steepest_descent(product: Any, b: Tensor, *, iterations: int, tolerance: flo
     return conjugate.Solution(x, 0.0, iterations, True)
 
 
-def no_line_search(self: KLBall, terrain: Any, direction: Tensor, *_: Any) -> dict[str, float]:
-    terrain.move(direction * (4 * self.delta / float(direction @ terrain.fisher_product(direction))) ** 0.5)
-    return self.report(0, 0) | {"kl_update": terrain.measure()[1], "gain": 0.0}
+def no_line_search(self: KLBall, region: Any, direction: Tensor, *_: Any) -> dict[str, float]:
+    region.move(direction * (4 * self.delta / float(direction @ region.fisher_product(direction))) ** 0.5)
+    return self.report(0, 0) | {"kl_update": region.measure()[1], "gain": 0.0}
 
 
 def values_one_late(reward_NT: Tensor, value_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float) -> Tensor:
@@ -359,16 +360,16 @@ def denominators_of_equals(batch: Batch, recipe: Any, address: Any) -> Iterator[
 
 
 class Easy:
-    """A terrain on which every step is a gain."""
+    """A region on which every step is a gain."""
 
     loss = math.inf
 
-    def __init__(self, terrain: Any) -> None:
-        self.fisher_product, self.move, self.measure = terrain.fisher_product, terrain.move, terrain.measure
+    def __init__(self, region: Any) -> None:
+        self.fisher_product, self.move, self.measure = region.fisher_product, region.move, region.measure
 
 
-def any_step_will_do(self: KLBall, terrain: Any, direction: Tensor) -> dict[str, float]:
-    return right_search(self, Easy(terrain), direction)  # type: ignore[arg-type]
+def any_step_will_do(self: KLBall, region: Any, direction: Tensor) -> dict[str, float]:
+    return right_search(self, Easy(region), direction)  # type: ignore[arg-type]
 
 
 def first_token(logits_RV: Tensor, position_R: Tensor, uniform_R: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
@@ -401,24 +402,28 @@ DEFECTS = [
     Defect("log-derivative", "tokens scored a position late", putting(policy, "before_tokens", one_position_late)),
     Defect("log-derivative", "tokens scored that were not chosen", putting(policy, "lay_out", every_token_chosen)),
     Defect("reinforce", "a mean over tokens for the sum", putting(objective, "weighted_sum", mean_over_tokens)),
-    Defect("reinforce", "a row lost", putting(learner, "silent_rows", all_but_the_first)),
+    Defect("reinforce", "a row lost", putting(learner, "zero_gradient_rows", all_but_the_first)),
     Defect("imitation", "RFT keeps wrong attempts too", rewriting(sample.rewarded, keep_all)),
     Defect("imitation", "imitated with half the reward", rewriting(advantage.ones, halved)),
     Defect("constant-baseline", "the baseline scales", putting(ConstantBaseline, "__call__", baseline_as_factor)),
     Defect("group-baselines", "the group mean leaves out its own", putting(advantage, "centred", without_own)),
     Defect("group-baselines", "the z-score is not divided", putting(GroupZScore, "__call__", only_centred)),
-    Defect("equal-groups", "rows skipped despite the leash", putting(learner, "silent_rows", silent_despite_leash)),
-    Defect("equal-groups", "rows skipped for want of reward", putting(learner, "silent_rows", silent_if_unrewarded)),
+    Defect(
+        "equal-groups",
+        "skipped despite the penalty",
+        putting(learner, "zero_gradient_rows", silent_despite_penalty),
+    ),
+    Defect("equal-groups", "skipped for want of reward", putting(learner, "zero_gradient_rows", silent_if_unrewarded)),
     Defect("importance", "a trajectory weighed token by token", putting(ImportanceRatio, "log_ratio", always_by_token)),
     Defect("ppo-clip", "the larger of both", putting(ClippedRatio, "__call__", larger_of_both)),
     Defect("ppo-clip", "no minimum", putting(ClippedRatio, "__call__", clipped_alone)),
-    Defect("kl-leash", "k3 of the other sign", putting(regulariser, "estimate_k3", k3_of_the_other_sign)),
-    Defect("kl-leash", "k1 of the other sign", putting(regulariser, "estimate_k1", k1_of_the_other_sign)),
-    Defect("kl-leash", "k2 without its half", putting(regulariser, "estimate_k2", k2_without_half)),
-    Defect("natural-gradient", "a parameter forgotten", putting(Landscape, "_kl_slopes", one_parameter_forgotten)),
+    Defect("kl-penalty", "k3 of the other sign", putting(regulariser, "estimate_k3", k3_of_the_other_sign)),
+    Defect("kl-penalty", "k1 of the other sign", putting(regulariser, "estimate_k1", k1_of_the_other_sign)),
+    Defect("kl-penalty", "k2 without its half", putting(regulariser, "estimate_k2", k2_without_half)),
+    Defect("natural-gradient", "a parameter forgotten", putting(MeasuredRegion, "_kl_slopes", one_parameter_forgotten)),
     Defect("natural-gradient", "directions not conjugate", putting(update, "conjugate_gradients", steepest_descent)),
     Defect("natural-gradient", "no line search", putting(KLBall, "search", no_line_search)),
-    Defect("natural-gradient", "the KL the other way round", putting(landscape, "divergence", kl_turned_round)),
+    Defect("natural-gradient", "the KL the other way round", putting(trust_region, "divergence", kl_turned_round)),
     Defect(
         "gae", "the next state's value for this one's", putting(advantage, "generalised_advantage", values_one_late)
     ),

@@ -25,7 +25,7 @@ def test_batched_cached_sampling_equals_the_naive_way(packed, sampling):
             assert attempt.response == tuple(tokens)
             assert attempt.ended == ended
             assert attempt.logp == pytest.approx(logps, abs=1e-10)
-            assert (attempt.problem, attempt.sample) == (problem.id, sample)
+            assert (attempt.problem_id, attempt.sample) == (problem.id, sample)
 
 
 def test_both_ways_of_ending_occur_in_these_tests():
@@ -40,15 +40,15 @@ def test_one_attempt_is_the_same_alone_and_among_63_others_in_float32():
     assert len(among) == 64
     for problem in asked:
         alone = flat(Engine(subject).generate([problem], 1, SAMPLING, HERE))[0]
-        (same,) = (r for r in among if (r.problem, r.sample) == (problem.id, 0))
+        (same,) = (r for r in among if (r.problem_id, r.sample) == (problem.id, 0))
         assert alone.response == same.response
 
 
 def test_order_and_company_change_nothing():
     subject, asked = policy(), problems(5)
-    expected = {(r.problem, r.sample): r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, HERE))}
+    expected = {(r.problem_id, r.sample): r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, HERE))}
     for engine, order in ((Engine(subject, max_rows=3), asked[::-1]), (Engine(subject), asked[::-1])):
-        got = {(r.problem, r.sample): r.response for r in flat(engine.generate(order, 4, SAMPLING, HERE))}
+        got = {(r.problem_id, r.sample): r.response for r in flat(engine.generate(order, 4, SAMPLING, HERE))}
         assert got == expected
 
 

@@ -8,6 +8,7 @@ from tiny import TOKENIZER, learner, problems, random_groups
 
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
+from upslope.learn.prepare import weigh
 from upslope.model.adapter import add_adapter
 from upslope.model.hf import use_attention
 from upslope.model.policy import Policy
@@ -18,7 +19,6 @@ from upslope.native.onednn import product
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.engine import Engine
 from upslope.rollout.native import NativeDecoder
-from upslope.train.prepare import weigh
 from upslope.types import Sampling
 
 pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
@@ -50,7 +50,7 @@ def sampled(subject, sampling=SAMPLING, num=3, **settings):
 
 
 def said(rollouts):
-    return [(r.problem, r.sample, r.response, r.ended) for r in rollouts]
+    return [(r.problem_id, r.sample, r.response, r.ended) for r in rollouts]
 
 
 def largest(rollouts, others):
@@ -72,7 +72,7 @@ def test_three_decoders_and_the_naive_way_write_the_same(name, seed):
         assert largest(native, others) < 1e-5
     plain = made(name, seed, initializer_range=0.1)
     for rollout in native[::4]:
-        (problem,) = (p for p in problems(6) if p.id == rollout.problem)
+        (problem,) = (p for p in problems(6) if p.id == rollout.problem_id)
         tokens, logps, ended = continued(plain, list(rollout.prompt), problem, rollout.sample, SAMPLING)
         assert (rollout.response, rollout.ended) == (tuple(tokens), ended)
         assert rollout.logp == pytest.approx(logps, abs=1e-5)

@@ -12,15 +12,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from upslope.algo.critic import OwnCopy
 from upslope.algo.recipe import Recipe
-from upslope.model.critic import value_model
+from upslope.learn.critic_learner import make_critic
+from upslope.learn.learner import Learner
+from upslope.learn.optimizer import Optimizer
+from upslope.learn.settings import LearnSettings
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.model.precision import widen_norms
 from upslope.model.reference import Reference
-from upslope.train.critic import make_critic
-from upslope.train.learner import Learner
-from upslope.train.optimizer import Optimizer
-from upslope.train.settings import LearnSettings
+from upslope.model.value import value_model
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
 TOKENIZER = build_tokenizer()
@@ -70,7 +70,7 @@ def group(
 ) -> Group:
     rollouts = tuple(
         Rollout(
-            problem=problem,
+            problem_id=problem,
             sample=i,
             prompt=tuple(prompt),
             response=tuple(response),
@@ -114,7 +114,7 @@ def learner(
     dtype: torch.dtype = torch.float64,
     **settings: Any,
 ) -> Learner:
-    """A learner around a tiny policy; its reference is another random model, so that leashes pull, and its critic (no
+    """A learner around a tiny policy; its reference is another random model, so that penalties pull, and its critic (no
     warm-up left) has a random head, so that values differ."""
     of = of or policy(dtype=dtype)
     learn = replace(LearnSettings(lr=1e-2, warmup=0), **settings)

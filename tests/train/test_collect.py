@@ -12,12 +12,13 @@ from upslope.algo.objective import Objective
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, rewarded
 from upslope.errors import UserError
+from upslope.learn.prepare import passes
+from upslope.record import attempts
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train import attempts, metrics
+from upslope.train import metrics
 from upslope.train.collect import Collector
 from upslope.train.evaluate import evaluate
-from upslope.train.prepare import passes
 from upslope.types import Group, Problem, Sampling, Score
 
 SAMPLING = Sampling(max_tokens=6)
@@ -61,7 +62,7 @@ def test_attempts_come_scored_each_with_its_own_problem():
     for group in got.kept:
         assert len(group.rollouts) == 4
         for rollout in group.rollouts:
-            assert rollout.problem == group.problem.id
+            assert rollout.problem_id == group.problem.id
             assert rollout.prompt == policy().prompt(group.problem.messages)
             assert rollout.reward == int(group.problem.id[4:]) * 1000 + len(rollout.text)
 
@@ -103,7 +104,7 @@ def test_groups_stand_in_the_order_of_problems_whenever_they_were_complete():
     collect.overlaps = True
     taken = collect._attempt(problems(5), Attempts(3), 1, None)
     assert [g.problem.id for g in taken] == [p.id for p in problems(5)]
-    assert all([r.problem for r in g.rollouts] == [g.problem.id] * 3 for g in taken)
+    assert all([r.problem_id for r in g.rollouts] == [g.problem.id] * 3 for g in taken)
     asked = [id for call in task.asked for id in call]
     assert sorted(asked) == sorted([p.id for p in problems(5)] * 3)
     assert asked != sorted(asked), "they were complete in order, so nothing was tested"
@@ -236,7 +237,9 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
     recipe = GRPO.patch(reuse=Reuse(epochs=3))
     groups, batch, outcomes = stepped(recipe)
     dropped = Group(Problem("dropped", ({"role": "user", "content": "?"},)), random_groups(1, 1, seed=5)[0].rollouts)
-    dropped = Group(dropped.problem, tuple(r.__class__(**{**vars(r), "problem": "dropped"}) for r in dropped.rollouts))
+    dropped = Group(
+        dropped.problem, tuple(r.__class__(**{**vars(r), "problem_id": "dropped"}) for r in dropped.rollouts)
+    )
     attempts.write_step(tmp_path / "step-000000.parquet", [*groups, dropped], batch, outcomes)
     rows = {(r["problem"], r["sample"]): r for r in pq.read_table(tmp_path / "step-000000.parquet").to_pylist()}
     assert len(rows) == 13
@@ -244,7 +247,7 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
     assert rows["dropped", 0]["learner_logp"] is None
     last, scored = outcomes[-1], 0
     for i, rollout in enumerate(last.minibatch.rollouts):
-        row = rows[rollout.problem, rollout.sample]
+        row = rows[rollout.problem_id, rollout.sample]
         num = len(rollout.response)
         assert row["kept"]
         assert tuple(row["response"]) == rollout.response

@@ -85,7 +85,7 @@ def test_a_run_looks_after_every_piece_of_work(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(run, "Keeper", lambda: Watched(resident=lambda: 3 * 10**9))
     wanted = ["model=pocket:blank", "steps=2", "problems=2", "recipe.sample.group_size=2", "learn.micro_batch=1"]
-    wanted += ["recipe=grpo", "sample.max_tokens=3", "eval.problems=2", "save.every=0"]  # its leash reaches every row
+    wanted += ["recipe=grpo", "sample.max_tokens=3", "eval.problems=2", "save.every=0"]  # its penalty reaches every row
     folder = launch(load_settings(None, wanted, {"out": str(tmp_path)}), NullView)
     assert (seen["evaluate"], seen["micro-batch"]) == (2, 8)
     assert seen["sample"] == seen["prepare"] == seen["update"] == 2

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.model.adapter import load_adapter
-from upslope.train.checkpoint import newest
+from upslope.record.checkpoint import newest
 from upslope.train.start import launch
 from upslope.train.view import NullView
 
@@ -122,7 +122,7 @@ def test_the_reference_is_the_policy_as_it_began_to_the_bit(folder: Path, dtype:
     assert rows[0]["kl_reference"] == 0
 
 
-def test_a_run_that_goes_on_with_an_adapter_is_leashed_to_that_adapter(folder: Path) -> None:
+def test_a_run_that_goes_on_with_an_adapter_is_penalised_to_that_adapter(folder: Path) -> None:
     lora = ["recipe=reinforce", f"model={saved_start()}", "learn.lora_rank=2", "learn.lr=0.1"]
     first = run("first", 3, lora)
     changes = ["recipe=grpo", "recipe.reuse.epochs=2", f"model={first}"]

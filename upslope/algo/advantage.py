@@ -1,6 +1,6 @@
 """Slot ``advantage``: how good was this, against what.
 
-Each function maps a batch whose rewards are final (shaped, and less what a leash in the reward costs) to
+Each function maps a batch whose rewards are final (shaped, and less what a penalty in the reward costs) to
 ``advantage_NT``, one value per token in units of reward, zero outside the mask. An outcome judges the whole attempt,
 so most of these give every token of it one value, from ``reward_N``; those that tell tokens apart read ``reward_NT``.
 """

@@ -31,7 +31,7 @@ def complaints(recipe: Recipe) -> Iterator[str]:
         yield from _given_text(recipe)
     yield from _ratio(recipe)
     yield from _critic(recipe)
-    yield from _leash(recipe)
+    yield from _penalty(recipe)
 
 
 def compares_by_group(recipe: Recipe) -> bool:
@@ -43,7 +43,7 @@ def compares_by_group(recipe: Recipe) -> bool:
 
 def tells_tokens_apart(recipe: Recipe) -> bool:
     """Whether tokens of one attempt are known to get different advantages."""
-    by_token = isinstance(recipe.advantage, BatchZScore) and leash_place(recipe) == "reward"
+    by_token = isinstance(recipe.advantage, BatchZScore) and penalty_place(recipe) == "reward"
     return by_token or isinstance(recipe.advantage, GAE)
 
 
@@ -57,9 +57,9 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
         )
     if sample.refill and sample.keep is everything:
         yield "sample.refill tries further problems until enough groups are kept; set sample.keep=mixed or rewarded"
-    if recipe.advantage is ones and (leash_place(recipe) == "reward" or recipe.shape is not identity):
+    if recipe.advantage is ones and (penalty_place(recipe) == "reward" or recipe.shape is not identity):
         yield (
-            f"advantage=ones never reads a reward, so shape={show(recipe.shape)} and a leash in the reward would do "
+            f"advantage=ones never reads a reward, so shape={show(recipe.shape)} and a penalty in the reward would do "
             "nothing; set another advantage, or regulariser.place=loss"
         )
     if recipe.advantage is ones and sample.keep in (everything, mixed):
@@ -70,7 +70,7 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
 
 
 def _given_text(recipe: Recipe) -> Iterator[str]:
-    advantage, leash = recipe.advantage, recipe.regulariser
+    advantage, penalty = recipe.advantage, recipe.regulariser
     if recipe.correction is not no_correction or "sampler_logp" in recipe.needs:
         yield "given text has no sampler whose log-probabilities could be used; use recipes that act for themselves"
     if compares_by_group(recipe):
@@ -83,12 +83,12 @@ def _given_text(recipe: Recipe) -> Iterator[str]:
             f"advantage={show(advantage)} judges by the reward, and every demonstration has reward 1; set "
             "advantage=ones and critic=no_critic"
         )
-    if leash_place(recipe) == "reward":
-        mend = "regulariser=exact_kl" if isinstance(leash, K1) else "regulariser.place=loss"
-        yield f"given text has no reward for the leash to be paid in; set {mend}"
-    if isinstance(leash, Sampled) and leash.weighted:
+    if penalty_place(recipe) == "reward":
+        mend = "regulariser=exact_kl" if isinstance(penalty, K1) else "regulariser.place=loss"
+        yield f"given text has no reward for the penalty to be paid in; set {mend}"
+    if isinstance(penalty, Sampled) and penalty.weighted:
         yield (
-            f"regulariser={show(leash)} weighs what the old policy drew, and nobody drew given text; set "
+            f"regulariser={show(penalty)} weighs what the old policy drew, and nobody drew given text; set "
             "regulariser=exact_kl"
         )
     if recipe.shape is not identity and (advantage is ones or isinstance(recipe.shape, SoftOverlong)):
@@ -138,21 +138,21 @@ def _critic(recipe: Recipe) -> Iterator[str]:
         yield "update=kl_ball moves the policy's weights alone; set critic=own_copy"
 
 
-def _leash(recipe: Recipe) -> Iterator[str]:
-    leash = recipe.regulariser
-    if leash_place(recipe) == "reward" and not hasattr(leash, "cost"):
-        yield f"regulariser={show(leash)} has no method cost(batch), which a leash in the reward needs"
-    if isinstance(leash, (Sampled, ExactKL, EntropyBonus)) and not leash.coefficient:
-        yield f"regulariser={show(leash)} costs its passes and holds nothing; set regulariser=no_leash"
-    if isinstance(leash, K1) and leash.place == "loss" and not leash.weighted:
+def _penalty(recipe: Recipe) -> Iterator[str]:
+    penalty = recipe.regulariser
+    if penalty_place(recipe) == "reward" and not hasattr(penalty, "cost"):
+        yield f"regulariser={show(penalty)} has no method cost(batch), which a penalty in the reward needs"
+    if isinstance(penalty, (Sampled, ExactKL, EntropyBonus)) and not penalty.coefficient:
+        yield f"regulariser={show(penalty)} costs its passes and holds nothing; set regulariser=no_penalty"
+    if isinstance(penalty, K1) and penalty.place == "loss" and not penalty.weighted:
         mends = "regulariser.place=reward, regulariser.weighted=true, or regulariser=k2"
         yield (
-            f"regulariser={show(leash)} has no gradient on average in the loss, so it holds nothing there; set "
+            f"regulariser={show(penalty)} has no gradient on average in the loss, so it holds nothing there; set "
             f"{mends if recipe.acts else 'regulariser=exact_kl'}"
         )
 
 
-def leash_place(recipe: Recipe) -> Place | None:
-    """Where the leash acts; None without one."""
+def penalty_place(recipe: Recipe) -> Place | None:
+    """Where the penalty acts; None without one."""
     place: Place | None = getattr(recipe.regulariser, "place", None)
     return place

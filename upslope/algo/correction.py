@@ -1,8 +1,8 @@
 """Slot ``correction``: what to do when the sampler and the learner disagree about a token's probability.
 
 They do when one computes in lower precision, is another program, or has older weights. Each function maps a batch to
-a constant factor per token, by which the surrogate (not the leash) is multiplied; denominators stay. The gap itself is
-in the journal of every step, whatever stands in this slot.
+a constant factor per token, by which the surrogate (not the penalty) is multiplied; denominators stay. The gap itself
+is in the journal of every step, whatever stands in this slot.
 
 With c_t = pi_old(y_t) / mu(y_t), the learner's probability before the first update over the sampler's.
 """

@@ -8,7 +8,7 @@ from upslope.algo.advantage import GAE, BatchZScore, GroupZScore, group_mean, le
 from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
 from upslope.algo.critic import OwnCopy, no_critic
 from upslope.algo.recipe import Recipe
-from upslope.algo.regulariser import K1, K2, K3, no_leash
+from upslope.algo.regulariser import K1, K2, K3, no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.algo.shape import SoftOverlong
@@ -30,13 +30,13 @@ PPO = IMPORTANCE.patch(
 REINFORCE_PLUS_PLUS = PPO.patch(advantage=BatchZScore(), critic=no_critic, reuse=Reuse())
 REINFORCE_PLUS_PLUS_BASELINE = REINFORCE_PLUS_PLUS.patch(advantage=BatchZScore(centre="group"), regulariser=K2())
 GRPO = PPO.patch(advantage=GroupZScore(), critic=no_critic, regulariser=K3(), aggregate=sequence_mean, reuse=Reuse())
-DR_GRPO = GRPO.patch(advantage=group_mean, aggregate=ConstantLength(), regulariser=no_leash)
-GSPO = GRPO.patch(surrogate=SequenceRatio(), regulariser=no_leash, reuse=Reuse(minibatches=4))
+DR_GRPO = GRPO.patch(advantage=group_mean, aggregate=ConstantLength(), regulariser=no_penalty)
+GSPO = GRPO.patch(surrogate=SequenceRatio(), regulariser=no_penalty, reuse=Reuse(minibatches=4))
 CISPO = GRPO.patch(
     sample=Attempts(keep=mixed, refill=10.0),
     shape=SoftOverlong(),
     surrogate=ClippedWeight(),
-    regulariser=no_leash,
+    regulariser=no_penalty,
     aggregate=token_mean,
     reuse=Reuse(minibatches=4),
 )
@@ -44,7 +44,7 @@ DAPO = GRPO.patch(
     sample=Attempts(keep=mixed, refill=10.0, drop_truncated=True),
     shape=SoftOverlong(),
     surrogate=ClippedRatio(low=0.2, high=0.28),
-    regulariser=no_leash,
+    regulariser=no_penalty,
     aggregate=token_mean,
     reuse=Reuse(minibatches=4),
 )
@@ -67,7 +67,7 @@ FAMILY: dict[str, Branch] = {
     "reinforce-baseline": Branch(
         REINFORCE_BASELINE, "reinforce", "the gradient is noisy: compare an attempt with its siblings"
     ),
-    "rloo": Branch(RLOO, "reinforce-baseline", "the baseline holds the attempt itself: leave it out, and add a leash"),
+    "rloo": Branch(RLOO, "reinforce-baseline", "the baseline holds the attempt itself: leave it out; add a penalty"),
     "importance": Branch(
         IMPORTANCE,
         "reinforce-baseline",
@@ -77,7 +77,7 @@ FAMILY: dict[str, Branch] = {
     "ppo": Branch(
         PPO,
         "importance",
-        "curvature is dear: clip the ratio; a critic judges every token; a leash to the start",
+        "curvature is dear: clip the ratio; a critic judges every token; a penalty to the start",
     ),
     "reinforce++": Branch(REINFORCE_PLUS_PLUS, "ppo", "the critic is dear: normalise over the whole batch instead"),
     "reinforce++-baseline": Branch(
@@ -87,7 +87,7 @@ FAMILY: dict[str, Branch] = {
     ),
     "grpo": Branch(GRPO, "ppo", "the critic is dear: the attempts at one problem are each other's baseline"),
     "dr-grpo": Branch(
-        DR_GRPO, "grpo", "long answers and odd problems weigh too much: no deviation, constant length, no leash"
+        DR_GRPO, "grpo", "long answers and odd problems weigh too much: no deviation, constant length, no penalty"
     ),
     "gspo": Branch(GSPO, "grpo", "token ratios are noise about a reward of the whole: one ratio an attempt"),
     "cispo": Branch(

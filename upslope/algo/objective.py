@@ -1,4 +1,4 @@
-"""The objective every recipe shares: sum_n weight_n sum_t (correction_nt * surrogate_nt - leash_nt), over chosen
+"""The objective every recipe shares: sum_n weight_n sum_t (correction_nt * surrogate_nt - penalty_nt), over chosen
 tokens; and beside it the critic's loss, sum_n value_weight_n sum_t error_nt, where there is one."""
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Objective:
         correction_NT = self.recipe.correction(batch)
         if correction_NT is not None:
             push_NT = push_NT * correction_NT
-        leash_NT = self.recipe.regulariser(scored, batch)
-        if leash_NT is not None:
-            push_NT = push_NT - leash_NT
+        penalty_NT = self.recipe.regulariser(scored, batch)
+        if penalty_NT is not None:
+            push_NT = push_NT - penalty_NT
         error_NT = self.recipe.critic(scored, batch)
         losses = Losses(
             policy=-weighted_sum(push_NT, batch.weight_N, "weight_N", batch),

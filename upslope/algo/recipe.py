@@ -36,8 +36,8 @@ class Recipe:
     """What is pushed."""
     critic: Callable[[Scored, Batch], Tensor | None] = critic.no_critic
     """Who predicts how an attempt will end."""
-    regulariser: Callable[[Scored, Batch], Tensor | None] = regulariser.no_leash
-    """What leash."""
+    regulariser: Callable[[Scored, Batch], Tensor | None] = regulariser.no_penalty
+    """What penalty."""
     aggregate: Callable[[Batch], Tensor] = aggregate.sequence_sum
     """How per-token values become one number."""
     update: Callable[..., Outcome] = update.gradient_step
@@ -57,9 +57,9 @@ class Recipe:
         return frozenset().union(*(getattr(getattr(self, f.name), "needs", ()) for f in fields(self)))
 
     @property
-    def leashed(self) -> bool:
+    def penalised(self) -> bool:
         """Whether the loss holds every row back, those without advantage too."""
-        return self.regulariser is not regulariser.no_leash and getattr(self.regulariser, "place", "loss") == "loss"
+        return self.regulariser is not regulariser.no_penalty and getattr(self.regulariser, "place", "loss") == "loss"
 
     @property
     def has_critic(self) -> bool:

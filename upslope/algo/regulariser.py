@@ -1,4 +1,4 @@
-"""Slot ``regulariser``: what leash. A cost per token that the objective subtracts, or that the reward pays.
+"""Slot ``regulariser``: what penalty. A cost per token that the objective subtracts, or that the reward pays.
 
 Everything here but the entropy bonus estimates KL(pi || reference), the distance to a *frozen reference*; the distance
 of one step, KL(pi_old || pi), is the business of ``update`` and is called ``kl_step`` everywhere.
@@ -34,7 +34,7 @@ from upslope.types import Batch, given
 Place = Literal["loss", "reward"]
 
 
-def no_leash(scored: Scored, batch: Batch) -> Tensor | None:
+def no_penalty(scored: Scored, batch: Batch) -> Tensor | None:
     """Nothing holds the policy back. None rather than zeros: rows without advantage may then be skipped exactly."""
     return None
 
@@ -103,7 +103,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class K1(Sampled):
-    """d = log pi - log ref. In the reward: unbiased, the leash of PPO. In the loss its expected gradient is zero on
+    """d = log pi - log ref. In the reward: unbiased, the penalty of PPO. In the loss its expected gradient is zero on
     policy, so it holds nothing there unless ``weighted``."""
 
     place: Place = "reward"
@@ -123,7 +123,7 @@ class K2(Sampled):
 
 @dataclass(frozen=True)
 class K3(Sampled):
-    """e^-d - 1 + d, the leash of GRPO (arXiv 2402.03300, equation 4). In the loss its expected gradient on policy is
+    """e^-d - 1 + d, the penalty of GRPO (arXiv 2402.03300, equation 4). In the loss its expected gradient on policy is
     not that of KL(pi || ref) but of KL(ref || pi); ``weighted`` mends that."""
 
     coefficient: float = 0.04

@@ -12,7 +12,7 @@ from upslope.algo.outcome import Loss, Outcome, Stats
 from upslope.types import Batch
 
 
-class Terrain(Protocol):
+class TrustRegion(Protocol):
     """The policy around its present weights, as one flat vector of all trainable parameters."""
 
     loss: float
@@ -46,7 +46,7 @@ class Stepper(Protocol):
         """Clip, check that everything is finite, and move the weights once (the critic's too)."""
         ...
 
-    def terrain(self, objective: Loss, minibatch: Batch, fisher_share: float) -> Terrain:
+    def trust_region(self, objective: Loss, minibatch: Batch, fisher_share: float) -> TrustRegion:
         """The surroundings of the present weights, for an update that measures before it moves; products with the
         Fisher matrix over that share of the problems."""
         ...
@@ -95,37 +95,37 @@ class KLBall:
 
     def __call__(self, learner: Stepper, objective: Loss, minibatch: Batch) -> Outcome:
         outcome = learner.gradient(objective, minibatch)
-        terrain = learner.terrain(objective, minibatch, self.fisher_share)
-        slope = terrain.slope()
+        region = learner.trust_region(objective, minibatch, self.fisher_share)
+        slope = region.slope()
         norm = float(slope.norm())
         stats: Stats = {"grad_norm": norm, "kl_budget": self.delta, "kl_update": 0.0, "refused": 0.0}
         if norm > 0:
-            found = self.natural_direction(terrain, slope)
+            found = self.natural_direction(region, slope)
             stats |= {"cg_residual": found.residual, "cg_iterations": float(found.num_iterations)}
             stats["negative_curvature"] = float(not found.curved)
-            stats |= self.search(terrain, found.x)
+            stats |= self.search(region, found.x)
         return replace(outcome, stats=outcome.stats | stats | learner.settle())
 
-    def natural_direction(self, terrain: Terrain, slope: Tensor) -> Solution:
+    def natural_direction(self, region: TrustRegion, slope: Tensor) -> Solution:
         """(F + damping I)^-1 slope, by conjugate gradients."""
         return conjugate_gradients(
-            lambda v: terrain.fisher_product(v) + self.damping * v, slope, iterations=self.iterations
+            lambda v: region.fisher_product(v) + self.damping * v, slope, iterations=self.iterations
         )
 
-    def search(self, terrain: Terrain, direction: Tensor) -> Stats:
+    def search(self, region: TrustRegion, direction: Tensor) -> Stats:
         """Move to the first point on the way back from the rim that keeps the budget and improves; else stay."""
-        curvature = float(direction @ terrain.fisher_product(direction))
+        curvature = float(direction @ region.fisher_product(direction))
         over_budget = no_gain = 0
         if curvature > 0:
             rim = direction * (2 * self.delta / curvature) ** 0.5
             for turn in range(self.backtracks + 1):
-                terrain.move(rim * self.shrink**turn)
-                loss, kl = terrain.measure()
-                if kl <= self.delta and loss < terrain.loss:
-                    return self.report(over_budget, no_gain) | {"kl_update": kl, "gain": terrain.loss - loss}
+                region.move(rim * self.shrink**turn)
+                loss, kl = region.measure()
+                if kl <= self.delta and loss < region.loss:
+                    return self.report(over_budget, no_gain) | {"kl_update": kl, "gain": region.loss - loss}
                 over_budget += not kl <= self.delta
                 no_gain += kl <= self.delta
-        terrain.move(direction * 0)
+        region.move(direction * 0)
         return self.report(over_budget, no_gain) | {"gain": 0.0, "refused": 1.0}
 
     @staticmethod

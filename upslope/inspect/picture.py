@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from upslope.inspect.journal import Journal, number, only_imitates
 from upslope.inspect.words import percent, visible
+from upslope.record.journal import Journal, number, only_imitates
 
 # From the palette of Okabe and Ito, told apart by all common forms of colour blindness.
 _BLUE, _RED, _GREY = "#0072B2", "#D55E00", "#666666"

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from upslope.errors import UserError
-from upslope.inspect.journal import number, read_journal
 from upslope.inspect.picture import draw
 from upslope.inspect.words import duration, percent, shorten, visible
+from upslope.record.journal import number, read_journal
 
 Change = Literal["better", "worse", "same"]
 

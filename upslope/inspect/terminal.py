@@ -19,8 +19,8 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from upslope.inspect.journal import Row, number, only_imitates
 from upslope.inspect.words import chart, duration, percent, shorten, visible
+from upslope.record.journal import Row, number, only_imitates
 
 NUM_PLAIN_LINES = 40
 """A plain run prints about this many step lines, however long it is."""

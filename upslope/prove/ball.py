@@ -34,9 +34,9 @@ def kl_ball() -> Iterator[Check | Fact]:
     world = toy()
     share = share_of_states(world)
     update = wide()
-    learner, batch, terrain, slope_W = standing(world, update)
-    x_W = update.natural_direction(terrain, slope_W).x
-    rim_W = x_W * (2 * BUDGET / float(x_W @ terrain.fisher_product(x_W))) ** 0.5
+    learner, batch, region, slope_W = standing(world, update)
+    x_W = update.natural_direction(region, slope_W).x
+    rim_W = x_W * (2 * BUDGET / float(x_W @ region.fisher_product(x_W))) ** 0.5
     trials = [world.stepped(rim_W * update.shrink**turn) for turn in range(update.backtracks + 1)]
     kls = [float(mean_kl(world, there, share).detach()) for there in trials]
     gains = [surrogate(world, there) - surrogate(world, world) for there in trials]

@@ -17,10 +17,10 @@ from upslope.algo.recipe import Recipe, show
 from upslope.algo.sample import Attempts
 from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ImportanceRatio
+from upslope.learn.prepare import judge, to_batch, weigh
 from upslope.prove.claim import Check, Fact, at_least, at_most, claim, equal, vanishes
 from upslope.prove.expect import gradient, in_expectation, loss, prepared
 from upslope.prove.world import World, stand_at, toy
-from upslope.train.prepare import judge, to_batch, weigh
 from upslope.types import Batch, Group, Problem, Rollout, Score, given
 
 Aggregate = Callable[[Batch], Tensor]

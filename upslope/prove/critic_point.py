@@ -13,13 +13,13 @@ from upslope.algo.critic import Critic, OwnCopy, SharedTrunk
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
+from upslope.learn.learner import Learner
+from upslope.learn.prepare import to_batch
 from upslope.prove.claim import Check, Fact, at_least, claim, equal, vanishes
 from upslope.prove.expect import prepared, rise
-from upslope.prove.leash import visits
+from upslope.prove.penalty import visits
 from upslope.prove.values import PLAIN_PPO, exact_values, judged_by
 from upslope.prove.world import Prefix, World, toy
-from upslope.train.learner import Learner
-from upslope.train.prepare import to_batch
 from upslope.types import Group, Problem, Rollout, given
 
 

@@ -12,12 +12,12 @@ from upslope.algo.family import REINFORCE, TRPO
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Outcome
 from upslope.algo.update import KLBall
+from upslope.learn.learner import Learner
+from upslope.learn.trust_region import MeasuredRegion
 from upslope.prove.claim import Check, Fact, angle, at_least, at_most, claim, equal
 from upslope.prove.expect import each_gradient, gradient, in_expectation, prepared
-from upslope.prove.leash import visits
+from upslope.prove.penalty import visits
 from upslope.prove.world import Prefix, World, llama, toy
-from upslope.train.landscape import Landscape
-from upslope.train.learner import Learner
 from upslope.types import Batch
 
 TRUST = TRPO.patch(advantage=returns)
@@ -66,13 +66,13 @@ def mean_kl(old: World, now: World, share: dict[Prefix, float]) -> Tensor:
     return total
 
 
-def standing(world: World, update: Update, lr: float = 1e-2) -> tuple[Learner, Batch, Landscape, Tensor]:
+def standing(world: World, update: Update, lr: float = 1e-2) -> tuple[Learner, Batch, MeasuredRegion, Tensor]:
     """A learner, its batch of every response, and what lies around it; and the slope."""
     learner = world.learner(TRUST.patch(update=update), lr=lr)
     groups, prob_P = world.groups(1)
     batch = in_expectation(prepared(learner, groups), prob_P)
     slope_W = gradient(learner, batch)
-    return learner, batch, Landscape(learner, Objective(learner.recipe), batch), slope_W
+    return learner, batch, MeasuredRegion(learner, Objective(learner.recipe), batch), slope_W
 
 
 @claim(
@@ -89,10 +89,10 @@ def natural_gradient() -> Iterator[Check | Fact]:
     matrix = fisher(world, share)
     yield equal("the Hessian of the KL is the Fisher matrix", hessian_of_kl(world, share), matrix)
     update = ball()
-    _, _, terrain, slope_W = standing(world, update)
+    _, _, region, slope_W = standing(world, update)
     eye = torch.eye(len(matrix), dtype=torch.float64)
     yield equal(
-        "Fisher-vector products, column by column", torch.stack([terrain.fisher_product(e) for e in eye]), matrix
+        "Fisher-vector products, column by column", torch.stack([region.fisher_product(e) for e in eye]), matrix
     )
     groups, prob_Y = world.groups(1)
     score_YW = each_gradient(world.learner(REINFORCE.patch(advantage=ones)), groups)
@@ -102,7 +102,7 @@ def natural_gradient() -> Iterator[Check | Fact]:
         score_YW.T @ (prob_Y[:, None] * score_YW),
         fisher(world, met),
     )
-    found = update.natural_direction(terrain, slope_W)
+    found = update.natural_direction(region, slope_W)
     damped = matrix + update.damping * eye
     yield equal("conjugate gradients: (F + damping) x = g", damped @ found.x, slope_W)
     yield equal(
@@ -139,11 +139,11 @@ def transformer_products() -> Iterator[Check | Fact]:
     world = llama()
     matrix = fisher(world, share_of_states(world))
     update = ball(damping=1e-2)
-    _, _, terrain, slope_W = standing(world, update)
+    _, _, region, slope_W = standing(world, update)
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(5, len(matrix), dtype=torch.float64, generator=generator)
-    yield equal("transformer: products", torch.stack([terrain.fisher_product(v) for v in vectors]), vectors @ matrix)
-    x_W = update.natural_direction(terrain, slope_W).x
+    yield equal("transformer: products", torch.stack([region.fisher_product(v) for v in vectors]), vectors @ matrix)
+    x_W = update.natural_direction(region, slope_W).x
     yield equal("transformer: (F + damping) x = g", matrix @ x_W + update.damping * x_W, slope_W)
 
 
@@ -157,8 +157,8 @@ def other_coordinates(world: World) -> Iterator[Check | Fact]:
     moved: dict[str, list[Tensor]] = {"far": [], "near": [], "damped": [], "Adam": []}
     for here in (world, mixed):
         slopes_XW = torch.cat(list(slopes_of_states(here).values()))
-        _, _, terrain, slope_W = standing(here, undamped)
-        first_order["natural"].append(slopes_XW @ undamped.natural_direction(terrain, slope_W).x)
+        _, _, region, slope_W = standing(here, undamped)
+        first_order["natural"].append(slopes_XW @ undamped.natural_direction(region, slope_W).x)
         first_order["gradient"].append(slopes_XW @ slope_W)
         for name, update in updates.items():
             learner, batch, _, _ = standing(here, update)

@@ -12,14 +12,14 @@ from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, 
 from upslope.algo.family import REINFORCE_BASELINE
 from upslope.algo.recipe import show
 from upslope.algo.reuse import Reuse
+from upslope.learn import prepare
+from upslope.learn.prepare import weigh
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.prove.expect import gradient
 from upslope.prove.splitting import some_groups
 from upslope.prove.values import PLAIN_PPO
 from upslope.prove.world import toy
 from upslope.rollout.address import Address
-from upslope.train import prepare
-from upslope.train.prepare import weigh
 from upslope.types import Batch, Group, given
 
 HERE = Address(0, "reuse")

@@ -13,21 +13,21 @@ from upslope.algo.advantage import BatchZScore, GroupZScore, group_mean
 from upslope.algo.family import GRPO, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
-from upslope.algo.regulariser import K3, no_leash
+from upslope.algo.regulariser import K3, no_penalty
 from upslope.algo.sample import mixed
 from upslope.algo.surrogate import likelihood
+from upslope.learn.learner import Learner
+from upslope.learn.prepare import weigh
 from upslope.prove.claim import Check, Fact, angle, at_least, claim, equal, gap
 from upslope.prove.expect import expected, gradient, in_expectation, joined, prepared, rise
 from upslope.prove.world import World, right_or_wrong, toy
-from upslope.train.learner import Learner
-from upslope.train.prepare import weigh
 from upslope.types import Batch, Group
 
 
 @claim(
     6,
     "equal-groups",
-    "Dropping groups of equal rewards changes nothing without a leash; it changes a z-scored and a refilled batch",
+    "Dropping groups of equal rewards changes nothing without a penalty; it changes a z-scored and a refilled batch",
     source="arXiv 2503.14476, equation 11 (dynamic sampling); arXiv 2501.03262, section 3",
     compares="gradients with and without the rows of equal groups; expectations given that a group is mixed",
 )
@@ -55,10 +55,10 @@ def in_full(learner: Learner, batch: Batch) -> Tensor:
 
 
 def skipped(world: World, groups: Sequence[Group], prob_P: Tensor) -> Iterator[Check | Fact]:
-    """The learner skips silent rows; without a leash that is exact, with one it must not do it."""
+    """The learner skips rows without a gradient; without a penalty that is exact, with one it must not do it."""
     other = toy(limit=2, seed=9)
-    leashed = GRPO.patch(advantage=group_mean, surrogate=likelihood, regulariser=K3())
-    for name, recipe in (("without a leash", leashed.patch(regulariser=no_leash)), ("with a leash", leashed)):
+    penalised = GRPO.patch(advantage=group_mean, surrogate=likelihood, regulariser=K3())
+    for name, recipe in (("without a penalty", penalised.patch(regulariser=no_penalty)), ("with a penalty", penalised)):
         learner = world.learner(recipe, reference=other if recipe.refers else None)
         batch = in_expectation(prepared(learner, groups), prob_P)
         outcome = learner.gradient(Objective(recipe), batch)
@@ -68,7 +68,7 @@ def skipped(world: World, groups: Sequence[Group], prob_P: Tensor) -> Iterator[C
         unequal = torch.tensor([mixed(g) is not None for g in groups])
         rows = unequal[batch.group_N].nonzero()[:, 0].tolist()
         dropped_W = gradient(learner, batch.take(rows))
-        if recipe.leashed:
+        if recipe.penalised:
             yield at_least(f"{name}: dropping equal groups moves the gradient by", gap(dropped_W, full_W), 0.01)
             yield Fact(f"{name}: dropping equal groups moves the gradient by", gap(dropped_W, full_W))
         else:

@@ -12,7 +12,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import EntropyBonus
 from upslope.prove.claim import Check, Fact, angle, at_least, claim, equal
 from upslope.prove.expect import expected_over
-from upslope.prove.leash import visits
+from upslope.prove.penalty import visits
 from upslope.prove.world import World, llama, toy
 
 

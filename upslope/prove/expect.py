@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from upslope.algo.objective import Objective
+from upslope.learn.learner import Learner
+from upslope.learn.prepare import weigh
 from upslope.prove.world import World
-from upslope.train.learner import Learner
-from upslope.train.prepare import weigh
 from upslope.types import Batch, Group, given
 
 

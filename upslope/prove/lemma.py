@@ -11,7 +11,7 @@ from upslope.algo.advantage import GAE
 from upslope.algo.surrogate import ImportanceRatio
 from upslope.prove.claim import Check, Fact, at_least, at_most, claim, equal
 from upslope.prove.expect import gradient, in_expectation, loss, prepared
-from upslope.prove.leash import visits
+from upslope.prove.penalty import visits
 from upslope.prove.values import PLAIN_PPO, exact_values, judged_by
 from upslope.prove.world import World, stand_at, toy
 from upslope.types import given

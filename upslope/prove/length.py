@@ -10,12 +10,12 @@ from torch import Tensor
 from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, token_mean
 from upslope.algo.family import DR_GRPO, REINFORCE
 from upslope.algo.recipe import Recipe
-from upslope.algo.regulariser import no_leash
+from upslope.algo.regulariser import no_penalty
+from upslope.learn.prepare import to_batch, weigh
 from upslope.prove.claim import Check, Fact, angle, at_least, claim, equal
 from upslope.prove.clipping import answers
 from upslope.prove.expect import expected_over, gradient, joined
 from upslope.prove.world import World, toy
-from upslope.train.prepare import to_batch, weigh
 from upslope.types import given
 
 
@@ -59,7 +59,7 @@ def what_is_ascended(world: World) -> Iterator[Check | Fact]:
         scale = num or world.limit
         constant_W = expected_over(world, REINFORCE.patch(aggregate=ConstantLength(num)))
         yield equal(f"constant, {name}: grad J / L", constant_W, slope_W / scale)
-    dr_grpo = DR_GRPO.patch(regulariser=no_leash)
+    dr_grpo = DR_GRPO.patch(regulariser=no_penalty)
     yield equal("Dr. GRPO, G = 2: 1/2 grad J / L", expected_over(world, dr_grpo, 2), slope_W / 2 / world.limit)
     token_W = over_pairs(world, REINFORCE.patch(aggregate=token_mean))
     yield at_least(

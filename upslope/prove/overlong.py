@@ -11,10 +11,10 @@ from torch import Tensor
 from upslope.algo.advantage import leave_one_out
 from upslope.algo.family import REINFORCE
 from upslope.algo.sample import Attempts
+from upslope.learn.prepare import weigh
 from upslope.prove.claim import Check, Fact, angle, at_least, at_most, claim, equal
 from upslope.prove.expect import gradient, in_expectation, joined, prepared
 from upslope.prove.world import World, toy
-from upslope.train.prepare import weigh
 
 FILTERED = REINFORCE.patch(advantage=leave_one_out, sample=Attempts(group_size=2, drop_truncated=True))
 

@@ -13,7 +13,7 @@ from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, 
 from upslope.algo.critic import no_critic
 from upslope.algo.family import DAPO, GRPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE, TRPO
 from upslope.algo.recipe import Recipe, show
-from upslope.algo.regulariser import no_leash
+from upslope.algo.regulariser import no_penalty
 from upslope.algo.sample import Attempts
 from upslope.algo.shape import identity
 from upslope.algo.surrogate import ClippedWeight, ImportanceRatio, likelihood
@@ -77,9 +77,9 @@ def drifting(name: str, world: World) -> Iterator[Check | Fact]:
 
 
 def first_step(world: World) -> Iterator[Check | Fact]:
-    """r = 1: with the same advantage (the group mean), the same aggregate and no leash, every surrogate has the plain
+    """r = 1: with the same advantage (the group mean), the same aggregate and no penalty, every surrogate has the plain
     gradient on the same rows with the same weights. DAPO's shaping and row filter are no part of that."""
-    like_the_others = {"advantage": group_mean, "regulariser": no_leash}
+    like_the_others = {"advantage": group_mean, "regulariser": no_penalty}
     recipes = {
         "importance": IMPORTANCE,
         "TRPO": TRPO,

@@ -15,12 +15,12 @@ from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.sample import Attempts
 from upslope.algo.shape import identity
+from upslope.learn.learner import Learner
+from upslope.learn.prepare import weigh
 from upslope.model.hf import use_attention
 from upslope.prove.claim import Check, Fact, claim, equal
 from upslope.prove.expect import gradient, rise
 from upslope.prove.world import World, llama, numbers, toy
-from upslope.train.learner import Learner
-from upslope.train.prepare import weigh
 from upslope.types import Batch, Group, given
 
 RECIPES: dict[str, Recipe] = {
@@ -38,7 +38,7 @@ def some_groups(world: World) -> list[Group]:
         there = replace(world, prompt=prompt, reward_Y=numbers(len(world.responses), seed=k))
         rollouts = there.rollouts()
         chosen = tuple(
-            replace(rollouts[(5 * k + 4 * i + i * i) % len(rollouts)], problem=f"{k}", sample=i) for i in range(3)
+            replace(rollouts[(5 * k + 4 * i + i * i) % len(rollouts)], problem_id=f"{k}", sample=i) for i in range(3)
         )
         groups.append(replace(there.groups(1)[0][0], rollouts=chosen))
     return groups

@@ -1,4 +1,4 @@
-"""Claims 25 and 26: the leash paid token by token and carried back, and the same normalised over the batch."""
+"""Claims 25 and 26: the penalty paid token by token and carried back, and the same normalised over the batch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from upslope.algo.advantage import GAE, BatchZScore, group_mean
 from upslope.algo.family import REINFORCE
-from upslope.algo.regulariser import K1, no_leash
+from upslope.algo.regulariser import K1, no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.prove.baseline import variance
 from upslope.prove.claim import Check, Fact, at_most, claim, equal
 from upslope.prove.expect import each_gradient, expected
-from upslope.prove.leash import kl_of_responses
+from upslope.prove.penalty import kl_of_responses
 from upslope.prove.splitting import some_groups
 from upslope.prove.values import PLAIN_PPO, scores
 from upslope.prove.world import World, toy
@@ -94,7 +94,7 @@ def whose_log_probability(world: World, reference: World) -> Iterator[Check | Fa
     "batch-z-score",
     "REINFORCE++ pushes a token by its reward to go, less the mean and over the deviation of all tokens of the batch",
     source="arXiv 2501.03262, section 3",
-    compares="advantages of a padded batch of four problems with lists by hand, with and without a leash",
+    compares="advantages of a padded batch of four problems with lists by hand, with and without a penalty",
 )
 def batch_z_score() -> Iterator[Check | Fact]:
     """A_t = (G_t - mean) / std over the chosen tokens alone, padding no part of it; ``centre="group"`` takes the mean
@@ -102,21 +102,21 @@ def batch_z_score() -> Iterator[Check | Fact]:
     world = toy()
     reference = world.moved(1.0, seed=4)
     groups = some_groups(world)
-    for leash in (no_leash, K1(BETA)):
+    for penalty in (no_penalty, K1(BETA)):
         for centre in ("batch", "group"):
-            recipe = REINFORCE.patch(advantage=BatchZScore(centre, eps=0.0), regulariser=leash)
+            recipe = REINFORCE.patch(advantage=BatchZScore(centre, eps=0.0), regulariser=penalty)
             batch = world.learner(recipe, reference=reference if recipe.refers else None).prepare(groups)
-            label = f"{'no leash' if leash is no_leash else 'k1 in the reward'}, centre {centre}"
+            label = f"{'no penalty' if penalty is no_penalty else 'k1 in the reward'}, centre {centre}"
             found_NT = given(batch.advantage_NT, "advantage_NT")
             yield equal(f"{label}: advantages", found_NT, by_hand(batch, centre))
             inside = found_NT[batch.mask_NT]
             yield equal(f"{label}: their mean is 0 (added to 1)", 1 + inside.mean(), 1.0)
             yield equal(f"{label}: their mean square is 1", inside.square().mean(), 1.0)
             yield Fact(f"{label}: share of padding in the rectangle", 1 - float(batch.mask_NT.double().mean()))
-        ppo = PLAIN_PPO.patch(advantage=GAE(1.0, 1.0, whiten=True), regulariser=leash)
+        ppo = PLAIN_PPO.patch(advantage=GAE(1.0, 1.0, whiten=True), regulariser=penalty)
         batch = world.learner(ppo, reference=reference if ppo.refers else None, value=0.0).prepare(groups)
         yield equal(
-            f"{'no leash' if leash is no_leash else 'k1 in the reward'}, PPO with a critic that says 0: the same",
+            f"{'no penalty' if penalty is no_penalty else 'k1 in the reward'}, PPO with a critic that says 0: the same",
             given(batch.advantage_NT, "advantage_NT"),
             by_hand(batch, "batch"),
             tolerance=1e-6,
@@ -132,9 +132,9 @@ def by_hand(batch: Batch, centre: str) -> Tensor:
     if centre == "group":
         outcome: dict[str, list[float]] = {}
         for rollout, row in zip(batch.rollouts, rows, strict=True):
-            outcome.setdefault(rollout.problem, []).append(math.fsum(row))
+            outcome.setdefault(rollout.problem_id, []).append(math.fsum(row))
         mean_of = {problem: math.fsum(found) / len(found) for problem, found in outcome.items()}
-        to_go = [[g - mean_of[r.problem] for g in row] for r, row in zip(batch.rollouts, to_go, strict=True)]
+        to_go = [[g - mean_of[r.problem_id] for g in row] for r, row in zip(batch.rollouts, to_go, strict=True)]
     tokens = [g for row in to_go for g in row]
     mean = math.fsum(tokens) / len(tokens)
     deviation = math.sqrt(math.fsum((g - mean) ** 2 for g in tokens) / len(tokens))
@@ -145,7 +145,7 @@ def by_hand(batch: Batch, centre: str) -> Tensor:
 
 
 def of_equal_lengths(world: World) -> Iterator[Check | Fact]:
-    """Without a leash, one problem and attempts of one length: the group mean over the population's deviation."""
+    """Without a penalty, one problem and attempts of one length: the group mean over the population's deviation."""
     longest = [r for r in world.rollouts() if len(r.response) == world.limit][:6]
     group = [Group(world.groups(1)[0][0].problem, tuple(longest))]
     scored, mean = (

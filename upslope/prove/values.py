@@ -12,21 +12,21 @@ from upslope.algo.aggregate import sequence_sum
 from upslope.algo.critic import Critic, OwnCopy
 from upslope.algo.family import PPO, REINFORCE
 from upslope.algo.recipe import Recipe
-from upslope.algo.regulariser import no_leash
+from upslope.algo.regulariser import no_penalty
+from upslope.learn.critic_learner import CriticLearner
+from upslope.learn.learner import Learner
+from upslope.learn.optimizer import Optimizer
+from upslope.learn.settings import LearnSettings
 from upslope.model.policy import Policy
 from upslope.model.states import States
 from upslope.prove.baseline import variance
 from upslope.prove.claim import Check, Fact, angle, at_least, at_most, claim, equal
 from upslope.prove.expect import each_gradient, expected
 from upslope.prove.world import Prefix, World, toy
-from upslope.train.critic import CriticLearner
-from upslope.train.learner import Learner
-from upslope.train.optimizer import Optimizer
-from upslope.train.settings import LearnSettings
 from upslope.types import Batch
 
 PLAIN_PPO = PPO.patch(
-    regulariser=no_leash, aggregate=sequence_sum, critic=OwnCopy(clip=0.0), advantage=GAE(1.0, 1.0, whiten=False)
+    regulariser=no_penalty, aggregate=sequence_sum, critic=OwnCopy(clip=0.0), advantage=GAE(1.0, 1.0, whiten=False)
 )
 """One discount, no whitening, no clip on the critic: what the theory is about."""
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from upslope.algo.critic import OwnCopy
 from upslope.algo.recipe import Recipe
-from upslope.model.critic import value_model
+from upslope.learn.critic_learner import make_critic
+from upslope.learn.learner import Learner
+from upslope.learn.optimizer import Optimizer
+from upslope.learn.settings import LearnSettings
 from upslope.model.distribution import adjusted
 from upslope.model.policy import Policy
 from upslope.model.reference import Reference
+from upslope.model.value import value_model
 from upslope.prove.models import END, Letters, Toy, transformer
-from upslope.train.critic import make_critic
-from upslope.train.learner import Learner
-from upslope.train.optimizer import Optimizer
-from upslope.train.settings import LearnSettings
 from upslope.types import Ended, Group, Problem, Rollout, Sampling, Score
 
 PLAIN = Sampling()
@@ -112,7 +112,7 @@ class World:
         logp_YT = self.logp_YT(sampling).detach()
         return tuple(
             Rollout(
-                problem=f"world/{self.prompt}",
+                problem_id=f"world/{self.prompt}",
                 sample=i,
                 prompt=self.prompt,
                 response=response,

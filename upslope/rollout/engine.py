@@ -131,7 +131,7 @@ class Engine:
 
     def _rollout(self, written: Written) -> Rollout:
         return Rollout(
-            problem=written.attempt.problem,
+            problem_id=written.attempt.problem,
             sample=written.attempt.sample,
             prompt=written.attempt.prompt,
             response=written.response,

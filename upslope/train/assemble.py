@@ -10,20 +10,21 @@ import torch
 from upslope.algo.critic import Critic, OwnCopy
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
+from upslope.learn.critic_learner import make_critic
+from upslope.learn.learner import Learner
+from upslope.learn.optimizer import Optimizer
+from upslope.learn.settings import LearnSettings
 from upslope.model import attention
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
-from upslope.model.critic import value_model
 from upslope.model.hf import recompute_layers
 from upslope.model.load import load
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
 from upslope.model.reference import Reference
-from upslope.train.checkpoint import Checkpoint
-from upslope.train.critic import make_critic
-from upslope.train.files import whole_folder
-from upslope.train.learner import Learner
-from upslope.train.optimizer import Optimizer
-from upslope.train.settings import LearnSettings, RunSettings
+from upslope.model.value import value_model
+from upslope.record.checkpoint import Checkpoint
+from upslope.record.files import whole_folder
+from upslope.train.settings import RunSettings
 
 
 def assemble(

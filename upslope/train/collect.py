@@ -198,7 +198,7 @@ def score(task: Task, problems: Sequence[Problem], attempts: Sequence[Sequence[R
         raise UserError(f"task {task.name} returned {len(scores)} scores for {len(flat)} attempts")
     for rollout, given in zip(flat, scores, strict=True):
         if not math.isfinite(given.reward):
-            raise UserError(f"the reward of sample {rollout.sample} of problem {rollout.problem} is {given.reward}")
+            raise UserError(f"the reward of sample {rollout.sample} of problem {rollout.problem_id} is {given.reward}")
     left = iter(scores)
     return [
         Group(problem, tuple(replace(r, score=next(left)) for r in rollouts))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from upslope.algo.objective import Objective
+from upslope.learn.prepare import passes
 from upslope.rollout.address import Address
-from upslope.train.prepare import passes
 from upslope.train.run import Run
 
 

@@ -83,7 +83,7 @@ def of_batch(
     - ``num_problems`` tried, more than were asked for where dynamic sampling refilled; ``num_kept`` rows that stay
     - ``advantage_hard``, ``advantage_medium``, ``advantage_easy`` mean absolute advantage a token, over the problems of
       which less than a third, up to two thirds, more than that of the attempts earned full marks
-    - ``reward_shaped`` mean outcome after shaping, less what the leash costs in the reward
+    - ``reward_shaped`` mean outcome after shaping, less what the penalty costs in the reward
     - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, both as the learner scores them before the
       first update (over the whole batch where that was done, else over what that update looked at; the exact KL where
       the recipe computes it before)
@@ -136,7 +136,7 @@ def _equal(group: Group) -> bool:
 
 def _by_difficulty(batch: Batch, attempted: Sequence[Group]) -> dict[str, float]:
     share = {g.problem.id: sum(map(solved, g.rollouts)) / max(len(g.rollouts), 1) for g in attempted}
-    share_N = torch.tensor([share[r.problem] for r in batch.rollouts], device=batch.mask_NT.device)
+    share_N = torch.tensor([share[r.problem_id] for r in batch.rollouts], device=batch.mask_NT.device)
     size_NT = given(batch.advantage_NT, "advantage_NT").abs()
     bins = {"hard": share_N < 1 / 3, "medium": (share_N >= 1 / 3) & (share_N <= 2 / 3), "easy": share_N > 2 / 3}
     masks = {name: batch.mask_NT & inside_N[:, None] for name, inside_N in bins.items()}

@@ -16,15 +16,16 @@ import tomli_w
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
+from upslope.learn.learner import Learner
+from upslope.learn.probe import Probe
+from upslope.record import attempts, checkpoint, journal
+from upslope.record.files import write_whole
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train import attempts, checkpoint, journal, metrics
+from upslope.train import metrics
 from upslope.train.collect import Collected, Collector
 from upslope.train.evaluate import evaluate
-from upslope.train.files import write_whole
-from upslope.train.learner import Learner
 from upslope.train.memory import Keeper, peak_gb
-from upslope.train.probe import Probe
 from upslope.train.settings import RunSettings
 from upslope.train.view import View
 from upslope.types import Batch

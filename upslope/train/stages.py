@@ -5,7 +5,8 @@ Both are ordinary runs of the loop, with the recipes ``pretrain`` and ``sft``, k
 
 from __future__ import annotations
 
-from upslope.train.settings import EvalSettings, LearnSettings, RunSettings, SaveSettings, TaskSettings
+from upslope.learn.settings import LearnSettings
+from upslope.train.settings import EvalSettings, RunSettings, SaveSettings, TaskSettings
 
 _POCKET = TaskSettings(name="pocket")
 _QUIET = EvalSettings(problems=0)

@@ -19,21 +19,22 @@ from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
 from upslope.errors import Exhausted, Stopped, UserError, nearest
+from upslope.learn.learner import require_scorable
+from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.native.build import cache_folder
 from upslope.native.threads import ask_for_same_bits
 from upslope.plugins import load_object, names_a_file
+from upslope.record import checkpoint
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
-from upslope.train import checkpoint
 from upslope.train.assemble import assemble, critic_warmup, saved_in
-from upslope.train.learner import require_scorable
 from upslope.train.loop import train
 from upslope.train.memory import bound_kernel_caches
 from upslope.train.run import Run
-from upslope.train.settings import DEFAULT_RECIPE, LearnSettings, RunSettings, TaskSettings
+from upslope.train.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
 from upslope.train.view import View
 from upslope.versions import running
@@ -282,7 +283,7 @@ def _fingerprint(settings: RunSettings) -> str:
         transformers.__version__,
     ]
     package = Path(upslope.__file__).parent
-    for room in ("native", "algo", "tasks", "model", "rollout", "train"):
+    for room in ("native", "algo", "tasks", "model", "rollout", "learn", "record", "train"):
         sources = [path for path in (package / room).iterdir() if path.suffix in (".py", ".c", ".h")]
         parts += [path.read_text(encoding="utf-8") for path in sorted(sources)]
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,153 @@
+"""What is counted and what is timed, on work small enough to count by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from upslope.algo.family import FAMILY
+from upslope.config import load_settings
+from upslope.lab.bench.clock import Clock
+from upslope.lab.bench.command import acting, bench
+from upslope.lab.bench.figures import learn_figures, rollout_figures, step_figures
+from upslope.lab.bench.flops import forward_flop, learning_flop
+from upslope.lab.bench.measure import PHASES, Timed, with_gradient
+from upslope.lab.bench.word_problems import WordProblems, word_problem
+from upslope.learn.prepare import judge, passes, to_batch, zero_gradient_rows
+from upslope.rollout.address import Address
+from upslope.types import Group, Problem, Rollout
+
+ACTING = [name for name, branch in FAMILY.items() if branch.recipe.acts]
+KEYS = {
+    "": {"model", "recipe", "task", "shape", "repeat", "flop_per_token"}
+    | {"machine", "ceiling", "rollout", "learn", "step"},
+    "machine": {"cpu", "device", "threads", "torch", "dtype", "kernels"},
+    "ceiling": {"gflops_fp32", "gflops_bf16", "memory_gb_per_s"},
+    "rollout": {"tokens_per_s", "share_of_ceiling", "seconds", "tokens"},
+    "learn": {"tokens_per_s", "response_tokens_per_s", "share_of_ceiling", "seconds", "tokens"},
+    "step": {"seconds", "tokens_per_s", "peak_gb", "optimizer_share", "seconds_by_phase"},
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_arithmetic_of_a_token(tied: bool) -> None:
+    # A layer: q and o 32 x 32, k and v 16 x 32 (two of four heads), gate, up and down 32 x 48.
+    layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48
+    head = len(tiny.TOKENIZER) * 32
+    model = tiny.model(tie_word_embeddings=tied)
+    assert forward_flop(model) == 2 * (2 * layer + head)
+    assert learning_flop(model) == 6 * (2 * layer + head)
+
+
+def test_a_clock_gives_each_second_to_one_phase() -> None:
+    times = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
+    clock = Clock(torch.device("cpu"), now=lambda: next(times))
+
+    class Worker:
+        def work(self, more: int) -> int:
+            return more + 1
+
+    worker = Worker()
+    with clock.watching((worker, "work", "inner")), clock.phase("outer"):  # 0
+        assert worker.work(1) == 2  # 1 to 3
+        with clock.phase("inner"):  # 6
+            pass  # 10
+    # 15: the outer phase had 0 to 1, 3 to 6 and 10 to 15.
+    assert clock.seconds == {"outer": 9.0, "inner": 6.0}
+    assert "work" not in vars(worker)
+
+
+def timed(sample: float, gradient: float, other: float) -> Timed:
+    by_phase = dict.fromkeys(PHASES, 0.0) | {"sample": sample, "prepare": 1.0, "gradient": gradient, "optimizer": 1.0}
+    by_phase["other"] = other
+    return Timed(sum(by_phase.values()), by_phase, response_tokens=100, learnt_tokens=240, passes=2)
+
+
+def test_figures_are_the_best_of_all_steps() -> None:
+    model = tiny.model()
+    flop = forward_flop(model)
+    steps = [timed(4.0, 5.0, 2.0), timed(5.0, 3.0, 1.0)]
+    rollout = rollout_figures(steps, model, gflops=flop / 1e9 * 50)
+    assert rollout == {"tokens_per_s": 25.0, "share_of_ceiling": 0.5, "seconds": 4.0, "tokens": 100}
+    learn = learn_figures(steps, model, gflops=flop / 1e9 * 288)
+    assert learn["tokens_per_s"] == 48.0  # 240 tokens in 1 + 3 + 1 seconds
+    assert learn["response_tokens_per_s"] == 40.0  # twice 100
+    assert learn["share_of_ceiling"] == pytest.approx(0.5)  # 48 x 3 forward passes of 288
+    step = step_figures(steps, peak_gb=1.0)
+    assert (step["seconds"], step["optimizer_share"]) == (11.0, 1 / 11)
+    assert sum(step["seconds_by_phase"].values()) == 11.0
+
+
+def attempts(num_problems: int, num_samples: int) -> list[Group]:
+    groups = []
+    for i in range(num_problems):
+        problem = Problem(f"toy/{i}", ())
+        rollouts = [
+            Rollout(problem.id, s, (1,), (2, 3), (True, True), (-1.0, -1.0), 0, "length", "")
+            for s in range(num_samples)
+        ]
+        groups.append(Group(problem, tuple(rollouts)))
+    return groups
+
+
+@pytest.mark.parametrize("name", ACTING)
+@pytest.mark.parametrize("num_samples", [2, 3, 8])
+def test_every_attempt_has_a_gradient(name: str, num_samples: int) -> None:
+    plain = FAMILY["reinforce"].recipe  # a critic or a penalty would need a model, and leaves no row out anyway
+    recipe = FAMILY[name].recipe.patch(critic=plain.critic, regulariser=plain.regulariser)
+    if "values" in recipe.needs:
+        recipe = recipe.patch(advantage=plain.advantage)
+    groups = [with_gradient(group) for group in attempts(3, num_samples)]
+    batch = judge(to_batch(groups, torch.device("cpu"), limit=2), recipe)
+    parts = list(passes(batch, recipe, Address(0, "reuse")))
+    assert sum(part.num_rollouts for part in parts) == recipe.reuse.epochs * 3 * num_samples
+    assert not any(any(zero_gradient_rows(part, recipe)) for part in parts)
+
+
+@pytest.fixture
+def small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upslope.lab.bench.ceiling.SIDE", 64)
+    monkeypatch.setattr("upslope.lab.bench.ceiling.READ_BYTES", 2**16)
+
+
+@pytest.mark.parametrize("name", ["reinforce-baseline", "importance", "trpo", "ppo", "grpo", "dapo"])
+def test_the_whole_measurement(name: str, small_ceilings: None) -> None:
+    settings = load_settings(options={"model": "pocket:blank", "recipe": {"name": name}})
+    told: list[str] = []
+    found = bench(settings, "3x2x4", 2, told.append)
+    assert len(told) == 4  # a warm-up, two steps, the ceilings
+    for part, keys in KEYS.items():
+        assert set(found[part] if part else found) == keys
+    epochs = FAMILY[name].recipe.reuse.epochs
+    assert found["rollout"]["tokens"] == 3 * 2 * 4
+    assert epochs * 24 < found["learn"]["tokens"] < epochs * (24 + 3 * 60)  # a pocket question has some 30 tokens
+    by_phase = found["step"]["seconds_by_phase"]
+    assert tuple(by_phase) == PHASES
+    assert sum(by_phase.values()) == pytest.approx(found["step"]["seconds"])
+    assert all(by_phase[phase] > 0 for phase in PHASES)
+
+
+def test_prompts_of_a_data_set(small_ceilings: None, tmp_path: Path) -> None:
+    rows = [
+        f'{{"question": "Tom has {i} books and buys 3.", "answer": "#### {i + 3}", "split": "train"}}' for i in (1, 2)
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(rows) + "\n")
+    options = {"model": "pocket:blank", "task.name": "gsm8k", "task.data": str(data)}
+    assert bench(load_settings(options=options), "2x2x1", 1, lambda text: None)["task"] == "gsm8k"
+
+
+def test_a_critic_does_not_learn_alone() -> None:
+    assert acting(FAMILY["ppo"].recipe).critic.warmup == 0  # type: ignore[attr-defined]
+
+
+def test_built_in_problems_are_scored_and_always_the_same() -> None:
+    task = WordProblems()
+    found = task.problems("train")[:8]
+    assert found == tuple(word_problem(i) for i in range(8))
+    assert len({p.messages[0]["content"] for p in found}) == 8
+    assert [s.reward for s in task.score(found, [f"so #### {p.truth}" for p in found])] == [1.0] * 8
+    assert task.score(found[:1], ["#### 0"])[0].reward == 0.0

@@ -1,0 +1,60 @@
+"""How rows are split: a step into micro-batches, each one pass of the trunk, and a micro-batch into chunks, each one
+pass of the head. All denominators are fixed before, so neither split changes a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from upslope.learn.settings import ACTIVATION_BUDGET, TOKEN_BUDGET
+from upslope.model.policy import Policy
+from upslope.types import Batch
+
+
+def most_trunk_tokens(policy: Policy) -> int:
+    """Tokens whose activations may be held at once."""
+    return max(1, min(TOKEN_BUDGET, ACTIVATION_BUDGET // policy.width))
+
+
+def micro_batches(
+    batch: Batch, policy: Policy, *, most_rows: int = 0, most_tokens: int, most_logits: int | None = None
+) -> Iterator[Batch]:
+    """Consecutive rows, ``most_rows`` at a time, or (0) as many as the bounds allow; never fewer than one.
+
+    ``most_logits`` bounds the logits of all scored tokens together, for whoever holds them at once.
+    """
+    rows: list[int] = []
+    logits = tokens = 0
+    for row, rollout in enumerate(batch.rollouts):
+        prompt, response = len(rollout.prompt), len(rollout.response)
+        shared = bool(rows) and policy.packs and batch.rollouts[rows[-1]].prompt == rollout.prompt
+        with_logits = (response if policy.packs else prompt + response) * policy.vocabulary
+        if most_rows:
+            full = len(rows) == most_rows
+        else:
+            many_logits = most_logits is not None and logits + with_logits > most_logits
+            full = many_logits or tokens + response + (0 if shared else prompt) > most_tokens
+        if rows and full:
+            yield batch.take(rows)
+            rows, logits, tokens, shared = [], 0, 0, False
+        rows.append(row)
+        logits += with_logits
+        tokens += response + (0 if shared else prompt)
+    if rows:
+        yield batch.take(rows)
+
+
+def chunks(num_scored: Sequence[int], most: int) -> Iterator[tuple[range, slice]]:
+    """(rows, tokens) of consecutive rows with ``num_scored`` tokens each: as many as have ``most`` together, never
+    fewer than one; ``tokens`` is where theirs stand when all rows' tokens lie end to end.
+
+    >>> list(chunks([2, 1, 5, 1], 3))
+    [(range(0, 2), slice(0, 3, None)), (range(2, 3), slice(3, 8, None)), (range(3, 4), slice(8, 9, None))]
+    """
+    first = start = end = 0
+    for row, num in enumerate(num_scored):
+        if row > first and end + num - start > most:
+            yield range(first, row), slice(start, end)
+            first, start = row, end
+        end += num
+    if num_scored:
+        yield range(first, len(num_scored)), slice(start, end)

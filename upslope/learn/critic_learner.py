@@ -1,0 +1,74 @@
+"""The critic at work: its values as rectangles, its optimizer, and when its warm-up is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from upslope.algo.critic import Critic
+from upslope.algo.outcome import Stats
+from upslope.learn.optimizer import Optimizer
+from upslope.model.policy import Policy
+from upslope.model.states import States, rectangle
+from upslope.model.value import ValueModel
+from upslope.types import Batch
+
+
+@dataclass
+class CriticLearner:
+    """A value model with an optimizer of its own. ``slot`` is the recipe's critic."""
+
+    slot: Critic
+    model: ValueModel
+    optimizer: Optimizer
+
+    @property
+    def shares(self) -> bool:
+        """Whether it reads the policy's own hidden states."""
+        return self.model.trunk is None
+
+    @property
+    def warming(self) -> bool:
+        """Counted in updates, so that a resumed run knows it from the optimizer alone."""
+        return self.optimizer.num_done < self.slot.warmup
+
+    def values(self, batch: Batch, policy: Policy, states: States | None) -> Tensor:
+        """V(state before token t), [N, T], zero outside the mask. ``states`` are the policy's of this very batch
+        (``Policy.states``), for a critic that shares them; while it warms up, they are read without gradient."""
+        if not self.shares:
+            hidden_RD = self.model.hidden(batch.rollouts, policy)
+        elif states is not None:
+            hidden_RD = states.hidden_RD.detach() if self.warming else states.hidden_RD
+        else:
+            raise RuntimeError("a critic on the policy's trunk was asked for values without hidden states")
+        return rectangle(self.model.read(hidden_RD), batch.mask_NT)
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights in full precision and optimizer state, flat, for a checkpoint."""
+        weights = {f"weights/{n}": w for n, w in self.optimizer.full_precision().items()}
+        return weights | {f"optimizer/{n}": t for n, t in self.optimizer.state().items()}
+
+    def load(self, state: dict[str, Tensor], num_done: int) -> None:
+        """Continue from a saved ``state``."""
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
+        for key, tensor in state.items():
+            kind, _, name = key.partition("/")
+            parts[kind][name] = tensor
+        self.optimizer.set_weights(parts["weights"])
+        self.optimizer.load(parts["optimizer"], num_done)
+
+    def step(self) -> Stats:
+        """One step of its optimizer; names tell it from the policy's."""
+        stats = self.optimizer.step()
+        return {"value_grad_norm": stats["grad_norm"]}
+
+
+def make_critic(slot: Critic, model: ValueModel, optimizer_of: Optimizer, num_updates: int) -> CriticLearner:
+    """A critic whose optimizer follows the policy's settings at ``slot.rate`` times its learning rate, over all updates
+    (the policy's begin after the warm-up). Its head computes in full precision: a difference of two values in bfloat16
+    would be mostly rounding."""
+    settings = optimizer_of.settings
+    faster = replace(settings, lr=(settings.lr or 0.0) * slot.rate)
+    full = frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
+    return CriticLearner(slot, model, Optimizer(model, faster, num_updates, optimizer_of.dtype, full=full))

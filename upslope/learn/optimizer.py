@@ -1,0 +1,181 @@
+"""AdamW over master weights of at least float32, whatever the model computes in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upslope.errors import NonFinite, UserError
+from upslope.learn.settings import LearnSettings
+from upslope.model.precision import widen_norms
+
+
+def schedule(update: int, num_updates: int, settings: LearnSettings) -> float:
+    """The learning rate's factor at an update (0 is the first): linear warm-up, then the chosen decay towards zero.
+
+    >>> [schedule(u, 8, LearnSettings(warmup=4, decay="linear")) for u in (0, 3, 4, 6)]
+    [0.25, 1.0, 1.0, 0.5]
+    """
+    if update < settings.warmup:
+        return (update + 1) / settings.warmup
+    share = min((update - settings.warmup) / max(num_updates - settings.warmup, 1), 1.0)
+    factors: dict[str, Callable[[float], float]] = {
+        "constant": lambda _: 1.0,
+        "linear": lambda x: 1 - x,
+        "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+    }
+    return factors[settings.decay](share)
+
+
+def flat(pieces: Sequence[Tensor | None], masters: Sequence[Tensor]) -> Tensor:
+    """One vector of a piece for every master (gradients, say), in their order; None counts as zeros."""
+    filled = [torch.zeros_like(m) if p is None else p for m, p in zip(masters, pieces, strict=True)]
+    return torch.cat([p.detach().flatten() for p in filled])
+
+
+class Optimizer:
+    """Holds the masters and their gradients; ``model`` is left computing in ``dtype``.
+
+    In low precision the model's parameters become copies of the masters, and each parameter's gradient is added to
+    its master's in float32 as soon as it is complete, then freed: accumulation over micro-batches loses nothing.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: LearnSettings,
+        num_updates: int,
+        dtype: torch.dtype,
+        full: frozenset[str] = frozenset(),
+    ) -> None:
+        """``full`` names parameters that compute in at least float32 whatever ``dtype`` says."""
+        self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
+        self.num_done = 0
+        if dtype == torch.float64:
+            widen_norms(model)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # under an adapter: computes along, never moves
+                parameter.data = parameter.data.to(dtype)
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._compute: dict[str, torch.nn.Parameter] = dict(named)
+        self.masters: dict[str, Tensor] = {}
+        for name, parameter in named:
+            if dtype in (torch.float32, torch.float64) or name in full:
+                parameter.data = parameter.data.to(dtype if dtype == torch.float64 else torch.float32)
+                self.masters[name] = parameter
+            else:
+                self.masters[name] = parameter.data.float().clone().requires_grad_()
+                parameter.data = parameter.data.to(dtype)
+                parameter.register_post_accumulate_grad_hook(self._collector(self.masters[name]))
+        self._adam = torch.optim.AdamW(
+            list(self.masters.values()),
+            lr=settings.lr or 0.0,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    @staticmethod
+    def _collector(master: Tensor) -> Callable[[Tensor], None]:
+        def collect(parameter: Tensor) -> None:
+            if parameter.grad is None:
+                return
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+        return collect
+
+    def zero(self) -> None:
+        for master in self.masters.values():
+            master.grad = None
+
+    def norm(self) -> Tensor:
+        """The norm of the gradient over all masters."""
+        return torch.nn.utils.get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
+
+    def step(self) -> dict[str, float]:
+        """Clip, check, move. Returns the gradient norm before clipping and the learning rate used.
+
+        Raises NonFinite, before any weight changes, naming the first parameter whose gradient is not finite; and
+        after the change if a weight overflowed, so that no such weights are ever saved.
+        """
+        for master in self.masters.values():
+            if master.grad is None:  # no row had a gradient: the update is Adam's own momentum
+                master.grad = torch.zeros_like(master)
+        masters = list(self.masters.values())
+        limit = self.settings.clip or math.inf
+        total = self.norm()
+        norm = float(total)
+        if not math.isfinite(norm):
+            raise NonFinite(self._blame())
+        torch.nn.utils.clip_grads_with_norm_(masters, limit, total)
+        rate = (self.settings.lr or 0.0) * schedule(self.num_done, self.num_updates, self.settings)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self.count()
+        return {"grad_norm": norm, "lr": rate}
+
+    def count(self) -> None:
+        """One update is done: the masters moved. Raises NonFinite if one of them overflowed."""
+        finite = torch.isfinite(torch.stack([master.detach().sum() for master in self.masters.values()])).tolist()
+        if not all(finite):
+            raise NonFinite(f"the update left {list(self.masters)[finite.index(False)]} not finite")
+        self.num_done += 1
+        self.publish()
+
+    def _blame(self) -> str:
+        for name, master in self.masters.items():
+            bad = int((~torch.isfinite(master.grad)).sum()) if master.grad is not None else 0
+            if bad:
+                return f"the gradient of {name} is not finite in {bad} of {master.numel()} entries"
+        return "the gradient's norm overflows though every entry is finite"
+
+    def publish(self) -> None:
+        """Round the masters into the compute weights, once an update."""
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                if self._compute[name] is not master:
+                    self._compute[name].copy_(master)
+
+    def full_precision(self) -> dict[str, Tensor]:
+        """The masters by parameter name, for saving."""
+        return {name: master.detach() for name, master in self.masters.items()}
+
+    @torch.no_grad()
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put the masters where ``full_precision`` said they were."""
+        for name, master in self.masters.items():
+            master.copy_(weights[name])
+        self.publish()
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's moments and counts as a flat dictionary of tensors (for safetensors)."""
+        flat = {}
+        for name, master in self.masters.items():
+            for key, value in self._adam.state.get(master, {}).items():
+                flat[f"{key}/{name}"] = torch.as_tensor(value).detach().cpu()
+        return flat
+
+    def load(self, state: dict[str, Tensor], num_done: int) -> None:
+        """Continue from a saved ``state``. Raises UserError if it belongs to other parameters."""
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        if state and set(state) != {f"{k}/{n}" for k in keys for n in self.masters}:
+            raise UserError("the checkpoint's optimizer state is of another model; resume with the run's own folder")
+        for name, master in self.masters.items():
+            if state:
+                moments = {k: state[f"{k}/{name}"] for k in keys}
+                self._adam.state[master] = {
+                    # The count lies on the parameter's device too: the fused kernel reads it there.
+                    k: v.to(master.device, torch.float32 if k == "step" else master.dtype, copy=True)
+                    for k, v in moments.items()
+                }
+        self.num_done = num_done

@@ -1,0 +1,171 @@
+"""The policy around its present weights, for updates that measure before they move: slopes, products with the Fisher
+matrix, and the KL and the surrogate of a trial step. Everything as one flat vector over all trainable parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from upslope.algo.outcome import Loss, Scored
+from upslope.learn.optimizer import flat
+from upslope.learn.prepare import with_old
+from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
+from upslope.model.distribution import divergence, entropy
+from upslope.model.policy import Said
+from upslope.types import Batch
+
+if TYPE_CHECKING:
+    from upslope.learn.learner import Learner
+
+KEPT_BUDGET = 128 * 2**20
+"""Entries of the old distributions that are kept; beyond it they are computed anew at every measurement."""
+SECOND_ORDER_BUDGET = 8 * 2**20
+"""Tokens x layers x hidden size in one micro-batch of a Fisher product: a gradient that can be differentiated again
+holds several hundred bytes for each."""
+LEAST_CURVED = 8
+"""Problems that Fisher products are averaged over, whatever the share: with one or two, most steps go astray."""
+
+
+class MeasuredRegion:
+    """Stands at the weights it was made at (the origin). No matrix is ever formed: beside the model there are the
+    origin, a handful of vectors of a gradient's size, and the graph of one micro-batch."""
+
+    def __init__(self, learner: Learner, objective: Loss, states: Batch, fisher_share: float = 1.0) -> None:
+        """``states`` has its weights and advantages; old log-probabilities are filled in where the recipe needs them
+        and has none. ``fisher_share`` of its problems, evenly spaced, give the states of Fisher products."""
+        self._learner, self._objective = learner, objective
+        self._masters = list(learner.optimizer.masters.values())
+        self._origin = [m.detach().clone() for m in self._masters]
+        self._sizes = [m.numel() for m in self._masters]
+        self._num_states = int(states.mask_NT.sum())
+        self._graphs: list[Sequence[Tensor | None]] | None = None
+        keep = self._num_states * learner.policy.vocabulary <= KEPT_BUDGET
+        kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
+        self.loss = 0.0
+        for part in learner.micro_batches(states, most_logits=LOGITS_BUDGET):
+            said = self._say(part)
+            kept += [said.logp_RV] if keep else []
+            old.append(said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
+            self.loss += self._loss(with_old(part, old[-1], learner.recipe), said)
+        self._kept = kept if keep else None
+        self._states = states = with_old(states, torch.cat(old), learner.recipe)
+        self._curved = spaced(states, fisher_share)
+
+    def slope(self) -> Tensor:
+        """Minus the gradient in the masters; a parameter that got none counts with zeros."""
+        return -flat([m.grad for m in self._masters], self._masters)
+
+    def fisher_product(self, vector: Tensor) -> Tensor:
+        """F v with F = mean over states of J^T (diag(p) - p p^T) J, J the Jacobian of the logits: the exact Fisher
+        matrix over the whole vocabulary, not the empirical one of the sampled tokens.
+
+        F is the Hessian of KL(old || now) at now = old, so F v is the derivative of (gradient of that KL) . v: two
+        backward passes (Pearlmutter 1994; arXiv 1502.05477, appendix C.1). Must be called at the origin.
+        """
+        total = torch.zeros_like(vector)
+        pieces = torch.split(vector, self._sizes)
+        with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative on a CPU
+            for slopes in self._kl_slopes():
+                pairs = [(s, p.view_as(s)) for s, p in zip(slopes, pieces, strict=True) if s is not None]
+                dot = sum(((s * p).sum() for s, p in pairs), torch.zeros((), dtype=vector.dtype, device=vector.device))
+                if dot.requires_grad:
+                    keep = self._graphs is not None
+                    images = torch.autograd.grad(dot, self._masters, retain_graph=keep, allow_unused=True)
+                    total += flat(images, self._masters)
+        return total
+
+    def _kl_slopes(self) -> Iterator[Sequence[Tensor | None]]:
+        """The gradient of the mean KL, micro-batch by micro-batch, each with a graph of its own; one that stands alone
+        is kept for all products."""
+        if self._graphs is not None:
+            yield from self._graphs
+            return
+        tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._learner.policy.width))
+        parts = list(self._learner.micro_batches(self._curved, most_tokens=tokens, most_logits=2 * SECOND_ORDER_BUDGET))
+        for part in parts:
+            logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
+            kl = divergence(logp_RV.detach(), logp_RV).sum() / int(self._curved.mask_NT.sum())
+            slopes = torch.autograd.grad(kl, self._masters, create_graph=True, allow_unused=True)
+            if len(parts) == 1:
+                self._graphs = [slopes]
+            yield slopes
+
+    @torch.no_grad()
+    def move(self, step: Tensor) -> None:
+        """Set the weights to origin + step; a zero step restores them bit for bit."""
+        pieces = torch.split(step, self._sizes)
+        for master, origin, piece in zip(self._masters, self._origin, pieces, strict=True):
+            master.copy_(origin + piece.view_as(origin))
+        self._learner.optimizer.publish()
+        self._graphs = None
+
+    @torch.no_grad()
+    def measure(self) -> tuple[float, float]:
+        """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
+        loss = kl = 0.0
+        for index, part in enumerate(self._parts()):
+            now = self._learner.policy.say(part.rollouts, self._learner.scoring)
+            loss += self._loss(part, now)
+            kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
+        return loss, kl
+
+    @torch.no_grad()
+    def _loss(self, part: Batch, said: Said) -> float:
+        shape, kl_NT = (part.num_rollouts, part.mask_NT.shape[1]), None
+        if "reference_kl" in self._learner.recipe.needs:
+            theirs = self._learner.must_refer.say(part.rollouts, self._learner.scoring)
+            kl_NT = said.rectangle(divergence(said.logp_RV, theirs.logp_RV), shape)
+        logp_NT, entropy_NT = (said.rectangle(x_R, shape) for x_R in (said.logp_R, entropy(said.logp_RV)))
+        losses, _ = self._objective(Scored(logp_NT, entropy_NT, kl_NT, part.value_NT), part)
+        return losses.policy.item()
+
+    @torch.no_grad()
+    def distance(self) -> float:
+        """Mean KL(origin || now) in nats a token over the states."""
+        kl = 0.0
+        for index, part in enumerate(self._parts()):
+            kl += divergence(self._before(index, part), self._say(part).logp_RV).sum().item()
+        return kl / max(self._num_states, 1)
+
+    def _parts(self) -> Iterator[Batch]:
+        """The same micro-batches at every measurement."""
+        return self._learner.micro_batches(self._states, most_logits=LOGITS_BUDGET)
+
+    def _before(self, index: int, part: Batch) -> Tensor:
+        if self._kept is not None:
+            return self._kept[index]
+        with self._at_origin():
+            return self._say(part).logp_RV
+
+    @contextmanager
+    def _at_origin(self) -> Iterator[None]:
+        moved = [m.detach().clone() for m in self._masters]
+        self._set(self._origin)
+        try:
+            yield
+        finally:
+            self._set(moved)
+
+    @torch.no_grad()
+    def _set(self, weights: Sequence[Tensor]) -> None:
+        for master, weight in zip(self._masters, weights, strict=True):
+            master.copy_(weight)
+        self._learner.optimizer.publish()
+
+    @torch.no_grad()
+    def _say(self, part: Batch) -> Said:
+        return self._learner.policy.say(part.rollouts, self._learner.scoring)
+
+
+def spaced(batch: Batch, share: float) -> Batch:
+    """About that share of the batch's problems, evenly spaced and each with all its rows, but not fewer than
+    ``LEAST_CURVED`` while there are any."""
+    groups = list(dict.fromkeys(batch.group_N.tolist()))
+    num = min(len(groups), max(LEAST_CURVED, round(share * len(groups))))
+    chosen = {groups[i * len(groups) // num] for i in range(num)} if groups else set()
+    return batch.take([row for row, group in enumerate(batch.group_N.tolist()) if group in chosen])

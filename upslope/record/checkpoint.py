@@ -1,0 +1,140 @@
+"""Checkpoints: ordinary Hugging Face model directories with the optimizer beside them and a manifest of hashes.
+
+A checkpoint is written aside, flushed, and renamed into place; its predecessor goes only afterwards, one of the very
+same step too (``step-000010.replaced``). What is newest is decided by what is complete (every file there, every hash
+right), never by a name or a date alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from upslope.errors import UserError
+from upslope.model.policy import Policy
+from upslope.record.files import sync_folder, write_whole
+
+MANIFEST = "manifest.json"
+OPTIMIZER = "optimizer.safetensors"
+CRITIC = "critic.safetensors"
+STATE = "run_state.json"
+NAME = re.compile(r"step-(\d+)(\.replaced)?")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on the disk."""
+
+    folder: Path
+    step: int
+    """Turns of the loop done."""
+    state: Mapping[str, Any]
+
+    def optimizer(self) -> dict[str, Tensor]:
+        return load_file(self.folder / OPTIMIZER)
+
+    def critic(self) -> dict[str, Tensor]:
+        """Weights and optimizer state of the critic, in a recipe that has one."""
+        return load_file(self.folder / CRITIC)
+
+
+def save(
+    parent: Path,
+    step: int,
+    policy: Policy,
+    weights: Mapping[str, Tensor],
+    optimizer: dict[str, Tensor],
+    state: dict[str, Any],
+    critic: dict[str, Tensor] | None = None,
+) -> Path:
+    """Write ``parent/step-000010``, whole or not at all. ``weights`` (full precision) stand in for the compute ones."""
+    folder = parent / f"step-{step:06d}"
+    aside = parent / f".{folder.name}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    policy.save(aside, weights)
+    save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
+    if critic is not None:
+        save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
+    (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
+    hashes = {p.name: _digest(p) for p in sorted(aside.iterdir())}
+    for name in hashes:
+        _flush(aside / name)
+    write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
+    replaced = parent / f"{folder.name}.replaced"
+    if folder.exists():  # a finished run is resumed, or a run is stopped right after it saved
+        if is_complete(folder):
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        else:
+            shutil.rmtree(folder)
+    aside.rename(folder)
+    sync_folder(parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    for later in _folders(parent):
+        if _step(later) > step and not is_complete(later):
+            shutil.rmtree(later)  # broken, and passed over when the run went back to an older one
+    return folder
+
+
+def newest(parent: Path) -> Checkpoint | None:
+    """The complete checkpoint of the highest step, or None. Incomplete ones are passed over."""
+    for folder in _folders(parent):
+        if is_complete(folder):
+            state = json.loads((folder / STATE).read_text())
+            return Checkpoint(folder, int(state["step"]), state)
+    return None
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every file of the manifest is there with the hash it was written with."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text())
+        return bool(hashes) and all(_digest(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def prune(parent: Path, keep: int) -> None:
+    """Delete all but the ``keep`` newest, and what was left half written, once the newest one is sure to be complete.
+
+    Raises UserError, and deletes nothing, if it is not.
+    """
+    folders = _folders(parent)
+    if folders and not is_complete(folders[0]):
+        raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
+    for folder in (*folders[max(keep, 1) :], *parent.glob(".step-*.part")):
+        shutil.rmtree(folder)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """Everything named like a checkpoint, highest step first; a replaced one stands behind its replacement."""
+    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name)]
+    return sorted(named, key=lambda path: (-_step(path), path.suffix))
+
+
+def _step(folder: Path) -> int:
+    return int(folder.stem.removeprefix("step-"))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

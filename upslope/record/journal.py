@@ -1,0 +1,138 @@
+"""The run's journal: one JSON object a line, on the disk before the next step begins. Writing and reading it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upslope.errors import UserError
+from upslope.record.files import write_whole
+
+Row = Mapping[str, Any]
+"""One line of the journal. Recipes add numeric keys of their own, so a row is a mapping read by ``number``."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A run's steps and evaluations, each in order of ``step``.
+
+    A step's ``reward`` was earned by weights that had seen ``step`` updates; an evaluation's ``step`` counts the
+    updates before it. So both may be drawn over the same axis.
+
+    >>> Journal(steps=({"kind": "step", "step": 0, "reward": 0.5},), evals=()).column("reward")
+    ([0.0], [0.5])
+    """
+
+    steps: tuple[Row, ...]
+    evals: tuple[Row, ...]
+
+    def column(self, key: str) -> tuple[list[float], list[float]]:
+        """The steps that have ``key``, and its values (NaN where it is no finite number)."""
+        rows = [row for row in self.steps if key in row]
+        values = [number(row, key) for row in rows]
+        return [number(row, "step") for row in rows], [v if math.isfinite(v) else math.nan for v in values]
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add a line. A number that is not finite is written as null: JSON has no NaN."""
+    line = json.dumps(_plain(row), allow_nan=False) + "\n"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rewind(path: Path, step: int) -> list[dict[str, Any]]:
+    """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes;
+    returns the rows that stay.
+
+    Raises UserError for any other line that cannot be read: a journal without one of its steps would be no journal.
+    """
+    kept, rows = [], []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            # An evaluation is labelled by the updates before it, a step by its own number.
+            keep = row["step"] <= step if row["kind"] == "eval" else row["step"] < step
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # no newline follows: it was never finished
+                continue
+            raise UserError(f"{path}, row {number}: not a line of a journal; remove it to resume") from None
+        if keep:
+            kept.append(line + b"\n")
+            rows.append(row)
+    write_whole(path, b"".join(kept))
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
+
+
+def read_journal(folder: Path) -> Journal:
+    """Read ``folder/journal.jsonl``.
+
+    A run that was killed while writing leaves a last line without its newline: that one is skipped. Anything else
+    that does not parse is a UserError with file and row. Where a resumed run did a step again, the later line holds.
+    Lines of an unknown kind are left out, so that old readers can read newer runs.
+    """
+    path = Path(folder) / "journal.jsonl"
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        reason = "there is no such run folder" if not Path(folder).is_dir() else error.strerror
+        raise UserError(f"{path}: cannot read the journal: {reason}") from error
+    kinds: dict[str, dict[int, Row]] = {"step": {}, "eval": {}}
+    for place, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse(line)
+        except ValueError as error:
+            if place == len(lines):  # no newline came after it: half-written
+                break
+            raise UserError(f"{path}, row {place}: {error}; mend or remove this line") from error
+        if row["kind"] in kinds:
+            kinds[row["kind"]][row["step"]] = row
+    steps, evals = (tuple(rows[step] for step in sorted(rows)) for rows in kinds.values())
+    return Journal(steps, evals)
+
+
+def number(row: Row, *keys: str) -> float:
+    """The number at ``row[key][key]...``; NaN where there is none.
+
+    >>> number({"greedy": {"value": 0.41}}, "greedy", "value"), number({"loss": None}, "loss")
+    (0.41, nan)
+    """
+    found: Any = row
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else math.nan
+
+
+def only_imitates(steps: Iterable[Row]) -> bool:
+    """True where every reward is 1: demonstrations or kept successes, so that the loss is what tells something."""
+    rewards = [number(row, "reward") for row in steps]
+    return bool(rewards) and all(reward == 1.0 for reward in rewards)
+
+
+def _parse(line: bytes) -> Row:
+    """One line as a row with a ``kind`` and a whole ``step``, or ValueError (bad JSON and bad UTF-8 are such)."""
+    row = json.loads(line)
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        raise ValueError('not an object with a "kind"')
+    if type(row.get("step")) is not int and row["kind"] in ("step", "eval"):
+        raise ValueError('"step" is not a whole number')
+    return row
