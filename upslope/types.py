@@ -55,6 +55,11 @@ class Score:
     """The answer as read from the response, None where there was none."""
     parts: Mapping[str, float | None] = field(default_factory=dict)
     """The value of every reward function by name, where a task has several; None: not applicable."""
+    steps: tuple[tuple[int, float], ...] = ()
+    """Rewards on the way, beside ``reward``, which is paid at the end: (number of characters, reward), paid to the
+    token with which the response reached that many characters."""
+    by_token: tuple[float, ...] | None = None
+    """The same, one a response token; made of ``steps`` where a response is scored as text."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,14 @@ class Rollout:
     logp: tuple[float, ...] | None
     """Per response token, in nats, under the distribution it was really drawn from; None for demonstrations."""
     version: int
-    """How many turns of the loop the weights that wrote it had been through."""
+    """How many turns of the loop the weights that wrote it had been through; of several, the newest."""
     ended: Ended
     """``stop``: the policy wrote an end token (the last of ``response``). ``length``: it was cut."""
     text: str
     """The response decoded without special tokens: what the reward reads."""
     score: Score = Score(0.0)
+    versions: tuple[int, ...] | None = None
+    """Per response token, where not all were written by weights of ``version``."""
 
     @property
     def reward(self) -> float:
@@ -101,7 +108,7 @@ class Group:
 class Batch:
     """The rollouts of one step as rectangles, T padded to the longest response; padding is masked and holds zeros.
 
-    Fields are None until something a recipe needs fills them. ``take`` keeps every denominator: ``weight_N`` was
+    Fields are None until something a recipe needs fills them. ``take`` keeps every denominator: ``weight_NT`` was
     fixed on the whole before any split, so a sum over parts is the sum over the whole.
     """
 
@@ -109,17 +116,23 @@ class Batch:
     mask_NT: Tensor
     """bool; True where the policy chose the token."""
     reward_N: Tensor
-    """The outcome; after ``prepare`` shaped, and less what the penalty costs where it is paid in the reward."""
+    """What an attempt earned in all; after ``prepare`` shaped, less what a penalty paid in the reward costs."""
     group_N: Tensor
     """int64; rollouts of one problem share a number."""
     truncated_N: Tensor
     """bool; ended by the length limit."""
+    version_NT: Tensor | None = None
+    """int64; turns of the loop that the weights which wrote the token had been through."""
     limit: int = 0
     """The longest response that sampling allows, in tokens; 0: unknown (given text)."""
     sampler_logp_NT: Tensor | None = None
     """Log-probability under the distribution it was drawn from, as logged by the sampler."""
     old_logp_NT: Tensor | None = None
     """Log-probability under the policy before the first update of this step, as the learner scores it."""
+    old_entropy_NT: Tensor | None = None
+    """Entropy of that policy at every state, in nats."""
+    present_logp_NT: Tensor | None = None
+    """Log-probability under the policy before this very update."""
     reference_logp_NT: Tensor | None = None
     """Log-probability under the frozen reference."""
     reference_kl_NT: Tensor | None = None
@@ -131,10 +144,12 @@ class Batch:
     return_NT: Tensor | None = None
     """What the critic is to predict: its targets, in units of reward."""
     advantage_NT: Tensor | None = None
-    weight_N: Tensor | None = None
-    """What one token of rollout n counts for in the loss."""
-    value_weight_N: Tensor | None = None
-    """What one token of rollout n counts for in the critic's loss."""
+    weight_NT: Tensor | None = None
+    """What a token counts for in the loss."""
+    value_weight_NT: Tensor | None = None
+    """What a token counts for in the critic's loss."""
+    marks: Mapping[str, Tensor] = field(default_factory=dict)
+    """By slot, [N, T]: what its ``over_update`` made of the whole update."""
 
     @property
     def num_rollouts(self) -> int:
@@ -149,6 +164,8 @@ class Batch:
             value = getattr(self, f.name)
             if value is None or isinstance(value, int):
                 picked[f.name] = value
+            elif f.name == "marks":
+                picked[f.name] = {slot: mark_NT[list(rows)] for slot, mark_NT in value.items()}
             elif f.name == "rollouts":
                 picked[f.name] = tuple(value[i] for i in rows)
             else:

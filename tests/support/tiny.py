@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from upslope.algo.critic import OwnCopy
 from upslope.algo.recipe import Recipe
-from upslope.learn.critic_learner import make_critic
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.bound import BoundLearner
+from upslope.learn.build import build_learner
+from upslope.learn.ranks import Ranks
 from upslope.learn.settings import LearnSettings
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
@@ -112,26 +112,35 @@ def learner(
     sampling: Sampling | None = None,
     num_updates: int = 10,
     dtype: torch.dtype = torch.float64,
+    ranks: Ranks | None = None,
     **settings: Any,
-) -> Learner:
+) -> BoundLearner:
     """A learner around a tiny policy; its reference is another random model, so that penalties pull, and its critic (no
     warm-up left) has a random head, so that values differ."""
     of = of or policy(dtype=dtype)
     learn = replace(LearnSettings(lr=1e-2, warmup=0), **settings)
     value = value_model(of.model, own_copy=isinstance(recipe.critic, OwnCopy)) if recipe.has_critic else None
-    optimizer = Optimizer(of.model, learn, num_updates, dtype)
-    reference = Reference(of, policy(seed=1, dtype=dtype)) if recipe.refers else None
-    critic = None
     if value is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             torch.nn.init.normal_(value.head.weight, std=0.1)
-        critic = make_critic(recipe.critic, value, optimizer, num_updates)
-        critic.optimizer.num_done = recipe.critic.warmup
-    return Learner(of, recipe, sampling or Sampling(), learn, optimizer, reference, critic)
+    made = build_learner(
+        of,
+        recipe,
+        learn,
+        sampling=sampling or Sampling(),
+        num_updates=num_updates + recipe.asked("critic").warmup,
+        dtype=dtype,
+        reference=Reference(of, policy(seed=1, dtype=dtype)) if recipe.refers else None,
+        value=value,
+        ranks=ranks,
+    )
+    if made.critic is not None:
+        made.critic.optimizer.num_done = made.critic.slot.warmup
+    return BoundLearner(recipe, made)
 
 
-def gradients(of: Learner) -> dict[str, torch.Tensor]:
+def gradients(of: BoundLearner) -> dict[str, torch.Tensor]:
     return {n: m.grad.detach().clone() for n, m in of.optimizer.masters.items() if m.grad is not None}
 
 

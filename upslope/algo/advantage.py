@@ -15,6 +15,7 @@ from torch import Tensor
 
 from upslope.algo.equal import alike
 from upslope.algo.returns import discounted, generalised_advantage
+from upslope.algo.slots import Advantage, ByToken, Compares, kind
 from upslope.types import Batch, given
 
 
@@ -65,26 +66,31 @@ def whitened(value_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8, size: Tensor 
     return torch.where(mask_NT, scaled_NT, torch.zeros_like(value_NT))
 
 
+@kind("advantage", reads_reward=False)
 def ones(batch: Batch) -> Tensor:
     """A_t = 1: what is imitated is good by decree (SFT, RFT)."""
     return spread(torch.ones_like(batch.reward_N), batch.mask_NT)
 
 
+@kind("advantage")
 def returns(batch: Batch) -> Tensor:
     """A_t = R: the plain return (Williams 1992, REINFORCE). For 0/1 rewards only the right attempts push."""
     return spread(batch.reward_N, batch.mask_NT)
 
 
+@kind("advantage")
 @dataclass(frozen=True)
-class ConstantBaseline:
+class ConstantBaseline(Advantage):
     """A_t = R - b: any constant b leaves the expected gradient alone, and the best one makes its variance least."""
 
     value: float = 0.5
+    compares: ClassVar[Compares] = "constant"
 
     def __call__(self, batch: Batch) -> Tensor:
         return spread(batch.reward_N - self.value, batch.mask_NT)
 
 
+@kind("advantage", compares="group")
 def group_mean(batch: Batch) -> Tensor:
     """A_i = R_i - mean_j R_j over the group, own sample included.
 
@@ -94,6 +100,7 @@ def group_mean(batch: Batch) -> Tensor:
     return spread(centred(batch.reward_N, batch.group_N), batch.mask_NT)
 
 
+@kind("advantage", compares="group")
 def leave_one_out(batch: Batch) -> Tensor:
     """A_i = R_i - mean_{j != i} R_j (RLOO, arXiv 2402.14740, section 3.2): the baseline is independent of R_i.
 
@@ -104,8 +111,9 @@ def leave_one_out(batch: Batch) -> Tensor:
     return spread(centred(batch.reward_N, batch.group_N) * size_N / (size_N - 1).clamp(min=1), batch.mask_NT)
 
 
+@kind("advantage")
 @dataclass(frozen=True)
-class GroupZScore:
+class GroupZScore(Advantage):
     """A_i = (R_i - mean_j R_j) / (std_j R_j + eps) (DeepSeekMath, arXiv 2402.03300, section 4.1.2).
 
     Where projects differ: ``std="sample"`` divides by G - 1 (TRL, verl), ``"population"`` by G; ``eps`` is 1e-4 in
@@ -115,6 +123,7 @@ class GroupZScore:
 
     eps: float = 1e-4
     std: Literal["sample", "population"] = "sample"
+    compares: ClassVar[Compares] = "group"
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:
@@ -129,8 +138,9 @@ class GroupZScore:
         return spread(torch.where(centred_N == 0, 0, scaled_N), batch.mask_NT)  # with eps = 0 too
 
 
+@kind("advantage")
 @dataclass(frozen=True)
-class BatchZScore:
+class BatchZScore(Advantage):
     """A_t = (G_t - mean) / (std + eps) over all tokens of the batch, G_t the reward to go from token t (REINFORCE++,
     arXiv 2501.03262, section 3): one scale for all problems, where a z-score per group has one for each.
 
@@ -139,10 +149,15 @@ class BatchZScore:
 
     centre: Literal["batch", "group"] = "batch"
     eps: float = 1e-8
+    by_token: ClassVar[ByToken] = "if they are rewarded"
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:
             raise ValueError(f"eps must be at least 0, not {self.eps}")
+
+    @property
+    def compares(self) -> Compares:
+        return self.centre
 
     def __call__(self, batch: Batch) -> Tensor:
         reward_NT = given(batch.reward_NT, "reward_NT")
@@ -154,8 +169,9 @@ class BatchZScore:
         return whitened(to_go_NT, batch.mask_NT, self.eps, size)
 
 
+@kind("advantage")
 @dataclass(frozen=True)
-class GAE:
+class GAE(Advantage):
     """A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t (arXiv 1506.02438, equation 16).
 
     A step is a chosen token; tokens the policy did not choose are stepped over. After the last one V is 0, for an
@@ -167,6 +183,8 @@ class GAE:
     lam: float = 0.95
     whiten: bool = True
     needs: ClassVar[frozenset[str]] = frozenset({"values"})
+    compares: ClassVar[Compares] = "values"
+    by_token: ClassVar[ByToken] = "always"
 
     def __post_init__(self) -> None:
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):

@@ -1,8 +1,8 @@
 """Slot ``aggregate``: how per-token values become one number.
 
-Each function maps a whole batch to ``weight_N``, what one token of rollout n counts for; the objective is then
-sum_n weight_n sum_t value_nt. All denominators live in these weights, computed before the batch is split, so that the
-parts of any split add up to the whole: a mean of means cannot happen.
+Each maps a whole batch to ``weight_NT``, what a token counts for; the objective is then sum_nt weight_nt value_nt. All
+denominators live in these weights, computed before the batch is split, so that the parts of any split add up to the
+whole: a mean of means cannot happen. Those here give all tokens of a rollout one weight w_n.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from upslope.algo.slots import Aggregate, kind
 from upslope.types import Batch
 
 
@@ -20,28 +21,38 @@ def lengths(batch: Batch) -> Tensor:
     return batch.mask_NT.sum(dim=1).to(batch.reward_N.dtype)
 
 
+def alike_in_rollout(weight_N: Tensor, batch: Batch) -> Tensor:
+    """[N, T]: every chosen token has its rollout's weight, the rest 0."""
+    zero = torch.zeros((), dtype=weight_N.dtype, device=weight_N.device)
+    return torch.where(batch.mask_NT, weight_N[:, None], zero)
+
+
+@kind("aggregate")
 def sequence_sum(batch: Batch) -> Tensor:
     """w_n = 1/N: the sum over a rollout's tokens, averaged over rollouts; the gradient of expected reward itself."""
-    return torch.ones_like(batch.reward_N) / max(batch.num_rollouts, 1)
+    return alike_in_rollout(torch.ones_like(batch.reward_N) / max(batch.num_rollouts, 1), batch)
 
 
+@kind("aggregate", divides_by_length=True)
 def sequence_mean(batch: Batch) -> Tensor:
     """w_n = 1/(N T_n): the mean over a rollout's tokens, averaged over rollouts (GRPO, arXiv 2402.03300, eq. 3).
 
     A token of a long rollout counts less, so a long wrong answer is cheap: the length bias of arXiv 2503.20783.
     An empty rollout has no tokens to weigh and still counts in N.
     """
-    return 1 / (max(batch.num_rollouts, 1) * lengths(batch).clamp(min=1))
+    return alike_in_rollout(1 / (max(batch.num_rollouts, 1) * lengths(batch).clamp(min=1)), batch)
 
 
+@kind("aggregate", divides_by_length=True)
 def token_mean(batch: Batch) -> Tensor:
     """w_n = 1/sum_m T_m: every token of the batch counts the same (DAPO, arXiv 2503.14476, equation 12; SFT)."""
     length_N = lengths(batch)
-    return torch.ones_like(length_N) / length_N.sum().clamp(min=1)
+    return alike_in_rollout(torch.ones_like(length_N) / length_N.sum().clamp(min=1), batch)
 
 
+@kind("aggregate")
 @dataclass(frozen=True)
-class ConstantLength:
+class ConstantLength(Aggregate):
     """w_n = 1/(N L): sequence_sum in other units, free of length bias (Dr. GRPO, arXiv 2503.20783, section 3.2).
 
     ``length`` is L; 0 takes the longest response that sampling allows, as the paper's code does.

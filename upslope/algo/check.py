@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from dataclasses import fields
 
-from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, group_mean, leave_one_out, ones
-from upslope.algo.aggregate import sequence_mean, token_mean
+from upslope.algo.advantage import ones
 from upslope.algo.correction import no_correction
-from upslope.algo.critic import Critic, SharedTrunk
+from upslope.algo.critic import LearnedCritic, SharedTrunk
 from upslope.algo.recipe import Recipe, show
-from upslope.algo.regulariser import K1, EntropyBonus, ExactKL, Place, Sampled
+from upslope.algo.regulariser import K1, SampledPenalty
 from upslope.algo.sample import Attempts, everything, mixed
 from upslope.algo.shape import SoftOverlong, identity
-from upslope.algo.surrogate import ImportanceRatio, likelihood, one_ratio
-from upslope.algo.update import KLBall
-from upslope.errors import UserError
+from upslope.algo.slots import CONTRACTS, NEEDS, NUM_ARGUMENTS, Regulariser
+from upslope.errors import UserError, nearest
 
 
 def check(recipe: Recipe) -> None:
-    """Raise UserError naming the slots and the mend, if the recipe's slots contradict each other."""
+    """Raise UserError naming slot and mend, if one breaks its contract or some contradict each other."""
     for complaint in complaints(recipe):
         raise UserError(f"this recipe cannot run: {complaint}")
 
 
 def complaints(recipe: Recipe) -> Iterator[str]:
-    """Every contradiction, in slot order: what a recipe asks for must make sense, and do something."""
+    """Every slot that breaks its contract, then every contradiction: what a recipe asks for must make sense, and do
+    something."""
+    broken = list(_contracts(recipe))
+    yield from broken
+    if broken:
+        return
     if isinstance(recipe.sample, Attempts):
         yield from _attempts(recipe, recipe.sample)
     else:
@@ -34,17 +39,41 @@ def complaints(recipe: Recipe) -> Iterator[str]:
     yield from _penalty(recipe)
 
 
+def _contracts(recipe: Recipe) -> Iterator[str]:
+    """Whether every slot holds what it can be asked for; see ``upslope.algo.slots``."""
+    for slot in (f.name for f in fields(recipe)):
+        value = getattr(recipe, slot)
+        if slot not in NUM_ARGUMENTS:
+            if not isinstance(value, CONTRACTS[slot]):
+                yield f"{slot}={show(value)} is no value of this slot; take one of upslope.algo.{slot}"
+            continue
+        if isinstance(value, type):
+            yield f"{slot}={show(value)} is a class; give one of it, {show(value)}(...)"
+            continue
+        if not callable(value):
+            yield f"{slot}={show(value)} cannot be called; a slot holds a function or a frozen dataclass with __call__"
+            continue
+        try:
+            inspect.signature(value).bind(*[None] * NUM_ARGUMENTS[slot])
+        except (TypeError, ValueError):
+            wanted = {1: "(batch)", 2: "(scored, batch)", 3: "(learner, objective, minibatch)"}[NUM_ARGUMENTS[slot]]
+            yield f"{slot}={show(value)} is called with {wanted}, which it does not take"
+        for need in sorted(set(recipe.asked(slot).needs) - NEEDS):
+            yield f"{slot}={show(value)} needs {need!r}, which nothing can fill{nearest(str(need), NEEDS)}"
+    place = recipe.penalty_place
+    if place not in ("loss", "reward", None):
+        yield f"regulariser={show(recipe.regulariser)} has place={place!r}; it acts in the loss or in the reward"
+
+
 def compares_by_group(recipe: Recipe) -> bool:
     """Whether the advantage needs several attempts at one problem."""
-    if isinstance(recipe.advantage, BatchZScore):
-        return recipe.advantage.centre == "group"
-    return recipe.advantage in (group_mean, leave_one_out) or isinstance(recipe.advantage, GroupZScore)
+    return bool(recipe.asked("advantage").compares == "group")
 
 
 def tells_tokens_apart(recipe: Recipe) -> bool:
     """Whether tokens of one attempt are known to get different advantages."""
-    by_token = isinstance(recipe.advantage, BatchZScore) and penalty_place(recipe) == "reward"
-    return by_token or isinstance(recipe.advantage, GAE)
+    by_token = recipe.asked("advantage").by_token
+    return by_token == "always" or (by_token == "if they are rewarded" and recipe.penalty_place == "reward")
 
 
 def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
@@ -57,15 +86,21 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
         )
     if sample.refill and sample.keep is everything:
         yield "sample.refill tries further problems until enough groups are kept; set sample.keep=mixed or rewarded"
-    if recipe.advantage is ones and (penalty_place(recipe) == "reward" or recipe.shape is not identity):
+    decreed = not recipe.asked("advantage").reads_reward
+    if decreed and recipe.shape is not identity:
         yield (
-            f"advantage=ones never reads a reward, so shape={show(recipe.shape)} and a penalty in the reward would do "
-            "nothing; set another advantage, or regulariser.place=loss"
+            f"advantage={advantage} never reads a reward, so shape={show(recipe.shape)} would do nothing; set another "
+            "advantage, or shape=identity"
         )
-    if recipe.advantage is ones and sample.keep in (everything, mixed):
+    if decreed and recipe.penalty_place == "reward":
         yield (
-            f"advantage=ones pushes every attempt alike, and sample.keep={show(sample.keep)} keeps the wrong ones, so "
-            "on average nothing is learnt; set sample.keep=rewarded, or another advantage"
+            f"advantage={advantage} never reads a reward, so regulariser={show(recipe.regulariser)}, paid in it, would "
+            f"do nothing; set another advantage, or {_into_the_loss(recipe)}"
+        )
+    if decreed and sample.keep in (everything, mixed):
+        yield (
+            f"advantage={advantage} pushes every attempt alike, and sample.keep={show(sample.keep)} keeps the wrong "
+            "ones, so on average nothing is learnt; set sample.keep=rewarded, or another advantage"
         )
 
 
@@ -78,15 +113,14 @@ def _given_text(recipe: Recipe) -> Iterator[str]:
             f"advantage={show(advantage)} compares attempts at one problem, and every demonstration stands alone; "
             "set advantage=ones"
         )
-    elif isinstance(advantage, (GAE, BatchZScore, ConstantBaseline)):
+    elif recipe.asked("advantage").compares != "nothing":
         yield (
             f"advantage={show(advantage)} judges by the reward, and every demonstration has reward 1; set "
             "advantage=ones and critic=no_critic"
         )
-    if penalty_place(recipe) == "reward":
-        mend = "regulariser=exact_kl" if isinstance(penalty, K1) else "regulariser.place=loss"
-        yield f"given text has no reward for the penalty to be paid in; set {mend}"
-    if isinstance(penalty, Sampled) and penalty.weighted:
+    if recipe.penalty_place == "reward":
+        yield f"given text has no reward for the penalty to be paid in; set {_into_the_loss(recipe)}"
+    if isinstance(penalty, SampledPenalty) and penalty.weighted:
         yield (
             f"regulariser={show(penalty)} weighs what the old policy drew, and nobody drew given text; set "
             "regulariser=exact_kl"
@@ -97,26 +131,33 @@ def _given_text(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _into_the_loss(recipe: Recipe) -> str:
+    """How a penalty is moved out of the reward: k1 has no gradient on average in the loss."""
+    if not isinstance(recipe.regulariser, K1):
+        return "regulariser.place=loss"
+    return "regulariser=k2" if recipe.acts else "regulariser=exact_kl"
+
+
 def _ratio(recipe: Recipe) -> Iterator[str]:
     surrogate, updates = recipe.surrogate, recipe.reuse.num_updates
-    if surrogate is likelihood and updates > 1 and recipe.acts and recipe.advantage is not ones:
+    declared, advantage = recipe.asked("surrogate"), recipe.asked("advantage")
+    if not declared.has_ratio and updates > 1 and recipe.acts and advantage.reads_reward:
         yield (
-            f"surrogate=likelihood has no ratio for a policy that has moved, and reuse={show(recipe.reuse)} makes "
-            f"{updates} updates a batch; set surrogate=clipped_ratio or importance_ratio, or reuse.epochs=1 and "
+            f"surrogate={show(surrogate)} has no ratio for a policy that has moved, and reuse={show(recipe.reuse)} "
+            f"makes {updates} updates a batch; set surrogate=clipped_ratio or importance_ratio, or reuse.epochs=1 and "
             "reuse.minibatches=1"
         )
-    if recipe.correction is not no_correction and isinstance(surrogate, ImportanceRatio):
+    if recipe.correction is not no_correction and declared.against_sampler:
         yield (
-            "surrogate=importance_ratio is taken against the sampler already, and a correction would count it twice; "
+            f"surrogate={show(surrogate)} is taken against the sampler already, and a correction would count it twice; "
             "set correction=no_correction"
         )
-    whole = isinstance(surrogate, ImportanceRatio) and surrogate.level == "trajectory"
-    if whole and recipe.aggregate in (sequence_mean, token_mean):
+    if declared.weighs_attempts and recipe.asked("aggregate").divides_by_length:
         yield (
             f"surrogate={show(surrogate)} weighs an attempt as a whole, and aggregate={show(recipe.aggregate)} divides "
             "it by lengths once more; set aggregate=sequence_sum or constant_length, or surrogate.level=token"
         )
-    if one_ratio(surrogate) and tells_tokens_apart(recipe):
+    if declared.one_ratio and tells_tokens_apart(recipe):
         yield (
             f"surrogate={show(surrogate)} has one ratio for all tokens of an attempt, and would average away what "
             f"advantage={show(recipe.advantage)} says of each; set surrogate.level=token"
@@ -125,24 +166,24 @@ def _ratio(recipe: Recipe) -> Iterator[str]:
 
 def _critic(recipe: Recipe) -> Iterator[str]:
     critic = recipe.critic
-    if recipe.has_critic and not isinstance(critic, Critic):
-        yield f"critic={show(critic)} is no upslope.algo.critic.Critic; derive it from one"
+    if recipe.has_critic and not isinstance(critic, LearnedCritic):
+        yield f"critic={show(critic)} is no upslope.algo.critic.LearnedCritic; derive it from one"
     if recipe.has_critic and "values" not in recipe.needs:
         yield f"critic={show(critic)} has no one to tell; set advantage=gae, or critic=no_critic"
-    told = not recipe.acts and isinstance(recipe.advantage, GAE)  # that it has no place here at all
+    told = not recipe.acts and recipe.asked("advantage").compares == "values"  # that it has no place here at all
     if "values" in recipe.needs and not recipe.has_critic and not told:
         yield f"advantage={show(recipe.advantage)} needs a critic; set critic=own_copy or critic=shared_trunk"
     if isinstance(critic, SharedTrunk) and not critic.weight > 0:
         yield f"critic={show(critic)} would never learn; set critic.weight above 0, or critic=own_copy"
-    if isinstance(recipe.update, KLBall) and isinstance(critic, SharedTrunk):
-        yield "update=kl_ball moves the policy's weights alone; set critic=own_copy"
+    if recipe.asked("update").moves_policy_alone and isinstance(critic, SharedTrunk):
+        yield f"update={show(recipe.update)} moves the policy's weights alone; set critic=own_copy"
 
 
 def _penalty(recipe: Recipe) -> Iterator[str]:
-    penalty = recipe.regulariser
-    if penalty_place(recipe) == "reward" and not hasattr(penalty, "cost"):
+    penalty, declared = recipe.regulariser, recipe.asked("regulariser")
+    if recipe.penalty_place == "reward" and getattr(declared.cost, "__func__", None) is Regulariser.cost:
         yield f"regulariser={show(penalty)} has no method cost(batch), which a penalty in the reward needs"
-    if isinstance(penalty, (Sampled, ExactKL, EntropyBonus)) and not penalty.coefficient:
+    if not declared.holds:
         yield f"regulariser={show(penalty)} costs its passes and holds nothing; set regulariser=no_penalty"
     if isinstance(penalty, K1) and penalty.place == "loss" and not penalty.weighted:
         mends = "regulariser.place=reward, regulariser.weighted=true, or regulariser=k2"
@@ -150,9 +191,3 @@ def _penalty(recipe: Recipe) -> Iterator[str]:
             f"regulariser={show(penalty)} has no gradient on average in the loss, so it holds nothing there; set "
             f"{mends if recipe.acts else 'regulariser=exact_kl'}"
         )
-
-
-def penalty_place(recipe: Recipe) -> Place | None:
-    """Where the penalty acts; None without one."""
-    place: Place | None = getattr(recipe.regulariser, "place", None)
-    return place

@@ -12,69 +12,56 @@ patch may give the kind alone as a string, or only fields of the value that is t
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from inspect import isfunction
+from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from upslope.algo import advantage, aggregate, correction, critic, regulariser, reuse, sample, shape, surrogate, update
+from upslope.algo import sample
 from upslope.algo.recipe import Recipe
+from upslope.algo.slots import KINDS as SLOTS
 from upslope.errors import UserError, nearest
+from upslope.plugins import load_object, names_a_file
 
-HELPERS = {
-    *("spread", "sum_by_group", "size_by_group", "centred", "largest", "whitened", "lengths", "require_range"),
-    *("log_ratio_to_old", "pessimistic", "silenced", "one_ratio"),
-    *("estimate_k1", "estimate_k2", "estimate_k3", "disagreement", "value_error", "Sampled", "Critic"),
-}
-"""What the slots' modules define besides values of the slot."""
 KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded, "mixed": sample.mixed}
-
-
-def kinds(module: ModuleType, *, hidden: set[str] = HELPERS | set(KEEPS)) -> dict[str, Any]:
-    """Every value a slot can take from its module: functions and frozen dataclasses, by kind."""
-    own = {
-        n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__ and n not in hidden
-    }
-    found = {n: v for n, v in own.items() if isfunction(v) and not n.startswith("_")}
-    return found | {snake(n): v for n, v in own.items() if isinstance(v, type) and is_dataclass(v)}
-
-
-def snake(name: str) -> str:
-    """``GroupZScore`` to ``group_z_score``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-SLOTS: dict[str, dict[str, Any]] = {
-    "sample": kinds(sample),
-    "shape": kinds(shape),
-    "advantage": kinds(advantage),
-    "surrogate": kinds(surrogate),
-    "critic": kinds(critic),
-    "regulariser": kinds(regulariser),
-    "aggregate": kinds(aggregate),
-    "update": kinds(update),
-    "reuse": kinds(reuse),
-    "correction": kinds(correction),
-}
+"""What ``sample.keep`` can be, by name."""
+HERE = Path(__file__).resolve().parents[1]
+_OPENED: dict[str, ModuleType] = {}
+"""Files of users that are imported already, so that a slot's class is one class."""
 
 
 def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Every slot as ``{"kind": ..., field: value, ...}``. Raises ValueError for a value from outside the package."""
+    """Every slot as ``{"kind": ..., field: value, ...}``; a user's own as ``FILE.py:NAME``.
+
+    Raises ValueError for a value that neither the package nor a file has under a name.
+    """
     return {slot: _value_to_dict(slot, getattr(recipe, slot)) for slot in SLOTS}
 
 
 def _value_to_dict(slot: str, value: Any) -> dict[str, Any]:
-    for kind, known in SLOTS[slot].items():
-        if value is known:
-            return {"kind": kind}
-        if isinstance(known, type) and isinstance(value, known):
-            inside = {f.name: getattr(value, f.name) for f in fields(known)}
-            return {"kind": kind} | {n: v.__name__ if callable(v) else v for n, v in inside.items()}
-    raise ValueError(f"recipe.{slot} holds {value!r}, which has no name to be written under")
+    kind = _name_of(value) if callable(value) and hasattr(value, "__name__") else _name_of(type(value))
+    if kind is None:
+        raise ValueError(f"recipe.{slot} holds {value!r}, which has no name to be written under")
+    if not is_dataclass(value):
+        return {"kind": kind}
+    inside = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {"kind": kind} | {n: _name_of(v) if callable(v) else v for n, v in inside.items()}
+
+
+def _name_of(value: Any) -> str | None:
+    """The kind's name of the package's own functions and classes, FILE.py:NAME of a user's, None of any others."""
+    module, name = sys.modules.get(value.__module__), value.__name__
+    if module is None or getattr(module, name, None) is not value or not getattr(module, "__file__", None):
+        return None
+    file = Path(str(module.__file__)).resolve()
+    if file.is_relative_to(HERE):
+        known = [kind for kinds in (*SLOTS.values(), KEEPS) for kind, k in kinds.items() if k is value]
+        return known[0] if known else None
+    return f"{file}:{name}"
 
 
 def patched(recipe: Recipe, patch: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -93,9 +80,7 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
     inside = dict(change)
     kind = inside.pop("kind", None)
     if kind is not None:
-        if not isinstance(kind, str) or kind not in SLOTS[slot]:
-            raise UserError(f"{where} = {kind!r} is not known{nearest(str(kind), SLOTS[slot])}")
-        chosen = SLOTS[slot][kind]
+        chosen = _chosen(kind, SLOTS[slot], where)
         if not isinstance(chosen, type):
             current = chosen
         elif not isinstance(current, chosen):
@@ -108,6 +93,15 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
     return _with_fields(current, inside, where)
 
 
+def _chosen(name: Any, known: Mapping[str, Any], where: str) -> Any:
+    """A value by its name, or the user's own by FILE.py:NAME."""
+    if isinstance(name, str) and names_a_file(name):
+        return load_object(name, "slot", _OPENED)
+    if not isinstance(name, str) or name not in known:
+        raise UserError(f"{where} = {name!r} is not known{nearest(str(name), known)}")
+    return known[name]
+
+
 def _with_fields(current: Any, inside: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(type(current))
     known = [f.name for f in fields(current)]
@@ -117,9 +111,7 @@ def _with_fields(current: Any, inside: Mapping[str, Any], where: str) -> Any:
             raise UserError(f"{where}.{name} is not a field of {type(current).__name__}{nearest(name, known)}")
         hint = hints[name]
         if hint == sample.Keep:
-            if not isinstance(value, str) or value not in KEEPS:
-                raise UserError(f"{where}.{name} = {value!r} is not known{nearest(str(value), KEEPS)}")
-            values[name] = KEEPS[value]
+            values[name] = _chosen(value, KEEPS, f"{where}.{name}")
             continue
         if isinstance(value, bool) is not (hint is bool):  # pydantic would take true for 1, and 1 for true
             wanted = "true or false" if hint is bool else "a number" if hint in (int, float) else "a word"

@@ -1,8 +1,8 @@
 """Slot ``correction``: what to do when the sampler and the learner disagree about a token's probability.
 
-They do when one computes in lower precision, is another program, or has older weights. Each function maps a batch to
-a constant factor per token, by which the surrogate (not the penalty) is multiplied; denominators stay. The gap itself
-is in the journal of every step, whatever stands in this slot.
+They do when one computes in lower precision, is another program, or has older weights. Each maps what was scored and a
+batch to a constant factor per token, by which the surrogate (not the penalty) is multiplied; denominators stay. The
+gap itself is in the journal of every step, whatever stands in this slot.
 
 With c_t = pi_old(y_t) / mu(y_t), the learner's probability before the first update over the sampler's.
 """
@@ -10,17 +10,18 @@ With c_t = pi_old(y_t) / mu(y_t), the learner's probability before the first upd
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from upslope.algo.outcome import Scored
+from upslope.algo.slots import Correction, Level, kind
 from upslope.types import Batch, given
 
-Level = Literal["token", "trajectory"]
 
-
-def no_correction(batch: Batch) -> Tensor | None:
+@kind("correction")
+def no_correction(scored: Scored, batch: Batch) -> Tensor | None:
     """Trust the sampler: no weight per token."""
     return None
 
@@ -32,8 +33,9 @@ def disagreement(batch: Batch, level: Level) -> Tensor:
     return torch.exp(log_NT if level == "token" else log_NT.sum(dim=1, keepdim=True).expand_as(log_NT))
 
 
+@kind("correction")
 @dataclass(frozen=True)
-class TruncatedWeights:
+class TruncatedWeights(Correction):
     """min(c, cap): importance weights from sampler to learner, bounded above (Ionides 2008; for language models Yao et
     al. 2025, "truncated importance sampling"). Unbiased while nothing is cut; what is cut counts too little."""
 
@@ -45,16 +47,17 @@ class TruncatedWeights:
         if not self.cap >= 1:
             raise ValueError(f"cap must be at least 1, not {self.cap}")
 
-    def __call__(self, batch: Batch) -> Tensor | None:
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
         return disagreement(batch, self.level).clamp(max=self.cap)
 
-    def cut(self, batch: Batch) -> Tensor:
+    def cut(self, scored: Scored, batch: Batch) -> Tensor:
         """bool NT: which tokens' weights were bounded."""
         return disagreement(batch, self.level) > self.cap
 
 
+@kind("correction")
 @dataclass(frozen=True)
-class MaskedWeights:
+class MaskedWeights(Correction):
     """c where low <= c <= high, else 0: what the two disagree about beyond reason teaches nothing (IcePop, Ling Team
     2025). The dropped tokens stay in the denominators, so a step with many of them is a smaller step."""
 
@@ -67,11 +70,11 @@ class MaskedWeights:
         if not 0 <= self.low <= 1 <= self.high:
             raise ValueError(f"needs 0 <= low <= 1 <= high, not low={self.low}, high={self.high}")
 
-    def __call__(self, batch: Batch) -> Tensor | None:
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
         weight_NT = disagreement(batch, self.level)
-        return torch.where(self.cut(batch), torch.zeros_like(weight_NT), weight_NT)
+        return torch.where(self.cut(scored, batch), torch.zeros_like(weight_NT), weight_NT)
 
-    def cut(self, batch: Batch) -> Tensor:
+    def cut(self, scored: Scored, batch: Batch) -> Tensor:
         """bool NT: which tokens were dropped."""
         weight_NT = disagreement(batch, self.level)
         return (weight_NT < self.low) | (weight_NT > self.high)

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from upslope.algo.outcome import Scored
+from upslope.algo.slots import Critic as Contract
+from upslope.algo.slots import kind
 from upslope.types import Batch, given
 
 
+@kind("critic")
 def no_critic(scored: Scored, batch: Batch) -> Tensor | None:
     """Nobody predicts: attempts are compared with each other, or with nothing."""
     return None
@@ -32,7 +35,7 @@ def value_error(value_NT: Tensor, old_NT: Tensor, return_NT: Tensor, clip: float
 
 
 @dataclass(frozen=True)
-class Critic:
+class LearnedCritic(Contract):
     """What both kinds share: ``clip`` in units of reward, ``warmup`` updates, a learning rate ``rate`` times the
     policy's, and the ``lam`` of its targets, the lambda-returns (see ``upslope.algo.returns``).
 
@@ -62,14 +65,16 @@ class Critic:
         return self.share * value_error(value_NT, old_NT, return_NT, self.clip)
 
 
+@kind("critic")
 @dataclass(frozen=True)
-class OwnCopy(Critic):
+class OwnCopy(LearnedCritic):
     """A value head on a copy of the model of its own: nothing is shared, at twice the memory (PPO as in arXiv
     1909.08593)."""
 
 
+@kind("critic")
 @dataclass(frozen=True)
-class SharedTrunk(Critic):
+class SharedTrunk(LearnedCritic):
     """A value head on the policy's own last hidden state: nearly free, but its loss, times ``weight``, bends the
     policy's weights too (during the warm-up the head alone learns)."""
 

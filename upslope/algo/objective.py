@@ -1,15 +1,17 @@
-"""The objective every recipe shares: sum_n weight_n sum_t (correction_nt * surrogate_nt - penalty_nt), over chosen
-tokens; and beside it the critic's loss, sum_n value_weight_n sum_t error_nt, where there is one."""
+"""The objective every recipe shares: sum_nt weight_nt (correction_nt * surrogate_nt - penalty_nt), over chosen tokens;
+and beside it the critic's loss, sum_nt value_weight_nt error_nt, where there is one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from upslope.algo.outcome import Losses, Scored, Trace
 from upslope.algo.recipe import Recipe
+from upslope.algo.wanted import rectangle
 from upslope.types import Batch, given
 
 
@@ -23,36 +25,67 @@ class Objective:
         """(losses, trace). The losses are those of exactly these rows; parts of a batch add up.
 
         Masking happens before any arithmetic as well as after: a NaN or an overflow in padding would otherwise come
-        back through the gradient of the mask (NaN times zero is NaN).
+        back through the gradient of the mask (NaN times zero is NaN). Raises UserError for a slot that gives anything
+        but one value a token.
         """
         value_NT = None if scored.value_NT is None else masked(scored.value_NT, batch)
         scored = replace(scored, logp_NT=masked(scored.logp_NT, batch), value_NT=value_NT)
-        push_NT = self.recipe.surrogate(scored.logp_NT, batch)
-        correction_NT = self.recipe.correction(batch)
+        push_NT = self._checked("surrogate", self.recipe.surrogate(scored, batch), batch)
+        correction_NT = self.recipe.correction(scored, batch)
         if correction_NT is not None:
-            push_NT = push_NT * correction_NT
+            push_NT = push_NT * self._checked("correction", correction_NT, batch)
         penalty_NT = self.recipe.regulariser(scored, batch)
         if penalty_NT is not None:
-            push_NT = push_NT - penalty_NT
+            push_NT = push_NT - self._checked("regulariser", penalty_NT, batch)
         error_NT = self.recipe.critic(scored, batch)
-        losses = Losses(
-            policy=-weighted_sum(push_NT, batch.weight_N, "weight_N", batch),
-            value=None if error_NT is None else weighted_sum(error_NT, batch.value_weight_N, "value_weight_N", batch),
-        )
-        return losses, self.trace(scored.logp_NT.detach(), scored.entropy_NT.detach(), batch)
+        value = None
+        if error_NT is not None:
+            error_NT = self._checked("critic", error_NT, batch)
+            value = weighted_sum(error_NT, batch.value_weight_NT, "value_weight_NT", batch)
+        losses = Losses(-weighted_sum(push_NT, batch.weight_NT, "weight_NT", batch), value)
+        return losses, self.trace(scored, batch, correction_NT)
 
-    def trace(self, logp_NT: Tensor, entropy_NT: Tensor, batch: Batch) -> Trace:
-        """Ratio and clipping of every token: the surrogate's own ratio, else the one to the old policy if known."""
-        log_ratio = getattr(self.recipe.surrogate, "log_ratio", None)
-        if log_ratio is not None:
-            ratio_NT = torch.exp(log_ratio(logp_NT, batch))
-        else:
-            old_NT = logp_NT if batch.old_logp_NT is None else batch.old_logp_NT
-            ratio_NT = torch.exp(logp_NT - old_NT)
-        mark = getattr(self.recipe.surrogate, "clipped", None)
+    def trace(self, scored: Scored, batch: Batch, correction_NT: Tensor | None) -> Trace:
+        """Ratio, clipping and correction of every token."""
+        logp_NT, surrogate = scored.logp_NT.detach(), self.recipe.asked("surrogate")
+        ratio_NT = torch.exp(surrogate.log_ratio(logp_NT, batch))
         none_NT = torch.zeros_like(batch.mask_NT)
-        low_NT, high_NT = mark(logp_NT, batch) if mark else (none_NT, none_NT)
-        return Trace(logp_NT, entropy_NT, ratio_NT, low_NT & batch.mask_NT, high_NT & batch.mask_NT)
+        low_NT, high_NT = surrogate.clipped(logp_NT, batch) or (none_NT, none_NT)
+        cut_NT = None
+        if correction_NT is not None:
+            cut_NT = self.recipe.asked("correction").cut(scored, batch)
+            cut_NT = none_NT if cut_NT is None else cut_NT
+            correction_NT = correction_NT.detach()
+        marks = (low_NT & batch.mask_NT, high_NT & batch.mask_NT)
+        return Trace(logp_NT, scored.entropy_NT.detach(), ratio_NT, *marks, correction_NT, cut_NT)
+
+    def marked(self, batch: Batch) -> Batch:
+        """The batch with what its slots see in the whole update (``Slot.over_update``)."""
+        found = {f.name: self.recipe.asked(f.name).over_update(batch) for f in fields(Recipe)}
+        marks = {slot: self._checked(slot, mark, batch) for slot, mark in found.items() if mark is not None}
+        return replace(batch, marks=marks) if marks else batch
+
+    def with_old(self, batch: Batch, logp_NT: Tensor) -> Batch:
+        """The batch with these log-probabilities, detached, as the old ones, where the recipe needs some and none are
+        there: before a first update the old policy is the present one."""
+        if "old_logp" not in self.recipe.needs or batch.old_logp_NT is not None:
+            return batch
+        return replace(batch, old_logp_NT=masked(logp_NT.detach(), batch))
+
+    def without_gradient(self, batch: Batch) -> list[bool]:
+        """Which rows have no gradient whatever the policy says: no advantage anywhere, no penalty, and no critic to
+        teach.
+
+        Skipping their forward pass is exact because the weights, with all denominators, are already fixed.
+        """
+        if self.recipe.penalised or self.recipe.has_critic:
+            pushed_NT = batch.mask_NT
+        else:
+            pushed_NT = torch.where(batch.mask_NT, given(batch.advantage_NT, "advantage_NT"), 0) != 0
+        return (~(pushed_NT & (given(batch.weight_NT, "weight_NT") != 0)).any(dim=1)).tolist()
+
+    def _checked(self, slot: str, found: Any, batch: Batch) -> Tensor:
+        return rectangle(slot, getattr(self.recipe, slot), found, batch)
 
 
 def masked(value_NT: Tensor, batch: Batch) -> Tensor:
@@ -60,6 +93,6 @@ def masked(value_NT: Tensor, batch: Batch) -> Tensor:
     return torch.where(batch.mask_NT, value_NT, value_NT.new_zeros(()))
 
 
-def weighted_sum(value_NT: Tensor, weight_N: Tensor | None, name: str, batch: Batch) -> Tensor:
-    """sum_n weight_n sum_t value_nt over chosen tokens: the one reduction there is."""
-    return (given(weight_N, name)[:, None] * masked(value_NT, batch)).sum()
+def weighted_sum(value_NT: Tensor, weight_NT: Tensor | None, name: str, batch: Batch) -> Tensor:
+    """sum_nt weight_nt value_nt over chosen tokens: the one reduction there is."""
+    return (given(weight_NT, name) * masked(value_NT, batch)).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -48,13 +48,18 @@ class Trace:
     ratio_NT: Tensor
     clipped_low_NT: Tensor
     clipped_high_NT: Tensor
+    correction_NT: Tensor | None = None
+    """The factor that the surrogate was multiplied by; None in a recipe that trusts the sampler."""
+    cut_NT: Tensor | None = None
+    """bool; whose factor was bounded, or which were dropped."""
 
     @staticmethod
     def join(traces: Sequence[Trace]) -> Trace | None:
         """The traces of consecutive micro-batches as one; None of none."""
         if not traces:
             return None
-        return Trace(*(torch.cat([getattr(t, f.name) for t in traces]) for f in fields(Trace)))
+        columns = ([getattr(t, f.name) for t in traces] for f in fields(Trace))
+        return Trace(*(torch.cat(parts) if parts[0] is not None else None for parts in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,3 @@ class Outcome:
     trace: Trace | None
     """Their tokens before the update; None if no row had a gradient."""
     stats: Stats
-
-
-Loss = Callable[[Scored, Batch], tuple[Losses, Trace]]
-"""(losses, trace) of the rows of a batch; see ``Objective``."""

@@ -12,6 +12,7 @@ from upslope.algo import advantage, aggregate, correction, critic, regulariser, 
 from upslope.algo.outcome import Outcome, Scored
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Sample
+from upslope.algo.slots import Place, members
 from upslope.types import Batch
 
 
@@ -32,7 +33,7 @@ class Recipe:
     """Is the raw reward changed."""
     advantage: Callable[[Batch], Tensor] = advantage.returns
     """How good was this, against what."""
-    surrogate: Callable[[Tensor, Batch], Tensor] = surrogate.likelihood
+    surrogate: Callable[[Scored, Batch], Tensor] = surrogate.likelihood
     """What is pushed."""
     critic: Callable[[Scored, Batch], Tensor | None] = critic.no_critic
     """Who predicts how an attempt will end."""
@@ -44,7 +45,7 @@ class Recipe:
     """How far may a step go."""
     reuse: Reuse = Reuse()
     """Passes over one batch."""
-    correction: Callable[[Batch], Tensor | None] = correction.no_correction
+    correction: Callable[[Scored, Batch], Tensor | None] = correction.no_correction
     """Sampler and learner disagree, or data is stale."""
 
     def patch(self, **slots: Any) -> Recipe:
@@ -54,12 +55,22 @@ class Recipe:
     @property
     def needs(self) -> frozenset[str]:
         """Everything the slots need computed: the union of their ``needs``."""
-        return frozenset().union(*(getattr(getattr(self, f.name), "needs", ()) for f in fields(self)))
+        return frozenset().union(*(self.asked(f.name).needs for f in fields(self)))
+
+    def asked(self, slot: str) -> Any:
+        """What the value of a slot declares; see ``upslope.algo.slots``."""
+        return members(slot, getattr(self, slot))
+
+    @property
+    def penalty_place(self) -> Place | None:
+        """Where the penalty acts; None without one."""
+        place: Place | None = self.asked("regulariser").place
+        return place
 
     @property
     def penalised(self) -> bool:
         """Whether the loss holds every row back, those without advantage too."""
-        return self.regulariser is not regulariser.no_penalty and getattr(self.regulariser, "place", "loss") == "loss"
+        return self.penalty_place == "loss"
 
     @property
     def has_critic(self) -> bool:
@@ -68,7 +79,7 @@ class Recipe:
     @property
     def gamma(self) -> float:
         """What a reward one token later counts for: the advantage's own discount, 1 in one that has none."""
-        return float(getattr(self.advantage, "gamma", 1.0))
+        return float(self.asked("advantage").gamma)
 
     @property
     def refers(self) -> bool:

@@ -23,17 +23,17 @@ An estimator of the KL is not an estimator of its gradient. ``place`` says where
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from upslope.algo.outcome import Scored
+from upslope.algo.slots import Place, Regulariser, kind
 from upslope.types import Batch, given
 
-Place = Literal["loss", "reward"]
 
-
+@kind("regulariser", place=None)
 def no_penalty(scored: Scored, batch: Batch) -> Tensor | None:
     """Nothing holds the policy back. None rather than zeros: rows without advantage may then be skipped exactly."""
     return None
@@ -56,7 +56,7 @@ def estimate_k3(logp_NT: Tensor, reference_NT: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledPenalty(Regulariser):
     """What k1, k2 and k3 share: a coefficient, a place, and an estimate from the sampled tokens alone."""
 
     coefficient: float = 0.05
@@ -68,6 +68,10 @@ class Sampled:
             raise ValueError(f"coefficient must be at least 0, not {self.coefficient}")
         if self.weighted and self.place == "reward":
             raise ValueError("weighted is about the gradient in the loss; a cost in the reward has none")
+
+    @property
+    def holds(self) -> bool:
+        return self.coefficient > 0
 
     @property
     def needs(self) -> frozenset[str]:
@@ -101,8 +105,9 @@ class Sampled:
         return self.estimate(inside_NT, reference_NT)
 
 
+@kind("regulariser")
 @dataclass(frozen=True)
-class K1(Sampled):
+class K1(SampledPenalty):
     """d = log pi - log ref. In the reward: unbiased, the penalty of PPO. In the loss its expected gradient is zero on
     policy, so it holds nothing there unless ``weighted``."""
 
@@ -112,8 +117,9 @@ class K1(Sampled):
         return estimate_k1(logp_NT, reference_NT)
 
 
+@kind("regulariser")
 @dataclass(frozen=True)
-class K2(Sampled):
+class K2(SampledPenalty):
     """d^2 / 2. In the loss its expected gradient on policy is that of every state's KL(pi || ref), though its value is
     not the KL. ``weighted``, it is a biased value with a biased gradient: prefer it plain."""
 
@@ -121,8 +127,9 @@ class K2(Sampled):
         return estimate_k2(logp_NT, reference_NT)
 
 
+@kind("regulariser")
 @dataclass(frozen=True)
-class K3(Sampled):
+class K3(SampledPenalty):
     """e^-d - 1 + d, the penalty of GRPO (arXiv 2402.03300, equation 4). In the loss its expected gradient on policy is
     not that of KL(pi || ref) but of KL(ref || pi); ``weighted`` mends that."""
 
@@ -132,8 +139,9 @@ class K3(Sampled):
         return estimate_k3(logp_NT, reference_NT)
 
 
+@kind("regulariser")
 @dataclass(frozen=True)
-class ExactKL:
+class ExactKL(Regulariser):
     """sum_v pi(v) (log pi(v) - log ref(v)) over the whole vocabulary at every sampled state: no noise from the token.
 
     In the loss its gradient is that of every state's KL exactly; that the states themselves would change is left out.
@@ -151,6 +159,10 @@ class ExactKL:
             raise ValueError(f"coefficient must be at least 0, not {self.coefficient}")
 
     @property
+    def holds(self) -> bool:
+        return self.coefficient > 0
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"reference_kl" if self.place == "loss" else "reference_kl_before", "reference_logp"})
 
@@ -164,8 +176,9 @@ class ExactKL:
         return self.coefficient * given(batch.reference_kl_NT, "reference_kl_NT")
 
 
+@kind("regulariser")
 @dataclass(frozen=True)
-class EntropyBonus:
+class EntropyBonus(Regulariser):
     """-coefficient * H(pi) at every sampled state, exactly: a reward for staying undecided (arXiv 1602.01783)."""
 
     coefficient: float = 0.01
@@ -175,6 +188,10 @@ class EntropyBonus:
     def __post_init__(self) -> None:
         if not self.coefficient >= 0:
             raise ValueError(f"coefficient must be at least 0, not {self.coefficient}")
+
+    @property
+    def holds(self) -> bool:
+        return self.coefficient > 0
 
     def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
         return -self.coefficient * scored.entropy_NT

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from upslope.algo.slots import Reused, kind
 
+
+@kind("reuse")
 @dataclass(frozen=True)
-class Reuse:
+class Reuse(Reused):
     """``epochs`` passes over the batch, each cut into ``minibatches`` updates.
 
     With more than one update the policy moves away from the one that sampled, so a surrogate with a ratio is due.

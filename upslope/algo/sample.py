@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from upslope.algo.equal import all_alike
+from upslope.algo.slots import Sampled, kind
 from upslope.types import Group
 
 Keep = Callable[[Group], Group | None]
@@ -29,8 +30,9 @@ def mixed(group: Group) -> Group | None:
     return None if all_alike([r.reward for r in group.rollouts]) else group
 
 
+@kind("sample")
 @dataclass(frozen=True)
-class Attempts:
+class Attempts(Sampled):
     """The policy acts: ``group_size`` attempts at every problem of the step, filtered by ``keep``.
 
     ``refill`` > 0 is dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): while the step has fewer groups than
@@ -54,8 +56,9 @@ class Attempts:
             raise ValueError(f"refill is 0 (off) or a budget of at least 1, not {self.refill}")
 
 
+@kind("sample")
 @dataclass(frozen=True)
-class Demonstrations:
+class Demonstrations(Sampled):
     """Somebody else acted: the task's worked responses, each an attempt with reward 1.
 
     ``replay`` is the share of every step filled with the task's plain documents instead, so that what was learnt
@@ -70,8 +73,9 @@ class Demonstrations:
             raise ValueError(f"replay is a share in [0, 1), not {self.replay}")
 
 
+@kind("sample")
 @dataclass(frozen=True)
-class Documents:
+class Documents(Sampled):
     """The task's plain text, every token of it counted: pretraining as imitation with reward 1."""
 
     source: ClassVar[str] = "documents"

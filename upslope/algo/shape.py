@@ -1,4 +1,8 @@
-"""Slot ``shape``: is the raw outcome changed before anyone compares it with anything."""
+"""Slot ``shape``: is the raw reward changed before anyone compares it with anything.
+
+Each maps a batch to ``reward_NT``: what every token earns, in the task's units. The outcome stands at the last chosen
+token, what was earned on the way where it was earned.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,20 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from upslope.algo.aggregate import lengths
-from upslope.types import Batch
+from upslope.algo.returns import outcome_at_last
+from upslope.algo.slots import Shape, kind
+from upslope.types import Batch, given
 
 
+@kind("shape")
 def identity(batch: Batch) -> Tensor:
-    """The reward as the task gave it: R_n, shape N, in the task's units."""
-    return batch.reward_N
+    """The reward as the task gave it."""
+    return given(batch.reward_NT, "reward_NT")
 
 
+@kind("shape")
 @dataclass(frozen=True)
-class SoftOverlong:
+class SoftOverlong(Shape):
     """R_n + factor * min(0, (L - B - T_n) / B): soft overlong punishment (DAPO, arXiv 2503.14476, equation 13).
 
     L is the longest response that sampling allows and B = ``buffer`` * L the stretch before it. Up to L - B tokens
@@ -38,7 +46,9 @@ class SoftOverlong:
             raise ValueError(f"factor must be above 0, not {self.factor}; shape=identity punishes nothing")
 
     def __call__(self, batch: Batch) -> Tensor:
+        reward_NT = given(batch.reward_NT, "reward_NT")
         if not batch.limit:
-            return batch.reward_N
+            return reward_NT
         stretch = self.buffer * batch.limit
-        return batch.reward_N + self.factor * ((batch.limit - stretch - lengths(batch)) / stretch).clamp(-1, 0)
+        cost_N = self.factor * ((batch.limit - stretch - lengths(batch)) / stretch).clamp(-1, 0)
+        return reward_NT + outcome_at_last(cost_N, batch.mask_NT)

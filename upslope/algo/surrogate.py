@@ -1,7 +1,7 @@
 """Slot ``surrogate``: what is pushed. One value per token, to be made larger; the reduction happens elsewhere.
 
-Each maps ``(logp_NT, batch)`` to ``value_NT``, where ``logp_NT`` carries the gradient and everything in the batch is
-constant. Two methods are optional: ``log_ratio`` is the logarithm of what the advantage is multiplied by, and
+Each maps ``(scored, batch)`` to ``value_NT``, where ``scored.logp_NT`` carries the gradient and everything in the batch
+is constant. Two methods are optional: ``log_ratio`` is the logarithm of what the advantage is multiplied by, and
 ``clipped`` marks the tokens whose gradient was cut, by side.
 
 All of them have value and gradient of their parent where the policy has not moved: r = 1.
@@ -9,19 +9,21 @@ All of them have value and gradient of their parent where the policy has not mov
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from upslope.algo.outcome import Scored
+from upslope.algo.slots import Surrogate, kind
 from upslope.types import Batch, given
 
 
-def likelihood(logp_NT: Tensor, batch: Batch) -> Tensor:
+@kind("surrogate", has_ratio=False)
+def likelihood(scored: Scored, batch: Batch) -> Tensor:
     """A_t * log pi(y_t | ...): its gradient is the score function's, A_t * grad log pi (Williams 1992)."""
-    return given(batch.advantage_NT, "advantage_NT") * logp_NT
+    return given(batch.advantage_NT, "advantage_NT") * scored.logp_NT
 
 
 def require_range(low: float, high: float) -> None:
@@ -35,7 +37,7 @@ def pessimistic(ratio_NT: Tensor, advantage_NT: Tensor, low: float, high: float)
     return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - low, 1 + high) * advantage_NT)
 
 
-def silenced(ratio_NT: Tensor, advantage_NT: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+def cut_sides(ratio_NT: Tensor, advantage_NT: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """(low_NT, high_NT), bool: where that minimum has no gradient because the ratio fell, or rose, far enough."""
     return (ratio_NT < 1 - low) & (advantage_NT < 0), (ratio_NT > 1 + high) & (advantage_NT > 0)
 
@@ -46,8 +48,9 @@ def log_ratio_to_old(logp_NT: Tensor, batch: Batch) -> Tensor:
     return torch.where(batch.mask_NT, difference_NT, torch.zeros((), dtype=logp_NT.dtype, device=logp_NT.device))
 
 
+@kind("surrogate")
 @dataclass(frozen=True)
-class ImportanceRatio:
+class ImportanceRatio(Surrogate):
     """r_t A_t with r_t = pi(y_t) / mu(y_t), mu the distribution logged when y_t was drawn (detached).
 
     ``level="token"``: each token's own ratio, the surrogate of TRPO and PPO (arXiv 1502.05477, equation 3). It leaves
@@ -58,6 +61,15 @@ class ImportanceRatio:
 
     level: Literal["token", "trajectory"] = "token"
     needs: ClassVar[frozenset[str]] = frozenset({"sampler_logp"})
+    against_sampler: ClassVar[bool] = True
+
+    @property
+    def one_ratio(self) -> bool:
+        return self.level == "trajectory"
+
+    @property
+    def weighs_attempts(self) -> bool:
+        return self.level == "trajectory"
 
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         difference_NT = logp_NT - given(batch.sampler_logp_NT, "sampler_logp_NT")
@@ -66,15 +78,16 @@ class ImportanceRatio:
             return difference_NT
         return difference_NT.sum(dim=1, keepdim=True).expand_as(difference_NT)
 
-    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
-        value_NT = torch.exp(self.log_ratio(logp_NT, batch)) * given(batch.advantage_NT, "advantage_NT")
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor:
+        value_NT = torch.exp(self.log_ratio(scored.logp_NT, batch)) * given(batch.advantage_NT, "advantage_NT")
         if self.level == "token":
             return value_NT
         return value_NT / batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+@kind("surrogate")
 @dataclass(frozen=True)
-class ClippedRatio:
+class ClippedRatio(Surrogate):
     """min(r A, clip(r, 1 - low, 1 + high) A), r = pi(y_t) / pi_old(y_t) (PPO, arXiv 1707.06347, equation 7).
 
     With A > 0 the gradient vanishes once r > 1 + high, with A < 0 once r < 1 - low: a token that already moved far
@@ -99,9 +112,9 @@ class ClippedRatio:
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         return log_ratio_to_old(logp_NT, batch)
 
-    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
-        ratio_NT = torch.exp(self.log_ratio(logp_NT, batch))
+        ratio_NT = torch.exp(self.log_ratio(scored.logp_NT, batch))
         value_NT = pessimistic(ratio_NT, advantage_NT, self.low, self.high)
         if self.dual:
             value_NT = torch.where(advantage_NT < 0, torch.maximum(value_NT, self.dual * advantage_NT), value_NT)
@@ -111,14 +124,15 @@ class ClippedRatio:
         """(low_NT, high_NT), bool: the gradient was cut because the ratio fell, or rose, far enough."""
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
-        low_NT, high_NT = silenced(ratio_NT, advantage_NT, self.low, self.high)
+        low_NT, high_NT = cut_sides(ratio_NT, advantage_NT, self.low, self.high)
         if self.dual:
             high_NT = high_NT | ((ratio_NT > self.dual) & (advantage_NT < 0))
         return low_NT, high_NT
 
 
+@kind("surrogate")
 @dataclass(frozen=True)
-class SequenceRatio:
+class SequenceRatio(Surrogate):
     """min(s A, clip(s, 1 - low, 1 + high) A) with s = (prod_t r_t)^(1/T), the geometric mean of the attempt's token
     ratios (GSPO, arXiv 2507.18071, equations 5 to 7), at every token of it.
 
@@ -136,6 +150,10 @@ class SequenceRatio:
     level: Literal["sequence", "token"] = "sequence"
     needs: ClassVar[frozenset[str]] = frozenset({"old_logp"})
 
+    @property
+    def one_ratio(self) -> bool:
+        return self.level == "sequence"
+
     def __post_init__(self) -> None:
         require_range(self.low, self.high)
 
@@ -147,31 +165,25 @@ class SequenceRatio:
             return mean_NT
         return mean_NT.detach() + (difference_NT - difference_NT.detach())
 
-    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
-        ratio_NT = torch.exp(self.log_ratio(logp_NT, batch))
+        ratio_NT = torch.exp(self.log_ratio(scored.logp_NT, batch))
         return pessimistic(ratio_NT, advantage_NT, self.low, self.high)
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(low_NT, high_NT), bool: the gradient of the whole attempt (by tokens: of this one) was cut, by side."""
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
-        return silenced(ratio_NT, advantage_NT, self.low, self.high)
+        return cut_sides(ratio_NT, advantage_NT, self.low, self.high)
 
 
-def one_ratio(surrogate: Callable[[Tensor, Batch], Tensor]) -> bool:
-    """Whether all tokens of an attempt share one ratio with its gradient, and so one advantage: their mean."""
-    if isinstance(surrogate, SequenceRatio):
-        return surrogate.level == "sequence"
-    return isinstance(surrogate, ImportanceRatio) and surrogate.level == "trajectory"
-
-
+@kind("surrogate")
 @dataclass(frozen=True)
-class ClippedWeight:
+class ClippedWeight(Surrogate):
     """sg(clip(r_t, 1 - low, 1 + high)) A_t log pi(y_t) (CISPO, arXiv 2506.13585, equations 4 and 5); sg: no gradient.
 
-    Clipping bounds the weight and never silences a token. The paper puts no lower bound (low = 1) and tunes the upper
-    one without naming it; TRL bounds the ratio itself (1 + high = 5 there).
+    Clipping bounds the weight and never cuts a token's gradient. The paper puts no lower bound (low = 1) and tunes the
+    upper one without naming it; TRL bounds the ratio itself (1 + high = 5 there).
     """
 
     low: float = 1.0
@@ -184,9 +196,9 @@ class ClippedWeight:
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         return log_ratio_to_old(logp_NT, batch)
 
-    def __call__(self, logp_NT: Tensor, batch: Batch) -> Tensor:
-        ratio_NT = torch.exp(self.log_ratio(logp_NT.detach(), batch))
-        return ratio_NT.clamp(1 - self.low, 1 + self.high) * given(batch.advantage_NT, "advantage_NT") * logp_NT
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor:
+        ratio_NT = torch.exp(self.log_ratio(scored.logp_NT.detach(), batch))
+        return ratio_NT.clamp(1 - self.low, 1 + self.high) * given(batch.advantage_NT, "advantage_NT") * scored.logp_NT
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(low_NT, high_NT), bool: the weight was bounded, by side; the gradient is there all the same."""

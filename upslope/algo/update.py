@@ -3,67 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from torch import Tensor
 
 from upslope.algo.conjugate import Solution, conjugate_gradients
-from upslope.algo.outcome import Loss, Outcome, Stats
+from upslope.algo.outcome import Outcome, Stats
+from upslope.algo.protocols import Loss, Stepper, TrustRegion
+from upslope.algo.slots import Update, kind
 from upslope.types import Batch
 
 
-class TrustRegion(Protocol):
-    """The policy around its present weights, as one flat vector of all trainable parameters."""
-
-    loss: float
-    """The policy loss at the present weights, measured as ``measure`` does."""
-
-    def slope(self) -> Tensor:
-        """Minus the gradient of the loss, as ``gradient`` left it: the direction in which the objective rises."""
-        ...
-
-    def fisher_product(self, vector: Tensor) -> Tensor:
-        """F v, F the Fisher matrix of the token distributions, averaged over the sampled states."""
-        ...
-
-    def move(self, step: Tensor) -> None:
-        """Set the weights to where they were plus ``step``; a zero step restores them bit for bit."""
-        ...
-
-    def measure(self) -> tuple[float, float]:
-        """(policy loss, mean KL(before || now) over the sampled states, nats a token) at the weights as moved."""
-        ...
-
-
-class Stepper(Protocol):
-    """What an update needs of a learner."""
-
-    def gradient(self, objective: Loss, minibatch: Batch) -> Outcome:
-        """Leave the gradient of the objective over the whole mini-batch in the parameters."""
-        ...
-
-    def step(self) -> Stats:
-        """Clip, check that everything is finite, and move the weights once (the critic's too)."""
-        ...
-
-    def trust_region(self, objective: Loss, minibatch: Batch, fisher_share: float) -> TrustRegion:
-        """The surroundings of the present weights, for an update that measures before it moves; products with the
-        Fisher matrix over that share of the problems."""
-        ...
-
-    def settle(self) -> Stats:
-        """Count a move made without the optimizer, check that the weights are finite, and let the critic step."""
-        ...
-
-
+@kind("update")
 def gradient_step(learner: Stepper, objective: Loss, minibatch: Batch) -> Outcome:
     """One step of the optimizer along the gradient, whatever distance that is."""
     outcome = learner.gradient(objective, minibatch)
     return replace(outcome, stats=outcome.stats | learner.step())
 
 
+@kind("update")
 @dataclass(frozen=True)
-class KLBall:
+class KLBall(Update):
     """The largest step inside mean KL(pi_old || pi) <= delta (TRPO, arXiv 1502.05477, section 6 and appendix C).
 
     To second order the KL is x.Fx / 2, so the best direction is the natural gradient x = F^-1 g, by conjugate
@@ -86,6 +46,7 @@ class KLBall:
     shrink: float = 0.8
     fisher_share: float = 0.25
     needs: ClassVar[frozenset[str]] = frozenset({"curvature"})
+    moves_policy_alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.delta > 0 and self.damping >= 0 and self.iterations >= 1 and self.backtracks >= 0):

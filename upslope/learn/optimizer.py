@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from upslope.errors import NonFinite, UserError
+from upslope.learn.ranks import Ranks
 from upslope.learn.settings import LearnSettings
 from upslope.model.precision import widen_norms
 
@@ -37,7 +38,58 @@ def flat(pieces: Sequence[Tensor | None], masters: Sequence[Tensor]) -> Tensor:
     return torch.cat([p.detach().flatten() for p in filled])
 
 
-class Optimizer:
+class Optimizer(Protocol):
+    """Masters and moments of some parameters, and how they take a step. ``AdamW`` is the one for a single process."""
+
+    settings: LearnSettings
+    dtype: torch.dtype
+    """What the model computes in."""
+    num_done: int
+    """Updates made."""
+
+    @property
+    def masters(self) -> Mapping[str, Tensor]:
+        """The weights in full precision, by parameter name, with their gradients."""
+        ...
+
+    def zero(self) -> None:
+        """Forget the gradients."""
+        ...
+
+    def gather(self, ranks: Ranks) -> None:
+        """Make every gradient the sum over all ranks."""
+        ...
+
+    def step(self) -> dict[str, float]:
+        """Clip, check, move; ``grad_norm`` before clipping, and ``lr``. Raises NonFinite."""
+        ...
+
+    def count(self) -> None:
+        """One update is done: the masters moved. Raises NonFinite if one of them overflowed."""
+        ...
+
+    def publish(self) -> None:
+        """Bring the masters into the weights that compute."""
+        ...
+
+    def full_precision(self) -> dict[str, Tensor]:
+        """The masters by parameter name, for saving."""
+        ...
+
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put the masters where ``full_precision`` said they were."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and counts, flat, for a checkpoint."""
+        ...
+
+    def load(self, state: dict[str, Tensor], num_done: int) -> None:
+        """Continue from a saved ``state``."""
+        ...
+
+
+class AdamW:
     """Holds the masters and their gradients; ``model`` is left computing in ``dtype``.
 
     In low precision the model's parameters become copies of the masters, and each parameter's gradient is added to
@@ -96,6 +148,16 @@ class Optimizer:
     def zero(self) -> None:
         for master in self.masters.values():
             master.grad = None
+
+    def gather(self, ranks: Ranks) -> None:
+        """Make every gradient the sum over all ranks."""
+        if ranks.size == 1:
+            return
+        masters = list(self.masters.values())
+        for master in masters:  # a rank whose rows had none adds zeros
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        ranks.sum([m.grad for m in masters if m.grad is not None])
 
     def norm(self) -> Tensor:
         """The norm of the gradient over all masters."""

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
-from upslope.algo.check import penalty_place
-from upslope.algo.critic import Critic
 from upslope.algo.equal import alike
-from upslope.algo.objective import masked
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.returns import lambda_returns, outcome_at_last
-from upslope.algo.surrogate import one_ratio
+from upslope.algo.sample import Attempts
+from upslope.algo.wanted import rectangle as wanted
 from upslope.errors import UserError
 from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
@@ -34,10 +32,19 @@ def to_batch(
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=kind, device=device)
 
     group_of = [i for i, g in enumerate(groups) for _ in g.rollouts]
+    mask_NT = rectangle([r.mask for r in rollouts], torch.bool).reshape(len(rollouts), width)
+    reward_N = torch.tensor([r.reward for r in rollouts], dtype=dtype, device=device)
+    reward_NT = outcome_at_last(reward_N, mask_NT)
+    if any(r.score.by_token for r in rollouts):
+        way_NT = rectangle([r.score.by_token or () for r in rollouts], dtype)
+        reward_NT, reward_N = reward_NT + way_NT, reward_N + way_NT.sum(dim=1)
+    versions = [r.versions or (r.version,) * len(r.response) for r in rollouts]
     return Batch(
         rollouts=rollouts,
-        mask_NT=rectangle([r.mask for r in rollouts], torch.bool).reshape(len(rollouts), width),
-        reward_N=torch.tensor([r.reward for r in rollouts], dtype=dtype, device=device),
+        mask_NT=mask_NT,
+        reward_N=reward_N,
+        reward_NT=reward_NT,
+        version_NT=rectangle(versions, torch.long).reshape(len(rollouts), width),
         group_N=torch.tensor(group_of, dtype=torch.long, device=device),
         truncated_N=torch.tensor([r.ended == "length" for r in rollouts], dtype=torch.bool, device=device),
         limit=limit,
@@ -48,22 +55,24 @@ def to_batch(
 def judge(batch: Batch, recipe: Recipe) -> Batch:
     """Fill the advantages: shape the outcome, let every token pay what the penalty costs in the reward, then compare.
 
-    What has to be scored for that (reference, values) must be in the batch. Only afterwards does overlong filtering
+    What has to be scored for that (reference, values) must be in the batch. Raises UserError for a slot that gives
+    anything but one value a token. Only afterwards does overlong filtering
     take rows away, so that a truncated attempt still counts when its siblings are compared.
     """
-    outcome_N = recipe.shape(batch)
-    reward_NT = outcome_at_last(outcome_N, batch.mask_NT)
-    if penalty_place(recipe) == "reward":
-        cost_NT = recipe.regulariser.cost(batch)  # type: ignore[attr-defined]
+    reward_NT = wanted("shape", recipe.shape, recipe.shape(batch), batch)
+    outcome_N = torch.where(batch.mask_NT.any(dim=1), reward_NT.sum(dim=1), batch.reward_N)
+    if recipe.penalty_place == "reward":
+        found = recipe.asked("regulariser").cost(batch)
+        cost_NT = wanted("regulariser", recipe.regulariser, found, batch, of="cost")
         reward_NT = reward_NT - cost_NT
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
-    batch = replace(batch, advantage_NT=recipe.advantage(batch))
-    if one_ratio(recipe.surrogate):
+    batch = replace(batch, advantage_NT=wanted("advantage", recipe.advantage, recipe.advantage(batch), batch))
+    if recipe.asked("surrogate").one_ratio:
         require_one_advantage(batch, recipe)
     if batch.value_NT is not None:
         batch = replace(batch, return_NT=targets(batch, recipe))
-    if getattr(recipe.sample, "drop_truncated", False):
+    if isinstance(recipe.sample, Attempts) and recipe.sample.drop_truncated:
         batch = batch.take((~batch.truncated_N).nonzero()[:, 0].tolist())
     return batch
 
@@ -88,24 +97,16 @@ def require_one_advantage(batch: Batch, recipe: Recipe) -> None:
 
 def targets(batch: Batch, recipe: Recipe) -> Tensor:
     """What the critic is to predict: lambda-returns with its own lambda and the advantage's gamma."""
-    lam = recipe.critic.lam if isinstance(recipe.critic, Critic) else 1.0
     reward_NT, value_NT = given(batch.reward_NT, "reward_NT"), given(batch.value_NT, "value_NT")
-    return lambda_returns(reward_NT, value_NT, batch.mask_NT, recipe.gamma, lam)
-
-
-def with_old(batch: Batch, logp_NT: Tensor, recipe: Recipe) -> Batch:
-    """The batch with these log-probabilities, detached, as the old ones, where the recipe needs some and none are
-    there: before a first update the old policy is the present one."""
-    if "old_logp" not in recipe.needs or batch.old_logp_NT is not None:
-        return batch
-    return replace(batch, old_logp_NT=masked(logp_NT.detach(), batch))
+    return lambda_returns(reward_NT, value_NT, batch.mask_NT, recipe.gamma, recipe.asked("critic").lam)
 
 
 def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
     """Fix all denominators of an update, before anything is split: the policy's, and the critic's (every token of the
     mini-batch counts the same there). ``share``: what the update counts for beside the others of its epoch."""
-    minibatch = replace(minibatch, weight_N=share * recipe.aggregate(minibatch))
-    return replace(minibatch, value_weight_N=share * token_mean(minibatch)) if recipe.has_critic else minibatch
+    weight_NT = wanted("aggregate", recipe.aggregate, recipe.aggregate(minibatch), minibatch)
+    minibatch = replace(minibatch, weight_NT=share * weight_NT)
+    return replace(minibatch, value_weight_NT=share * token_mean(minibatch)) if recipe.has_critic else minibatch
 
 
 def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:
@@ -135,15 +136,3 @@ def _split_groups(group_of: Sequence[int], num_parts: int, address: Address, epo
     shuffled = [groups[i] for i in replace(address, purpose=f"{address.purpose}/{epoch}").permutation(len(groups))]
     parts = [shuffled[i::num_parts] for i in range(num_parts)]
     return [[row for rows in part for row in rows] for part in parts if part]
-
-
-def zero_gradient_rows(batch: Batch, recipe: Recipe) -> list[bool]:
-    """Which rows have no gradient whatever the policy says: no advantage anywhere, no penalty, and no critic to teach.
-
-    Skipping their forward pass is exact because the weights, with all denominators, are already fixed.
-    """
-    if recipe.penalised or recipe.has_critic:
-        pushed_N = batch.mask_NT.any(dim=1)
-    else:
-        pushed_N = (torch.where(batch.mask_NT, given(batch.advantage_NT, "advantage_NT"), 0) != 0).any(dim=1)
-    return (~(pushed_N & (given(batch.weight_N, "weight_N") != 0))).tolist()

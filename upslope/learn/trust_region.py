@@ -5,22 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from upslope.algo.outcome import Loss, Scored
-from upslope.learn.optimizer import flat
-from upslope.learn.prepare import with_old
+from upslope.algo.protocols import Loss
+from upslope.learn.optimizer import Optimizer, flat
+from upslope.learn.ranks import sum_numbers
+from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
-from upslope.model.distribution import divergence, entropy
+from upslope.model.distribution import divergence
 from upslope.model.policy import Said
+from upslope.model.states import rectangle
 from upslope.types import Batch
-
-if TYPE_CHECKING:
-    from upslope.learn.learner import Learner
 
 KEPT_BUDGET = 128 * 2**20
 """Entries of the old distributions that are kept; beyond it they are computed anew at every measurement."""
@@ -35,25 +33,29 @@ class MeasuredRegion:
     """Stands at the weights it was made at (the origin). No matrix is ever formed: beside the model there are the
     origin, a handful of vectors of a gradient's size, and the graph of one micro-batch."""
 
-    def __init__(self, learner: Learner, objective: Loss, states: Batch, fisher_share: float = 1.0) -> None:
+    def __init__(
+        self, scorer: Scorer, optimizer: Optimizer, objective: Loss, states: Batch, fisher_share: float = 1.0
+    ) -> None:
         """``states`` has its weights and advantages; old log-probabilities are filled in where the recipe needs them
         and has none. ``fisher_share`` of its problems, evenly spaced, give the states of Fisher products."""
-        self._learner, self._objective = learner, objective
-        self._masters = list(learner.optimizer.masters.values())
+        self._scorer, self._optimizer, self._objective = scorer, optimizer, objective
+        self._masters = list(optimizer.masters.values())
         self._origin = [m.detach().clone() for m in self._masters]
         self._sizes = [m.numel() for m in self._masters]
         self._num_states = int(states.mask_NT.sum())
         self._graphs: list[Sequence[Tensor | None]] | None = None
-        keep = self._num_states * learner.policy.vocabulary <= KEPT_BUDGET
+        keep = self._num_states * scorer.policy.vocabulary <= KEPT_BUDGET
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
-        self.loss = 0.0
-        for part in learner.micro_batches(states, most_logits=LOGITS_BUDGET):
+        loss = 0.0
+        for part in scorer.micro_batches(scorer.ranks.share(states), most_logits=LOGITS_BUDGET):
             said = self._say(part)
             kept += [said.logp_RV] if keep else []
-            old.append(said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
-            self.loss += self._loss(with_old(part, old[-1], learner.recipe), said)
+            old.append(rectangle(said.logp_R, part.mask_NT))
+            loss += self._loss(objective.with_old(part, old[-1]), said)
+        self.loss = self._summed(loss)
         self._kept = kept if keep else None
-        self._states = states = with_old(states, torch.cat(old), learner.recipe)
+        old_NT = torch.cat([part for of_rank in scorer.ranks.gather(old) for part in of_rank])
+        self._states = states = objective.with_old(states, old_NT)
         self._curved = spaced(states, fisher_share)
 
     def slope(self) -> Tensor:
@@ -77,6 +79,7 @@ class MeasuredRegion:
                     keep = self._graphs is not None
                     images = torch.autograd.grad(dot, self._masters, retain_graph=keep, allow_unused=True)
                     total += flat(images, self._masters)
+        self._scorer.ranks.sum([total])
         return total
 
     def _kl_slopes(self) -> Iterator[Sequence[Tensor | None]]:
@@ -85,10 +88,11 @@ class MeasuredRegion:
         if self._graphs is not None:
             yield from self._graphs
             return
-        tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._learner.policy.width))
-        parts = list(self._learner.micro_batches(self._curved, most_tokens=tokens, most_logits=2 * SECOND_ORDER_BUDGET))
+        tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._scorer.policy.width))
+        mine = self._scorer.ranks.share(self._curved)
+        parts = list(self._scorer.micro_batches(mine, most_tokens=tokens, most_logits=2 * SECOND_ORDER_BUDGET))
         for part in parts:
-            logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
+            logp_RV = self._scorer.distributions(part).logp_RV
             kl = divergence(logp_RV.detach(), logp_RV).sum() / int(self._curved.mask_NT.sum())
             slopes = torch.autograd.grad(kl, self._masters, create_graph=True, allow_unused=True)
             if len(parts) == 1:
@@ -101,7 +105,7 @@ class MeasuredRegion:
         pieces = torch.split(step, self._sizes)
         for master, origin, piece in zip(self._masters, self._origin, pieces, strict=True):
             master.copy_(origin + piece.view_as(origin))
-        self._learner.optimizer.publish()
+        self._optimizer.publish()
         self._graphs = None
 
     @torch.no_grad()
@@ -109,20 +113,18 @@ class MeasuredRegion:
         """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
         loss = kl = 0.0
         for index, part in enumerate(self._parts()):
-            now = self._learner.policy.say(part.rollouts, self._learner.scoring)
+            now = self._say(part)
             loss += self._loss(part, now)
             kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
-        return loss, kl
+        return self._summed(loss), self._summed(kl)
 
     @torch.no_grad()
     def _loss(self, part: Batch, said: Said) -> float:
-        shape, kl_NT = (part.num_rollouts, part.mask_NT.shape[1]), None
-        if "reference_kl" in self._learner.recipe.needs:
-            theirs = self._learner.must_refer.say(part.rollouts, self._learner.scoring)
-            kl_NT = said.rectangle(divergence(said.logp_RV, theirs.logp_RV), shape)
-        logp_NT, entropy_NT = (said.rectangle(x_R, shape) for x_R in (said.logp_R, entropy(said.logp_RV)))
-        losses, _ = self._objective(Scored(logp_NT, entropy_NT, kl_NT, part.value_NT), part)
+        losses, _ = self._objective(self._scorer.scored(part, said), part)
         return losses.policy.item()
+
+    def _summed(self, number: float) -> float:
+        return sum_numbers(self._scorer.ranks, {"": number})[""]
 
     @torch.no_grad()
     def distance(self) -> float:
@@ -130,11 +132,12 @@ class MeasuredRegion:
         kl = 0.0
         for index, part in enumerate(self._parts()):
             kl += divergence(self._before(index, part), self._say(part).logp_RV).sum().item()
-        return kl / max(self._num_states, 1)
+        return self._summed(kl) / max(self._num_states, 1)
 
     def _parts(self) -> Iterator[Batch]:
         """The same micro-batches at every measurement."""
-        return self._learner.micro_batches(self._states, most_logits=LOGITS_BUDGET)
+        mine = self._scorer.ranks.share(self._states)
+        return self._scorer.micro_batches(mine, most_logits=LOGITS_BUDGET)
 
     def _before(self, index: int, part: Batch) -> Tensor:
         if self._kept is not None:
@@ -155,11 +158,11 @@ class MeasuredRegion:
     def _set(self, weights: Sequence[Tensor]) -> None:
         for master, weight in zip(self._masters, weights, strict=True):
             master.copy_(weight)
-        self._learner.optimizer.publish()
+        self._optimizer.publish()
 
     @torch.no_grad()
     def _say(self, part: Batch) -> Said:
-        return self._learner.policy.say(part.rollouts, self._learner.scoring)
+        return self._scorer.distributions(part)
 
 
 def spaced(batch: Batch, share: float) -> Batch:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from upslope.algo.family import REINFORCE
-from upslope.algo.objective import Objective
 from upslope.prove.claim import Check, Fact, at_least, claim, equal
 from upslope.prove.expect import in_expectation, prepared
 from upslope.prove.world import World, toy
@@ -53,13 +52,13 @@ def trained(world: World, rate: float, steps: int) -> World:
     learner = world.learner(REINFORCE, lr=rate)
     for _ in range(steps):
         batch = in_expectation(prepared(learner, world.at(learner).groups(1)[0]), world.at(learner).groups(1)[1])
-        learner.recipe.update(learner, Objective(learner.recipe), batch)
+        learner.recipe.update(learner, learner.objective, batch)
     return world.at(learner)
 
 
 def by_hand(world: World, rate: float, steps: int) -> World:
     """Adam on grad J, written out; with the decays and eps of a run."""
-    settings = world.learner(REINFORCE).settings
+    settings = world.learner(REINFORCE).optimizer.settings
     beta1, beta2, eps = settings.beta1, settings.beta2, settings.eps
     mean_W = square_W = torch.zeros_like(world.weights)
     for t in range(1, steps + 1):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import torch
 
-from upslope.algo.objective import Objective
 from upslope.algo.update import KLBall
 from upslope.model.distribution import divergence
 from upslope.prove.claim import Check, Fact, at_least, at_most, claim, equal, vanishes
@@ -43,7 +42,7 @@ def kl_ball() -> Iterator[Check | Fact]:
     first = next(i for i in range(len(trials)) if kls[i] <= BUDGET and gains[i] > 0)
     no_gain = sum(kls[i] <= BUDGET for i in range(first))
     yield at_least("trials within the budget that would have made it worse", float(no_gain), 1.0)
-    stats = update(learner, Objective(learner.recipe), batch).stats
+    stats = update(learner, learner.objective, batch).stats
     moved_W = world.at(learner).weights - world.weights
     yield equal(
         "the step taken", moved_W, rim_W * update.shrink**first, tolerance=1e-6, why="x is solved to 1e-10 of b"
@@ -77,7 +76,7 @@ def refused(world: World, first: int) -> Iterator[Check | Fact]:
     """With fewer trials than it takes there is no step: the weights are what they were, bit for bit."""
     update = wide(first - 1)
     learner, batch, _, _ = standing(world, update)
-    stats = update(learner, Objective(learner.recipe), batch).stats
+    stats = update(learner, learner.objective, batch).stats
     yield equal("too few trials: refused", stats["refused"], 1.0)
     yield vanishes("too few trials: the weights moved by", world.at(learner).weights - world.weights)
 

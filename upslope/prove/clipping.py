@@ -34,12 +34,12 @@ def one_token(ratio_N: Tensor, advantage_N: Tensor, recipe: Recipe) -> tuple[Ten
         to_batch([Group(Problem("grid", ()), rollouts)], torch.device("cpu"), torch.float64),
         old_logp_NT=torch.full((num, 1), -1.0, dtype=torch.float64),
         advantage_NT=advantage_N[:, None],
-        weight_N=torch.ones(num, dtype=torch.float64),
+        weight_NT=torch.ones(num, 1, dtype=torch.float64),
     )
     logp_NT = (ratio_N.log()[:, None] - 1.0).requires_grad_()
     losses, trace = Objective(recipe)(Scored(logp_NT, torch.zeros_like(logp_NT)), batch)
     (slope_NT,) = torch.autograd.grad(-losses.policy, logp_NT)
-    value_NT = recipe.surrogate(logp_NT.detach(), batch)
+    value_NT = recipe.surrogate(Scored(logp_NT.detach(), torch.zeros_like(logp_NT)), batch)
     marked_NT = trace.clipped_low_NT | trace.clipped_high_NT
     return value_NT[:, 0], slope_NT[:, 0], marked_NT[:, 0]
 
@@ -105,8 +105,8 @@ def silent_tokens(world: World, now: World, batch: Batch, slope_W: Tensor, drift
     marked_NT = (marks[0] | marks[1]) & batch.mask_NT
     rest = replace(batch, advantage_NT=torch.where(marked_NT, 0, given(batch.advantage_NT, "advantage_NT")))
     yield equal(f"drift {drift}: the gradient is r A's of the unmarked tokens", slope_W, gradient(learner, rest))
-    share = float((given(batch.weight_N, "weight_N")[:, None] * marked_NT).sum())
-    whole = float((given(batch.weight_N, "weight_N")[:, None] * batch.mask_NT).sum())
+    share = float((given(batch.weight_NT, "weight_NT") * marked_NT).sum())
+    whole = float((given(batch.weight_NT, "weight_NT") * batch.mask_NT).sum())
     yield Fact(f"drift {drift}: share of tokens clipped", share / whole)
 
 
@@ -195,6 +195,6 @@ def filtered() -> Iterator[Check | Fact]:
         total = torch.stack([weight(r) * a * logp_YT[index[r.response]].sum() for r, a in kept]).sum()
         yield equal(f"filtered, {show(aggregate)}", gradient(learner, batch), world.slope(total))
         if aggregate is token_mean:
-            all_tokens = (given(batch.weight_N, "weight_N")[:, None] * batch.mask_NT).sum()
+            all_tokens = (given(batch.weight_NT, "weight_NT") * batch.mask_NT).sum()
             yield equal("filtered: the weights of what is left add up to 1", all_tokens, 1.0)
     yield at_least("attempts filtered", float(len(pairs) - num), 1.0)

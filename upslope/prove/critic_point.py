@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from upslope.algo.advantage import GAE
-from upslope.algo.critic import Critic, OwnCopy, SharedTrunk
+from upslope.algo.critic import LearnedCritic, OwnCopy, SharedTrunk
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
-from upslope.learn.learner import Learner
+from upslope.learn.bound import BoundLearner
 from upslope.learn.prepare import to_batch
 from upslope.prove.claim import Check, Fact, at_least, claim, equal, vanishes
 from upslope.prove.expect import prepared, rise
@@ -56,7 +56,8 @@ def pull(world: World, recipe: Recipe, values: dict[Prefix, Tensor]) -> Tensor:
     """The expected gradient of the critic's loss by the value of every state, for a sum over tokens; shape S."""
     groups, prob_Y = world.groups(1)
     learner = judged_by(world, recipe, values)
-    batch = replace(prepared(learner, groups), value_weight_N=prob_Y)
+    batch = prepared(learner, groups)
+    batch = replace(batch, value_weight_NT=prob_Y[:, None].expand_as(batch.mask_NT))
     learner.gradient(Objective(recipe), batch)
     assert learner.critic is not None
     return given(next(iter(learner.critic.optimizer.masters.values())).grad, "grad").clone()
@@ -88,7 +89,7 @@ def clipped_values() -> Iterator[Check | Fact]:
         yield equal(f"{type(slot).__name__}: its gradient", slope, share * (value - target) * lives)
 
 
-def one_value(value: Tensor, target: Tensor, slot: Critic) -> tuple[Tensor, Tensor]:
+def one_value(value: Tensor, target: Tensor, slot: LearnedCritic) -> tuple[Tensor, Tensor]:
     """(loss, its gradient by V) of attempts of one token whose value was 3 before the update."""
     num = len(value)
     rollouts = tuple(Rollout("grid", i, (1,), (2,), (True,), (0.0,), 0, "stop", "") for i in range(num))
@@ -100,8 +101,8 @@ def one_value(value: Tensor, target: Tensor, slot: Critic) -> tuple[Tensor, Tens
             return_NT=target[n].reshape(1, 1),
             advantage_NT=torch.zeros(1, 1, dtype=torch.float64),
             old_logp_NT=torch.zeros(1, 1, dtype=torch.float64),
-            weight_N=torch.ones(1, dtype=torch.float64),
-            value_weight_N=torch.ones(1, dtype=torch.float64),
+            weight_NT=torch.ones(1, 1, dtype=torch.float64),
+            value_weight_NT=torch.ones(1, 1, dtype=torch.float64),
         )
         value_NT = value[n].reshape(1, 1).clone().requires_grad_()
         zero_NT = torch.zeros(1, 1, dtype=torch.float64)
@@ -131,12 +132,12 @@ def warming_up(world: World, exact: dict[Prefix, Tensor]) -> Iterator[Check | Fa
     yield at_least("after the warm-up: the policy moves by", float((weights(learner) - policy).norm()), 1e-3)
 
 
-def turn(learner: Learner, groups: list[Group]) -> None:
+def turn(learner: BoundLearner, groups: list[Group]) -> None:
     """One update of a run."""
-    learner.recipe.update(learner, Objective(learner.recipe), prepared(learner, groups))
+    learner.recipe.update(learner, learner.objective, prepared(learner, groups))
 
 
-def weights(learner: Learner) -> Tensor:
+def weights(learner: BoundLearner) -> Tensor:
     """All weights of the policy, W."""
     return torch.cat([m.detach().flatten() for m in learner.optimizer.masters.values()])
 
@@ -150,7 +151,7 @@ def shared(world: World) -> Iterator[Check | Fact]:
         assert learner.critic is not None
         batch = prepared(learner, groups)
         batch = replace(batch, advantage_NT=torch.zeros_like(given(batch.advantage_NT, "advantage_NT")))
-        learner.gradient(Objective(learner.recipe), batch)
+        learner.gradient(learner.objective, batch)
         found_W, head = rise(learner), learner.critic.model.head
         at_head = given(head.weight.grad, "grad").flatten().clone()
         loss = torch.zeros((), dtype=torch.float64)

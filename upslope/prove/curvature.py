@@ -9,10 +9,9 @@ from torch import Tensor
 
 from upslope.algo.advantage import ones, returns
 from upslope.algo.family import REINFORCE, TRPO
-from upslope.algo.objective import Objective
 from upslope.algo.outcome import Outcome
 from upslope.algo.update import KLBall
-from upslope.learn.learner import Learner
+from upslope.learn.bound import BoundLearner
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.prove.claim import Check, Fact, angle, at_least, at_most, claim, equal
 from upslope.prove.expect import each_gradient, gradient, in_expectation, prepared
@@ -66,13 +65,13 @@ def mean_kl(old: World, now: World, share: dict[Prefix, float]) -> Tensor:
     return total
 
 
-def standing(world: World, update: Update, lr: float = 1e-2) -> tuple[Learner, Batch, MeasuredRegion, Tensor]:
+def standing(world: World, update: Update, lr: float = 1e-2) -> tuple[BoundLearner, Batch, MeasuredRegion, Tensor]:
     """A learner, its batch of every response, and what lies around it; and the slope."""
     learner = world.learner(TRUST.patch(update=update), lr=lr)
     groups, prob_P = world.groups(1)
     batch = in_expectation(prepared(learner, groups), prob_P)
     slope_W = gradient(learner, batch)
-    return learner, batch, MeasuredRegion(learner, Objective(learner.recipe), batch), slope_W
+    return learner, batch, learner.trust_region(learner.objective, batch), slope_W
 
 
 @claim(
@@ -124,7 +123,7 @@ def inside_budget(world: World, share: dict[Prefix, float], update: Update) -> I
     """The step that a run would take: its KL, measured by us, is the one it reports, and within the budget."""
     learner, batch, _, _ = standing(world, update)
     name = "TRPO as shipped" if update is TRPO.update else "the exact direction"
-    outcome = update(learner, Objective(learner.recipe), batch)
+    outcome = update(learner, learner.objective, batch)
     there = world.at(learner)
     kl, budget = float(mean_kl(world, there, share).detach()), outcome.stats["kl_budget"]
     yield equal(f"{name}: the KL it reports is the KL", outcome.stats["kl_update"], kl)
@@ -162,7 +161,7 @@ def other_coordinates(world: World) -> Iterator[Check | Fact]:
         first_order["gradient"].append(slopes_XW @ slope_W)
         for name, update in updates.items():
             learner, batch, _, _ = standing(here, update)
-            learner.recipe.update(learner, Objective(learner.recipe), batch)
+            learner.recipe.update(learner, learner.objective, batch)
             moved[name].append(change(here, here.at(learner)))
         learner, _, _, _ = standing(here, undamped, lr=1e-6)
         learner.step()

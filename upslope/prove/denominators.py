@@ -57,7 +57,7 @@ def mini_batches() -> Iterator[Check | Fact]:
             for part in parts:
                 lengths = [len(r.response) for r in part.rollouts]
                 share = len(set(part.group_N.tolist())) * num_parts / len(groups)
-                found.append(given(part.weight_N, "weight_N"))
+                found.append(given(part.weight_NT, "weight_NT")[:, 0])
                 truth.append(torch.tensor(weights(lengths), dtype=torch.float64) * share)
             yield equal(f"{label}: weights", torch.cat(found), torch.cat(truth))
             if aggregate is not token_mean:
@@ -71,7 +71,7 @@ def of_the_critic(groups: list[Group], num_parts: int) -> Iterator[Check | Fact]
     """The critic's loss is a mean over the tokens of its own mini-batch, times the same share."""
     recipe = PLAIN_PPO.patch(reuse=Reuse(minibatches=num_parts))
     parts = list(prepare.passes(toy().learner(recipe).prepare(groups), recipe, HERE))
-    found = torch.cat([given(part.value_weight_N, "value_weight_N") for part in parts])
+    found = torch.cat([given(part.value_weight_NT, "value_weight_NT")[:, 0] for part in parts])
     truth = []
     for part in parts:
         share = len(set(part.group_N.tolist())) * num_parts / len(groups)

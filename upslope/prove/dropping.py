@@ -16,7 +16,7 @@ from upslope.algo.recipe import Recipe, show
 from upslope.algo.regulariser import K3, no_penalty
 from upslope.algo.sample import mixed
 from upslope.algo.surrogate import likelihood
-from upslope.learn.learner import Learner
+from upslope.learn.bound import BoundLearner
 from upslope.learn.prepare import weigh
 from upslope.prove.claim import Check, Fact, angle, at_least, claim, equal, gap
 from upslope.prove.expect import expected, gradient, in_expectation, joined, prepared, rise
@@ -46,10 +46,10 @@ def equal_groups() -> Iterator[Check | Fact]:
     yield from normalised(world, groups, prob_P)
 
 
-def in_full(learner: Learner, batch: Batch) -> Tensor:
+def in_full(learner: BoundLearner, batch: Batch) -> Tensor:
     """The gradient with every row passed through the model, none skipped."""
     learner.optimizer.zero()
-    losses, _ = Objective(learner.recipe)(learner.score(batch), batch)
+    losses, _ = learner.objective(learner.score(batch), batch)
     losses.policy.backward()  # type: ignore[no-untyped-call]
     return rise(learner)
 
@@ -133,7 +133,7 @@ def normalised(world: World, groups: Sequence[Group], prob_P: Tensor) -> Iterato
     prob_B = torch.cartesian_prod(prob_P, prob_P).prod(dim=1)
     whole_W = gradient(learner, joined(whole, prob_B))
     # The denominators of the whole batch stay, so that the advantages alone make the difference.
-    rest = [replace(b, weight_N=torch.full_like(b.reward_N, 1 / 4)) for b in rest]
+    rest = [replace(b, weight_NT=torch.full(b.mask_NT.shape, 1 / 4, dtype=torch.float64)) for b in rest]
     rest_W = gradient(learner, joined(rest, torch.stack(probs)))
     for label, value in (
         ("z-score over the batch: dropping moves the expectation by", gap(rest_W, whole_W)),

@@ -160,7 +160,7 @@ def grpo_is_ppo() -> Iterator[Check | Fact]:
         now = world.moved(drift)
         grpo, ppo = (world.learner(r, reference=reference) for r in (grpo_recipe, ppo_recipe))
         assert ppo.critic is not None
-        ppo.critic = GroupMeanCritic.of(ppo.critic, groups)
+        ppo.scorer.critic = GroupMeanCritic.of(ppo.critic, groups)
         batches = [in_expectation(prepared(learner, groups), prob_P) for learner in (grpo, ppo)]
         if not drift:
             yield equal("advantages", *(given(b.advantage_NT, "advantage_NT") for b in batches))

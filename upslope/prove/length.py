@@ -38,7 +38,7 @@ def length() -> Iterator[Check | Fact]:
     }
     batch = to_batch(answers([50, 500], 1000), torch.device("cpu"), torch.float64, limit=1000)
     for name, (aggregate, short, long) in by_hand.items():
-        weight_N = given(weigh(batch, REINFORCE.patch(aggregate=aggregate)).weight_N, "weight_N")
+        weight_N = given(weigh(batch, REINFORCE.patch(aggregate=aggregate)).weight_NT, "weight_NT")[:, 0]
         yield equal(f"50 and 500 tokens, {name}", weight_N, torch.tensor([short, long], dtype=torch.float64))
         yield Fact(f"{name}: a token of 50 counts as so many of 500", float(weight_N[0] / weight_N[1]))
     world = toy()

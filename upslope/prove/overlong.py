@@ -76,7 +76,8 @@ def over_groups(world: World, *, drop: bool) -> Tensor:
     groups, prob_P = world.groups(2)
     learner = world.learner(FILTERED if drop else FILTERED.patch(sample=Attempts(group_size=2)))
     batch = prepared(learner, groups)
-    batch = in_expectation(replace(batch, weight_N=torch.full_like(batch.reward_N, 1 / (2 * len(groups)))), prob_P)
+    even_NT = torch.full(batch.mask_NT.shape, 1 / (2 * len(groups)), dtype=torch.float64)
+    batch = in_expectation(replace(batch, weight_NT=even_NT), prob_P)
     return gradient(learner, batch)
 
 

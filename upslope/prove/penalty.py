@@ -10,7 +10,7 @@ from torch import Tensor
 from upslope.algo.advantage import leave_one_out
 from upslope.algo.family import REINFORCE
 from upslope.algo.recipe import show
-from upslope.algo.regulariser import K1, K2, K3, ExactKL, Sampled
+from upslope.algo.regulariser import K1, K2, K3, ExactKL, SampledPenalty
 from upslope.algo.reuse import Reuse
 from upslope.model.distribution import divergence
 from upslope.prove.claim import Check, Fact, angle, at_least, at_most, claim, equal, gap, vanishes
@@ -98,7 +98,7 @@ def values(world: World, reference: World, where: str) -> Iterator[Check | Fact]
     yield Fact(f"{where}: KL of responses, nats", float(kl))
 
 
-def penalty_gradient(slot: Sampled | ExactKL, drawn: World, now: World, reference: World) -> Tensor:
+def penalty_gradient(slot: SampledPenalty | ExactKL, drawn: World, now: World, reference: World) -> Tensor:
     """The expected gradient of coefficient * k in the loss, alone: all rewards are 0. Attempts come from ``drawn``;
     the learner stands at ``now``."""
     silent = drawn.rewarding(torch.zeros_like(drawn.reward_Y))

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, token_mean
 from upslope.algo.family import DAPO, GRPO, PPO, REINFORCE, REINFORCE_BASELINE
-from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.sample import Attempts
 from upslope.algo.shape import identity
-from upslope.learn.learner import Learner
+from upslope.learn.bound import BoundLearner
 from upslope.learn.prepare import weigh
 from upslope.model.hf import use_attention
 from upslope.prove.claim import Check, Fact, claim, equal
@@ -85,10 +84,10 @@ def variations(name: str, world: World, recipe: Recipe, groups: list[Group]) -> 
     """Every way to process the same rows, against the plainest."""
     reference = world.moved(0.5, seed=4) if recipe.refers else None
 
-    def learner(micro_batch: int = 0) -> Learner:
+    def learner(micro_batch: int = 0) -> BoundLearner:
         return world.learner(recipe, reference=reference, micro_batch=micro_batch)
 
-    def whole(of: Learner, ordered: list[Group]) -> Batch:
+    def whole(of: BoundLearner, ordered: list[Group]) -> Batch:
         return weigh(of.prepare(ordered), recipe)
 
     plain = learner()
@@ -108,9 +107,9 @@ def variations(name: str, world: World, recipe: Recipe, groups: list[Group]) -> 
         yield equal(f"{name}: padded rows instead of packed ones", both(loose, whole(loose, groups)), plain_W)
 
 
-def both(learner: Learner, batch: Batch) -> Tensor:
+def both(learner: BoundLearner, batch: Batch) -> Tensor:
     """The gradient of the policy and, where there is one, of the critic."""
-    learner.gradient(Objective(learner.recipe), batch)
+    learner.gradient(learner.objective, batch)
     if learner.critic is None:
         return rise(learner)
     critic = [m.grad.flatten() for m in learner.critic.optimizer.masters.values() if m.grad is not None]
@@ -128,9 +127,9 @@ def wider(batch: Batch, num: int) -> Batch:
     return replace(batch, mask_NT=torch.nn.functional.pad(batch.mask_NT, (0, num)), advantage_NT=advantage_NT, **grown)
 
 
-def unpack(learner: Learner) -> None:
+def unpack(learner: BoundLearner) -> None:
     """Let policy, reference and critic run as any transformers model does: padded rows, the model's own attention."""
-    frozen = learner.reference.frozen if learner.reference is not None else None
+    frozen = learner.scorer.reference.frozen if learner.scorer.reference is not None else None
     models: list[Any] = []
     for policy in (learner.policy, frozen):
         if policy is not None:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from upslope.algo.advantage import GAE
 from upslope.algo.aggregate import sequence_sum
-from upslope.algo.critic import Critic, OwnCopy
+from upslope.algo.critic import LearnedCritic, OwnCopy
 from upslope.algo.family import PPO, REINFORCE
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import no_penalty
+from upslope.learn.bound import BoundLearner
 from upslope.learn.critic_learner import CriticLearner
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.optimizer import AdamW
 from upslope.learn.settings import LearnSettings
 from upslope.model.policy import Policy
 from upslope.model.states import States
@@ -63,15 +63,15 @@ class TableCritic(CriticLearner):
         return torch.where(batch.mask_NT, table.value_S[index_NT], 0)
 
 
-def judged_by(world: World, recipe: Recipe, values: dict[Prefix, Tensor], lr: float = 1e-2) -> Learner:
+def judged_by(world: World, recipe: Recipe, values: dict[Prefix, Tensor], lr: float = 1e-2) -> BoundLearner:
     """The world's learner with these values for a critic."""
     learner = world.learner(recipe, lr=lr)
     settings = LearnSettings(lr=lr, warmup=0, clip=0.0)
     table = Table(values)
-    slot: Critic = recipe.critic  # type: ignore[assignment]
-    optimizer = Optimizer(table, settings, 100, torch.float64)
-    learner.critic = TableCritic(slot, table, optimizer)  # type: ignore[arg-type]
-    learner.critic.optimizer.num_done = slot.warmup
+    slot: LearnedCritic = recipe.critic  # type: ignore[assignment]
+    optimizer = AdamW(table, settings, 100, torch.float64)
+    optimizer.num_done = slot.warmup
+    learner.scorer.critic = TableCritic(slot, table, optimizer)  # type: ignore[arg-type]
     return learner
 
 

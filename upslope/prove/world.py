@@ -14,16 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upslope.algo.critic import OwnCopy
 from upslope.algo.recipe import Recipe
-from upslope.learn.critic_learner import make_critic
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.bound import BoundLearner
+from upslope.learn.build import build_learner
 from upslope.learn.settings import LearnSettings
 from upslope.model.distribution import adjusted
 from upslope.model.policy import Policy
 from upslope.model.reference import Reference
-from upslope.model.value import value_model
 from upslope.prove.models import END, Letters, Toy, transformer
 from upslope.types import Ended, Group, Problem, Rollout, Sampling, Score
 
@@ -173,7 +170,7 @@ class World:
         """All weights of the policy, shape W; constant."""
         return torch.cat([w.detach().flatten() for w in self.policy.model.parameters()])
 
-    def at(self, learner: Learner) -> World:
+    def at(self, learner: BoundLearner) -> World:
         """The world whose policy stands where a learner's does."""
         other = self.copy()
         with torch.no_grad():
@@ -192,38 +189,32 @@ class World:
         value: float | None = None,
         lr: float = 1e-2,
         micro_batch: int = 0,
-    ) -> Learner:
+    ) -> BoundLearner:
         """The learner of a real run around a copy of the policy. A critic gets a random head, or says ``value``
         everywhere; its warm-up is over."""
         policy = self.copy().policy
         settings = LearnSettings(lr=lr, warmup=0, clip=0.0, micro_batch=micro_batch)
-        made = (
-            value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy)).double()
-            if recipe.has_critic
-            else None
-        )
-        optimizer = Optimizer(policy.model, settings, 100, torch.float64)
-        critic = None
-        if made is not None:
-            generator = torch.Generator().manual_seed(3)
-            with torch.no_grad():
-                weight = made.head.weight
-                weight.copy_(torch.randn(weight.shape, generator=generator) * (value is None))
-                made.head.bias.fill_(value or 0.0)
-            critic = make_critic(recipe.critic, made, optimizer, 1)  # type: ignore[arg-type]
-            critic.optimizer.num_done = critic.slot.warmup
-        return Learner(
+        learner = build_learner(
             policy,
             recipe,
-            sampling or Sampling(max_tokens=self.limit),
             settings,
-            optimizer,
-            None if reference is None else Reference(policy, reference.policy),
-            critic,
+            sampling=sampling or Sampling(max_tokens=self.limit),
+            num_updates=100,
+            dtype=torch.float64,
+            reference=None if reference is None else Reference(policy, reference.policy),
         )
+        if learner.critic is not None:
+            head = learner.critic.model.head
+            generator = torch.Generator().manual_seed(3)
+            with torch.no_grad():
+                random = torch.randn(head.weight.shape, generator=generator)
+                head.weight.copy_(random * (value is None))
+                head.bias.fill_(value or 0.0)
+            learner.critic.optimizer.num_done = learner.critic.slot.warmup
+        return BoundLearner(recipe, learner)
 
 
-def stand_at(learner: Learner, world: World) -> None:
+def stand_at(learner: BoundLearner, world: World) -> None:
     """Put the learner's weights where the world's are: the policy has been updated since its batch was prepared."""
     learner.optimizer.set_weights({n: w.detach() for n, w in world.policy.model.named_parameters()})
 

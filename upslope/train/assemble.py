@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from upslope.algo.critic import Critic, OwnCopy
+from upslope.algo.critic import OwnCopy
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
-from upslope.learn.critic_learner import make_critic
+from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
 from upslope.learn.settings import LearnSettings
 from upslope.model import attention
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
@@ -53,10 +52,16 @@ def assemble(
         policy.checkpoint_activations()
         if value is not None and value.trunk is not None:
             recompute_layers(value.trunk)
-    num_updates = settings.steps * recipe.reuse.num_updates
-    optimizer = Optimizer(model, learn, num_updates - critic_warmup(recipe), dtype)
-    critic = make_critic(cast(Critic, recipe.critic), value, optimizer, num_updates) if value is not None else None
-    return Learner(policy, recipe, settings.sample.sampling(), learn, optimizer, reference, critic)
+    return build_learner(
+        policy,
+        recipe,
+        learn,
+        sampling=settings.sample.sampling(),
+        num_updates=settings.steps * recipe.reuse.num_updates,
+        dtype=dtype,
+        reference=reference,
+        value=value,
+    )
 
 
 def saved_in(model: Any) -> str:
@@ -93,11 +98,6 @@ def kept_reference(policy: Policy, folder: Path, saved: Checkpoint | None) -> Re
     with whole_folder(place) as aside:
         policy.save(aside)
     return reference
-
-
-def critic_warmup(recipe: Recipe) -> int:
-    """Updates in which the critic alone learns."""
-    return int(getattr(recipe.critic, "warmup", 0))
 
 
 def compute_dtype(learn: LearnSettings, recipe: Recipe, model: Any, device: torch.device) -> torch.dtype:

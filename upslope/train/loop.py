@@ -16,7 +16,7 @@ def train(run: Run) -> None:
         with run.phase("sample"):  # who acts, how many times, which groups stay
             collected = run.collect(recipe.sample, step, run.sampled)
         with run.phase("prepare"):  # rewards to advantages; only what the slots need
-            batch = learner.prepare(collected.kept)
+            batch = learner.prepare(recipe, collected.kept)
         with run.measured(step, batch), run.phase("update"):  # a step, or several if the batch is reused
             outcomes = [
                 recipe.update(learner, objective, minibatch)

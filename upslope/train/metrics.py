@@ -116,17 +116,16 @@ def _explained(outcome: Tensor, value: Tensor) -> float:
     return 1 - float((outcome - value).var(correction=0)) / float(outcome.var(correction=0))
 
 
-def of_correction(outcomes: Sequence[Outcome], recipe: Recipe) -> dict[str, Any]:
+def of_correction(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """``correction_mean`` mean factor a token, ``correction_cut`` share of tokens bounded or dropped, over what the
     step's first update looked at; nothing in a recipe that trusts the sampler."""
     first = outcomes[0] if outcomes else None
-    cut = getattr(recipe.correction, "cut", None)
-    if first is None or first.trace is None or cut is None:
+    if first is None or first.trace is None or first.trace.correction_NT is None or first.trace.cut_NT is None:
         return {}
-    mask_NT, factor_NT = first.minibatch.mask_NT, given(recipe.correction(first.minibatch), "correction")
+    mask_NT = first.minibatch.mask_NT
     return {
-        "correction_mean": _mean([factor_NT[mask_NT]]),
-        "correction_cut": _mean([cut(first.minibatch)[mask_NT].float()]),
+        "correction_mean": _mean([first.trace.correction_NT[mask_NT]]),
+        "correction_cut": _mean([first.trace.cut_NT[mask_NT].float()]),
     }
 
 

@@ -49,7 +49,9 @@ class Run:
         self.settings, self.folder, self.recipe, self.task = settings, folder, recipe, task
         self.policy, self.engine, self.learner, self.view = learner.policy, engine, learner, view
         self.seed = settings.seed
-        self.collect = Collector(task, engine, self.policy, learner.sampling, settings.seed, settings.problems)
+        self.collect = Collector(
+            task, engine, self.policy, settings.sample.sampling(), settings.seed, settings.problems
+        )
         self._document = document
         self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
         self._first_step = 0
@@ -127,7 +129,7 @@ class Run:
         probe = None
         if every and step % every == 0 and self.recipe.acts:
             with self.phase("measure"):
-                probe = Probe(self.learner, batch)
+                probe = Probe(self.learner, self.recipe, batch)
         yield
         with self.phase("measure"):
             self._measured = probe.row() if probe is not None else {}
@@ -161,7 +163,7 @@ class Run:
         with self.phase("record"):
             row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts)
             row |= metrics.of_batch(batch, collected.attempted, self.recipe, outcomes)
-            row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes, self.recipe)
+            row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes)
             if every and step % every == 0 and self.recipe.acts:
                 path = self.folder / "rollouts" / f"step-{step:06d}.parquet"
                 attempts.write_step(path, collected.attempted, batch, outcomes)
@@ -191,7 +193,7 @@ class Run:
         self._evaluated.add(done)
         self._step = step
         setting = self.settings.eval
-        sampling = replace(self.learner.sampling, temperature=setting.temperature, top_k=0, top_p=1.0)
+        sampling = replace(self.settings.sample.sampling(), temperature=setting.temperature, top_k=0, top_p=1.0)
         with self.phase("evaluate"):
             found = evaluate(
                 self.task,

@@ -19,7 +19,7 @@ from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
 from upslope.errors import Exhausted, Stopped, UserError, nearest
-from upslope.learn.learner import require_scorable
+from upslope.learn.scorer import require_scorable
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
@@ -30,7 +30,7 @@ from upslope.record import checkpoint
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
-from upslope.train.assemble import assemble, critic_warmup, saved_in
+from upslope.train.assemble import assemble, saved_in
 from upslope.train.loop import train
 from upslope.train.memory import bound_kernel_caches
 from upslope.train.run import Run
@@ -128,7 +128,7 @@ def check_length(settings: RunSettings, recipe: Recipe) -> None:
             "stay whole; raise the second or lower the first"
         )
     total = settings.steps * reuse.num_updates
-    alone = critic_warmup(recipe)
+    alone = recipe.asked("critic").warmup
     if 0 < total <= alone:
         raise UserError(
             f"recipe.critic.warmup = {alone} updates of the critic alone, and the run has {total} in all "

@@ -66,12 +66,12 @@ def timed_step(work: Work, step: int) -> Timed:
     with clock.watching(*inner, (optimizer, "publish", "publish")), clock.phase("other"):
         with clock.phase("sample"):
             address = Address(0, "bench", step)
-            attempts = engine.generate(work.problems, shape.samples, learner.sampling, address)
+            attempts = engine.generate(work.problems, shape.samples, learner.scorer.sampling, address)
         with clock.phase("score"):
             groups = score(work.task, work.problems, attempts)
         groups = [with_gradient(group) for group in groups]
         with clock.phase("prepare"):
-            batch = learner.prepare(groups)
+            batch = learner.prepare(work.recipe, groups)
         for minibatch in passes(batch, work.recipe, Address(0, "bench-reuse", step)):
             work.recipe.update(learner, objective, minibatch)
         with clock.phase("publish"):

@@ -31,6 +31,7 @@ from upslope.algo.advantage import (
 from upslope.algo.critic import OwnCopy
 from upslope.algo.family import PPO
 from upslope.algo.objective import Objective
+from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts
 from upslope.lab.ladder.plan import Ladder
 from upslope.learn.learner import Learner
@@ -166,43 +167,43 @@ def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noi
     engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
 
     def collector(num_problems: int) -> Collector:
-        return Collector(task, engine, learner.policy, learner.sampling, settings.seed, num_problems)
+        return Collector(task, engine, learner.policy, settings.sample.sampling(), settings.seed, num_problems)
 
     say(f"gradient noise: {ladder.noise_batches} batches, then {len(ADVANTAGES)} advantages on the same attempts ...")
     small = collector(ladder.noise_problems)
     batches = [small(judged.sample, step).attempted for step in range(ladder.noise_batches)]
     large = collector(settings.problems)
-    fit(learner, [large(judged.sample, ELSEWHERE + i).attempted for i in range(FIT_BATCHES)])
-    learner.recipe = base.patch(advantage=ADVANTAGES[UNBIASED])
-    one, other = gather(learner, batches)[0]
+    fit(learner, judged, [large(judged.sample, ELSEWHERE + i).attempted for i in range(FIT_BATCHES)])
+    one, other = gather(learner, base.patch(advantage=ADVANTAGES[UNBIASED]), batches)[0]
     reference = (one + other).mean
     found: list[Noise] = []
     for name, advantage in ADVANTAGES.items():
-        learner.recipe = base.patch(advantage=advantage)
-        moments, explained = gather(learner, batches)
+        moments, explained = gather(learner, base.patch(advantage=advantage), batches)
         found.append(summary(name, moments, reference, ladder.noise_problems * base.sample.group_size, explained))
     return found
 
 
-def fit(learner: Learner, batches: Sequence[Sequence[Group]]) -> None:
+def fit(learner: Learner, recipe: Recipe, batches: Sequence[Sequence[Group]]) -> None:
     """Teach the critic alone, as ``ppo`` does while it warms up: some passes over every batch."""
-    objective = Objective(learner.recipe)
+    objective = Objective(recipe)
     for groups in batches:
-        whole = weigh(learner.prepare(groups), learner.recipe)
+        whole = weigh(learner.prepare(recipe, groups), recipe)
         for _ in range(PPO.reuse.epochs):
             learner.gradient(objective, whole)
             learner.step()
 
 
-def gather(learner: Learner, batches: Sequence[Sequence[Group]]) -> tuple[tuple[Moments, Moments], float | None]:
+def gather(
+    learner: Learner, recipe: Recipe, batches: Sequence[Sequence[Group]]
+) -> tuple[tuple[Moments, Moments], float | None]:
     """The sums over even and over odd batches, and the critic's explained variance where there is one."""
     halves: list[Moments | None] = [None, None]
     explained = []
     for index, groups in enumerate(batches):
-        batch = weigh(learner.prepare(groups), learner.recipe)
+        batch = weigh(learner.prepare(recipe, groups), recipe)
         if batch.value_NT is not None:
-            explained.append(float(of_batch(batch, list(groups), learner.recipe)["explained_variance"]))
-        one = Moments.of(surrogate_gradient(learner, batch))
+            explained.append(float(of_batch(batch, list(groups), recipe)["explained_variance"]))
+        one = Moments.of(surrogate_gradient(learner, recipe, batch))
         before = halves[index % 2]
         halves[index % 2] = one if before is None else before + one
     assert halves[0] is not None and halves[1] is not None
