@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import tomli_w
 from upslope.algo.family import FAMILY, find
 from upslope.algo.sample import Attempts
 from upslope.algo.surrogate import ClippedRatio
-from upslope.config import LEAST, load_settings, to_settings
+from upslope.bounds import bounds
+from upslope.config import load_settings
 from upslope.errors import UserError
+from upslope.learn.settings import LearnSettings
 from upslope.tasks.registry import open_task
 from upslope.train.settings import RunSettings
 from upslope.train.start import resolve_recipe, to_document, with_limit, with_rate
@@ -57,11 +59,28 @@ def test_a_bad_setting_is_named_with_its_mend(override: str, complaint: str) -> 
     assert "\n" not in str(error.value)
 
 
+def floors() -> dict[str, float]:
+    """The least value of every bounded setting, by dotted key."""
+    inner = {name: type(value) for name, value in vars(RunSettings()).items() if is_dataclass(value)}
+    found = {f"{name}.{key}": least for name, kind in inner.items() for key, least in bounds(kind).items()}
+    return bounds(RunSettings) | found
+
+
+LEAST = floors()
+
+
 @pytest.mark.parametrize("key", LEAST)
 def test_every_number_has_its_floor(key: str) -> None:
     load_settings(overrides=[f"{key}={LEAST[key]}"])
     with pytest.raises(UserError, match=f"{key} = .* must be at least {LEAST[key]}"):
         load_settings(overrides=[f"{key}={LEAST[key] - 1}"])
+
+
+def test_python_callers_meet_the_same_floors() -> None:
+    with pytest.raises(ValueError, match=r"^lr = -1 must be at least 0$"):
+        LearnSettings(lr=-1.0)
+    with pytest.raises(ValueError, match=r"^problems = 0 must be at least 1$"):
+        RunSettings(problems=0)
 
 
 def test_every_number_is_bounded_or_known_not_to_be() -> None:

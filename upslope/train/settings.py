@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from upslope.bounds import at_least, require_bounds
 from upslope.learn.settings import LearnSettings
 from upslope.types import Sampling
 
@@ -33,7 +34,7 @@ class TaskSettings:
 class SampleSettings:
     """How attempts are drawn in training; see ``Sampling`` for what each means."""
 
-    temperature: float = 1.0
+    temperature: float = at_least(0, 1.0)
     top_k: int = 0
     top_p: float = 1.0
     min_tokens: int = 0
@@ -44,6 +45,7 @@ class SampleSettings:
     most 512. A matter of memory, never of result."""
 
     def __post_init__(self) -> None:
+        require_bounds(self)
         if self.max_rows < 0:
             raise ValueError(f"max_rows must be at least 0, not {self.max_rows}")
         self.sampling()
@@ -58,26 +60,32 @@ class SampleSettings:
 class EvalSettings:
     """How held-out accuracy is measured before, during and after training."""
 
-    every: int = 0
+    every: int = at_least(0, 0)
     """Steps between evaluations; 0: only before and after."""
-    problems: int = 512
+    problems: int = at_least(0, 512)
     """How many held-out problems, at most as many as there are; 0: no evaluation."""
-    samples: int = 0
+    samples: int = at_least(0, 0)
     """Attempts a problem for pass@k before and after training; 0: greedy only."""
-    temperature: float = 1.0
+    temperature: float = at_least(0, 1.0)
     """Of those attempts."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
 
 
 @dataclass(frozen=True)
 class SaveSettings:
     """Checkpoints and the record of attempts."""
 
-    every: int = 50
+    every: int = at_least(0, 50)
     """Steps between checkpoints; one is always written at the end. 0: only there."""
-    keep: int = 2
+    keep: int = at_least(1, 2)
     """Newest checkpoints kept."""
-    rollouts: int = 1
+    rollouts: int = at_least(0, 1)
     """Steps between rollout files; 0: none."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -92,15 +100,15 @@ class RunSettings:
     """Every random draw is a function of it: weights of the pocket model, its problems, their order, every token."""
     model: str = "pocket"
     """A Hugging Face directory or hub id, a run folder, or pocket[:blank|:pretrained|:sft]."""
-    steps: int = 150
+    steps: int = at_least(0, 150)
     """Turns of the loop: each collects attempts (or demonstrations) anew."""
-    minutes: float = 0.0
+    minutes: float = at_least(0, 0.0)
     """End after this much time in training steps even if ``steps`` are not done; 0: no limit."""
-    tokens: int = 0
+    tokens: int = at_least(0, 0)
     """End after so many generated (or imitated) tokens even if ``steps`` are not done; 0: no limit."""
-    problems: int = 64
+    problems: int = at_least(1, 64)
     """P: problems (or demonstrations, documents) a step."""
-    threads: int = 0
+    threads: int = at_least(0, 0)
     """CPU threads; 0: torch's choice."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
@@ -111,3 +119,6 @@ class RunSettings:
     learn: LearnSettings = LearnSettings()
     eval: EvalSettings = EvalSettings()
     save: SaveSettings = SaveSettings()
+
+    def __post_init__(self) -> None:
+        require_bounds(self)

@@ -1,0 +1,64 @@
+"""Typed settings from a table of plain values, as files, command lines and Python callers give them."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from upslope.bounds import BelowBound
+from upslope.errors import UserError, nearest
+from upslope.train.settings import DEFAULT_RECIPE, RunSettings
+
+
+def to_settings(table: Mapping[str, Any]) -> RunSettings:
+    """Typed settings from a table. Raises UserError naming the key and the mend."""
+    if not isinstance(table.get("recipe", {}), Mapping):  # recipe = "grpo" is short for a table with that name
+        table = {**table, "recipe": {"name": table["recipe"]}}
+    return typing.cast(RunSettings, _build(RunSettings, table, ""))
+
+
+def _build(kind: type[Any], table: Any, where: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise UserError(f"{where.rstrip('.')} must be a table of keys, not {table!r}")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise UserError(f"there is no setting {where}{key}{nearest(key, known)}")
+        if is_dataclass(hints[key]):
+            values[key] = _build(typing.cast(type[Any], hints[key]), value, f"{where}{key}.")
+            continue
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"{where}{key} = {value!r} should be {_spell(hints[key])}: {_why(error)}") from None
+        if isinstance(value, bool) and hints[key] is not bool:  # pydantic would take true for 1
+            raise UserError(f"{where}{key} = {str(value).lower()} should be {_spell(hints[key])}")
+    if kind is RunSettings:
+        values["recipe"] = {"name": DEFAULT_RECIPE} | values.get("recipe", {})
+        if not isinstance(values["recipe"]["name"], str):
+            raise UserError(f"recipe.name = {values['recipe']['name']!r} should be the name of a recipe")
+    try:
+        return kind(**values)
+    except BelowBound as error:
+        raise UserError(f"{where}{error}") from None
+    except ValueError as error:
+        raise UserError(f"{where.rstrip('.') or 'settings'}: {error}") from None
+
+
+def _why(error: ValidationError) -> str:
+    return error.errors()[0]["msg"]
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if isinstance(hint, types.UnionType):
+        return " or ".join("nothing" if a is type(None) else a.__name__ for a in typing.get_args(hint))
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
