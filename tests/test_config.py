@@ -19,6 +19,7 @@ from upslope.learn.settings import LearnSettings
 from upslope.tasks.registry import open_task
 from upslope.train.settings import RunSettings
 from upslope.train.start import resolve_recipe, to_document, with_limit, with_rate
+from upslope.train.tables import to_settings
 
 
 def test_nothing_given_is_the_defaults() -> None:

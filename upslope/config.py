@@ -15,7 +15,7 @@ from upslope.plugins import names_a_file
 from upslope.train.settings import RunSettings
 from upslope.train.tables import to_settings
 
-PATHS = (("model",), ("task", "data"), ("task", "eval_data"), ("recipe", "name"))
+PATHS = (("model",), ("reference", "model"), ("task", "data"), ("task", "eval_data"), ("recipe", "name"))
 """Keys that may hold a path; so may every entry of ``task.rewards``."""
 
 
@@ -80,7 +80,7 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
             inner = inner.get(parent, {})
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
         # gpt2 is a model of the hub and grpo a recipe, whatever file lies beside the run file under that name.
-        local = isinstance(text, str) and (key != ("model",) or (folder / text).is_dir())
+        local = isinstance(text, str) and (key[-1] != "model" or (folder / text).is_dir())
         if local and (key != ("recipe", "name") or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
     task = table.get("task", {})

@@ -54,8 +54,8 @@ def prompt_text(problem: Problem) -> str:
     return "\n\n".join(m["content"] for m in problem.messages)
 
 
-def write_step(path: Path, attempted: Sequence[Group], batch: Batch, outcomes: Sequence[Outcome]) -> None:
-    """Write a step's attempts, those the recipe dropped too."""
+def of_step(attempted: Sequence[Group], batch: Batch, outcomes: Sequence[Outcome]) -> pa.Table:
+    """A step's attempts, those the recipe dropped too."""
     rows = {(r.problem_id, r.sample): _attempt(g.problem, r) for g in attempted for r in g.rollouts}
     if batch.advantage_NT is not None:
         for rollout, advantage in zip(batch.rollouts, batch.advantage_NT.tolist(), strict=True):
@@ -66,12 +66,12 @@ def write_step(path: Path, attempted: Sequence[Group], batch: Batch, outcomes: S
             rows[rollout.problem_id, rollout.sample]["learner_logp"] = logp[: len(rollout.response)]
     for outcome in outcomes:
         _add_outcome(rows, outcome)
-    _write(path, list(rows.values()), STEP_SCHEMA)
+    return _table(list(rows.values()), STEP_SCHEMA)
 
 
-def write_eval(path: Path, groups: Sequence[Group]) -> None:
-    """Write the greedy attempts of an evaluation."""
-    _write(path, [_attempt(g.problem, r) for g in groups for r in g.rollouts], EVAL_SCHEMA)
+def of_evaluation(groups: Sequence[Group]) -> pa.Table:
+    """The greedy attempts of an evaluation."""
+    return _table([_attempt(g.problem, r) for g in groups for r in g.rollouts], EVAL_SCHEMA)
 
 
 def _attempt(problem: Problem, rollout: Any) -> dict[str, Any]:
@@ -104,9 +104,14 @@ def _add_outcome(rows: dict[tuple[str, int], dict[str, Any]], outcome: Outcome) 
         row |= {"ratio": ratio[:num], "clipped": clipped[:num]}
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     columns = [pa.array([row.get(f.name) for row in rows], type=f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write(path: Path, table: pa.Table) -> None:
+    """Write a table of attempts, whole or not at all."""
     aside = path.with_name(f".{path.name}.part")
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), aside, compression="zstd")
+    pq.write_table(table, aside, compression="zstd")
     aside.replace(path)
     sync_folder(path.parent)

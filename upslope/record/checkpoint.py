@@ -96,6 +96,11 @@ def newest(parent: Path) -> Checkpoint | None:
     return None
 
 
+def steps(parent: Path) -> list[int]:
+    """The steps of all checkpoints there, lowest first."""
+    return sorted(_step(folder) for folder in _folders(parent))
+
+
 def is_complete(folder: Path) -> bool:
     """Whether every file of the manifest is there with the hash it was written with."""
     try:

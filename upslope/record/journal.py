@@ -40,7 +40,7 @@ class Journal:
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add a line. A number that is not finite is written as null: JSON has no NaN."""
-    line = json.dumps(_plain(row), allow_nan=False) + "\n"
+    line = json.dumps(plain(row), allow_nan=False) + "\n"
     with path.open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
@@ -71,11 +71,12 @@ def rewind(path: Path, step: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can say of a row: numbers to nine digits, None for one that is not finite."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return float(f"{value:.9g}") if math.isfinite(value) else None
     return value

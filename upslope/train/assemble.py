@@ -22,18 +22,19 @@ from upslope.model.precision import cast_weights, pick_dtype
 from upslope.model.reference import Reference
 from upslope.model.value import value_model
 from upslope.record.checkpoint import Checkpoint
-from upslope.record.files import whole_folder
+from upslope.record.load import load_model
+from upslope.record.recorder import Recorder
 from upslope.train.settings import RunSettings
 
 
 def assemble(
-    model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, folder: Path, saved: Checkpoint | None
+    model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, recorder: Recorder, saved: Checkpoint | None
 ) -> Learner:
     """A learner around ``model``: the start of the run, or (``saved``) what the checkpoint holds.
 
-    With ``learn.lora_rank`` the model is the frozen base in both cases, and the base is the reference; any other
-    reference is kept in ``folder/reference``, so that a resumed run has the one it began with. The order matters: the
-    critic copies the model before an adapter is added, the reference copies it before anything is cast.
+    With ``learn.lora_rank`` the model is the frozen base in both cases, and the base is the reference; a copy of the
+    policy is kept by the recorder, so that a resumed run has the one it had. The order matters: the critic copies the
+    model before an adapter is added, the reference copies it before anything is cast.
     """
     learn, device = settings.learn, next(model.parameters()).device
     value = None
@@ -45,7 +46,7 @@ def assemble(
     dtype = compute_dtype(learn, recipe, model, device)
     reference = None
     if recipe.refers:
-        reference = Reference(policy, None) if learn.lora_rank else kept_reference(policy, folder, saved)
+        reference = refer(policy, settings, recorder, saved)
         if reference.frozen is not None:
             cast_weights(reference.frozen.model, dtype)
     if learn.checkpoint_activations:
@@ -88,16 +89,38 @@ def with_adapter(model: Any, learn: LearnSettings, seed: int, saved: Checkpoint 
     return add_adapter(model, rank=learn.lora_rank, alpha=learn.lora_alpha, targets=learn.lora_targets, seed=seed)
 
 
-def kept_reference(policy: Policy, folder: Path, saved: Checkpoint | None) -> Reference:
-    """A copy of the policy as it was when the run began, read back from the run's folder if the run is resumed."""
-    place = folder / "reference"
-    if saved is not None:
-        model, tokenizer = load(str(place))
+def refer(policy: Policy, settings: RunSettings, recorder: Recorder, saved: Checkpoint | None) -> Reference:
+    """The reference: the model that the settings name, the policy without its adapter, or a copy of the policy as it
+    was when the run began, or was last made the reference, read back if the run is resumed."""
+    if settings.reference.model:
+        return chosen_reference(policy, settings.reference.model)
+    kept = recorder.reference(saved.step) if saved is not None else None
+    if kept is not None:
+        model, tokenizer = load(str(kept))
         return Reference(policy, Policy(model.to(policy.device).requires_grad_(False), tokenizer))
-    reference = Reference.of(policy)
-    with whole_folder(place) as aside:
-        policy.save(aside)
-    return reference
+    if settings.learn.lora_rank:
+        return Reference(policy, None)
+    if saved is not None:
+        raise UserError(f"{recorder.folder} has lost its reference, which this recipe needs; start the run anew")
+    recorder.keep_reference(0, policy)
+    return Reference.of(policy)
+
+
+def chosen_reference(policy: Policy, name: str) -> Reference:
+    """Another model as the reference. Raises UserError unless it reads the policy's tokens as the policy does."""
+    model, tokenizer = load_model(name)
+    if tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise UserError(
+            f"reference.model = {name!r} has another vocabulary than the policy, so its log-probabilities would be of "
+            "other tokens; choose a model with the same tokenizer"
+        )
+    other = Policy(model.to(policy.device).requires_grad_(False), tokenizer)
+    if other.vocabulary != policy.vocabulary:
+        raise UserError(
+            f"reference.model = {name!r} has {other.vocabulary} logits a token, and the policy {policy.vocabulary}; "
+            "choose a model with as many"
+        )
+    return Reference(policy, other)
 
 
 def compute_dtype(learn: LearnSettings, recipe: Recipe, model: Any, device: torch.device) -> torch.dtype:

@@ -11,15 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import tomli_w
-
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
-from upslope.record import attempts, checkpoint, journal
-from upslope.record.files import write_whole
+from upslope.model.reference import Reference
+from upslope.record import attempts
+from upslope.record.checkpoint import Checkpoint
+from upslope.record.recorder import Recorder, Snapshot
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.train import metrics
@@ -37,7 +37,7 @@ class Run:
     def __init__(
         self,
         settings: RunSettings,
-        folder: Path,
+        recorder: Recorder,
         recipe: Recipe,
         task: Task,
         engine: Engine,
@@ -46,7 +46,7 @@ class Run:
         document: dict[str, Any],
     ) -> None:
         """``document`` is the resolved configuration that ``run.toml`` will hold."""
-        self.settings, self.folder, self.recipe, self.task = settings, folder, recipe, task
+        self.settings, self.recorder, self.recipe, self.task = settings, recorder, recipe, task
         self.policy, self.engine, self.learner, self.view = learner.policy, engine, learner, view
         self.seed = settings.seed
         self.collect = Collector(
@@ -67,30 +67,61 @@ class Run:
         self._memory = Keeper()
         learner.watch = self._learned
 
+    # -- what came of it ----------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the run lies; None: in memory."""
+        return self.recorder.folder
+
+    @property
+    def model(self) -> Any:
+        """The transformers model as it is now, in the precision it computes in."""
+        return self.policy.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.policy.tokenizer
+
+    def rows(self, kind: str = "step") -> list[dict[str, Any]]:
+        """The journal: a row a ``step``, or an ``eval``; docs/library.md says what their keys mean."""
+        return self.recorder.rows(kind)
+
+    def rollouts(self, step: int) -> list[dict[str, Any]]:
+        """Every attempt of a step: texts, tokens, log-probabilities, reward, advantage, what the update did to it.
+        Raises UserError if none were kept (``save.rollouts``)."""
+        try:
+            return self.recorder.attempts("step", step)
+        except KeyError:
+            raise UserError(f"no attempts of step {step} were kept; see save.rollouts, and len(run.rows())") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write model (in full precision) and tokenizer as an ordinary Hugging Face directory."""
+        self.policy.save(Path(folder), self.learner.optimizer.full_precision())
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps still to do. Writes the folder first, evaluates before and after, and turns
         Ctrl-C into a checkpoint after the step under way."""
-        for name in ("rollouts", "checkpoints"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "run.toml", tomli_w.dumps(self._document).encode())
-        self.view.start(self.folder.name, self._recipe_line(), self.settings.steps, self._first_step)
+        self.recorder.begin(self._document)
+        self.view.start(self.recorder.name, self._recipe_line(), self.settings.steps, self._first_step)
         with self._interruptible():
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self._first_step
             while step < self.settings.steps and not self._out_of_budget():
                 self._seconds, self._step = {}, step
+                self._reset_reference(step)
                 yield step
                 step += 1
                 if self._stop:
                     self._save(step)
-                    raise Stopped(f"continue with: upslope train --resume {self.folder}")
+                    raise Stopped(self._how_to_go_on())
             self._save(step)
             self._evaluate(step, samples=self.settings.eval.samples)
 
-    def resume(self, saved: checkpoint.Checkpoint) -> None:
+    def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
         if self.learner.critic is not None:
@@ -98,12 +129,7 @@ class Run:
         self._first_step = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.engine.load(self.learner.weights(), version=saved.step)
-        kept = journal.rewind(self.folder / "journal.jsonl", saved.step)
-        evals = [row for row in kept if row["kind"] == "eval"]
-        for file in (self.folder / "rollouts").glob("*.parquet"):
-            kind, _, number = file.stem.partition("-")
-            if int(number) > saved.step or (kind == "step" and int(number) == saved.step):
-                file.unlink()
+        evals = [row for row in self.recorder.rewind(saved.step) if row["kind"] == "eval"]
         self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
 
     @contextlib.contextmanager
@@ -143,7 +169,7 @@ class Run:
             raise UserError(cause)
         self._save(self._step)
         self._evaluate(self._step, samples=self.settings.eval.samples)
-        journal.append(self.folder / "journal.jsonl", {"kind": "end", "step": self._step, "cause": cause})
+        self.recorder.add({"kind": "end", "step": self._step, "cause": cause})
         self.view.message(f"the run ends here: {cause}")
 
     def sampled(self, num_tokens: int, num_rows: int) -> None:
@@ -165,8 +191,7 @@ class Run:
             row |= metrics.of_batch(batch, collected.attempted, self.recipe, outcomes)
             row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes)
             if every and step % every == 0 and self.recipe.acts:
-                path = self.folder / "rollouts" / f"step-{step:06d}.parquet"
-                attempts.write_step(path, collected.attempted, batch, outcomes)
+                self.recorder.add_attempts("step", step, attempts.of_step(collected.attempted, batch, outcomes))
         seconds = {k: round(v, 4) for k, v in self._seconds.items()}
         total = sum(self._seconds.values())
         self._spent += total
@@ -174,7 +199,7 @@ class Run:
         row["tokens_per_s"] = row["num_tokens"] / max(total, 1e-9)
         row["memory_gb"], row["resident_gb"] = peak_gb(self.policy.device), self._memory.most() / 1e9
         row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
-        journal.append(self.folder / "journal.jsonl", row)
+        self.recorder.add(row)
         self.view.step(row)
         if self.recipe.acts and collected.attempted:
             group = collected.attempted[step % len(collected.attempted)]
@@ -205,9 +230,9 @@ class Run:
                 progress=self.sampled,
             )
         seconds = self._seconds.pop("evaluate")
-        attempts.write_eval(self.folder / "rollouts" / f"eval-{step:06d}.parquet", found.greedy)
+        self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy))
         row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
-        journal.append(self.folder / "journal.jsonl", row)
+        self.recorder.add(row)
         self.view.evaluated(row)
 
     def _save(self, step: int) -> None:
@@ -217,18 +242,29 @@ class Run:
         state = {"num_updates": optimizer.num_done, "spent": self._spent, "tokens": self._tokens, "seed": self.seed}
         if critic is not None:
             state["num_critic_updates"] = critic.optimizer.num_done
-        parent = self.folder / "checkpoints"
         critics = None if critic is None else critic.state()
-        checkpoint.save(parent, step, self.policy, optimizer.full_precision(), optimizer.state(), state, critics)
-        checkpoint.prune(parent, self.settings.save.keep)
+        weights = optimizer.full_precision()
+        self.recorder.save(Snapshot(step, self.policy, weights, optimizer.state(), critics, state))
 
     # -- small things -------------------------------------------------------------------------------------------
 
     def _out_of_budget(self) -> bool:
         return 0 < self.settings.minutes * 60 <= self._spent or 0 < self.settings.tokens <= self._tokens
 
+    def _reset_reference(self, step: int) -> None:
+        """The present policy becomes the reference, where that is due."""
+        every = self.settings.reference.every
+        if every and step and step % every == 0:
+            self.learner.scorer.reference = Reference.of(self.policy)
+            self.recorder.keep_reference(step, self.policy)
+
+    def _how_to_go_on(self) -> str:
+        if self.folder is None:
+            return "the run kept its records in memory, and what it learnt is in its model"
+        return f"continue with: upslope train --resume {self.folder}"
+
     def _newest_name(self) -> str:
-        found = checkpoint.newest(self.folder / "checkpoints")
+        found = self.recorder.newest()
         return found.folder.name if found else "none yet"
 
     def _recipe_line(self) -> str:

@@ -57,6 +57,22 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class ReferenceSettings:
+    """What a recipe refers to: the frozen policy of a penalty, or the teacher of a distillation."""
+
+    model: str = ""
+    """A Hugging Face directory or hub id, or a run folder, with the policy's vocabulary; empty: the run's start."""
+    every: int = at_least(0, 0)
+    """Steps after which the policy as it is then becomes the reference (ProRL, arXiv 2505.24864); 0:
+    never."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+        if self.model and self.every:
+            raise ValueError("model names a reference that stays, and every replaces it; set one of the two")
+
+
+@dataclass(frozen=True)
 class EvalSettings:
     """How held-out accuracy is measured before, during and after training."""
 
@@ -112,11 +128,15 @@ class RunSettings:
     """CPU threads; 0: torch's choice."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
+    deterministic: bool = True
+    """On a CPU, add sums in one order while the run lasts, so that it repeats bit for bit; it costs nothing measurable.
+    On a GPU some operations have no such order, and this changes nothing."""
     recipe: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_RECIPE})
     """A recipe's ``name``, and a table for every slot to be patched."""
     task: TaskSettings = TaskSettings()
     sample: SampleSettings = SampleSettings()
     learn: LearnSettings = LearnSettings()
+    reference: ReferenceSettings = ReferenceSettings()
     eval: EvalSettings = EvalSettings()
     save: SaveSettings = SaveSettings()
 

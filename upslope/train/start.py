@@ -18,23 +18,21 @@ from upslope.algo.check import check as check_recipe
 from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
-from upslope.errors import Exhausted, Stopped, UserError, nearest
+from upslope.errors import Stopped, UserError, nearest
 from upslope.learn.scorer import require_scorable
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.native.build import cache_folder
-from upslope.native.threads import ask_for_same_bits
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
-from upslope.rollout.engine import Engine
+from upslope.record.folder import FolderRecorder
+from upslope.record.load import load_model
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
-from upslope.train.assemble import assemble, saved_in
-from upslope.train.loop import train
-from upslope.train.memory import bound_kernel_caches
-from upslope.train.run import Run
-from upslope.train.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
+from upslope.train.assemble import saved_in
+from upslope.train.session import run_to_end
+from upslope.train.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
 from upslope.train.view import View
 from upslope.versions import running
@@ -51,18 +49,14 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     ``resume`` continues from the newest complete checkpoint of the folder ``out/name``. Raises UserError for
     anything a user can mend (before minutes are spent on a start, where that can be known), ``Stopped`` after Ctrl-C.
     """
-    bound_kernel_caches()
     recipe = resolve_recipe(settings.recipe)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = pick_device(settings.device)
-    if device.type == "cpu":
-        repeat_bits()
+    pick_device(settings.device)
     task = open_run_task(settings.task, settings.seed)
     settings = with_limit(settings, task)
     check(settings, recipe, task)
     folder = Path(settings.out) / settings.name if resume else free_folder(settings, task)
-    saved = checkpoint.newest(folder / "checkpoints") if resume else None
+    recorder = FolderRecorder(folder, settings.save.keep)
+    saved = recorder.newest() if resume else None
     if resume and saved is None:
         raise UserError(f"{folder} holds no complete checkpoint to resume from; start it anew under another name")
     if saved is not None and not settings.learn.lora_rank:
@@ -70,46 +64,22 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
         model, tokenizer = load(str(saved.folder), exact)
     else:
         model, tokenizer = resolve_model(settings, make_view)
-
     if settings.learn.lora_rank and saved_in(model):
         settings = replace(settings, model=saved_in(model))  # this very checkpoint, whatever its run does later
     view = make_view()
     settings = with_rate(settings, num_parameters=num_trainable(model, settings.learn))
-    learner = assemble(model.to(device), tokenizer, recipe, settings, folder, saved)
-    engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
     settings = replace(settings, name=folder.name)
-    run = Run(settings, folder, recipe, task, engine, learner, view, to_document(settings, recipe))
-    if saved is not None:
-        run.resume(saved)
-    try:
-        try:
-            train(run)
-        except Exhausted as cause:
-            run.end_early(str(cause))
-    except BaseException:
-        view.close(False)
-        raise
-    view.close(True)
+    document = to_document(settings, recipe)
+    run_to_end(model, tokenizer, task, recipe, settings, recorder, view, document, saved)
     return folder
-
-
-def repeat_bits() -> None:
-    """Make sums of gradients come in one order: on a CPU several threads otherwise add up in the order they finish,
-    and two runs of one seed drift apart. Costs nothing measurable there; on a GPU some operations have no such order.
-
-    What products of matrices add up in which order can be chosen before the process's first one only
-    (``native/threads.py``); the command line has done so by now.
-    """
-    ask_for_same_bits()
-    torch.use_deterministic_algorithms(True)
-    # Nothing here reads memory that it has not written, so none has to be filled first.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
     check_recipe(recipe)
     check_length(settings, recipe)
+    if settings.reference != ReferenceSettings() and not recipe.refers:
+        raise UserError("reference.*: no slot of this recipe refers to a reference; set recipe.regulariser, or drop it")
     if recipe.acts:
         require_scorable(settings.sample.sampling())
         task.problems("train")
@@ -208,6 +178,7 @@ def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
     """
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
     document["model"] = _absolute(settings.model)
+    document["reference"]["model"] = _absolute(settings.reference.model) if settings.reference.model else ""
     table = document["task"]
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
@@ -240,12 +211,7 @@ def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]
     name = settings.model
     if name.partition(":")[0] == "pocket" and not Path(name).is_dir():
         return _pocket(name.partition(":")[2] or "sft", settings, make_view)
-    if (Path(name) / "checkpoints").is_dir():
-        found = checkpoint.newest(Path(name) / "checkpoints")
-        if found is None:
-            raise UserError(f"model {name!r}: the run has no complete checkpoint")
-        return load(str(found.folder))
-    return load(name)
+    return load_model(name)
 
 
 def _pocket(stage: str, wanted: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
@@ -254,7 +220,7 @@ def _pocket(stage: str, wanted: RunSettings, make_view: MakeView) -> tuple[Any, 
         return build_model(wanted.seed), build_tokenizer()
     if stage not in STAGES:
         raise UserError(f"pocket has no stage {stage!r}{nearest(stage, [*STAGES, 'blank'])}")
-    settings = replace(STAGES[stage], seed=wanted.seed, device=wanted.device)
+    settings = replace(STAGES[stage], seed=wanted.seed, device=wanted.device, threads=wanted.threads)
     settings = replace(settings, out=str(cache_folder()), name=f"pocket-{stage}-{_fingerprint(settings)}")
     folder = Path(settings.out) / settings.name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +242,7 @@ def _fingerprint(settings: RunSettings) -> str:
     """A hash of everything a stage depends on: its settings and its start's, the task, the code, the libraries."""
     below = settings.model.partition(":")[2]
     parts = [
-        json.dumps(asdict(replace(settings, out="", name="")), sort_keys=True),
+        json.dumps(asdict(replace(settings, out="", name="", threads=0)), sort_keys=True),
         open_run_task(settings.task, settings.seed).fingerprint(),
         _fingerprint(replace(STAGES[below], seed=settings.seed)) if below in STAGES else below,
         torch.__version__,

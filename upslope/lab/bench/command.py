@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,12 +32,14 @@ from upslope.lab.bench.table import show
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
+from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
 from upslope.train.assemble import assemble
 from upslope.train.memory import bound_kernel_caches, keep_freed_memory, peak_gb
+from upslope.train.session import repeat_bits
 from upslope.train.settings import RunSettings
-from upslope.train.start import num_trainable, open_run_task, repeat_bits, resolve_model, resolve_recipe, with_rate
+from upslope.train.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_rate
 from upslope.types import Problem
 
 POCKET_SHAPE, SHAPE = "64x8x32", "4x8x128"
@@ -72,8 +73,7 @@ def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) 
     settings = replace(settings, sample=sample, problems=shape.problems)
     model, tokenizer = resolve_model(settings, lambda: TerminalView(Console(stderr=True)))
     settings = with_rate(settings, num_trainable(model, settings.learn))
-    with tempfile.TemporaryDirectory() as folder:  # a reference, where the recipe has one, is kept there
-        learner = assemble(model.to(device), tokenizer, recipe, settings, Path(folder), None)
+    learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None)
     check_room(learner.policy, problems, shape)
     work = Work(shape, task, problems, recipe, Engine(learner.policy), learner)
     steps = []

@@ -38,6 +38,7 @@ from upslope.learn.learner import Learner
 from upslope.learn.prepare import weigh
 from upslope.learn.probe import surrogate_gradient
 from upslope.model.load import pick_device
+from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.engine import Engine
 from upslope.train.assemble import assemble
 from upslope.train.collect import Collector
@@ -163,7 +164,7 @@ def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noi
     assert isinstance(base.sample, Attempts)
     judged = base.patch(advantage=GAE(), critic=OwnCopy(warmup=10**9), aggregate=PPO.aggregate)
     device = pick_device(settings.device)
-    learner = assemble(network.to(device), tokenizer, judged, settings, model, None)
+    learner = assemble(network.to(device), tokenizer, judged, settings, MemoryRecorder(), None)
     engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
 
     def collector(num_problems: int) -> Collector:

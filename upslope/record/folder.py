@@ -1,0 +1,96 @@
+"""A run as a folder: run.toml, journal.jsonl, rollouts/, checkpoints/, reference/."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from upslope.model.policy import Policy
+from upslope.record import attempts, checkpoint, journal
+from upslope.record.files import whole_folder, write_whole
+from upslope.record.recorder import Row, Snapshot
+
+
+class FolderRecorder:
+    """Satisfies ``upslope.record.recorder.Recorder``; a kill at any moment leaves a folder that can be resumed."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        """``keep`` newest checkpoints stay."""
+        self.name, self.folder, self._keep = folder.name, folder, keep
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def begin(self, document: Mapping[str, Any]) -> None:
+        for name in ("rollouts", "checkpoints"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "run.toml", tomli_w.dumps(document).encode())
+
+    def add(self, row: Row) -> None:
+        journal.append(self._journal, row)
+
+    def add_attempts(self, kind: str, step: int, table: pa.Table) -> None:
+        attempts.write(self._file(kind, step), table)
+
+    def save(self, snapshot: Snapshot) -> None:
+        s = snapshot
+        checkpoint.save(self._checkpoints, s.step, s.policy, s.weights, s.optimizer, s.state, s.critic)
+        checkpoint.prune(self._checkpoints, self._keep)
+        self._prune_references()
+
+    def newest(self) -> checkpoint.Checkpoint | None:
+        return checkpoint.newest(self._checkpoints)
+
+    def rewind(self, step: int) -> list[Row]:
+        kept = journal.rewind(self._journal, step)
+        for file in (self.folder / "rollouts").glob("*.parquet"):
+            kind, _, number = file.stem.partition("-")
+            if int(number) > step or (kind == "step" and int(number) == step):
+                file.unlink()
+        return kept
+
+    def keep_reference(self, step: int, policy: Policy) -> None:
+        place = self.folder / (f"reference-{step:06d}" if step else "reference")
+        with whole_folder(place) as aside:
+            policy.save(aside)
+
+    def reference(self, step: int) -> Path | None:
+        found = [place for since, place in self._references() if since <= step]
+        return found[-1] if found else None
+
+    def _references(self) -> list[tuple[int, Path]]:
+        places = [p for p in self.folder.glob("reference*") if p.is_dir()]
+        return sorted((int(p.name.partition("-")[2] or 0), p) for p in places)
+
+    def _prune_references(self) -> None:
+        """Drop the references that held before the oldest checkpoint."""
+        steps = checkpoint.steps(self._checkpoints)
+        held = [place for since, place in self._references() if steps and since <= steps[0]]
+        for place in held[:-1]:
+            shutil.rmtree(place)
+
+    def rows(self, kind: str) -> list[Row]:
+        found = journal.read_journal(self.folder)
+        kept: dict[str, Any] = {"step": found.steps, "eval": found.evals}
+        return [dict(row) for row in kept.get(kind, ())]
+
+    def attempts(self, kind: str, step: int) -> list[Row]:
+        file = self._file(kind, step)
+        if not file.exists():
+            raise KeyError(f"no attempts of {kind} {step} were kept in {self.folder}")
+        rows: list[Row] = pq.read_table(file).to_pylist()
+        return rows
+
+    def _file(self, kind: str, step: int) -> Path:
+        return self.folder / "rollouts" / f"{kind}-{step:06d}.parquet"

@@ -1,0 +1,92 @@
+"""From objects to a finished run: a model, a task, a recipe, settings, and where records go."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from upslope.algo.recipe import Recipe
+from upslope.errors import Exhausted
+from upslope.model.load import pick_device
+from upslope.native.threads import ask_for_same_bits
+from upslope.record.checkpoint import Checkpoint
+from upslope.record.recorder import Recorder
+from upslope.rollout.engine import Engine
+from upslope.tasks.base import Task
+from upslope.train.assemble import assemble
+from upslope.train.loop import train
+from upslope.train.memory import bound_kernel_caches
+from upslope.train.run import Run
+from upslope.train.settings import RunSettings
+from upslope.train.view import View
+
+
+def run_to_end(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    recipe: Recipe,
+    settings: RunSettings,
+    recorder: Recorder,
+    view: View,
+    document: Mapping[str, Any],
+    saved: Checkpoint | None = None,
+) -> Run:
+    """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
+
+    ``document`` is the resolved configuration, for the record. Raises UserError for what a user can mend, ``Stopped``
+    after Ctrl-C.
+    """
+    device = pick_device(settings.device)
+    with process_state(settings, device):
+        learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
+        engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
+        run = Run(settings, recorder, recipe, task, engine, learner, view, dict(document))
+        if saved is not None:
+            run.resume(saved)
+        try:
+            try:
+                train(run)
+            except Exhausted as cause:
+                run.end_early(str(cause))
+        except BaseException:
+            view.close(False)
+            raise
+        view.close(True)
+    return run
+
+
+@contextlib.contextmanager
+def process_state(settings: RunSettings, device: torch.device) -> Iterator[None]:
+    """What a run changes of the whole process, and puts back when it ends: the number of threads, and (on a CPU, with
+    ``settings.deterministic``) sums in one order. What it leaves: fewer compiled products are kept by oneDNN (see
+    ``upslope.train.memory``), and MKL is asked for one order of sums, if torch has multiplied nothing yet."""
+    bound_kernel_caches()
+    threads, fill = torch.get_num_threads(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic and device.type == "cpu":
+        repeat_bits()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def repeat_bits() -> None:
+    """Make sums of gradients come in one order: on a CPU several threads otherwise add up in the order they finish,
+    and two runs of one seed drift apart. Costs nothing measurable there; on a GPU some operations have no such order.
+
+    What products of matrices add up in which order can be chosen before the process's first one only
+    (``native/threads.py``); the command line has done so by now.
+    """
+    ask_for_same_bits()
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory that it has not written, so none has to be filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
