@@ -48,7 +48,7 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
-DIFFERENCES = """# Where projects differ
+DIFFERENCES = """## Where projects differ
 
 Names are shared, details are not. What ours are, and what others do (TRL 1.16 by test,
 `benchmarks/compare_trl_losses.py`):
@@ -96,13 +96,13 @@ def recipes_page() -> str:
         rows.append((f"`{name}`", f"`{branch.parent}`" if branch.parent else "", patch or "the defaults", branch.cures))
     parts.append(markdown_table(("recipe", "patch of", "changes", "cures"), rows))
     parts += [
-        "# Slots\n",
+        "## Slots\n",
         "A slot is set by its kind, `recipe.advantage=group_mean`, and its fields, `recipe.surrogate.high=0.28`.\n",
     ]
     parts.insert(-2, DIFFERENCES)
     defaults, notes = Recipe(), field_notes(Recipe)
     for slot, kinds in SLOTS.items():
-        parts += [f"## {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
+        parts += [f"### {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
         parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in sorted(kinds.items())]))
     return "\n".join(parts)
 
