@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -174,6 +176,16 @@ def test_readme_shows_what_the_command_prints(command: str) -> None:
     shown = next(b for _, b in FENCE.findall(words("README.md")) if b.startswith(f"$ upslope {command}\n"))
     printed = CliRunner().invoke(app, command.split()).stdout
     assert [line.rstrip() for line in shown.splitlines()[1:]] == [line.rstrip() for line in printed.splitlines()]
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """As `make docs` builds it, so that both ends of the ranges of its tools are tried with all others."""
+    pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
+    options = ["-q", "-E", "-W", "-n", "--keep-going", "-b", "html"]
+    build = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path / "html")]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "def train(run: Run)" in re.sub("<[^>]+>", "", (tmp_path / "html/api/loop.html").read_text("utf-8"))
 
 
 def test_every_slot_has_its_section_in_the_reference() -> None:
