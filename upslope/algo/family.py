@@ -61,44 +61,52 @@ class Branch:
 
 FAMILY: dict[str, Branch] = {
     "reinforce": Branch(REINFORCE, None, "learn from attempts: log-probability times reward"),
-    "sft": Branch(SFT, "reinforce", "no attempt is ever right yet: imitate demonstrations, each with reward 1"),
-    "pretrain": Branch(PRETRAIN, "sft", "no language yet: every token of plain text is a demonstration"),
-    "rft": Branch(RFT, "reinforce", "keep the imitation machinery: the correct attempts become the demonstrations"),
+    "sft": Branch(SFT, "reinforce", "no attempt is right yet: imitate demonstrations, each with reward 1"),
+    "pretrain": Branch(PRETRAIN, "sft", "no language yet: imitate every token of plain text"),
+    "rft": Branch(RFT, "reinforce", "imitation is capped by its data: imitate the correct attempts instead"),
     "reinforce-baseline": Branch(
-        REINFORCE_BASELINE, "reinforce", "the gradient is noisy: compare an attempt with its siblings"
+        REINFORCE_BASELINE, "reinforce", "the gradient is noisy: compare each attempt with the others at its problem"
     ),
-    "rloo": Branch(RLOO, "reinforce-baseline", "the baseline holds the attempt itself: leave it out; add a penalty"),
+    "rloo": Branch(
+        RLOO, "reinforce-baseline", "the baseline contains the attempt itself: leave it out; add a KL penalty"
+    ),
     "importance": Branch(
         IMPORTANCE,
         "reinforce-baseline",
-        "attempts are dear: several updates a batch, each token weighed by its ratio",
+        "attempts are expensive: several updates per batch, each token weighted by its ratio",
     ),
-    "trpo": Branch(TRPO, "importance", "reuse runs away: the best step inside a budget of KL, measured, not hoped for"),
+    "trpo": Branch(TRPO, "importance", "repeated updates run away: take the best step within a measured KL budget"),
     "ppo": Branch(
         PPO,
         "importance",
-        "curvature is dear: clip the ratio; a critic judges every token; a penalty to the start",
+        "curvature is expensive: clip the ratio instead; a critic judges each token; add a KL penalty",
     ),
-    "reinforce++": Branch(REINFORCE_PLUS_PLUS, "ppo", "the critic is dear: normalise over the whole batch instead"),
+    "reinforce++": Branch(
+        REINFORCE_PLUS_PLUS, "ppo", "the critic is expensive: normalise over the whole batch instead"
+    ),
     "reinforce++-baseline": Branch(
         REINFORCE_PLUS_PLUS_BASELINE,
         "reinforce++",
-        "hard and easy problems share one mean: compare within the group first; k2 in the loss",
+        "hard and easy problems share one mean: subtract each group's mean first; k2 in the loss",
     ),
-    "grpo": Branch(GRPO, "ppo", "the critic is dear: the attempts at one problem are each other's baseline"),
+    "grpo": Branch(GRPO, "ppo", "the critic is expensive: compare the attempts at one problem with each other instead"),
     "dr-grpo": Branch(
-        DR_GRPO, "grpo", "long answers and odd problems weigh too much: no deviation, constant length, no penalty"
+        DR_GRPO,
+        "grpo",
+        "length and deviation bias the gradient: constant length, no deviation; no penalty",
     ),
-    "gspo": Branch(GSPO, "grpo", "token ratios are noise about a reward of the whole: one ratio an attempt"),
+    "gspo": Branch(
+        GSPO, "grpo", "token ratios are noisy, the reward is for the whole attempt: one ratio per attempt; no penalty"
+    ),
     "cispo": Branch(
         CISPO,
         "grpo",
-        "clipping silences the tokens that matter: bound the weight instead; refill, overlong",
+        "clipping silences the tokens that matter: bound the weight instead; refill; overlong shaping",
     ),
     "dapo": Branch(
         DAPO,
         "grpo",
-        "entropy falls, equal groups are idle, length misleads: clip-higher, refill, token mean, overlong",
+        "entropy falls, equal groups waste work, length misleads: clip-higher, refill, token mean, overlong",
     ),
 }
 

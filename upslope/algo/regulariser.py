@@ -3,7 +3,7 @@
 Everything here but the entropy bonus estimates KL(pi || reference), the distance to a *frozen reference*; the distance
 of one step, KL(pi_old || pi), is the business of ``update`` and is called ``kl_step`` everywhere.
 
-With d_t = log pi(y_t) - log ref(y_t) and y_t drawn from pi (Schulman, "Approximating KL divergence", 2020):
+With d_t = log pi(y_t) - log ref(y_t) and y_t drawn from pi (Schulman, "Approximating KL divergence", 2020)::
 
     k1 = d        unbiased; high variance; negative half of the time
     k2 = d^2 / 2  biased; low variance
