@@ -1,3 +1,81 @@
-"""Reinforcement learning of language models with checkable rewards: one loop, a recipe of slots."""
+"""Reinforcement learning of language models with checkable rewards: one loop, a recipe of slots.
+
+>>> import upslope as up
+>>> up.GRPO.advantage
+GroupZScore(eps=0.0001, std='sample')
+
+Every name is loaded when it is first used: ``import upslope`` costs nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from upslope import tasks as tasks
+    from upslope.algo.family import (
+        CISPO as CISPO,
+        DAPO as DAPO,
+        DR_GRPO as DR_GRPO,
+        FAMILY as FAMILY,
+        GRPO as GRPO,
+        GSPO as GSPO,
+        IMPORTANCE as IMPORTANCE,
+        PPO as PPO,
+        PRETRAIN as PRETRAIN,
+        REINFORCE as REINFORCE,
+        REINFORCE_BASELINE as REINFORCE_BASELINE,
+        REINFORCE_PLUS_PLUS as REINFORCE_PLUS_PLUS,
+        REINFORCE_PLUS_PLUS_BASELINE as REINFORCE_PLUS_PLUS_BASELINE,
+        RFT as RFT,
+        RLOO as RLOO,
+        SFT as SFT,
+        TRPO as TRPO,
+    )
+    from upslope.algo.outcome import Scored as Scored
+    from upslope.algo.recipe import Recipe as Recipe
+    from upslope.algo.slots import kind as kind
+    from upslope.api import evaluate as evaluate, sample as sample, score as score, train as train
+    from upslope.errors import Stopped as Stopped, UserError as UserError
+    from upslope.tasks.base import Task as Task
+    from upslope.train.run import Run as Run
+    from upslope.types import (
+        Batch as Batch,
+        Problem as Problem,
+        Rollout as Rollout,
+        Sampling as Sampling,
+        Score as Score,
+    )
+
+_ROOMS = {
+    "upslope.api": ("evaluate", "sample", "score", "train"),
+    "upslope.algo.family": (
+        *("CISPO", "DAPO", "DR_GRPO", "FAMILY", "GRPO", "GSPO", "IMPORTANCE", "PPO", "PRETRAIN", "REINFORCE"),
+        *("REINFORCE_BASELINE", "REINFORCE_PLUS_PLUS", "REINFORCE_PLUS_PLUS_BASELINE", "RFT", "RLOO", "SFT", "TRPO"),
+    ),
+    "upslope.algo.outcome": ("Scored",),
+    "upslope.algo.recipe": ("Recipe",),
+    "upslope.algo.slots": ("kind",),
+    "upslope.errors": ("Stopped", "UserError"),
+    "upslope.tasks.base": ("Task",),
+    "upslope.train.run": ("Run",),
+    "upslope.types": ("Batch", "Problem", "Rollout", "Sampling", "Score"),
+}
+_WHERE = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = ["__version__", "tasks", *_WHERE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return importlib.import_module("upslope.tasks")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'upslope' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,6 +29,12 @@ def load_settings(
     """
     table = read_toml(file) if file else {}
     table.pop("versions", None)  # a record of what the run of that file ran with
+    if "python" in table:
+        names = ", ".join(table["python"].get("objects", ())) or "something"
+        raise UserError(
+            f"{file}: {names} was an object of Python, which no file can hold; go on from Python, with the same "
+            "objects: upslope.train(..., folder=..., resume=True)"
+        )
     if file:
         _anchor(table, file.parent)
     for key, value in (options or {}).items():

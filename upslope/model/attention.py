@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,8 @@ def _grouped(
 
 
 register_attention(NAME, attention)
+_OWN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""What every admitted model ran with before."""
 
 
 def admit(model: Any) -> bool:
@@ -139,10 +142,19 @@ def admit(model: Any) -> bool:
         except Exception:  # whatever an architecture does that is no plain attention over the tokens it is given
             use_attention(model, before)
             return False
-    same = agree(packed_logits, plain)
-    if not same:
+    if not agree(packed_logits, plain):
         use_attention(model, before)
-    return same
+        return False
+    _OWN[model] = before
+    return True
+
+
+def release(model: Any) -> None:
+    """Give an admitted model back the attention that it had."""
+    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = _OWN.get(model, _OWN.get(inside))
+    if own is not None:
+        use_attention(model, own)
 
 
 def probe(num_prompt: int, num_response: int, vocabulary: int) -> Rollout:

@@ -16,7 +16,8 @@ these.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from types import MethodType
@@ -27,6 +28,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging as hf_logging
 
 from upslope.errors import UserError
 
@@ -52,6 +54,18 @@ def attention_in_use(module: Any) -> str:
 def use_attention(module: Any, name: str) -> None:
     """Let the model run with the attention of that name, in all its parts that share its config."""
     module.config._attn_implementation = name
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without progress bars for the shards of a model: they would tear a live view apart."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def cache_keyword(model: Any) -> str:

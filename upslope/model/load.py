@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from upslope.errors import UserError
 from upslope.model.adapter import base_name, load_adapter, names_base
+from upslope.model.hf import without_bars
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -25,12 +26,20 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        with without_bars():
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(f"model {name!r} cannot be loaded: {first_line}") from error
     return model, tokenizer
+
+
+def load_tokenizer(name: str) -> Any | None:
+    """The tokenizer of a local directory; None if it has none."""
+    if not (Path(name) / "tokenizer_config.json").is_file():
+        return None
+    return AutoTokenizer.from_pretrained(name)
 
 
 def pick_device(name: str) -> torch.device:

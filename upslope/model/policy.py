@@ -7,21 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-import transformers
 from torch import Tensor
 
 from upslope.model import attention, chat, llama
 from upslope.model.distribution import adjusted, chosen, entropy
-from upslope.model.hf import recompute_layers
+from upslope.model.hf import recompute_layers, without_bars
 from upslope.model.layout import Layout, lay_out
 from upslope.model.precision import agree
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
 from upslope.types import Message, Rollout, Sampling
 
-transformers.utils.logging.disable_progress_bar()  # bars for single shards would tear the live view apart
+_TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Of every model that became a policy in this process, as long as it lives."""
+
+
+def tokenizer_of(model: Any) -> Any | None:
+    """The tokenizer with which a model was trained, evaluated or sampled from before; None if it never was."""
+    return _TOKENIZERS.get(model)
 
 
 class Policy:
@@ -30,12 +36,17 @@ class Policy:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model.eval()  # no dropout: the sampler and the learner must be one distribution
         self.tokenizer = tokenizer
+        _TOKENIZERS[model] = tokenizer
         self.end_ids = chat.end_ids(tokenizer, model.generation_config)
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
         self.checkpointing = self.native = False
         self.native = self.packs and self.apart and self._native_agrees()
+
+    def release(self) -> None:
+        """Give the model back its own attention, with which it can be called and generate like any other."""
+        attention.release(self.model)
 
     def checkpoint_activations(self) -> None:
         """From now on keep only each layer's input for the backward pass. Raises UserError if the model cannot."""
@@ -88,7 +99,8 @@ class Policy:
         try:
             for name, parameter in self.model.named_parameters():
                 parameter.data = (weights or {}).get(name, parameter.data)
-            self.model.save_pretrained(folder)
+            with without_bars():
+                self.model.save_pretrained(folder)
         finally:
             for name, parameter in self.model.named_parameters():
                 parameter.data = compute[name]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from filelock import FileLock
 import upslope
 from upslope.algo.check import check as check_recipe
 from upslope.algo.codec import patched, to_dict
-from upslope.algo.family import find
-from upslope.algo.recipe import Recipe
+from upslope.algo.family import FAMILY, find
+from upslope.algo.recipe import Recipe, diff, show
 from upslope.errors import Stopped, UserError, nearest
 from upslope.learn.scorer import require_scorable
 from upslope.learn.settings import LearnSettings
@@ -28,9 +28,11 @@ from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
 from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model
+from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
 from upslope.train.assemble import saved_in
+from upslope.train.run import Run
 from upslope.train.session import run_to_end
 from upslope.train.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
 from upslope.train.stages import STAGES
@@ -44,34 +46,51 @@ MakeView = Callable[[], View]
 
 
 def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) -> Path:
-    """Train as the settings say; returns the run's folder.
+    """Train as the settings say, names resolved to objects; returns the run's folder.
 
     ``resume`` continues from the newest complete checkpoint of the folder ``out/name``. Raises UserError for
     anything a user can mend (before minutes are spent on a start, where that can be known), ``Stopped`` after Ctrl-C.
     """
-    recipe = resolve_recipe(settings.recipe)
-    pick_device(settings.device)
-    task = open_run_task(settings.task, settings.seed)
-    settings = with_limit(settings, task)
-    check(settings, recipe, task)
+    recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     folder = Path(settings.out) / settings.name if resume else free_folder(settings, task)
     recorder = FolderRecorder(folder, settings.save.keep)
+    train_objects(settings, recipe, task, recorder, make_view, resume=resume)
+    return folder
+
+
+def train_objects(
+    settings: RunSettings,
+    recipe: Recipe,
+    task: Task,
+    recorder: Recorder,
+    make_view: MakeView,
+    *,
+    model: tuple[Any, Any] | None = None,
+    resume: bool = False,
+    objects: Sequence[str] = (),
+) -> Run:
+    """Train this recipe on this task: ``model`` (with its tokenizer), or the one that the settings name.
+
+    ``objects`` are the keys of the settings that a Python object stands for, which no file can name. Raises as
+    ``launch`` does.
+    """
+    pick_device(settings.device)
+    settings = replace(with_limit(settings, task), name=recorder.name)
+    check(settings, recipe, task)
     saved = recorder.newest() if resume else None
     if resume and saved is None:
-        raise UserError(f"{folder} holds no complete checkpoint to resume from; start it anew under another name")
+        where = recorder.folder or "a run in memory"
+        raise UserError(f"{where} holds no complete checkpoint to resume from; start it anew under another name")
     if saved is not None and not settings.learn.lora_rank:
         exact = torch.float64 if settings.learn.dtype == "float64" else torch.float32
-        model, tokenizer = load(str(saved.folder), exact)
-    else:
-        model, tokenizer = resolve_model(settings, make_view)
-    if settings.learn.lora_rank and saved_in(model):
-        settings = replace(settings, model=saved_in(model))  # this very checkpoint, whatever its run does later
-    view = make_view()
-    settings = with_rate(settings, num_parameters=num_trainable(model, settings.learn))
-    settings = replace(settings, name=folder.name)
-    document = to_document(settings, recipe)
-    run_to_end(model, tokenizer, task, recipe, settings, recorder, view, document, saved)
-    return folder
+        model = load(str(saved.folder), exact)
+    elif model is None:
+        model = resolve_model(settings, make_view)
+    if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
+        settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
+    settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
+    document = to_document(settings, recipe, objects)
+    return run_to_end(*model, task, recipe, settings, recorder, make_view(), document, saved)
 
 
 def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
@@ -170,11 +189,12 @@ def free_folder(settings: RunSettings, task: Task) -> Path:
     return out / name
 
 
-def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
+def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = ()) -> dict[str, Any]:
     """The resolved configuration as it stands in run.toml: nothing left to a default, paths from the root; and the
     versions it runs with.
 
-    Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it.
+    Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it. What was given as
+    an object of Python that nothing can name is listed under ``python``.
     """
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
     document["model"] = _absolute(settings.model)
@@ -183,11 +203,23 @@ def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
     name = settings.recipe["name"]
+    unnamed = list(objects)
     if names_a_file(name):
         document["recipe"] = settings.recipe | {"name": _absolute(name)}
     else:
-        document["recipe"] = {"name": name} | to_dict(recipe)
+        try:
+            document["recipe"] = {"name": name} | to_dict(recipe)
+        except ValueError:
+            document["recipe"] = {"name": name} | {f.name: show(getattr(recipe, f.name)) for f in fields(recipe)}
+            unnamed.append("recipe")
+    if unnamed:
+        document["python"] = {"objects": unnamed}
     return _without_none(document)
+
+
+def nearest_name(recipe: Recipe) -> str:
+    """The member of the family from which this recipe differs in the fewest slots."""
+    return min(FAMILY, key=lambda name: len(diff(FAMILY[name].recipe, recipe)))
 
 
 def _absolute(text: str | None) -> str | None:
