@@ -13,8 +13,8 @@ import upslope
 
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
-    *("types", "errors", "bounds", "versions", "native", "plugins", "algo", "tasks", "model", "rollout", "learn", "record"),
-    *("train", "prove", "inspect", "api", "evaluation", "config", "lab", "doctor", "cli"),
+    *("types", "errors", "bounds", "versions", "native", "plugins", "algo", "tasks", "model", "rollout"),
+    *("learn", "record", "train", "prove", "inspect", "api", "evaluation", "config", "lab", "doctor", "cli"),
 )
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

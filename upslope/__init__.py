@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a type checker and an editor see the same names
     from upslope import tasks as tasks
     from upslope.algo.family import (
         CISPO as CISPO,
@@ -65,7 +65,7 @@ _ROOMS = {
     "upslope.types": ("Batch", "Problem", "Rollout", "Sampling", "Score"),
 }
 _WHERE = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = ["__version__", "tasks", *_WHERE]  # noqa: PLE0604
+__all__ = ["__version__", "tasks", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,7 @@ from upslope.record.recorder import MemoryRecorder, Recorder
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train.evaluate import Evaluation
-from upslope.train.evaluate import evaluate as measure
+from upslope.train.evaluate import Evaluation, evaluate as measure
 from upslope.train.run import Run
 from upslope.train.session import process_state
 from upslope.train.settings import RunSettings

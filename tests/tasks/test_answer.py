@@ -7,8 +7,7 @@ import time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from upslope.tasks.answer import MAX_DIGITS, MAX_LINE, extract, same_number
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from upslope.algo.outcome import Scored
-from upslope.algo.slots import Critic as Contract
-from upslope.algo.slots import kind
+from upslope.algo.slots import Critic as Contract, kind
 from upslope.types import Batch, given
 
 

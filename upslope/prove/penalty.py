@@ -14,8 +14,7 @@ from upslope.algo.regulariser import K1, K2, K3, ExactKL, SampledPenalty
 from upslope.algo.reuse import Reuse
 from upslope.model.distribution import divergence
 from upslope.prove.claim import Check, Fact, angle, at_least, at_most, claim, equal, gap, vanishes
-from upslope.prove.expect import expected, in_expectation, prepared
-from upslope.prove.expect import gradient as gradient_of
+from upslope.prove.expect import expected, gradient as gradient_of, in_expectation, prepared
 from upslope.prove.world import Prefix, World, stand_at, toy
 
 TWICE = Reuse(epochs=2)
