@@ -94,7 +94,7 @@ def test_the_cost_is_that_of_the_policy_that_acted_as_the_learner_scores_it():
 def test_junk_outside_the_mask_costs_nothing_and_has_no_gradient():
     mask = torch.tensor([[True, False]])
     b = batch(mask, reference_logp_NT=numbers([-1.5, torch.nan]), old_logp_NT=numbers([-1.0, torch.inf]))
-    b = replace(b, weight_N=numbers(1.0)[0:1], advantage_NT=numbers([0.0, 0.0]))
+    b = replace(b, weight_NT=numbers([1.0, 1.0]), advantage_NT=numbers([0.0, 0.0]))
     for penalty in (K1(1.0, place="loss"), K2(1.0), K3(1.0)):
         logp_NT = numbers([-1.0, torch.inf]).requires_grad_()
         losses, _ = Objective(REINFORCE.patch(regulariser=penalty))(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
@@ -144,7 +144,7 @@ def expected_penalty(penalty, logits, *, drawn_from):
         reference_logp_NT=ref_V[:, None],
         old_logp_NT=drawn_V[:, None].detach(),
         advantage_NT=torch.zeros(3, 1, dtype=torch.float64),
-        weight_N=drawn_V.exp().detach(),
+        weight_NT=drawn_V.exp().detach()[:, None],
     )
     kl = divergence(logp_V[None], ref_V[None]).expand(3)[:, None]
     scored = Scored(logp_V[:, None], entropy(logp_V[None]).expand(3)[:, None], kl)
@@ -269,7 +269,8 @@ def slope_of_responses(penalty):
         sampler_logp_NT=here,
         old_logp_NT=here,
         reference_kl_NT=by_state(table).detach(),
-        weight_N=here.sum(1).exp(),
+        weight_NT=here.sum(1).exp()[:, None].expand_as(here),
+        reward_NT=torch.zeros_like(here),
     )
     recipe = REINFORCE.patch(regulariser=penalty)
     losses, _ = Objective(recipe)(Scored(logp_NT, torch.zeros_like(here), by_state(table)), judge(b, recipe))

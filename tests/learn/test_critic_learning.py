@@ -51,7 +51,7 @@ def update(subject, groups=None):
     """One turn: prepare, and every update of it. Returns the last one's statistics."""
     batch = subject.prepare(random_groups(3, 3) if groups is None else groups)
     for minibatch in passes(batch, subject.recipe, HERE):
-        stats = subject.recipe.update(subject, Objective(subject.recipe), minibatch).stats
+        stats = subject.recipe.update(subject, subject.objective, minibatch).stats
     return stats
 
 
@@ -66,14 +66,14 @@ def test_the_warm_up_moves_the_critic_alone_and_then_both_move(kind, recipe):
     start = weights(subject.optimizer)
     for done in range(2):
         before = weights(subject.critic.optimizer)
-        assert subject.warming
+        assert subject.scorer.warming
         stats = update(subject)
         assert same(weights(subject.optimizer), start)
         assert not same(weights(subject.critic.optimizer), before)
         assert (stats["grad_norm"], stats["lr"]) == (0, 0)
         assert stats["value_grad_norm"] > 0
         assert (subject.critic.optimizer.num_done, subject.optimizer.num_done) == (done + 1, 0)
-    assert not subject.warming
+    assert not subject.scorer.warming
     before = weights(subject.critic.optimizer)
     stats = update(subject)
     assert all_moved(weights(subject.optimizer), start)
@@ -86,7 +86,7 @@ def test_the_warm_up_moves_the_critic_alone_and_then_both_move(kind, recipe):
 def test_while_it_warms_up_the_policy_has_no_gradient_at_all(kind):
     subject = beginner(of_kind(kind, warmup=1))
     (minibatch,) = passes(subject.prepare(random_groups(3, 3)), subject.recipe, HERE)
-    outcome = subject.gradient(Objective(subject.recipe), minibatch)
+    outcome = subject.gradient(subject.objective, minibatch)
     assert gradients(subject) == {}
     assert all(m.grad is not None for m in subject.critic.optimizer.masters.values())
     assert outcome.stats["value_loss"] > 0
@@ -105,7 +105,7 @@ def test_every_update_of_a_turn_counts_towards_the_warm_up():
     subject = beginner(of_kind("own copy", warmup=3).patch(reuse=Reuse(epochs=4)))
     before = weights(subject.optimizer)
     update(subject)
-    assert not subject.warming
+    assert not subject.scorer.warming
     assert subject.optimizer.num_done == 1
     assert not same(weights(subject.optimizer), before)
 
@@ -225,7 +225,7 @@ def test_micro_batches_change_neither_the_critics_gradient_nor_its_loss(kind, mi
         batch = subject.prepare(with_holes())
         value_NT = batch.value_NT + 0.1 * batch.mask_NT  # so that the clip has something to say
         minibatch = weigh(replace(batch, value_NT=value_NT), subject.recipe)
-        stats = subject.gradient(Objective(subject.recipe), minibatch).stats
+        stats = subject.gradient(subject.objective, minibatch).stats
         found = {n: m.grad.clone() for n, m in subject.critic.optimizer.masters.items()}
         return found | gradients(subject), stats["value_loss"]
 
@@ -240,7 +240,7 @@ def test_rows_without_advantage_teach_the_critic():
     subject = learner(of_kind("own copy"))
     batch = subject.prepare(random_groups(2, 2))
     (minibatch,) = passes(replace(batch, advantage_NT=batch.advantage_NT * 0), subject.recipe, HERE)
-    outcome = subject.gradient(Objective(subject.recipe), minibatch)
+    outcome = subject.gradient(subject.objective, minibatch)
     assert outcome.minibatch.num_rollouts == 4
     assert subject.critic.optimizer.norm() > 0
 
@@ -265,7 +265,7 @@ def test_a_saved_critic_goes_on_bit_for_bit(kind, num_before):
     resumed.critic.load(state, subject.critic.optimizer.num_done)
     resumed.optimizer.set_weights(policy_weights)
     resumed.optimizer.load(policy_state, subject.optimizer.num_done)
-    assert resumed.warming == subject.warming == (num_before < 2)
+    assert resumed.scorer.warming == subject.scorer.warming == (num_before < 2)
     assert same(weights(resumed.critic.optimizer), weights(subject.critic.optimizer))
     for _ in range(3):
         assert update(resumed) == update(subject)
@@ -317,7 +317,7 @@ def test_values_that_moved_by_the_clip_towards_their_targets_are_left_alone(kind
         batch = subject.prepare(random_groups(3, 2))
         away_NT = 0.3 * torch.sign(batch.value_NT - batch.return_NT)
         moved = replace(batch, value_NT=batch.value_NT + away_NT, advantage_NT=torch.zeros_like(batch.advantage_NT))
-        subject.gradient(Objective(subject.recipe), weigh(moved, subject.recipe))
+        subject.gradient(subject.objective, weigh(moved, subject.recipe))
         return float(subject.critic.optimizer.norm()) + float(subject.optimizer.norm())
 
     assert norm(0.2) == 0

@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from upslope.algo.critic import OwnCopy
+from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
 from upslope.learn.bound import BoundLearner
 from upslope.learn.build import build_learner
@@ -138,6 +139,11 @@ def learner(
     if made.critic is not None:
         made.critic.optimizer.num_done = made.critic.slot.warmup
     return BoundLearner(recipe, made)
+
+
+def scored(logp_NT: torch.Tensor) -> Scored:
+    """What a pass would say of these log-probabilities, entropies left at zero."""
+    return Scored(logp_NT, torch.zeros_like(logp_NT))
 
 
 def gradients(of: BoundLearner) -> dict[str, torch.Tensor]:

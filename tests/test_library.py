@@ -1,0 +1,226 @@
+"""The Python face: every name, the ten lines, objects of one's own, what a process is left with."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TOKENIZER, model as tiny_model
+
+import upslope as up
+from upslope.model.attention import NAME
+from upslope.model.hf import attention_in_use
+from upslope.types import Problem, Score
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK: dict[str, Any] = {
+    "problems": 4,
+    "eval": {"problems": 4},
+    "sample": {"max_tokens": 8},
+    "learn": {"lr": 1e-3, "dtype": "float32"},
+    "progress": False,
+}
+
+
+class Vowels:
+    """A task with the two methods that it must have."""
+
+    def problems(self, split: str) -> list[Problem]:
+        return [Problem(f"{split}/{i}", ({"role": "user", "content": f"Say {i} vowels."},)) for i in range(8)]
+
+    def score(self, problems: Any, responses: Any) -> list[Score]:
+        return [Score(len(re.findall("[aeiou]", r)) / (1 + len(r))) for r in responses]
+
+
+def tiny() -> tuple[Any, Any]:
+    return tiny_model(dtype=torch.float32), TOKENIZER
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", up.__all__)
+def test_every_name_is_there_documented_and_in_the_page(name: str) -> None:
+    found = getattr(up, name)
+    page = (ROOT / "docs" / "library.md").read_text("utf-8")
+    if name != "__version__":
+        assert re.search(rf"`(up\.)?{name}\b", page), f"docs/library.md does not say what {name} is"
+    if callable(found) and not isinstance(found, up.Recipe):
+        assert (found.__doc__ or "").strip()
+    assert name in dir(up)
+
+
+def test_every_member_of_the_family_is_exported() -> None:
+    exported = [getattr(up, name) for name in up.__all__ if name.isupper() and name != "FAMILY"]
+    assert len(exported) == len(up.FAMILY)
+    assert all(branch.recipe in exported for branch in up.FAMILY.values())
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
+        up.tarin  # noqa: B018
+
+
+def test_importing_loads_nothing_and_changes_nothing() -> None:
+    code = (
+        "import os, sys; before = dict(os.environ); import upslope; "
+        "assert dict(os.environ) == before; "
+        "assert not {'torch', 'transformers', 'pyarrow', 'rich'} & set(sys.modules); "
+        "import upslope.model.policy, transformers; "
+        "assert transformers.utils.logging.is_progress_bar_enabled(); "
+        "import torch; assert not torch.are_deterministic_algorithms_enabled()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_type_checker_sees_the_package() -> None:
+    assert (Path(up.__file__).parent / "py.typed").exists()
+
+
+# -- train ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_and_a_task_of_ones_own_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = tiny()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    threads, own = torch.get_num_threads(), attention_in_use(model)
+    run = up.train((model, tokenizer), task=Vowels(), recipe=up.GRPO, steps=2, threads=1, **QUICK)
+    assert isinstance(run, up.Run)
+    assert run.model is model and run.tokenizer is tokenizer and run.folder is None
+    assert any(not torch.equal(before[n], p) for n, p in model.named_parameters())
+    assert [row["step"] for row in run.rows("step")] == [0, 1] and len(run.rows("eval")) == 2
+    attempts = run.rollouts(1)
+    assert len(attempts) == 4 * up.GRPO.sample.group_size and {"response", "advantage", "ratio"} <= attempts[0].keys()
+    with pytest.raises(up.UserError, match="no attempts of step 7"):
+        run.rollouts(7)
+    assert list(tmp_path.iterdir()) == []
+    assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
+    assert attention_in_use(model) == own != NAME
+    assert model.generate(torch.tensor([[5, 6]]), max_new_tokens=2).shape[0] == 1  # as any other model
+
+
+def test_memory_and_folder_hold_the_same(tmp_path: Path) -> None:
+    runs = [up.train(tiny(), task=Vowels(), recipe="grpo", steps=2, folder=f, **QUICK) for f in (None, tmp_path / "a")]
+    drop = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
+    one, other = ([{k: v for k, v in r.items() if k not in drop} for r in run.rows("step")] for run in runs)
+    assert one == other
+    assert runs[0].rollouts(1) == runs[1].rollouts(1)
+
+
+def test_a_run_in_a_folder_goes_on_with_the_same_objects(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"task": Vowels(), "recipe": up.REINFORCE.patch(advantage=above_half)}
+    whole = up.train(tiny(), **given, steps=4, folder=tmp_path / "whole", **QUICK)
+    up.train(tiny(), **given, steps=2, folder=tmp_path / "parts", **QUICK)
+    parts = up.train(tiny(), **given, steps=4, folder=tmp_path / "parts", resume=True, **QUICK)
+    assert whole.rollouts(3) == parts.rollouts(3)
+    with pytest.raises(up.UserError, match="holds a run already"):
+        up.train(tiny(), **given, steps=4, folder=tmp_path / "parts", **QUICK)
+
+
+def above_half(batch: up.Batch) -> torch.Tensor:
+    """A slot of one's own, without any declaration."""
+    return torch.where(batch.mask_NT, (batch.reward_N - 0.5)[:, None], 0.0)
+
+
+def test_a_run_of_objects_says_so_and_the_command_line_sends_back_to_python(tmp_path: Path) -> None:
+    from upslope.config import load_settings
+
+    up.train(tiny(), task=Vowels(), steps=1, folder=tmp_path / "a", **QUICK)
+    with pytest.raises(up.UserError, match="model, task was an object of Python, which no file can hold"):
+        load_settings(tmp_path / "a" / "run.toml")
+
+
+def test_a_saved_model_is_an_ordinary_directory(tmp_path: Path) -> None:
+    run = up.train(tiny(), task=Vowels(), steps=1, **QUICK)
+    run.save(tmp_path / "saved")
+    assert up.evaluate(str(tmp_path / "saved"), Vowels(), problems=2, max_tokens=4).row["reward"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"stps": 3}, "there is no setting stps; did you mean 'steps'"),
+        ({"learn": {"lr": -1}}, "learn.lr = -1 must be at least 0"),
+        ({"problems": 0}, "problems = 0 must be at least 1"),
+        ({"steps": "many"}, "steps = 'many' should be int"),
+        ({"recipe": "grop"}, "recipe 'grop' is not known"),
+        ({"task": "gsm9k"}, "there is no task 'gsm9k'"),
+        ({"task": None}, "which task?"),
+        ({"out": "x"}, "give folder="),
+        ({"sample": {"top_k": 5}}, "cannot be scored exactly"),
+        ({"recipe": "ppo"}, "critic.warmup"),
+        ({"reference": {"every": 3}}, "no slot of this recipe refers"),
+        ({"reference": {"every": 3, "model": "x"}, "recipe": "rloo"}, "set one of the two"),
+        ({"recipe": up.REINFORCE.patch(advantage=up.PPO.advantage)}, "needs a critic"),
+    ],
+)
+def test_what_the_command_line_refuses_is_refused_here(arguments: dict[str, Any], words: str) -> None:
+    given: dict[str, Any] = {**QUICK, "task": Vowels(), "steps": 1, **arguments}
+    with pytest.raises(up.UserError) as error:
+        up.train(tiny(), **given)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (3, "a int is no model"),
+        ((1, 2, 3), "a tuple of 3 is no model"),
+        ("no/such/place", "there is no such directory"),
+    ],
+)
+def test_what_is_no_model_is_said(model: Any, words: str) -> None:
+    with pytest.raises(up.UserError, match=words):
+        up.train(model, task=Vowels(), steps=1, **QUICK)
+
+
+def test_a_model_without_its_tokenizer_is_asked_for_it() -> None:
+    with pytest.raises(up.UserError, match="which tokenizer this model has"):
+        up.evaluate(tiny()[0], Vowels())
+
+
+# -- evaluate, sample, score ----------------------------------------------------------------------------------------
+
+
+def test_evaluate_sample_and_score() -> None:
+    model, tokenizer = tiny()
+    found = up.evaluate((model, tokenizer), Vowels(), samples=2, problems=3, max_tokens=6)
+    assert found.row["greedy"]["num_problems"] == 3 and set(found.row["pass_at"]) == {"1", "2"}
+    assert "pass@2" in str(found)
+    prompts = ["Say a.", [{"role": "user", "content": "Say b."}], Vowels().problems("test")[0]]
+    asked: dict[str, Any] = {"samples": 2, "sampling": up.Sampling(max_tokens=5)}
+    one, other = (up.sample(model, prompts, **asked, seed=s) for s in (1, 1))
+    assert one == other and [len(group) for group in one] == [2, 2, 2]
+    assert one != up.sample(model, prompts, **asked, seed=2)
+    assert model.training is tiny()[0].training
+    scores = up.score(Vowels(), Vowels().problems("test")[:2], ["aeiou", "xyz"])
+    assert scores[0].reward == 5 / 6 and scores[1].reward == 0
+    with pytest.raises(up.UserError, match="2 problems and 1 responses"):
+        up.score(Vowels(), Vowels().problems("test")[:2], ["a"])
+
+
+# -- the examples ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_draws() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "examples" / "first_run.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    kinds = [kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", ())]
+    assert "image/png" in kinds
+
+
+@pytest.mark.slow
+def test_the_script_runs() -> None:
+    done = subprocess.run([sys.executable, ROOT / "examples" / "first_run.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"mean reward 0\.\d\d -> 0\.\d\d", done.stdout) and "pass@8" in done.stdout
