@@ -19,7 +19,7 @@ from upslope.errors import UserError, nearest
 from upslope.plugins import names_a_file
 from upslope.train.settings import DEFAULT_RECIPE, RunSettings
 
-PATHS = (("model",), ("task", "data"), ("task", "eval_data"), ("recipe", "name"))
+PATHS = (("model",), ("task", "data"), ("task", "eval_data"), ("task", "name"), ("recipe", "name"))
 """Keys that may hold a path; so may every entry of ``task.rewards``."""
 _FROM_ZERO = (
     *(
@@ -160,9 +160,9 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         for parent in key[:-1]:
             inner = inner.get(parent, {})
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
-        # gpt2 is a model of the hub and grpo a recipe, whatever file lies beside the run file under that name.
+        # gpt2 is a model of the hub, gsm8k a task and grpo a recipe, whatever lies beside the run file under that name.
         local = isinstance(text, str) and (key != ("model",) or (folder / text).is_dir())
-        if local and (key != ("recipe", "name") or names_a_file(str(text))):
+        if local and (key[-1] != "name" or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
     task = table.get("task", {})
     if isinstance(task, dict) and isinstance(task.get("rewards"), list):

@@ -29,6 +29,7 @@ from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
+from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.train.assemble import assemble, critic_warmup, saved_in
 from upslope.train.loop import train
@@ -41,6 +42,8 @@ from upslope.versions import running
 
 SMALL = 10_000_000
 """Trainable weights below which the default learning rate is the pocket model's."""
+DEFAULT_LONGEST = 256
+"""Tokens of an attempt where neither the settings nor the task say."""
 
 MakeView = Callable[[], View]
 
@@ -116,7 +119,7 @@ def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     if settings.eval.problems:
         task.problems("test")
     if recipe.acts or settings.eval.problems:
-        task.score([], [])
+        task.check_rewards()
 
 
 def check_length(settings: RunSettings, recipe: Recipe) -> None:
@@ -140,7 +143,8 @@ def with_limit(settings: RunSettings, task: Task) -> RunSettings:
     """The longest attempt made explicit where it was left to us."""
     if settings.sample.max_tokens is not None:
         return settings
-    return replace(settings, sample=replace(settings.sample, max_tokens=32 if task.name == "pocket" else 256))
+    longest = DEFAULT_LONGEST if task.max_tokens is None else task.max_tokens
+    return replace(settings, sample=replace(settings.sample, max_tokens=longest))
 
 
 def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
@@ -173,9 +177,10 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
 def open_run_task(settings: TaskSettings, seed: int) -> Task:
     """The task the settings name; without a name the user's if there is data, else pocket."""
     return open_task(
-        settings.name or ("user" if settings.data else "pocket"),
+        settings.name or (FOR_DATA if settings.data else DEFAULT),
         data=settings.data,
         eval_data=settings.eval_data,
+        columns=settings.columns,
         rewards=settings.rewards,
         reward_weights=settings.reward_weights,
         seed=seed,
@@ -209,6 +214,8 @@ def to_document(settings: RunSettings, recipe: Recipe) -> dict[str, Any]:
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
     document["model"] = _absolute(settings.model)
     table = document["task"]
+    if names_a_file(table["name"]):
+        table["name"] = _absolute(table["name"])
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
     name = settings.recipe["name"]
