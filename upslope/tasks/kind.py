@@ -54,7 +54,7 @@ class TaskKind:
 
     def _check_option(self, name: str, key: str, value: object) -> None:
         if key in GIVEN or key == "seed":
-            raise UserError(f"task.options.{key}: that is no option of a task; give {GIVEN.get(key, 'seed')} itself")
+            raise UserError(f"task {name} has no option {key!r}; give {GIVEN.get(key, 'seed')} itself")
         if key not in self.options and not self.any_option:
             hint = nearest(key, self.options) if self.options else "; it has none"
             raise UserError(f"task {name} has no option {key!r}{hint}")
