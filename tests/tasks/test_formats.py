@@ -181,6 +181,13 @@ def test_a_saved_dict_of_data_sets(tmp_path: Path) -> None:
         user.open(str(tmp_path / "none"))
 
 
+def test_a_bad_row_of_a_saved_folder_is_counted_over_its_files(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"prompt": ["a", "b", "c", None]}).save_to_disk(tmp_path / "mine", num_shards=2)
+    with pytest.raises(UserError, match="mine row 4: needs either 'prompt'"):
+        user.open(str(tmp_path / "mine")).problems("train")
+
+
 def test_a_saved_folder_that_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{}")
     for text, says in {

@@ -126,3 +126,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         open_task(f"{tmp_path}/gone.py:Task")
     with pytest.raises(UserError, match=r"no task 'sum'; known: .*, or FILE\.py:NAME for your own"):
         open_task("sum")
+
+
+def test_the_task_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = page[page.index("# my_task.py") :].partition("```")[0]
+    (tmp_path / "my_task.py").write_text(code)
+    task = open_task(f"{tmp_path / 'my_task.py'}:Sums", options={"largest": 99})
+    problem = task.problems("train")[0]
+    assert [s.reward for s in task.score([problem] * 2, [f" {problem.truth}", "?"])] == [1.0, 0.0]
+    assert len(task.problems("test")) == 500
