@@ -15,6 +15,7 @@ from rich.table import Table
 from upslope import __version__
 from upslope.errors import Stopped, UserError
 from upslope.native.threads import ask_for_same_bits
+from upslope.tasks.builtin import tasks_help
 
 app = typer.Typer(
     help="Train language models by reinforcement learning with rewards that can be checked.",
@@ -24,9 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-TaskName = Annotated[str | None, typer.Option("--task", help="gsm8k, pocket, or user (your --data and --reward).")]
-Data = Annotated[str | None, typer.Option(help="Folder with train.jsonl and test.jsonl, or one JSONL file.")]
-EvalData = Annotated[str | None, typer.Option(help="JSONL file of held-out problems (user tasks).")]
+TaskName = Annotated[str | None, typer.Option("--task", help=tasks_help())]
+Data = Annotated[str | None, typer.Option(help="Folder with train.* and test.*, or one file: JSONL, CSV, Parquet ...")]
+EvalData = Annotated[str | None, typer.Option(help="File of held-out problems.")]
 Rewards = Annotated[list[str] | None, typer.Option("--reward", help="FILE.py:FUNCTION; repeat for several.")]
 Weights = Annotated[list[float] | None, typer.Option("--reward-weight", help="One for each --reward.")]
 
@@ -119,7 +120,7 @@ def evaluate_model(
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
     problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
     temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else 32 or 256).")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: str = "auto",

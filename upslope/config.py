@@ -15,8 +15,15 @@ from upslope.plugins import names_a_file
 from upslope.train.settings import RunSettings
 from upslope.train.tables import to_settings
 
-PATHS = (("model",), ("reference", "model"), ("task", "data"), ("task", "eval_data"), ("recipe", "name"))
-"""Keys that may hold a path; so may every entry of ``task.rewards``."""
+PATHS = (
+    ("model",),
+    ("reference", "model"),
+    ("task", "data"),
+    ("task", "eval_data"),
+    ("task", "name"),
+    ("recipe", "name"),
+)
+"""Keys that may hold a path; so may every entry of ``task.rewards``, and the kind of every slot."""
 
 
 def load_settings(
@@ -85,10 +92,15 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         for parent in key[:-1]:
             inner = inner.get(parent, {})
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
-        # gpt2 is a model of the hub and grpo a recipe, whatever file lies beside the run file under that name.
+        # gpt2 is a model of the hub, gsm8k a task and grpo a recipe, whatever lies beside the run file under that name.
         local = isinstance(text, str) and (key[-1] != "model" or (folder / text).is_dir())
-        if local and (key != ("recipe", "name") or names_a_file(str(text))):
+        if local and (key[-1] != "name" or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
+    recipe = table.get("recipe", {})
+    for slot, value in recipe.items() if isinstance(recipe, dict) else ():
+        kind = value.get("kind") if isinstance(value, dict) else value
+        if slot != "name" and isinstance(kind, str) and names_a_file(kind):
+            recipe[slot] = value | {"kind": _beside(kind, folder)} if isinstance(value, dict) else _beside(kind, folder)
     task = table.get("task", {})
     if isinstance(task, dict) and isinstance(task.get("rewards"), list):
         task["rewards"] = [_beside(r, folder) if isinstance(r, str) else r for r in task["rewards"]]

@@ -6,8 +6,11 @@ Below: reward functions that crash, wait or scribble.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +178,23 @@ def test_nothing_to_score(tmp_path: Path) -> None:
         run(NoData())
     with pytest.raises(UserError, match="cannot read"):
         score_file(NoData(), tmp_path / "nowhere.jsonl", io.StringIO(), io.StringIO())
+
+
+def test_a_closed_standard_input_is_one_line() -> None:
+    code = "from upslope.cli import main; main()"
+    words = [sys.executable, "-c", code, "score", "--task", "gsm8k"]
+    done = subprocess.run(["/bin/sh", "-c", '"$@" <&-', "sh", *words], capture_output=True, text=True)
+    said = "upslope: standard input is closed: name a file of responses, or pipe them in\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_compressed_file_of_responses(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl.gz"
+    path.write_bytes(gzip.compress((json.dumps(GOOD) + "\n[]\n").encode()))
+    out = io.StringIO()
+    with pytest.raises(UserError, match="gz row 2: a list, not an object"):
+        score_file(NoData(), path, out, io.StringIO())
+    assert json.loads(out.getvalue())["reward"] == 1.0
 
 
 def test_output_is_ascii_whatever_the_text() -> None:

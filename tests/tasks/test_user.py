@@ -174,9 +174,9 @@ def test_files_are_checked_at_once(tmp_path: Path) -> None:
         user.open(str(tmp_path), mine)  # the folder has its own test.jsonl
     with pytest.raises(UserError, match="no data file"):
         user.open(mine, str(tmp_path / "nowhere.jsonl"))
-    (tmp_path / "my.parquet").touch()
+    (tmp_path / "my.xlsx").touch()
     with pytest.raises(UserError, match=r"must be \.jsonl"):
-        user.open(str(tmp_path / "my.parquet"))
+        user.open(str(tmp_path / "my.xlsx"))
     with pytest.raises(UserError, match="give --data"):
         user.open(None).problems("train")
 

@@ -29,7 +29,10 @@ Everything is linear in the length of the response, and no text of the response 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
+
+from upslope.types import Problem, Score
 
 MARKER = "####"
 """What announces the final answer."""
@@ -81,6 +84,20 @@ def same_number(a: str, b: str) -> bool:
     left, right = _number(a.strip()), _number(b.strip())
     # Decimal construction and comparison are exact whatever the context's precision; arithmetic would not be.
     return left is not None and right is not None and Decimal(left) == Decimal(right)
+
+
+def score_numbers(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+    """1.0 where a response's answer is the problem's ``truth``, exactly, and 0.0 for anything else.
+
+    >>> toy = Problem("toy/0", ({"role": "user", "content": "1 + 1 ="},), truth="2")
+    >>> score_numbers([toy, toy], ["#### 2.0", "2"])
+    [Score(reward=1.0, extracted='2', parts={}), Score(reward=0.0, extracted=None, parts={})]
+    """
+    extracted = [extract(response) for response in responses]
+    return [
+        Score(float(answer is not None and same_number(answer, problem.truth)), answer)
+        for problem, answer in zip(problems, extracted, strict=True)
+    ]
 
 
 def _number(line: str) -> str | None:

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from upslope.errors import UserError
 from upslope.types import Problem, Score
 
 Split = Literal["train", "test"]
 
 
+@runtime_checkable
 class Task(Protocol):
-    """Problems and their reward. Implementations never import torch."""
+    """Problems and their reward. Implementations never import torch.
+
+    Only ``problems`` and ``score`` have to be written; a subclass inherits the rest as it stands here, and an object
+    that is no subclass gets it from ``upslope.tasks.complete``.
+
+    >>> class Echo(Task):
+    ...     name = "echo"
+    ...
+    ...     def problems(self, split):
+    ...         return [Problem(f"echo/{split}/0", ({"role": "user", "content": "Say hi."},), truth="hi")]
+    ...
+    ...     def score(self, problems, responses):
+    ...         return [Score(float(p.truth == r)) for p, r in zip(problems, responses, strict=True)]
+    >>> Echo().score(Echo().problems("train"), ["hi"])[0].reward, Echo().demonstrations(), Echo().max_tokens
+    (1.0, (), None)
+    """
 
     name: str
+    """One short word or two: it stands in names of run folders."""
+    max_tokens: int | None = None
+    """The longest attempt that the task suggests, in tokens; None: it has no opinion."""
+    reads_answers: bool = True
+    """Whether ``Score.extracted`` means something: without an answer it is None."""
 
+    @abstractmethod
     def problems(self, split: Split) -> Sequence[Problem]:
         """The problems to learn from or the held-out ones, in a fixed order. Raises UserError if there are none."""
         ...
 
-    def demonstrations(self) -> Sequence[Problem]:
-        """Problems whose ``demonstration`` is not None, for imitation; empty if the task has none."""
-        ...
-
-    def documents(self) -> Sequence[str]:
-        """Plain text for pretraining; empty if the task has none."""
-        ...
-
+    @abstractmethod
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """One score for each response to the problem at the same place. A crashed checker raises, it is never 0.
 
@@ -35,6 +54,43 @@ class Task(Protocol):
         itself."""
         ...
 
+    def demonstrations(self) -> Sequence[Problem]:
+        """Problems whose ``demonstration`` is not None, for imitation; empty if the task has none."""
+        return ()
+
+    def documents(self) -> Sequence[str]:
+        """Plain text for pretraining; empty if the task has none."""
+        return ()
+
+    def check_rewards(self) -> None:
+        """Raise UserError if ``score`` could not be called, whatever the responses: asked before a run begins."""
+        return
+
+    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+        """The problem in the own columns of a line to be scored, or None if what scoring needs is not there: then the
+        line is of one of ``problems``, by its id. Loads no data. ``where`` is the line's address, for messages."""
+        return None
+
     def fingerprint(self) -> str:
         """A hash of everything that problems, demonstrations and documents depend on (cache keys, run.toml)."""
-        ...
+        lines: list[list[object]] = [[split, vars(p)] for split, side in sides(self).items() for p in side]
+        lines += [["demonstrations", vars(p)] for p in self.demonstrations()]
+        lines.append(["documents", *self.documents()])
+        digest = hashlib.sha256()
+        for line in lines:
+            digest.update(json.dumps(line, sort_keys=True, default=repr).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def sides(task: Task) -> dict[Split, Sequence[Problem]]:
+    """The problems of every split that has some. Raises UserError if none has."""
+    found: dict[Split, Sequence[Problem]] = {}
+    missing: list[UserError] = []
+    for split in get_args(Split):
+        try:
+            found[split] = task.problems(split)
+        except UserError as error:  # a task may have one split only
+            missing.append(error)
+    if not found:
+        raise missing[0]
+    return found

@@ -6,8 +6,9 @@ demonstration is the data's worked solution without its calculator annotations `
 
 The data is one of
 
-- a folder with ``train.jsonl`` and ``test.jsonl``, as the data set is published (one of the two may be missing);
-- a single JSONL file of such rows (``question``, ``answer``): it is the training side and ``eval_data`` the held-out
+- a folder with ``train.jsonl`` and ``test.jsonl``, as the data set is published (one of the two may be missing), or
+  with the same in another format (see ``upslope.tasks.files``);
+- a single file of such rows (``question``, ``answer``): it is the training side and ``eval_data`` the held-out
   one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see ``upslope.tasks.rows``);
 - nothing: ``openai/gsm8k`` from the Hugging Face hub, by the optional extra ``upslope[hub]``.
 """
@@ -17,14 +18,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from types import MappingProxyType
 from typing import Any, get_args
 
 from upslope.errors import UserError
-from upslope.tasks.answer import extract, same_number
+from upslope.tasks.answer import extract, score_numbers
 from upslope.tasks.base import Split
+from upslope.tasks.columns import Columns, listed
+from upslope.tasks.files import Files, find_files
 from upslope.tasks.rewards import NO_REWARDS, Rewards
-from upslope.tasks.rows import Files, Row, Table, file_rows, find_files, make_table
+from upslope.tasks.row_task import RowTask
+from upslope.tasks.rows import Row
 from upslope.types import Problem, Score
 
 INSTRUCTION = "Solve the problem step by step. Then write the final answer on the last line as: #### <number>"
@@ -34,24 +38,22 @@ HUB_ID = "openai/gsm8k"
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 
 
-class GSM8K:
+class GSM8K(RowTask):
     """The data set, and its exact reward or the user's own."""
 
     name = "gsm8k"
-    reads_answers = True
+    fields = (("question",), ("answer",), ("split",))
 
-    def __init__(self, files: Files, keep_annotations: bool, rewards: Rewards) -> None:
-        self._files, self._keep_annotations, self._rewards = files, keep_annotations, rewards
+    def __init__(
+        self, files: Files, keep_annotations: bool, rewards: Rewards, columns: Columns = MappingProxyType({})
+    ) -> None:
+        super().__init__(files, rewards, columns)
+        self._keep_annotations = keep_annotations
 
-    @cached_property
-    def _table(self) -> Table:
-        rows = file_rows(self._files) if self._files else _hub_rows()
-        return make_table(self.name, rows, self._problem)
-
-    def _problem(self, row: Mapping[str, Any], where: str) -> Problem:
+    def build(self, row: Mapping[str, Any], where: str) -> Problem:
         question = row.get("question")
         if not isinstance(question, str) or not question.strip():
-            raise UserError(f"{where}: needs 'question', a non-empty text")
+            raise UserError(f"{where}: needs 'question', a non-empty text; it has {listed(row)}")
         solution, truth = _solution(row, where)
         return Problem(
             id="",
@@ -61,16 +63,10 @@ class GSM8K:
             columns=dict(row),
         )
 
-    def problems(self, split: Split) -> Sequence[Problem]:
-        return self._table.problems(split)
+    def without_files(self) -> Iterator[Row]:
+        return _hub_rows()
 
-    def demonstrations(self) -> Sequence[Problem]:
-        return self._table.demonstrations()
-
-    def documents(self) -> Sequence[str]:
-        return ()
-
-    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+    def build_to_score(self, row: Mapping[str, Any], where: str) -> Problem | None:
         """A line of ``upslope score`` that has its own ``answer``, a worked solution; the question may be missing."""
         if row.get("answer") is None:
             return None
@@ -80,17 +76,10 @@ class GSM8K:
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """1.0 for the right number and 0.0 for anything else, or what the user's rewards say."""
-        extracted = [extract(response) for response in responses]
-        if self._rewards.functions:
-            scores = self._rewards.score(problems, responses)
-            return [dataclasses.replace(s, extracted=e) for s, e in zip(scores, extracted, strict=True)]
-        return [
-            Score(1.0 if answer is not None and same_number(answer, problem.truth) else 0.0, answer)
-            for problem, answer in zip(problems, extracted, strict=True)
-        ]
-
-    def fingerprint(self) -> str:
-        return self._table.fingerprint()
+        if not self._rewards.functions:
+            return score_numbers(problems, responses)
+        scores = super().score(problems, responses)
+        return [dataclasses.replace(s, extracted=extract(r)) for s, r in zip(scores, responses, strict=True)]
 
 
 def open(
@@ -99,21 +88,25 @@ def open(
     *,
     eval_data: str | None = None,
     rewards: Rewards = NO_REWARDS,
+    columns: Columns = MappingProxyType({}),
 ) -> GSM8K:
     """The task. Paths are checked now; rows are read, or the hub is asked, when they are first needed.
 
-    ``keep_annotations`` leaves ``<<3*6=18>>`` in the demonstrations; ``rewards`` replace the exact reward.
+    ``keep_annotations`` leaves ``<<3*6=18>>`` in the demonstrations; ``rewards`` replace the exact reward;
+    ``columns`` names the file's own columns for ``question``, ``answer`` and ``split``.
     """
     if data is None and eval_data is not None:
         raise UserError("--eval-data without --data: the data set of the hub has its own test split")
-    return GSM8K(find_files(data, eval_data) if data is not None else (), keep_annotations, rewards)
+    return GSM8K(find_files(data, eval_data) if data is not None else (), keep_annotations, rewards, columns)
 
 
 def _solution(row: Mapping[str, Any], where: str) -> tuple[str, str]:
     """The worked solution of a row and the number it ends with."""
     solution = row.get("answer")
     if not isinstance(solution, str):
-        raise UserError(f"{where}: needs 'answer', a worked solution that ends with '#### <number>'")
+        raise UserError(
+            f"{where}: needs 'answer', a worked solution that ends with '#### <number>'; it has {listed(row)}"
+        )
     truth = extract(solution)
     if truth is None:
         raise UserError(f"{where}: 'answer' does not end with '#### <number>'; add that line to the worked solution")
@@ -137,4 +130,4 @@ def _hub_rows() -> Iterator[Row]:
         ) from error
     for split in get_args(Split):
         for place, value in enumerate(splits[split]):
-            yield Row(f"{HUB_ID} {split} row {place + 1}", dict(value), split, place)
+            yield Row(f"{HUB_ID} {split}", place + 1, dict(value), split, place)

@@ -18,8 +18,8 @@ from functools import cached_property
 from random import Random
 
 from upslope.tasks import pocket_templates
-from upslope.tasks.answer import extract, same_number
-from upslope.tasks.base import Split
+from upslope.tasks.answer import score_numbers
+from upslope.tasks.base import Split, Task
 from upslope.tasks.pocket_templates import NAMES, TEMPLATES, THINGS, Numbers, Step, Template
 from upslope.types import Problem, Score
 
@@ -39,10 +39,11 @@ SHARE_EARLY = 0.8
 """How many of the others stop a step early for certain; the rest make any of the possible mistakes."""
 
 
-class Pocket:
+class Pocket(Task):
     """Generated word problems; use `open_pocket`."""
 
     name = "pocket"
+    max_tokens = 32
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -71,11 +72,7 @@ class Pocket:
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """1 where the number after the last ``####`` is the right one, else 0."""
-        scores = []
-        for problem, response in zip(problems, responses, strict=True):
-            answer = extract(response)
-            scores.append(Score(float(answer is not None and same_number(answer, problem.truth)), extracted=answer))
-        return scores
+        return score_numbers(problems, responses)
 
     def fingerprint(self) -> str:
         """A hash of the seed and of the code that draws from it: cheaper than the texts, and no less strict."""

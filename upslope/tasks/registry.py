@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from upslope.errors import UserError, nearest
-from upslope.plugins import load_object
-from upslope.tasks import gsm8k, user
+from upslope.plugins import load_object, names_a_file
 from upslope.tasks.base import Task
+from upslope.tasks.builtin import FOR_DATA, TASKS
+from upslope.tasks.own import own_kind
 from upslope.tasks.rewards import RewardFunction, Rewards, unwrapped
-
-OPTIONS: Mapping[str, tuple[str, ...]] = {"gsm8k": ("keep_annotations",), "pocket": (), "user": ()}
-"""The tasks and the options that each of them knows (all are true or false)."""
 
 
 def open_task(
@@ -24,58 +22,54 @@ def open_task(
     *,
     data: str | None = None,
     eval_data: str | None = None,
+    columns: Mapping[str, str] | None = None,
     rewards: Sequence[str | RewardFunction] = (),
     reward_weights: Sequence[float] = (),
     seed: int = 0,
     options: Mapping[str, object] | None = None,
 ) -> Task:
-    """The task of that name; without a name it is ``user`` where ``data`` and ``rewards`` are given.
+    """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
-    ``seed`` makes the problems of a generated task. Files are never divided by it: the held-out rows of a file are the
-    same in all runs.
+    ``columns`` names the file's own column for each field that is called otherwise there. ``seed`` makes the problems
+    of a generated task. Files are never divided by it: the held-out rows of a file are the same in all runs.
+
+    Raises UserError for an unknown name, for anything given that the task cannot use, and for what the task refuses.
     """
     if name is None:
         if not (data and rewards):
-            raise UserError(f"no task: name one of {', '.join(sorted(OPTIONS))}, or give --data and --reward")
-        name = "user"
-    if name not in OPTIONS:
-        raise UserError(f"there is no task {name!r}{nearest(name, OPTIONS)}")
-    flags = _flags(name, options or {})
+            raise UserError(f"no task: name one of {', '.join(sorted(TASKS))}, or give --data and --reward")
+        name = FOR_DATA
+    modules: dict[str, ModuleType] = {}  # a file may hold the task and its rewards
+    if names_a_file(name):
+        kind = own_kind(name, modules)
+    elif name in TASKS:
+        kind = TASKS[name]
+    else:
+        raise UserError(f"there is no task {name!r}{nearest(name, TASKS)}, or FILE.py:NAME for your own")
     if eval_data is not None and data is None:
         raise UserError("--eval-data needs --data, the rows to learn from")
-    if name == "pocket":
-        given = {"--data": data, "--reward": rewards, "--reward-weights": reward_weights}
-        unused = [option for option, value in given.items() if value]
-        if unused:
-            raise UserError(f"task pocket makes its own problems and rewards and cannot use {unused[0]}; drop it")
-        from upslope.tasks.pocket import open_pocket
-
-        return open_pocket(seed)
-    functions = load_rewards(rewards, reward_weights)
-    if name == "gsm8k":
-        return gsm8k.open(data, eval_data=eval_data, rewards=functions, **flags)
-    return user.open(data, eval_data, functions)
+    given: dict[str, object] = {"data": data, "eval_data": eval_data, "columns": dict(columns or {}), "seed": seed}
+    kind.check(name, options or {}, given | {"rewards": rewards, "reward_weights": reward_weights})
+    if "rewards" in kind.takes:
+        given["rewards"] = load_rewards(rewards, reward_weights, modules)
+    task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
+    return task
 
 
-def _flags(name: str, options: Mapping[str, object]) -> dict[str, bool]:
-    flags = {}
-    for key, value in options.items():
-        if key not in OPTIONS[name]:
-            hint = nearest(key, OPTIONS[name]) if OPTIONS[name] else "; it has none"
-            raise UserError(f"task {name} has no option {key!r}{hint}")
-        if not isinstance(value, bool):
-            raise UserError(f"option {key!r} of task {name} must be true or false, not {value!r}")
-        flags[key] = value
-    return flags
+def load_rewards(
+    specs: Sequence[str | RewardFunction],
+    weights: Sequence[float] = (),
+    modules: dict[str, ModuleType] | None = None,
+) -> Rewards:
+    """Reward functions from ``FILE.py:NAME`` (or callables) and their weights, 1 each if none are given.
 
-
-def load_rewards(specs: Sequence[str | RewardFunction], weights: Sequence[float] = ()) -> Rewards:
-    """Reward functions from ``FILE.py:NAME`` (or callables) and their weights, 1 each if none are given."""
+    ``modules`` keeps files already imported.
+    """
     if weights and len(weights) != len(specs):
         raise UserError(f"{len(weights)} reward weights for {len(specs)} reward functions: give one for each, or none")
     if not all(math.isfinite(weight) for weight in weights):
         raise UserError(f"reward weights must be finite numbers, got {', '.join(map(str, weights))}")
-    modules: dict[str, ModuleType] = {}
+    modules = {} if modules is None else modules
     functions: dict[str, RewardFunction] = {}
     for spec in specs:
         function = load_object(spec, "reward", modules) if isinstance(spec, str) else spec

@@ -146,15 +146,21 @@ def _wait(result: Awaitable[Any]) -> Any:
         return thread.submit(asyncio.run, finish()).result()
 
 
+def finite(value: Any) -> float | None:
+    """A number of any library, or true or false, as a float; None if it is none, or not finite."""
+    try:
+        # Numbers of all libraries (and bools) have __float__; float() would also parse strings, which are mistakes.
+        number = float(value) if hasattr(value, "__float__") else math.nan
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _value(name: str, value: Any, problem: Problem) -> float | None:
     if value is None:
         return None
-    try:
-        # Numbers of all libraries (and bools) have __float__; float() would also parse strings, which are mistakes.
-        number = float(value) if hasattr(value, "__float__") else None
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or not math.isfinite(number):
+    number = finite(value)
+    if number is None:
         raise UserError(
             f"reward function {name!r} returned {value!r:.80} for {problem.id}: "
             "return a finite number, or None where the function does not apply"

@@ -1,15 +1,13 @@
-"""Rows of JSONL files, and how they become problems on two sides: to learn from, and held out."""
+"""Rows of data, and how they become problems on two sides: to learn from, and held out."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO, get_args
+from typing import Any, NamedTuple, get_args
 
 from upslope.errors import UserError, nearest
 from upslope.tasks.base import Split
@@ -18,22 +16,38 @@ from upslope.types import Message, Problem
 HELD_OUT = 0.1
 """Share of the prompts that the hash holds out."""
 
-Files = tuple[tuple[Path, Split | None], ...]
-"""JSONL files and the side each holds; None: its rows are divided."""
-
 
 class Row(NamedTuple):
-    """A row of data, and where it came from."""
+    """A row of data, and where it came from.
 
-    where: str
+    >>> Row("my.jsonl", 3, {"prompt": "1 + 1 ="}, None, 1).where
+    'my.jsonl row 3'
+    """
+
+    source: str
+    """The file or data set."""
+    number: int
+    """Its place there as a person counts: from 1, blank lines and a head of column names included."""
     value: Mapping[str, Any]
     split: Split | None
+    """The side that the source as a whole is on; None: its rows are divided."""
     place: int
+    """Its place among the rows, from 0."""
+
+    @property
+    def where(self) -> str:
+        """Its address for messages."""
+        return f"{self.source} row {self.number}"
 
 
 @dataclass(frozen=True)
-class Table:
-    """Problems read from rows, by side: what ``gsm8k`` and ``user`` are made of."""
+class ProblemSet:
+    """Problems by side.
+
+    >>> toy = Problem("toy/0", ({"role": "user", "content": "1 + 1 ="},), demonstration="2")
+    >>> [problem.id for problem in ProblemSet((toy,), ()).demonstrations()]
+    ['toy/0']
+    """
 
     train: tuple[Problem, ...]
     test: tuple[Problem, ...]
@@ -53,52 +67,12 @@ class Table:
         """Training problems that have one; the held-out ones are never imitated."""
         return [problem for problem in self.train if problem.demonstration is not None]
 
-    def fingerprint(self) -> str:
-        """SHA-256 over every field of every problem, in order."""
-        digest = hashlib.sha256()
-        for split, side in (("train", self.train), ("test", self.test)):
-            for problem in side:
-                digest.update(json.dumps([split, dataclasses.asdict(problem)], sort_keys=True).encode() + b"\n")
-        return digest.hexdigest()
 
+def make_problem_set(name: str, rows: Iterable[Row], build: Callable[[Mapping[str, Any], str], Problem]) -> ProblemSet:
+    """Build each row's problem, put it on its side, and name it ``{name}/{split}/{place}`` unless it has an id.
 
-def find_files(data: str, eval_data: str | None = None) -> Files:
-    """The files behind ``--data`` (a JSONL file, or a folder with train.jsonl, test.jsonl) and ``--eval-data``."""
-    path = Path(data)
-    if path.is_dir():
-        files: list[tuple[Path, Split | None]] = [
-            (path / f"{split}.jsonl", split) for split in get_args(Split) if (path / f"{split}.jsonl").is_file()
-        ]
-        if not files:
-            raise UserError(f"{path}: a data folder needs train.jsonl or test.jsonl, and has neither")
-    else:
-        files = [(_jsonl(path), "train" if eval_data else None)]
-    if eval_data is None:
-        return tuple(files)
-    if any(split == "test" or file.resolve() == Path(eval_data).resolve() for file, split in files):
-        raise UserError(f"--eval-data {eval_data}: {path} already holds these or other test rows; drop one of the two")
-    return (*files, (_jsonl(Path(eval_data)), "test"))
-
-
-def _jsonl(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"there is no data file {path}")
-    if path.suffix != ".jsonl":
-        raise UserError(
-            f"{path}: data must be .jsonl, one JSON object a line (pandas: to_json(orient='records', lines=True))"
-        )
-    return path
-
-
-def file_rows(files: Files) -> Iterator[Row]:
-    """All rows of the files, in order."""
-    for path, split in files:
-        for place, (where, value) in enumerate(json_lines(path)):
-            yield Row(where, value, split, place)
-
-
-def make_table(name: str, rows: Iterable[Row], build: Callable[[Mapping[str, Any], str], Problem]) -> Table:
-    """Build each row's problem, put it on its side, and name it ``{name}/{split}/{place}`` unless it has an id."""
+    As in a data set with columns: a cell that a row lacks is None, whichever batch the row is scored in.
+    """
     sides: dict[Split, list[Problem]] = {"train": [], "test": []}
     first: dict[str, str] = {}
     declaring: bool | None = None  # whether rows of undivided files have a split column, None before the first
@@ -115,7 +89,12 @@ def make_table(name: str, rows: Iterable[Row], build: Callable[[Mapping[str, Any
             raise UserError(f"{row.where}: id {problem.id!r} is taken by {first[problem.id]}; ids must be unique")
         first[problem.id] = row.where
         sides[split].append(problem)
-    return Table(tuple(sides["train"]), tuple(sides["test"]))
+    names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
+    return ProblemSet(*(tuple(_filled(problem, names) for problem in side) for side in sides.values()))
+
+
+def _filled(problem: Problem, names: Iterable[str]) -> Problem:
+    return dataclasses.replace(problem, columns={name: problem.columns.get(name) for name in names})
 
 
 def _declared(row: Row) -> Split | None:
@@ -133,35 +112,3 @@ def held_out(messages: Sequence[Message]) -> bool:
     """Whether the hash puts a prompt on the test side."""
     prompt = json.dumps([[message["role"], message["content"]] for message in messages])
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") < HELD_OUT * 2**64
-
-
-def json_lines(source: Path | TextIO) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSONL file or stream, each with its address for messages; blank lines are skipped."""
-    if isinstance(source, Path):
-        try:
-            with source.open(encoding="utf-8-sig") as file:
-                yield from json_lines(file)
-        except OSError as error:
-            raise UserError(f"cannot read {source}: {error.strerror}") from error
-        return
-    name = "standard input" if source is sys.stdin else str(getattr(source, "name", "input"))
-    number = 0
-    try:
-        for number, line in enumerate(source, start=1):
-            if line.strip():
-                yield f"{name} row {number}", _json_object(line, f"{name} row {number}")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} after row {number}: not UTF-8 text ({error.reason}); convert the file") from error
-
-
-def _json_object(line: str, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        row = json.loads(line, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); write one JSON object on each line") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a {type(row).__name__}, not an object; write {{...}} on each line")
-    return row

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TextIO, get_args, runtime_checkable
+from typing import Any, TextIO
 
 from upslope.errors import UserError, nearest
-from upslope.tasks.base import Split, Task
-from upslope.tasks.rows import json_lines
+from upslope.tasks.base import Task, sides
+from upslope.tasks.complete import complete
+from upslope.tasks.text_files import json_lines, open_text
 from upslope.types import Problem, Score
 
 BATCH = 64
 """How many lines are scored at once."""
 
 
-@runtime_checkable
-class RowTask(Task, Protocol):
-    """A task that can score a row which carries its own problem, without loading any data set."""
-
-    reads_answers: bool
-    """Whether ``Score.extracted`` means something."""
-
-    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
-        """The problem in a row's own columns, or None if the columns needed for scoring are not there."""
-        ...
-
-
-def score_file(task: Task, source: Path | TextIO, out: TextIO, err: TextIO) -> None:
+def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextIO) -> None:
     """Copy JSONL lines from ``source`` to ``out`` with ``reward`` and ``extracted`` added; a summary goes to ``err``.
 
     A line has a ``response`` and either the data set's own columns (which win, and for which nothing is loaded) or the
     ``id`` of one of the task's problems. Where a task has several reward functions their values are added as ``parts``.
     Lines go out in order, in batches of ``BATCH``, flushed; a bad line stops the command after all lines before it are
-    out.
+    out. Without a ``source`` (Python has no standard input where it is closed) it is a UserError.
     """
+    if source is None:
+        raise UserError("standard input is closed: name a file of responses, or pipe them in")
+    task = complete(task)
     scores: list[Score] = []
     for batch in _batches(task, source):
         problems = [problem for _, problem in batch]
@@ -52,7 +46,7 @@ def score_file(task: Task, source: Path | TextIO, out: TextIO, err: TextIO) -> N
         raise UserError("nothing to score: the input has no lines")
     mean = math.fsum(score.reward for score in scores) / len(scores)
     summary = f"{len(scores)} responses, mean reward {mean:.4f}"
-    if not isinstance(task, RowTask) or task.reads_answers:
+    if task.reads_answers:
         summary += f", {sum(score.extracted is None for score in scores)} without an answer"
     print(summary, file=err)
 
@@ -61,15 +55,21 @@ def _batches(task: Task, source: Path | TextIO) -> Iterator[list[tuple[dict[str,
     batch: list[tuple[dict[str, Any], Problem]] = []
     known: dict[str, Problem] = {}
     try:
-        for where, row in json_lines(source):
-            batch.append((row, _problem(task, row, where, known)))
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
+        with open_text(source) if isinstance(source, Path) else nullcontext(source) as file:
+            name = str(source) if isinstance(source, Path) else _name(source)
+            for number, row in json_lines(file, name):
+                batch.append((row, _problem(task, row, f"{name} row {number}", known)))
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
     except UserError:
         yield batch  # nothing lost: the good lines before the bad one go out first
         raise
     yield batch
+
+
+def _name(stream: TextIO) -> str:
+    return "standard input" if stream is sys.stdin else str(getattr(stream, "name", "input"))
 
 
 def _problem(task: Task, row: Mapping[str, Any], where: str, known: dict[str, Problem]) -> Problem:
@@ -79,26 +79,13 @@ def _problem(task: Task, row: Mapping[str, Any], where: str, known: dict[str, Pr
     if taken:
         raise UserError(f"{where}: already has {taken[0]!r}, which would be overwritten; rename or remove it")
     own = {key: value for key, value in row.items() if key != "response"}
-    problem = task.problem_from_row(own, where) if isinstance(task, RowTask) else None
+    problem = task.problem_from_row(own, where)
     if problem is not None:
         return problem
     if row.get("id") is None:
         raise UserError(f"{where}: needs the 'id' of a {task.name} problem, or the data set's own columns")
     if not known:
-        known.update(_by_id(task))
+        known.update({problem.id: problem for side in sides(task).values() for problem in side})
     if str(row["id"]) not in known:
         raise UserError(f"{where}: {task.name} has no problem {row['id']!r}{nearest(str(row['id']), known):.200}")
     return known[str(row["id"])]
-
-
-def _by_id(task: Task) -> dict[str, Problem]:
-    known: dict[str, Problem] = {}
-    missing: list[UserError] = []
-    for split in get_args(Split):
-        try:
-            known |= {problem.id: problem for problem in task.problems(split)}
-        except UserError as error:  # a task may have one split only
-            missing.append(error)
-    if not known:
-        raise missing[0]
-    return known

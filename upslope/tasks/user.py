@@ -1,4 +1,4 @@
-"""Task ``user``: problems from the user's own JSONL file, rewards from the user's own functions.
+"""Task ``user``: problems from the user's own file, rewards from the user's own functions.
 
 A row is one problem:
 
@@ -12,6 +12,9 @@ A row is one problem:
 anything else      handed to the reward functions by its name, as are ``truth``, ``answer``, ``id`` and so on
 =================  ====================================================================================================
 
+A file may call its columns otherwise: ``columns`` says which of them is the prompt, and so on. Files are read as
+``upslope.tasks.files`` says.
+
 Which side a row is on: ``train.jsonl`` and ``test.jsonl`` of a folder, or a second file, say it; else the ``split``
 column; else a hash of the prompt holds out one in ten. The hash depends on nothing but the prompt: it is the same in
 every run, more rows do not move the old ones, and all rows with the same prompt land on the same side.
@@ -21,15 +24,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from upslope.errors import UserError, nearest
-from upslope.tasks.base import Split
+from upslope.tasks.columns import Columns, listed
+from upslope.tasks.files import Files, find_files
 from upslope.tasks.rewards import NO_REWARDS, Rewards
-from upslope.tasks.rows import Files, Table, file_rows, find_files, make_table
-from upslope.types import Message, Problem, Score
+from upslope.tasks.row_task import RowTask
+from upslope.tasks.rows import Row
+from upslope.types import Message, Problem
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -38,7 +43,7 @@ def problem_of(row: Mapping[str, Any], where: str) -> Problem:
     """The problem in a row of the user's file; its id is empty if the row has none."""
     prompt, messages = row.get("prompt"), row.get("messages")
     if (prompt is None) == (messages is None):
-        raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'")
+        raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}")
     clash = next((key for key in ("prompts", "completions") if key in row), None)
     if clash:
         raise UserError(f"{where}: rename the column {clash!r}, reward functions get their own argument of that name")
@@ -57,16 +62,25 @@ def problem_of(row: Mapping[str, Any], where: str) -> Problem:
     return Problem(
         id="" if row.get("id") is None else str(row["id"]),
         messages=chat,
-        truth=truth if isinstance(truth, str) else json.dumps(truth),
+        truth=_text(truth),
         demonstration=candidates[0] if candidates else None,
         columns=dict(row),
         plain=isinstance(prompt, str),
     )
 
 
+def _text(truth: Any) -> str:
+    """A cell as text: itself, JSON, or (dates and so on, of Parquet) as Python writes it."""
+    if isinstance(truth, str):
+        return truth
+    return json.dumps(truth, default=str) if isinstance(truth, int | float | list | dict) else str(truth)
+
+
 def _chat(value: Any, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
-        raise UserError(f"{where}: a chat must be a non-empty list of {{'role': ..., 'content': ...}}")
+        raise UserError(
+            f"{where}: a chat must be a non-empty list of {{'role': ..., 'content': ...}}, not {value!r:.60}"
+        )
     for message in value:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
@@ -88,55 +102,40 @@ def _completion(value: Any, where: str) -> str:
     return chat[0]["content"]
 
 
-class UserTask:
+class UserTask(RowTask):
     """The user's rows and the user's rewards. Without rewards it can be imitated, but not scored."""
 
     name = "user"
     reads_answers = False
+    fields = (("prompt", "messages"), ("demonstration", "completion"), ("truth",), ("answer",), ("id",), ("split",))
 
-    def __init__(self, files: Files, rewards: Rewards) -> None:
-        self._files, self._rewards = files, rewards
+    def __init__(self, files: Files, rewards: Rewards, columns: Columns = MappingProxyType({})) -> None:
+        super().__init__(files, rewards, columns)
 
-    @cached_property
-    def _table(self) -> Table:
-        if not self._files:
-            raise UserError("task user has no data: give --data FILE.jsonl")
-        table = make_table(self.name, file_rows(self._files), problem_of)
-        # As in a data set with columns: a cell that a row lacks is None, whichever batch the row is scored in.
-        names = dict.fromkeys(key for problem in (*table.train, *table.test) for key in problem.columns)
-        return Table(*(tuple(_filled(problem, names) for problem in side) for side in (table.train, table.test)))
+    def build(self, row: Mapping[str, Any], where: str) -> Problem:
+        return problem_of(row, where)
 
-    def problems(self, split: Split) -> Sequence[Problem]:
-        return self._table.problems(split)
+    def without_files(self) -> Iterable[Row]:
+        raise UserError("task user has no data: give --data FILE.jsonl")
 
-    def demonstrations(self) -> Sequence[Problem]:
-        return self._table.demonstrations()
-
-    def documents(self) -> Sequence[str]:
-        return ()
-
-    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+    def build_to_score(self, row: Mapping[str, Any], where: str) -> Problem | None:
         """A line of ``upslope score`` that has its own prompt."""
         if row.get("prompt") is None and row.get("messages") is None:
             return None
         return dataclasses.replace(problem_of(row, where), id=where)
 
-    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        """The weighted sum of the user's rewards; a UserError (even for no responses) if there are none."""
+    def check_rewards(self) -> None:
         if not self._rewards.functions:
             raise UserError(
                 "task user has no reward: give --reward FILE.py:FUNCTION (how answers compare is not guessed)"
             )
-        return self._rewards.score(problems, responses)
-
-    def fingerprint(self) -> str:
-        return self._table.fingerprint()
 
 
-def _filled(problem: Problem, names: Iterable[str]) -> Problem:
-    return dataclasses.replace(problem, columns={name: problem.columns.get(name) for name in names})
-
-
-def open(data: str | None, eval_data: str | None = None, rewards: Rewards = NO_REWARDS) -> UserTask:
+def open(
+    data: str | None,
+    eval_data: str | None = None,
+    rewards: Rewards = NO_REWARDS,
+    columns: Columns = MappingProxyType({}),
+) -> UserTask:
     """The user's task. Paths are checked now, rows are read when they are first needed."""
-    return UserTask(find_files(data, eval_data) if data is not None else (), rewards)
+    return UserTask(find_files(data, eval_data) if data is not None else (), rewards, columns)

@@ -17,17 +17,20 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """gsm8k, pocket or user; empty: user if data is given, else pocket."""
+    """gsm8k, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
     data: str | None = None
-    """A folder with train.jsonl and test.jsonl, one JSONL file, or (gsm8k) nothing for the hub's copy."""
+    """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
+    hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
     eval_data: str | None = None
-    """A JSONL file of held-out problems for a user task."""
+    """A file of held-out problems, or a folder that ``datasets`` saved."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The data's own column for each field of the task that is called otherwise there: ``prompt = "question"``."""
     rewards: tuple[str, ...] = ()
     """Reward functions, FILE.py:FUNCTION each."""
     reward_weights: tuple[float, ...] = ()
     """One weight a reward function; empty: 1 each."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the task itself understands (gsm8k: keep_annotations)."""
+    """What the task itself understands (gsm8k: keep_annotations; your own: the parameters of what makes it)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class SampleSettings:
     top_p: float = 1.0
     min_tokens: int = 0
     max_tokens: int | None = None
-    """Where an attempt is cut, in training and evaluation; None: 32 for pocket, else 256."""
+    """Where an attempt is cut, in training and evaluation; None: what the task suggests (pocket: 32), else
+    256."""
     max_rows: int = 0
     """Attempts held in memory at once, the others wait for a place; 0: as many as 2 GiB of keys and values allow, at
     most 512. A matter of memory, never of result."""

@@ -30,6 +30,7 @@ from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model
 from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
+from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.train.assemble import saved_in
 from upslope.train.run import Run
@@ -41,6 +42,8 @@ from upslope.versions import running
 
 SMALL = 10_000_000
 """Trainable weights below which the default learning rate is the pocket model's."""
+DEFAULT_LONGEST = 256
+"""Tokens of an attempt where neither the settings nor the task say."""
 
 MakeView = Callable[[], View]
 
@@ -105,7 +108,7 @@ def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     if settings.eval.problems:
         task.problems("test")
     if recipe.acts or settings.eval.problems:
-        task.score([], [])
+        task.check_rewards()
 
 
 def check_length(settings: RunSettings, recipe: Recipe) -> None:
@@ -129,7 +132,8 @@ def with_limit(settings: RunSettings, task: Task) -> RunSettings:
     """The longest attempt made explicit where it was left to us."""
     if settings.sample.max_tokens is not None:
         return settings
-    return replace(settings, sample=replace(settings.sample, max_tokens=32 if task.name == "pocket" else 256))
+    longest = DEFAULT_LONGEST if task.max_tokens is None else task.max_tokens
+    return replace(settings, sample=replace(settings.sample, max_tokens=longest))
 
 
 def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
@@ -162,9 +166,10 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
 def open_run_task(settings: TaskSettings, seed: int) -> Task:
     """The task the settings name; without a name the user's if there is data, else pocket."""
     return open_task(
-        settings.name or ("user" if settings.data else "pocket"),
+        settings.name or (FOR_DATA if settings.data else DEFAULT),
         data=settings.data,
         eval_data=settings.eval_data,
+        columns=settings.columns,
         rewards=settings.rewards,
         reward_weights=settings.reward_weights,
         seed=seed,
@@ -200,6 +205,8 @@ def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = 
     document["model"] = _absolute(settings.model)
     document["reference"]["model"] = _absolute(settings.reference.model) if settings.reference.model else ""
     table = document["task"]
+    if names_a_file(table["name"]):
+        table["name"] = _absolute(table["name"])
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
     name = settings.recipe["name"]

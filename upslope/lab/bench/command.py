@@ -126,7 +126,7 @@ def prompts_for(settings: RunSettings) -> Task:
 
 def first_problems(task: Task, shape: Shape) -> list[Problem]:
     """As many as the shape wants. Raises UserError if there are fewer, or they cannot be scored."""
-    task.score([], [])
+    task.check_rewards()
     found = list(task.problems("train")[: shape.problems])
     if len(found) < shape.problems:
         raise UserError(f"--shape {shape}: task {task.name} has {len(found)} training problems, not {shape.problems}")

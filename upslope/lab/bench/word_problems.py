@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from random import Random
 
-from upslope.tasks.answer import extract, same_number
-from upslope.tasks.base import Split
+from upslope.tasks.answer import score_numbers
+from upslope.tasks.base import Split, Task
 from upslope.tasks.gsm8k import INSTRUCTION
 from upslope.types import Problem, Score
 
@@ -42,7 +42,7 @@ TEMPLATES: tuple[tuple[str, Solve], ...] = (
 )
 
 
-class WordProblems:
+class WordProblems(Task):
     """A task of its own, scored as GSM8K is: the number that a response announces."""
 
     name = "word problems"
@@ -55,21 +55,8 @@ class WordProblems:
     def _problems(self) -> tuple[Problem, ...]:
         return tuple(word_problem(i) for i in range(NUM_PROBLEMS))
 
-    def demonstrations(self) -> Sequence[Problem]:
-        return ()
-
-    def documents(self) -> Sequence[str]:
-        return ()
-
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        extracted = [extract(response) for response in responses]
-        return [
-            Score(float(answer is not None and same_number(answer, problem.truth)), answer)
-            for problem, answer in zip(problems, extracted, strict=True)
-        ]
-
-    def fingerprint(self) -> str:
-        return self.name
+        return score_numbers(problems, responses)
 
 
 def word_problem(index: int) -> Problem:

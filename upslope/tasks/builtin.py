@@ -1,0 +1,48 @@
+"""The tasks that upslope brings: another one is one more entry of ``TASKS``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from upslope.tasks.base import Task
+from upslope.tasks.kind import TaskKind
+
+
+# A task's own module is loaded when it is asked for.
+def _gsm8k(**given: Any) -> Task:
+    from upslope.tasks import gsm8k
+
+    return gsm8k.open(**given)
+
+
+def _pocket(seed: int) -> Task:
+    from upslope.tasks.pocket import open_pocket
+
+    return open_pocket(seed)
+
+
+def _user(**given: Any) -> Task:
+    from upslope.tasks import user
+
+    return user.open(**given)
+
+
+_OF_FILES = frozenset({"data", "eval_data", "rewards", "columns"})
+
+TASKS: Mapping[str, TaskKind] = {
+    "gsm8k": TaskKind(_gsm8k, "grade-school word problems", _OF_FILES, {"keep_annotations": bool}),
+    "pocket": TaskKind(_pocket, "generated ones for the built-in model", frozenset({"seed"})),
+    "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
+}
+"""Every task by its name."""
+FOR_DATA = "user"
+"""Which one is meant where data is given and no task named."""
+DEFAULT = "pocket"
+"""Which one is trained on where nothing is given at all."""
+
+
+def tasks_help() -> str:
+    """All names with their lines, for the command line."""
+    known = [f"{name} ({kind.help})" for name, kind in TASKS.items()]
+    return f"{', '.join(known)}, or your own: FILE.py:NAME."

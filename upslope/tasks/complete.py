@@ -1,0 +1,179 @@
+"""A user's own object as a whole task: what it lacks has its default, what it returns is checked.
+
+``problems`` and ``score`` are all that an object needs. Whatever else of ``Task`` it has is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from upslope.errors import UserError
+from upslope.plugins import describe
+from upslope.tasks.base import Split, Task
+from upslope.tasks.rewards import finite
+from upslope.types import Problem, Score
+
+NEEDED: Mapping[str, str] = {
+    "problems": "problems(split), which returns a list of Problem for 'train' and for 'test'",
+    "score": "score(problems, responses), which returns a list with one Score for each response",
+}
+"""The methods without which nothing is a task."""
+_NAME = re.compile(r"[\w][\w .+-]*")
+
+
+def complete(task: Any) -> Task:
+    """The object itself if it has all of ``Task``, else with the defaults, and checked.
+
+    Raises UserError if it has no ``problems`` or no ``score``.
+    """
+    return task if isinstance(task, Task) else Completed(task, type(task).__name__)
+
+
+def missing(own: Any) -> str:
+    """Which of the needed methods an object lacks, in words; empty if none."""
+    lacks = [what for name, what in NEEDED.items() if not callable(getattr(own, name, None))]
+    lacks += [NEEDED[name] for name in sorted(getattr(own, "__abstractmethods__", ())) if name in NEEDED]
+    return " and ".join(dict.fromkeys(lacks))
+
+
+class Completed(Task):
+    """The task that an object of the user's makes; every fault of it is a UserError that begins with ``task SPEC``."""
+
+    def __init__(self, own: Any, spec: str) -> None:
+        self._own, self._where = own, f"task {spec}"
+        lacks = missing(own)
+        if lacks:
+            raise UserError(f"{self._where}: {type(own).__name__} has no {lacks}")
+        self._sides: dict[str, tuple[Problem, ...]] = {}
+        self._file = _file_of(own)
+        name = getattr(own, "name", None) or type(own).__name__
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"{self._where}: its name {name!r} must be a word or two; run folders are called so")
+        self.name = name
+        self.max_tokens = getattr(own, "max_tokens", None)
+        if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
+            raise UserError(f"{self._where}: max_tokens = {self.max_tokens!r} must be None or a number from 1 on")
+        self.reads_answers = bool(getattr(own, "reads_answers", True))
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        if split not in self._sides:
+            self._sides[split] = self._problems(split)
+        return self._sides[split]
+
+    def demonstrations(self) -> Sequence[Problem]:
+        found: Sequence[Problem] = self._list("demonstrations", Problem, self._call("demonstrations"))
+        for place, problem in enumerate(found):
+            self._check_problem("demonstrations()", place, problem)
+            if not isinstance(problem.demonstration, str):
+                raise UserError(f"{self._where}: demonstrations()[{place}] ({problem.id}) has no text to imitate")
+        return found
+
+    def documents(self) -> Sequence[str]:
+        found: Sequence[str] = self._list("documents", str, self._call("documents"))
+        return found
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        returned = self._call("score", problems, responses)
+        scores = self._list("score", Score, returned)
+        if len(scores) != len(responses):
+            raise UserError(
+                f"{self._where}: score() returned {len(scores)} scores for {len(responses)} responses; one for each"
+            )
+        return [self._checked(problem, score) for problem, score in zip(problems, scores, strict=True)]
+
+    def check_rewards(self) -> None:
+        self._call("check_rewards")
+
+    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+        problem = self._call("problem_from_row", row, where)
+        if problem is not None and not isinstance(problem, Problem):
+            raise UserError(f"{self._where}: problem_from_row() returned {_kind(problem)}, not a Problem or None")
+        return problem
+
+    def fingerprint(self) -> str:
+        found = self._call("fingerprint")
+        if not isinstance(found, str):
+            raise UserError(f"{self._where}: fingerprint() returned {_kind(found)}, not text")
+        return found
+
+    def _problems(self, split: Split) -> tuple[Problem, ...]:
+        found = self._list("problems", Problem, self._call("problems", split))
+        if not found:
+            raise UserError(f"{self._where}: problems({split!r}) is empty (eval.problems=0 does without held-out ones)")
+        here = f"problems({split!r})"
+        first = {problem.id: f"problems({other!r})" for other, side in self._sides.items() for problem in side}
+        for place, problem in enumerate(found):
+            self._check_problem(here, place, problem)
+            if problem.id in first:
+                raise UserError(
+                    f"{self._where}: {here}[{place}] has the id {problem.id!r}, as {first[problem.id]} has; "
+                    "ids must be unique"
+                )
+            first[problem.id] = f"{here}[{place}]"
+        return tuple(found)
+
+    def _checked(self, problem: Problem, score: Score) -> Score:
+        """The score, its reward as a float whatever number it is."""
+        gave = f"{self._where}: score() gave {problem.id}"
+        reward = finite(score.reward)
+        if reward is None:
+            raise UserError(f"{gave} the reward {score.reward!r:.60}; it must be a finite number")
+        if not isinstance(score.extracted, str | None):
+            raise UserError(f"{gave} extracted={score.extracted!r:.60}; it must be text, or None for no answer")
+        return replace(score, reward=reward)
+
+    def _check_problem(self, method: str, place: int, problem: Problem) -> None:
+        where = f"{self._where}: {method}[{place}]"
+        if not isinstance(problem.id, str) or not problem.id:
+            raise UserError(f"{where} has the id {problem.id!r:.60}; it must be a text of its own")
+        chat = problem.messages
+        if not isinstance(chat, tuple | list) or not chat or not all(map(_is_message, chat)):
+            raise UserError(
+                f"{where} ({problem.id}): messages must be a tuple of {{'role': ..., 'content': ...}}, not {chat!r:.60}"
+            )
+        if not isinstance(problem.truth, str):
+            raise UserError(f"{where} ({problem.id}): truth must be text, not {problem.truth!r:.60} (str(x) of it)")
+
+    def _list(self, method: str, kind: type, found: Any) -> Any:
+        """The list that a method returned, every item of the right type."""
+        if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+            raise UserError(f"{self._where}: {method}() returned {_kind(found)}, not a list of {kind.__name__}")
+        for place, item in enumerate(found):
+            if not isinstance(item, kind):
+                raise UserError(f"{self._where}: {method}()[{place}] is {_kind(item)}, not a {kind.__name__}")
+        return found
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """A method of the object, else the default; its crash as one line with the place in the user's file."""
+        own = getattr(self._own, method, None)
+        if own is None:
+            return getattr(Task, method)(self, *arguments)
+        try:
+            return own(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{self._where}: {method}() crashed: {describe(error, self._file)}") from error
+
+
+def _is_message(message: Any) -> bool:
+    return (
+        isinstance(message, Mapping)
+        and isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), str)
+    )
+
+
+def _kind(value: Any) -> str:
+    return "nothing (None)" if value is None else f"a {type(value).__name__}"
+
+
+def _file_of(own: Any) -> str:
+    try:
+        return inspect.getfile(type(own))
+    except (TypeError, OSError):  # a class made by hand has no file
+        return ""

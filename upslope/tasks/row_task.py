@@ -1,0 +1,57 @@
+"""What all tasks share that are made of rows: reading them once, the two sides, the user's rewards."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from upslope.tasks.base import Split, Task
+from upslope.tasks.columns import Columns, Fields, check_columns, rename, renamed_rows
+from upslope.tasks.files import Files, file_rows
+from upslope.tasks.rewards import Rewards
+from upslope.tasks.rows import ProblemSet, Row, make_problem_set
+from upslope.types import Problem, Score
+
+
+class RowTask(Task):
+    """A subclass says how a row becomes a problem, and what scores it where the user gives no rewards."""
+
+    fields: ClassVar[Fields]
+    """What ``build`` reads of a row."""
+
+    def __init__(self, files: Files, rewards: Rewards, columns: Columns) -> None:
+        check_columns(self.name, columns, self.fields)
+        self._files, self._rewards, self._columns = files, rewards, columns
+
+    @abstractmethod
+    def build(self, row: Mapping[str, Any], where: str) -> Problem:
+        """The problem in a row; its id is empty if the row has none. Raises UserError that begins with ``where``."""
+
+    @abstractmethod
+    def without_files(self) -> Iterable[Row]:
+        """Rows where the user gave no file. Raises UserError if there are none."""
+
+    @abstractmethod
+    def build_to_score(self, row: Mapping[str, Any], where: str) -> Problem | None:
+        """``problem_from_row``, columns being renamed."""
+
+    @cached_property
+    def _set(self) -> ProblemSet:
+        rows = file_rows(self._files) if self._files else self.without_files()
+        return make_problem_set(self.name, renamed_rows(rows, self._columns, self.fields), self.build)
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        return self._set.problems(split)
+
+    def demonstrations(self) -> Sequence[Problem]:
+        return self._set.demonstrations()
+
+    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+        return self.build_to_score(rename(row, self._columns, self.fields), where)
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        """The weighted sum of the user's rewards. Raises UserError, even for no responses, if there are none."""
+        self.check_rewards()
+        return self._rewards.score(problems, responses)
