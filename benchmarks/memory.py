@@ -84,8 +84,8 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
 
 def measure(options: argparse.Namespace) -> Result:
     """In a worker: all turns, with so much of the cure as the side says."""
-    from upslope.train.memory import Keeper, bound_kernel_caches, keep_freed_memory, resident
-    from upslope.train.session import repeat_bits
+    from upslope.training.memory import Keeper, bound_kernel_caches, keep_freed_memory, resident
+    from upslope.training.session import repeat_bits
 
     level = SIDES.index(options.worker)
     if level > 0:

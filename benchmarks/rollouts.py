@@ -105,7 +105,7 @@ def upslope(model_dir: str, dtype: str) -> Sample:
     from upslope.model.policy import Policy
     from upslope.rollout.address import Address
     from upslope.rollout.engine import Engine
-    from upslope.train.memory import keep_freed_memory
+    from upslope.training.memory import keep_freed_memory
     from upslope.types import Problem, Sampling
 
     keep_freed_memory()  # as every run does

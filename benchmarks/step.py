@@ -112,9 +112,9 @@ def trl_steps(options: argparse.Namespace) -> Result:
 def upslope_steps(options: argparse.Namespace) -> Result:
     """In a worker: a run of upslope's own loop, with its journal and its files of attempts."""
     from upslope.config import load_settings
-    from upslope.train.memory import keep_freed_memory
-    from upslope.train.start import launch
-    from upslope.train.view import NullView
+    from upslope.training.memory import keep_freed_memory
+    from upslope.training.start import launch
+    from upslope.training.view import NullView
 
     num_problems, num_samples, num_tokens = sizes(options.shape)
     ends: list[float] = []

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from upslope.algo.codec import SLOTS
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
-from upslope.train.settings import RunSettings
+from upslope.training.settings import RunSettings
 from upslope.types import Sampling
 
 HERE = Path(__file__).resolve().parent

@@ -26,7 +26,7 @@ from pathlib import Path
 
 TESTS = (
     *("tests/model", "tests/native", "tests/algo", "tests/rollout"),
-    *(f"tests/train/test_{name}.py" for name in ("critic_learning", "learner", "trust_region", "chunks", "optimizer")),
+    *(f"tests/learn/test_{name}.py" for name in ("critic_learning", "learner", "trust_region", "chunks", "optimizer")),
 )
 """What computes; the rest of the suite writes files, reads them, and talks."""
 THREADS = "tests/test_cli.py::test_the_number_of_threads_does_not_change_a_bit"

@@ -17,9 +17,9 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.tasks.registry import open_task
-from upslope.train.settings import RunSettings
-from upslope.train.start import resolve_recipe, to_document, with_limit, with_rate
-from upslope.train.tables import to_settings
+from upslope.training.settings import RunSettings
+from upslope.training.start import resolve_recipe, to_document, with_limit, with_rate
+from upslope.training.tables import to_settings
 
 
 def test_nothing_given_is_the_defaults() -> None:

@@ -23,8 +23,8 @@ from upslope.algo.recipe import Recipe
 from upslope.cli import app
 from upslope.config import load_settings
 from upslope.prove.catalogue import CLAIMS
-from upslope.train.settings import RunSettings
-from upslope.train.start import resolve_recipe
+from upslope.training.settings import RunSettings
+from upslope.training.start import resolve_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

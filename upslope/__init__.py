@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # a type checker and an editor see the same names
     from upslope.api import evaluate as evaluate, sample as sample, score as score, train as train
     from upslope.errors import Stopped as Stopped, UserError as UserError
     from upslope.tasks.base import Task as Task
-    from upslope.train.run import Run as Run
+    from upslope.training.run import Run as Run
     from upslope.types import (
         Batch as Batch,
         Problem as Problem,
@@ -61,7 +61,7 @@ _ROOMS = {
     "upslope.algo.slots": ("kind",),
     "upslope.errors": ("Stopped", "UserError"),
     "upslope.tasks.base": ("Task",),
-    "upslope.train.run": ("Run",),
+    "upslope.training.run": ("Run",),
     "upslope.types": ("Batch", "Problem", "Rollout", "Sampling", "Score"),
 }
 _WHERE = {name: room for room, names in _ROOMS.items() for name in names}

@@ -22,13 +22,14 @@ from upslope.record.recorder import MemoryRecorder, Recorder
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train.evaluate import Evaluation, evaluate as measure
-from upslope.train.run import Run
-from upslope.train.session import process_state
-from upslope.train.settings import RunSettings
-from upslope.train.start import nearest_name, open_run_task, resolve_model, resolve_recipe, train_objects, with_limit
-from upslope.train.tables import to_settings
-from upslope.train.view import NullView, View
+from upslope.tasks.complete import complete
+from upslope.training.evaluate import Evaluation, evaluate as measure
+from upslope.training.run import Run
+from upslope.training.session import process_state
+from upslope.training.settings import RunSettings
+from upslope.training.start import nearest_name, open_run_task, resolve_model, resolve_recipe, train_objects, with_limit
+from upslope.training.tables import to_settings
+from upslope.training.view import NullView, View
 from upslope.types import Message, Problem, Rollout, Sampling, Score
 
 Model = Any
@@ -93,7 +94,7 @@ def _resolved(
     chosen = recipe if isinstance(recipe, Recipe) else resolve_recipe(wanted.recipe)
     if task is not None and not isinstance(task, str):
         objects.append("task")
-        return wanted, chosen, task, objects
+        return wanted, chosen, complete(task), objects
     pocket = isinstance(model, (str, Path)) and str(model).partition(":")[0] == "pocket"
     if task is None and not pocket:
         raise UserError("which task? give task=upslope.tasks.gsm8k(FOLDER), or any object with problems() and score()")
@@ -136,7 +137,7 @@ def evaluate(
             "task": {"name": task} if isinstance(task, str) else {},
         }
     )
-    opened = open_run_task(settings.task, seed) if isinstance(task, str) else task
+    opened = open_run_task(settings.task, seed) if isinstance(task, str) else complete(task)
     settings = with_limit(settings, opened)
     sampling = replace(settings.sample.sampling(), temperature=temperature)
     held_out = list(opened.problems("test"))[:problems]
@@ -173,7 +174,7 @@ def _problem(prompt: str | Sequence[Message] | Problem, index: int) -> Problem:
 def score(task: Task | str, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
     """The task's score of each response to the problem at the same place. Raises UserError unless there are as many of
     both, and every reward is a number."""
-    opened = open_run_task(to_settings({"task": {"name": task}}).task, 0) if isinstance(task, str) else task
+    opened = open_run_task(to_settings({"task": {"name": task}}).task, 0) if isinstance(task, str) else complete(task)
     if len(problems) != len(responses):
         raise UserError(f"{len(problems)} problems and {len(responses)} responses; each response answers one problem")
     found = opened.score(list(problems), list(responses))

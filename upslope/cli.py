@@ -67,8 +67,8 @@ def train(
     from upslope.config import load_settings
     from upslope.inspect.report import print_before_after, summary_lines, write_report
     from upslope.inspect.terminal import TerminalView
-    from upslope.train.memory import keep_freed_memory
-    from upslope.train.start import launch
+    from upslope.training.memory import keep_freed_memory
+    from upslope.training.start import launch
 
     given = {
         "recipe": {"name": recipe} if recipe else None,
@@ -209,7 +209,7 @@ def recipes() -> None:
 def diff(first: str, second: str) -> None:
     """The slots in which two recipes (names, or FILE.py:NAME) differ, and nothing else."""
     from upslope.algo.recipe import diff as difference
-    from upslope.train.start import resolve_recipe
+    from upslope.training.start import resolve_recipe
 
     table = Table("slot", first, second, box=None, padding=(0, 2, 0, 0))
     for slot, (old, new) in difference(resolve_recipe({"name": first}), resolve_recipe({"name": second})).items():

@@ -12,8 +12,8 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import names_a_file
-from upslope.train.settings import RunSettings
-from upslope.train.tables import to_settings
+from upslope.training.settings import RunSettings
+from upslope.training.tables import to_settings
 
 PATHS = (
     ("model",),

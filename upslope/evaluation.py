@@ -14,10 +14,10 @@ from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import pick_dtype
 from upslope.rollout.engine import Engine
-from upslope.train.evaluate import evaluate
-from upslope.train.memory import bound_kernel_caches
-from upslope.train.settings import RunSettings
-from upslope.train.start import open_run_task, resolve_model, with_limit
+from upslope.training.evaluate import evaluate
+from upslope.training.memory import bound_kernel_caches
+from upslope.training.settings import RunSettings
+from upslope.training.start import open_run_task, resolve_model, with_limit
 
 
 def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:

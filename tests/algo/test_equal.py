@@ -11,8 +11,8 @@ from upslope.algo.equal import ROUNDINGS, alike, all_alike
 from upslope.algo.family import FAMILY, REINFORCE
 from upslope.algo.sample import Attempts, mixed
 from upslope.learn.prepare import judge, to_batch
-from upslope.train import metrics
-from upslope.train.collect import _why_short
+from upslope.training import metrics
+from upslope.training.collect import _why_short
 
 SUMS = {
     "the same": [0.3] * 8,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from upslope.inspect.terminal import TerminalView
 from upslope.inspect.words import chart, duration, shorten, visible
-from upslope.train.view import NullView, View
+from upslope.training.view import NullView, View
 
 ROW = {
     "kind": "step", "step": 0, "reward": 0.3125, "accuracy": 0.3125, "length": 21.3, "truncated": 0.02, "entropy": 0.9,

@@ -15,8 +15,8 @@ from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.prove.models import Letters, Toy
 from upslope.record.recorder import MemoryRecorder
-from upslope.train.assemble import assemble
-from upslope.train.settings import RunSettings
+from upslope.training.assemble import assemble
+from upslope.training.settings import RunSettings
 from upslope.types import Sampling
 
 

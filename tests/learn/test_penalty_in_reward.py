@@ -23,7 +23,7 @@ from upslope.model.reference import Reference
 from upslope.model.value import value_model
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train import metrics
+from upslope.training import metrics
 from upslope.types import Sampling, Score
 
 PAID = {name: branch.recipe for name, branch in FAMILY.items() if branch.recipe.penalty_place == "reward"} | {

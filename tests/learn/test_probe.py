@@ -17,7 +17,7 @@ from upslope.algo.update import KLBall
 from upslope.learn.prepare import judge, passes, to_batch, weigh
 from upslope.learn.probe import Probe, surrogate_gradient
 from upslope.rollout.address import Address
-from upslope.train import metrics
+from upslope.training import metrics
 
 RECIPES = {"baseline": REINFORCE_BASELINE, "importance": IMPORTANCE, "grpo": GRPO, "ppo": PPO, "trpo": TRPO}
 

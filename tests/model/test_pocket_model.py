@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from upslope.model.pocket import MAX_POSITIONS, build_model, build_tokenizer
-from upslope.tasks.pocket import Pocket, open_pocket
+from upslope.tasks.pocket_problems import Pocket, open_pocket
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.tasks.pocket import open_pocket
+from upslope.tasks.pocket_problems import open_pocket
 from upslope.types import Group, Sampling, Score
 
 SAMPLING = Sampling(0.9, max_tokens=40, min_tokens=1)

@@ -32,8 +32,8 @@ from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged
 from upslope.rollout import engine
-from upslope.train import statistics
-from upslope.train.collect import Collected, Collector
+from upslope.training import statistics
+from upslope.training.collect import Collected, Collector
 from upslope.types import Batch, Group, Rollout, Sampling, given
 
 Plant = Callable[[pytest.MonkeyPatch], object]

@@ -11,9 +11,9 @@ import pytest
 
 from upslope.config import load_settings
 from upslope.errors import UserError
-from upslope.tasks import gsm8k, user
+from upslope.tasks import grade_school, user
 from upslope.tasks.registry import load_rewards, open_task
-from upslope.train.start import open_run_task
+from upslope.training.start import open_run_task
 
 ROW = {"question": "1 + 1 =", "solution": "1 + 1 = 2", "final": "2", "level": "easy"}
 
@@ -57,7 +57,7 @@ def test_id_and_split(tmp_path: Path) -> None:
 
 def test_gsm8k_in_other_words(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", {"problem": "How many?", "worked": "#### 18"})
-    task = gsm8k.open(str(tmp_path), columns={"question": "problem", "answer": "worked"})
+    task = grade_school.open(str(tmp_path), columns={"question": "problem", "answer": "worked"})
     assert [p.truth for p in task.problems("train")] == ["18"]
     assert path in str(tmp_path / "train.jsonl")
 
@@ -76,7 +76,7 @@ def test_an_unknown_field_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"task\.columns\.promt: task user reads no field 'promt'; did you mean 'prom"):
         renamed(tmp_path, ROW, promt="question")
     with pytest.raises(UserError, match="task gsm8k reads no field 'prompt'; known: answer, question, split"):
-        gsm8k.open(columns={"prompt": "question"})
+        grade_school.open(columns={"prompt": "question"})
     with pytest.raises(UserError, match=r"task pocket cannot use task\.columns"):
         open_task("pocket", columns={"prompt": "question"})
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from upslope.errors import UserError
-from upslope.tasks import gsm8k
+from upslope.tasks import grade_school
 from upslope.tasks.rewards import Rewards
 
 EGGS = {"question": "Ann has 3 boxes of 6 eggs. How many eggs?", "answer": "She has 3*6 = <<3*6=18>>18 eggs.\n#### 18"}
@@ -32,9 +32,9 @@ def folder(tmp_path: Path) -> str:
 
 
 def test_a_problem(folder: str) -> None:
-    problem = gsm8k.open(folder).problems("train")[0]
+    problem = grade_school.open(folder).problems("train")[0]
     assert problem.id == "gsm8k/train/0"
-    assert problem.messages == ({"role": "user", "content": f"{EGGS['question']}\n\n{gsm8k.INSTRUCTION}"},)
+    assert problem.messages == ({"role": "user", "content": f"{EGGS['question']}\n\n{grade_school.INSTRUCTION}"},)
     assert problem.truth == "18"
     assert problem.demonstration == "She has 3*6 = 18 eggs.\n#### 18"
     assert problem.columns == EGGS
@@ -42,18 +42,18 @@ def test_a_problem(folder: str) -> None:
 
 
 def test_truth_is_canonical_and_ids_follow_the_split(folder: str) -> None:
-    task = gsm8k.open(folder)
+    task = grade_school.open(folder)
     assert [(p.id, p.truth) for p in task.problems("test")] == [("gsm8k/test/0", "1200")]
     assert [p.id for p in task.demonstrations()] == ["gsm8k/train/0", "gsm8k/train/1"]
     assert task.documents() == ()
 
 
 def test_annotations_can_be_kept(folder: str) -> None:
-    assert gsm8k.open(folder, keep_annotations=True).demonstrations()[0].demonstration == EGGS["answer"]
+    assert grade_school.open(folder, keep_annotations=True).demonstrations()[0].demonstration == EGGS["answer"]
 
 
 def test_the_reward_is_exact(folder: str) -> None:
-    task = gsm8k.open(folder)
+    task = grade_school.open(folder)
     eggs, rich = task.problems("train")
     responses = ["#### 18.00 eggs", "#### -18", "18", "#### 17\n#### 18", "#### 18 or 17", "#### $1,200."]
     scores = task.score([eggs] * 5 + [rich], responses)
@@ -63,12 +63,12 @@ def test_the_reward_is_exact(folder: str) -> None:
 
 
 def test_the_instruction_repeated_is_no_answer(folder: str) -> None:
-    task = gsm8k.open(folder)
-    assert task.score(task.problems("test"), [gsm8k.INSTRUCTION])[0].extracted is None
+    task = grade_school.open(folder)
+    assert task.score(task.problems("test"), [grade_school.INSTRUCTION])[0].extracted is None
 
 
 def test_one_response_for_each_problem(folder: str) -> None:
-    task = gsm8k.open(folder)
+    task = grade_school.open(folder)
     with pytest.raises(ValueError, match="shorter"):
         task.score(task.problems("train"), ["#### 18"])
 
@@ -81,14 +81,14 @@ def test_own_rewards_replace_the_reward_and_see_question_and_answer(folder: str)
             for q, a in zip(question, answer, strict=True)
         ]
 
-    task = gsm8k.open(folder, rewards=Rewards({"asks": asks}, (1.0,)))
+    task = grade_school.open(folder, rewards=Rewards({"asks": asks}, (1.0,)))
     (score,) = task.score(task.problems("train")[:1], ["#### 5"])
     assert (score.reward, score.extracted) == (0.25, "5")
 
 
 def test_a_single_file_is_divided_by_prompt(tmp_path: Path) -> None:
     rows = [{"question": f"What is {i // 2} + 1?", "answer": f"#### {i // 2 + 1}"} for i in range(800)]
-    task = gsm8k.open(write(tmp_path / "all.jsonl", *rows))
+    task = grade_school.open(write(tmp_path / "all.jsonl", *rows))
     train, test = task.problems("train"), task.problems("test")
     assert len(train) + len(test) == 800
     # 400 distinct prompts, each held out with probability 0.1: 40 expected, standard deviation 6, twice each
@@ -96,21 +96,21 @@ def test_a_single_file_is_divided_by_prompt(tmp_path: Path) -> None:
     assert not {p.messages[0]["content"] for p in train} & {p.messages[0]["content"] for p in test}
     assert all(p.id.startswith("gsm8k/test/") for p in test)
     # more rows, in another order, leave every old row on its side
-    again = gsm8k.open(write(tmp_path / "more.jsonl", *reversed(rows), EGGS, RICH))
+    again = grade_school.open(write(tmp_path / "more.jsonl", *reversed(rows), EGGS, RICH))
     assert {p.columns["question"] for p in test} <= {p.columns["question"] for p in again.problems("test")}
     assert {p.columns["question"] for p in train} <= {p.columns["question"] for p in again.problems("train")}
 
 
 def test_eval_data_is_the_test_side_and_the_file_wholly_train(tmp_path: Path) -> None:
     rows = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(50)]
-    task = gsm8k.open(write(tmp_path / "a.jsonl", *rows), eval_data=write(tmp_path / "b.jsonl", EGGS))
+    task = grade_school.open(write(tmp_path / "a.jsonl", *rows), eval_data=write(tmp_path / "b.jsonl", EGGS))
     assert len(task.problems("train")) == 50
     assert [p.truth for p in task.problems("test")] == ["18"]
 
 
 def test_a_missing_side_is_an_error_only_when_it_is_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", EGGS)
-    task = gsm8k.open(str(tmp_path))
+    task = grade_school.open(str(tmp_path))
     assert len(task.problems("test")) == 1
     with pytest.raises(UserError, match=r"no train problems \(1 in all\).*--data"):
         task.problems("train")
@@ -121,15 +121,15 @@ def test_fingerprint_depends_on_content_only(folder: str, tmp_path: Path) -> Non
     other.mkdir()
     write(other / "train.jsonl", EGGS, RICH)
     write(other / "test.jsonl", RICH)
-    first = gsm8k.open(folder).fingerprint()
+    first = grade_school.open(folder).fingerprint()
     assert len(first) == 64
-    assert gsm8k.open(str(other)).fingerprint() == first
-    assert gsm8k.open(folder, keep_annotations=True).fingerprint() != first
+    assert grade_school.open(str(other)).fingerprint() == first
+    assert grade_school.open(folder, keep_annotations=True).fingerprint() != first
     write(other / "test.jsonl", EGGS)
-    assert gsm8k.open(str(other)).fingerprint() != first
+    assert grade_school.open(str(other)).fingerprint() != first
     write(other / "train.jsonl", RICH, EGGS)
     write(other / "test.jsonl", RICH)
-    assert gsm8k.open(str(other)).fingerprint() != first  # the order matters
+    assert grade_school.open(str(other)).fingerprint() != first  # the order matters
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_bad_row_is_named(tmp_path: Path, line: str, says: str) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(EGGS) + "\n\n" + line + "\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        gsm8k.open(str(tmp_path)).problems("train")
+        grade_school.open(str(tmp_path)).problems("train")
     assert f"{path} row 3: " in str(caught.value)  # the blank second line counts as a row of the file
     assert says in str(caught.value)
 
@@ -158,21 +158,21 @@ def test_a_bad_row_is_named(tmp_path: Path, line: str, says: str) -> None:
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(b'{"question": "\xff"}\n')
     with pytest.raises(UserError, match="not UTF-8"):
-        gsm8k.open(str(tmp_path)).problems("train")
+        grade_school.open(str(tmp_path)).problems("train")
 
 
 def test_a_byte_order_mark_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(json.dumps(EGGS), encoding="utf-8-sig")
-    assert len(gsm8k.open(str(tmp_path)).problems("train")) == 1
+    assert len(grade_school.open(str(tmp_path)).problems("train")) == 1
 
 
 def test_paths_are_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no data file"):
-        gsm8k.open(str(tmp_path / "nowhere.jsonl"))
+        grade_school.open(str(tmp_path / "nowhere.jsonl"))
     with pytest.raises(UserError, match=r"needs train\.jsonl or test\.jsonl"):
-        gsm8k.open(str(tmp_path))
+        grade_school.open(str(tmp_path))
     with pytest.raises(UserError, match="--eval-data without --data"):
-        gsm8k.open(eval_data="x.jsonl")
+        grade_school.open(eval_data="x.jsonl")
 
 
 def test_the_hub_is_asked_when_rows_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_the_hub_is_asked_when_rows_are_needed(monkeypatch: pytest.MonkeyPatch) 
     fake = ModuleType("datasets")
     fake.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", fake)
-    task = gsm8k.open()
+    task = grade_school.open()
     assert asked == []
     assert [p.truth for p in (*task.problems("train"), *task.problems("test"))] == ["18", "1200"]
     assert asked == [("openai/gsm8k", "main")]
@@ -194,7 +194,7 @@ def test_the_hub_is_asked_when_rows_are_needed(monkeypatch: pytest.MonkeyPatch) 
 def test_without_datasets_or_network_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # import raises ImportError
     with pytest.raises(UserError, match=r"pip install 'upslope\[hub\]'.*--data"):
-        gsm8k.open().problems("train")
+        grade_school.open().problems("train")
 
     def load_dataset(*name: str) -> None:
         raise ConnectionError("no route\nto host")
@@ -203,4 +203,4 @@ def test_without_datasets_or_network_the_mend_is_named(monkeypatch: pytest.Monke
     fake.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", fake)
     with pytest.raises(UserError, match=r"ConnectionError: no route to host.*offline, give --data"):
-        gsm8k.open().problems("train")
+        grade_school.open().problems("train")

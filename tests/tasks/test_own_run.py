@@ -12,11 +12,11 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.tasks.registry import open_task
-from upslope.train.start import check, launch, open_run_task, resolve_recipe, with_limit
-from upslope.train.view import NullView
+from upslope.training.start import check, launch, open_run_task, resolve_recipe, with_limit
+from upslope.training.view import NullView
 
 MINE = '''
-from upslope.tasks.pocket import open_pocket
+from upslope.tasks.pocket_problems import open_pocket
 from upslope.types import Score
 
 class Letters:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from upslope.tasks.pocket import SHARE_RIGHT, SHARES, Pocket, open_pocket
+from upslope.tasks.pocket_problems import SHARE_RIGHT, SHARES, Pocket, open_pocket
 from upslope.tasks.pocket_templates import NAMES, TEMPLATES, THINGS, Template, is_held_out
 from upslope.types import Problem
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from upslope.errors import UserError
-from upslope.tasks.gsm8k import GSM8K
+from upslope.tasks.grade_school import GSM8K
 from upslope.tasks.registry import load_rewards, open_task
 from upslope.tasks.user import UserTask
 
@@ -74,9 +74,9 @@ def test_eval_data_reaches_both_tasks(rows: str) -> None:
 
 
 def test_pocket_gets_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = ModuleType("upslope.tasks.pocket")
+    fake = ModuleType("upslope.tasks.pocket_problems")
     fake.open_pocket = lambda seed: ("pocket", seed)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "upslope.tasks.pocket", fake)
+    monkeypatch.setitem(sys.modules, "upslope.tasks.pocket_problems", fake)
     opened: Any = open_task("pocket", seed=7)
     assert opened == ("pocket", 7)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from upslope.errors import UserError
-from upslope.tasks import gsm8k
+from upslope.tasks import grade_school
 from upslope.tasks.base import Split, Task
 from upslope.tasks.registry import load_rewards
 from upslope.tasks.rewards import RewardFunction
@@ -29,7 +29,7 @@ from upslope.types import Problem, Score
 GOOD = {"answer": "3*6 = <<3*6=18>>18\n#### 18", "response": "#### 18"}
 
 
-class NoData(gsm8k.GSM8K):
+class NoData(grade_school.GSM8K):
     """GSM8K that fails the test if any data set is loaded."""
 
     def __init__(self) -> None:
@@ -69,13 +69,13 @@ def test_ids_of_either_split(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"question": "q", "answer": "#### 1"}\n')
     (tmp_path / "test.jsonl").write_text('{"question": "q", "answer": "#### 2"}\n')
     rows = [{"id": f"gsm8k/{split}/0", "response": "#### 2"} for split in ("train", "test", "train")]
-    lines, _ = run(gsm8k.open(str(tmp_path)), *rows)
+    lines, _ = run(grade_school.open(str(tmp_path)), *rows)
     assert [line["reward"] for line in lines] == [0.0, 1.0, 0.0]
 
 
 def test_ids_where_one_split_is_missing(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"question": "q", "answer": "#### 2"}\n')
-    lines, _ = run(gsm8k.open(str(tmp_path)), {"id": "gsm8k/test/0", "response": "#### 2"})
+    lines, _ = run(grade_school.open(str(tmp_path)), {"id": "gsm8k/test/0", "response": "#### 2"})
     assert lines[0]["reward"] == 1.0
 
 

@@ -36,7 +36,7 @@ _SHOWN = (
 
 
 class TerminalView:
-    """Satisfies ``upslope.train.view.View``.
+    """Satisfies ``upslope.training.view.View``.
 
     Use it in a ``with`` block, or call ``close`` in a ``finally``: both give the cursor back after Ctrl-C. ``plain``
     None looks for itself: the live screen needs a terminal that understands escape sequences and UTF-8.

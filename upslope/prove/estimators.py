@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from upslope.prove.claim import Check, Fact, at_least, claim, equal
 from upslope.prove.zscore import chance
-from upslope.train.statistics import pass_at_k
+from upslope.training.statistics import pass_at_k
 
 
 @claim(

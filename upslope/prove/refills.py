@@ -12,7 +12,7 @@ from upslope.errors import Exhausted
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Finished, Progress
-from upslope.train.collect import Collected, Collector
+from upslope.training.collect import Collected, Collector
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
 Rewards = tuple[float, ...]

@@ -1,0 +1,83 @@
+"""Problems and their rewards. The built-in tasks, for Python:
+
+>>> import upslope as up
+>>> up.tasks.pocket(seed=0).problems("test")[0].truth.isdigit()
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upslope.tasks.base import Task
+    from upslope.tasks.rewards import RewardFunction
+
+__all__ = ["gsm8k", "open", "pocket", "rows"]
+
+
+def gsm8k(
+    data: str | None = None,
+    *,
+    eval_data: str | None = None,
+    keep_annotations: bool = False,
+    rewards: Sequence[str | RewardFunction] = (),
+    reward_weights: Sequence[float] = (),
+    columns: Mapping[str, str] | None = None,
+) -> Task:
+    """Grade-school word problems (arXiv 2110.14168), rewarded for the number after ``####``: from a folder with
+    ``train.jsonl`` and ``test.jsonl``, or from the hub. ``rewards`` replace the exact reward. Raises UserError."""
+    return open(
+        "gsm8k",
+        data=data,
+        eval_data=eval_data,
+        rewards=rewards,
+        reward_weights=reward_weights,
+        columns=columns,
+        options={"keep_annotations": keep_annotations},
+    )
+
+
+def pocket(seed: int = 0) -> Task:
+    """Word problems that a model of 172 thousand parameters learns in a minute; a function of the seed."""
+    return open("pocket", seed=seed)
+
+
+def rows(
+    data: str,
+    rewards: Sequence[str | RewardFunction],
+    *,
+    eval_data: str | None = None,
+    reward_weights: Sequence[float] = (),
+    columns: Mapping[str, str] | None = None,
+) -> Task:
+    """Rows of a file or folder (docs/extending.md has the formats) with reward functions: callables with TRL's
+    signature, or FILE.py:FUNCTION. Raises UserError."""
+    return open("user", data=data, eval_data=eval_data, rewards=rewards, reward_weights=reward_weights, columns=columns)
+
+
+def open(
+    name: str,
+    *,
+    data: str | None = None,
+    eval_data: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    rewards: Sequence[str | RewardFunction] = (),
+    reward_weights: Sequence[float] = (),
+    seed: int = 0,
+    options: Mapping[str, object] | None = None,
+) -> Task:
+    """The task of a name, or a user's own by ``FILE.py:NAME``. Raises UserError."""
+    from upslope.tasks.registry import open_task
+
+    return open_task(
+        name,
+        data=data,
+        eval_data=eval_data,
+        columns=columns,
+        rewards=rewards,
+        reward_weights=reward_weights,
+        seed=seed,
+        options=options,
+    )

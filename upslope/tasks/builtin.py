@@ -11,13 +11,13 @@ from upslope.tasks.kind import TaskKind
 
 # A task's own module is loaded when it is asked for.
 def _gsm8k(**given: Any) -> Task:
-    from upslope.tasks import gsm8k
+    from upslope.tasks import grade_school
 
-    return gsm8k.open(**given)
+    return grade_school.open(**given)
 
 
 def _pocket(seed: int) -> Task:
-    from upslope.tasks.pocket import open_pocket
+    from upslope.tasks.pocket_problems import open_pocket
 
     return open_pocket(seed)
 

@@ -35,11 +35,11 @@ from upslope.model.policy import Policy
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train.assemble import assemble
-from upslope.train.memory import bound_kernel_caches, keep_freed_memory, peak_gb
-from upslope.train.session import repeat_bits
-from upslope.train.settings import RunSettings
-from upslope.train.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_rate
+from upslope.training.assemble import assemble
+from upslope.training.memory import bound_kernel_caches, keep_freed_memory, peak_gb
+from upslope.training.session import repeat_bits
+from upslope.training.settings import RunSettings
+from upslope.training.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_rate
 from upslope.types import Problem
 
 POCKET_SHAPE, SHAPE = "64x8x32", "4x8x128"

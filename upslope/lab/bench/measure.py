@@ -15,7 +15,7 @@ from upslope.learn.prepare import passes
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train.collect import score
+from upslope.training.collect import score
 from upslope.types import Group, Problem, Score
 
 PHASES = ("sample", "score", "prepare", "gradient", "optimizer", "publish", "other")
@@ -57,7 +57,7 @@ class Timed:
 
 
 def timed_step(work: Work, step: int) -> Timed:
-    """Sample, score, prepare, update, publish; see ``upslope.train.loop``. ``step`` addresses the random draws."""
+    """Sample, score, prepare, update, publish; see ``upslope.training.loop``. ``step`` addresses the random draws."""
     shape, learner, engine = work.shape, work.learner, work.engine
     clock, objective = Clock(learner.policy.device), Objective(work.recipe)
     optimizer = learner.optimizer

@@ -8,7 +8,7 @@ from random import Random
 
 from upslope.tasks.answer import score_numbers
 from upslope.tasks.base import Split, Task
-from upslope.tasks.gsm8k import INSTRUCTION
+from upslope.tasks.grade_school import INSTRUCTION
 from upslope.types import Problem, Score
 
 NUM_PROBLEMS = 4096

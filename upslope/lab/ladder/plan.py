@@ -16,9 +16,9 @@ from upslope.algo.sample import Attempts
 from upslope.algo.update import KLBall
 from upslope.config import load_settings
 from upslope.errors import UserError, nearest
-from upslope.train.settings import RunSettings
-from upslope.train.stages import STAGES
-from upslope.train.start import resolve_recipe
+from upslope.training.settings import RunSettings
+from upslope.training.stages import STAGES
+from upslope.training.start import resolve_recipe
 
 RECIPES = ("sft", "rft", "reinforce", "reinforce-baseline", "importance", "trpo", "ppo", "grpo", "dapo")
 """In the order of the family tree: each cures what its predecessors suffer from."""

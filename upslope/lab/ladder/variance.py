@@ -40,11 +40,11 @@ from upslope.learn.probe import surrogate_gradient
 from upslope.model.load import pick_device
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.engine import Engine
-from upslope.train.assemble import assemble
-from upslope.train.collect import Collector
-from upslope.train.metrics import of_batch
-from upslope.train.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_limit, with_rate
-from upslope.train.view import NullView
+from upslope.training.assemble import assemble
+from upslope.training.collect import Collector
+from upslope.training.metrics import of_batch
+from upslope.training.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_limit, with_rate
+from upslope.training.view import NullView
 from upslope.types import Batch, Group
 
 UNBIASED = "leave_one_out"

@@ -9,8 +9,8 @@ from typing import Any
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine, Progress
 from upslope.tasks.base import Task
-from upslope.train.collect import score
-from upslope.train.statistics import mean_interval, pass_at_k, wilson
+from upslope.training.collect import score
+from upslope.training.statistics import mean_interval, pass_at_k, wilson
 from upslope.types import Group, Problem, Rollout, Sampling
 
 FULL_MARKS = 1.0

@@ -16,9 +16,9 @@ from upslope.learn.prepare import passes
 from upslope.record import attempts
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train import metrics
-from upslope.train.collect import Collector
-from upslope.train.evaluate import evaluate
+from upslope.training import metrics
+from upslope.training.collect import Collector
+from upslope.training.evaluate import evaluate
 from upslope.types import Group, Problem, Sampling, Score
 
 SAMPLING = Sampling(max_tokens=6)

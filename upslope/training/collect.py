@@ -19,8 +19,8 @@ from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine, Progress
 from upslope.tasks.base import Task
-from upslope.train.beside import Outlet, beside
-from upslope.train.source import Shuffled
+from upslope.training.beside import Outlet, beside
+from upslope.training.source import Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
 LEAST_SHARE = 1 / 8

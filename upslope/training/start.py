@@ -32,12 +32,12 @@ from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
-from upslope.train.assemble import saved_in
-from upslope.train.run import Run
-from upslope.train.session import run_to_end
-from upslope.train.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
-from upslope.train.stages import STAGES
-from upslope.train.view import View
+from upslope.training.assemble import saved_in
+from upslope.training.run import Run
+from upslope.training.session import run_to_end
+from upslope.training.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
+from upslope.training.stages import STAGES
+from upslope.training.view import View
 from upslope.versions import running
 
 SMALL = 10_000_000
@@ -288,7 +288,7 @@ def _fingerprint(settings: RunSettings) -> str:
         transformers.__version__,
     ]
     package = Path(upslope.__file__).parent
-    for room in ("native", "algo", "tasks", "model", "rollout", "learn", "record", "train"):
+    for room in ("native", "algo", "tasks", "model", "rollout", "learn", "record", "training"):
         sources = [path for path in (package / room).iterdir() if path.suffix in (".py", ".c", ".h")]
         parts += [path.read_text(encoding="utf-8") for path in sorted(sources)]
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]

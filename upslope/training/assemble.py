@@ -24,7 +24,7 @@ from upslope.model.value import value_model
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.load import load_model
 from upslope.record.recorder import Recorder
-from upslope.train.settings import RunSettings
+from upslope.training.settings import RunSettings
 
 
 def assemble(

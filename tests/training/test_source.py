@@ -3,7 +3,7 @@
 import pytest
 
 from upslope.errors import UserError
-from upslope.train.source import Shuffled
+from upslope.training.source import Shuffled
 
 ITEMS = [f"i{n}" for n in range(10)]
 

@@ -15,8 +15,8 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.model.adapter import load_adapter
 from upslope.record.checkpoint import newest
-from upslope.train.start import launch
-from upslope.train.view import NullView
+from upslope.training.start import launch
+from upslope.training.view import NullView
 
 REWARD = """
 def odd(completions, **columns):

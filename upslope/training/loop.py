@@ -5,7 +5,7 @@ from __future__ import annotations
 from upslope.algo.objective import Objective
 from upslope.learn.prepare import passes
 from upslope.rollout.address import Address
-from upslope.train.run import Run
+from upslope.training.run import Run
 
 
 def train(run: Run) -> None:

@@ -22,12 +22,12 @@ from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder, Snapshot
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train import metrics
-from upslope.train.collect import Collected, Collector
-from upslope.train.evaluate import evaluate
-from upslope.train.memory import Keeper, peak_gb
-from upslope.train.settings import RunSettings
-from upslope.train.view import View
+from upslope.training import metrics
+from upslope.training.collect import Collected, Collector
+from upslope.training.evaluate import evaluate
+from upslope.training.memory import Keeper, peak_gb
+from upslope.training.settings import RunSettings
+from upslope.training.view import View
 from upslope.types import Batch
 
 

@@ -16,12 +16,12 @@ from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
 from upslope.rollout.engine import Engine
 from upslope.tasks.base import Task
-from upslope.train.assemble import assemble
-from upslope.train.loop import train
-from upslope.train.memory import bound_kernel_caches
-from upslope.train.run import Run
-from upslope.train.settings import RunSettings
-from upslope.train.view import View
+from upslope.training.assemble import assemble
+from upslope.training.loop import train
+from upslope.training.memory import bound_kernel_caches
+from upslope.training.run import Run
+from upslope.training.settings import RunSettings
+from upslope.training.view import View
 
 
 def run_to_end(
@@ -63,7 +63,7 @@ def run_to_end(
 def process_state(settings: RunSettings, device: torch.device) -> Iterator[None]:
     """What a run changes of the whole process, and puts back when it ends: the number of threads, and (on a CPU, with
     ``settings.deterministic``) sums in one order. What it leaves: fewer compiled products are kept by oneDNN (see
-    ``upslope.train.memory``), and MKL is asked for one order of sums, if torch has multiplied nothing yet."""
+    ``upslope.training.memory``), and MKL is asked for one order of sums, if torch has multiplied nothing yet."""
     bound_kernel_caches()
     threads, fill = torch.get_num_threads(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -6,7 +6,7 @@ Both are ordinary runs of the loop, with the recipes ``pretrain`` and ``sft``, k
 from __future__ import annotations
 
 from upslope.learn.settings import LearnSettings
-from upslope.train.settings import EvalSettings, RunSettings, SaveSettings, TaskSettings
+from upslope.training.settings import EvalSettings, RunSettings, SaveSettings, TaskSettings
 
 _POCKET = TaskSettings(name="pocket")
 _QUIET = EvalSettings(problems=0)

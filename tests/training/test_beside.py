@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 import torch
 
-from upslope.train.beside import beside
+from upslope.training.beside import beside
 
 
 def everything(job):

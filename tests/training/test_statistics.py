@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given, strategies as st
 
-from upslope.train.statistics import Z_95, mean_interval, pass_at_k, wilson
+from upslope.training.statistics import Z_95, mean_interval, pass_at_k, wilson
 
 
 def test_wilson_by_hand() -> None:

@@ -13,9 +13,9 @@ from upslope.algo.sample import Attempts, mixed, rewarded
 from upslope.config import load_settings
 from upslope.errors import Exhausted, UserError
 from upslope.rollout.engine import Engine
-from upslope.train.collect import Collector
-from upslope.train.start import launch
-from upslope.train.view import NullView
+from upslope.training.collect import Collector
+from upslope.training.start import launch
+from upslope.training.view import NullView
 from upslope.types import Sampling, Score
 
 NUM = 24

@@ -14,7 +14,7 @@ from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import estimate_k3
 from upslope.algo.returns import discounted
-from upslope.train.evaluate import solved
+from upslope.training.evaluate import solved
 from upslope.types import Batch, Group, Rollout, given
 
 

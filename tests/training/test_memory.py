@@ -15,10 +15,10 @@ import pytest
 
 from upslope.config import load_settings
 from upslope.native.onednn import lays_out
-from upslope.train import run
-from upslope.train.memory import KERNEL_CACHES, SHAPES_KEPT, SLACK, Keeper, bound_kernel_caches, resident
-from upslope.train.start import launch
-from upslope.train.view import NullView
+from upslope.training import run
+from upslope.training.memory import KERNEL_CACHES, SHAPES_KEPT, SLACK, Keeper, bound_kernel_caches, resident
+from upslope.training.start import launch
+from upslope.training.view import NullView
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and glibc's malloc")
 GB = 2**30
@@ -119,7 +119,7 @@ def in_a_process(code: str) -> list[float]:
 
 FRAGMENTS = """
     import ctypes, json
-    from upslope.train.memory import Keeper, keep_freed_memory, resident
+    from upslope.training.memory import Keeper, keep_freed_memory, resident
     assert keep_freed_memory()
     libc = ctypes.CDLL(None)
     libc.malloc.restype = libc.realloc.restype = ctypes.c_void_p
@@ -149,7 +149,7 @@ def test_a_heap_that_fragments_stays_small_only_with_a_keeper() -> None:
 
 SHAPES = """
     import json, torch
-    from upslope.train.memory import bound_kernel_caches, resident
+    from upslope.training.memory import bound_kernel_caches, resident
     if {cure}:
         bound_kernel_caches()
     weight, rows = torch.ones(64, 64, dtype=torch.bfloat16), torch.ones(900, 64, dtype=torch.bfloat16)

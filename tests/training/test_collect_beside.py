@@ -16,7 +16,7 @@ from upslope.algo.sample import Attempts
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
-from upslope.train.collect import Collector
+from upslope.training.collect import Collector
 from upslope.types import Sampling, Score
 
 SAMPLING = Sampling(max_tokens=6)
@@ -235,7 +235,7 @@ def test_what_the_engine_raises_is_raised_with_its_traceback():
 def test_only_rewards_that_take_long_are_scored_beside(monkeypatch):
     """A step tells the next one. The clock of the test stands still but for the rewards."""
     clock, cost = [0.0], [0.0]
-    monkeypatch.setattr("upslope.train.collect.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("upslope.training.collect.time.perf_counter", lambda: clock[0])
     threads: list[bool] = []
 
     def reward(problem, response):

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from upslope.bounds import BelowBound
 from upslope.errors import UserError, nearest
-from upslope.train.settings import DEFAULT_RECIPE, RunSettings
+from upslope.training.settings import DEFAULT_RECIPE, RunSettings
 
 
 def to_settings(table: Mapping[str, Any]) -> RunSettings:
