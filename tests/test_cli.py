@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -505,7 +506,7 @@ def test_prove_fails_where_a_claim_fails(upslope: Command, monkeypatch: pytest.M
         (["recipe=grpo", "recipe.sample.group_size=1"], "set it to 2 or more"),
         (["recipe=trpo", "learn.dtype=bfloat16"], "cannot carry curvature"),
         (["recipe=grpo", "learn.lora_rank=2"], "learn.lora_rank: the model lies in no directory"),
-        (["recipe=rft", "recipe.regulariser=k1"], "a penalty in the reward would do nothing"),
+        (["recipe=rft", "recipe.regulariser=k1"], "paid in it, would do nothing"),
         (["recipe=importance", "recipe.correction=truncated_weights"], "would count it twice"),
         (["recipe=dapo", "recipe.sample.drop_truncated=3"], "should be true or false"),
     ],
@@ -528,3 +529,25 @@ def test_bench_is_one_object_or_a_table(upslope: Command, monkeypatch: pytest.Mo
     said = upslope(*words)
     for told in ("2 problems x 2 samples x 3 tokens", "products, bf16", "rollouts", "optimizer", "a step: "):
         assert told in said.out
+
+
+def test_an_error_of_the_system_without_a_file_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, above all."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("upslope.cli.app", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "upslope: No space left on device\n"
+
+
+def test_every_command_has_its_place_in_the_help() -> None:
+    from upslope.cli import app
+    from upslope.cli.options import ORDER
+
+    assert {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} == set(ORDER)

@@ -1,0 +1,5 @@
+"""``python -m upslope.cli``."""
+
+from upslope.cli import main
+
+main()

@@ -1,0 +1,83 @@
+"""``upslope recipes``, ``diff``, ``report``, ``prove`` and ``doctor``: nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from upslope.cli.options import app
+
+
+@app.command()
+def recipes() -> None:
+    """The named recipes with their lineage: each is its parent plus a patch."""
+    from upslope.algo.family import FAMILY
+    from upslope.algo.recipe import diff
+
+    table = Table("recipe", "patch of", "changes", "cures", box=None, padding=(0, 2, 0, 0))
+    for name, branch in FAMILY.items():
+        parent = FAMILY[branch.parent].recipe if branch.parent else None
+        changed = ", ".join(diff(parent, branch.recipe)) if parent else "(the defaults of every slot)"
+        table.add_row(name, branch.parent or "-", changed, branch.cures)
+    _wide().print(table)
+
+
+@app.command()
+def diff(first: str, second: str) -> None:
+    """The slots in which two recipes (names, or FILE.py:NAME) differ, and nothing else."""
+    from upslope.algo.recipe import diff as difference
+    from upslope.training.start import resolve_recipe
+
+    table = Table("slot", first, second, box=None, padding=(0, 2, 0, 0))
+    for slot, (old, new) in difference(resolve_recipe({"name": first}), resolve_recipe({"name": second})).items():
+        table.add_row(slot, old, new)
+    _wide().print(table)
+
+
+def _wide() -> Console:
+    """A console that does not fold tables where nobody's screen sets a width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder, of a running run too.")]) -> None:
+    """Draw report.png from a run folder and print what it shows."""
+    from upslope.inspect.report import print_before_after, summary_lines, write_report
+
+    write_report(run)
+    console = Console()
+    print_before_after(console, run)
+    for line in summary_lines(run):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def prove(
+    only: Annotated[list[str] | None, typer.Option(help="A claim's number or name; repeat for several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list on standard output.")] = False,
+) -> None:
+    """Check the mathematics by exact enumeration, through the functions that train; exit 1 if a claim fails.
+
+    Tiny policies, every response and every group counted with its exact probability, float64: no sampling error.
+    """
+    from upslope.prove.command import prove_command
+
+    if not prove_command(only, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON list on standard output.")] = False) -> None:
+    """Look whether this machine has what training needs; exit 1 if something will not work.
+
+    Versions against the allowed ranges, processor and precision, kernels, memory, disk, GPU, hub.
+    """
+    from upslope.doctor import doctor_command
+
+    if not doctor_command(as_json=as_json):
+        raise typer.Exit(1)

@@ -1,0 +1,131 @@
+"""``upslope eval``, ``score`` and ``bench``: how good a model is, what a reward says, what a step costs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upslope.cli.options import Data, EvalData, Rewards, TaskName, Weights, app
+from upslope.errors import UserError
+
+
+@app.command(name="eval")
+def evaluate_model(
+    model: Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")],
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: Rewards = None,
+    reward_weight: Weights = None,
+    samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
+    problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
+    temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: str = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval.
+
+    A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
+    """
+    from upslope.config import load_settings
+    from upslope.evaluation import evaluate_command
+
+    given = {
+        "task.name": task,
+        "task.data": data,
+        "task.eval_data": eval_data,
+        "task.rewards": reward or None,
+        "task.reward_weights": reward_weight or None,
+        "sample.max_tokens": max_tokens,
+        "seed": seed,
+    }
+    options = {k: v for k, v in given.items() if v is not None} | {
+        "model": model,
+        "device": device,
+        "learn.dtype": dtype,
+        "eval.problems": problems,
+        "eval.samples": samples,
+        "eval.temperature": temperature,
+    }
+    own = Path(model) / "run.toml"  # a run is evaluated on its own task, unless another is given
+    if task is None and data is None and reward is None:
+        if not own.exists() and model.partition(":")[0] != "pocket":
+            raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
+        settings = load_settings(own if own.exists() else None, options=options)
+    else:
+        settings = load_settings(options=options)
+    evaluate_command(settings, as_json=as_json)
+
+
+@app.command()
+def score(
+    responses: Annotated[
+        Path | None, typer.Argument(help="JSON lines with `response`; standard input if none.")
+    ] = None,
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: Rewards = None,
+    reward_weight: Weights = None,
+    seed: int = 0,
+) -> None:
+    """Score given responses, so that a reward can be examined before a run.
+
+    Each line has `response` and either the `id` of a problem or the data set's own columns. Standard output is the
+    same lines with `reward` and `extracted` added; the summary goes to standard error.
+    """
+    from upslope.tasks.registry import open_task
+    from upslope.tasks.scoring import score_file
+
+    opened = open_task(
+        task or ("user" if reward else None),
+        data=data,
+        eval_data=eval_data,
+        rewards=tuple(reward or ()),
+        reward_weights=tuple(reward_weight or ()),
+        seed=seed,
+    )
+    score_file(opened, responses if responses is not None else sys.stdin, sys.stdout, sys.stderr)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = "pocket",
+    shape: Annotated[
+        str | None, typer.Option(metavar="PxGxL", help="Problems, samples, tokens (64x8x32 for pocket, else 4x8x128).")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="See `upslope recipes`.")] = None,
+    task: TaskName = None,
+    data: Annotated[str | None, typer.Option(help="Prompts from GSM8K's files (default: built in).")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float64.")] = "auto",
+    device: str = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="Steps measured; every figure is the best of them.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure sampling, learning and a whole step on this machine, beside what it can do at most.
+
+    Attempts are exactly L tokens long and every group has a gradient, so that the work is the same everywhere.
+    docs/speed.md says what is counted.
+    """
+    from upslope.config import load_settings
+    from upslope.lab.bench.command import bench_command
+
+    given = {
+        "recipe": {"name": recipe} if recipe else None,
+        "task.name": task or ("gsm8k" if data else None),
+        "task.data": data,
+    }
+    options = {k: v for k, v in given.items() if v is not None} | {
+        "model": model,
+        "learn.dtype": dtype,
+        "device": device,
+        "threads": threads,
+    }
+    bench_command(load_settings(options=options), shape, repeat, as_json=as_json)

@@ -1,0 +1,35 @@
+"""The command line itself, and the options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from upslope.tasks.builtin import tasks_help
+
+ORDER = ("train", "eval", "score", "recipes", "diff", "report", "prove", "doctor", "bench", "ladder")
+
+
+class InOrder(TyperGroup):
+    """Commands as a user comes to need them, wherever they are defined."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name in ORDER if name in self.commands]
+
+
+app = typer.Typer(
+    cls=InOrder,
+    help="Train language models by reinforcement learning with rewards that can be checked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+TaskName = Annotated[str | None, typer.Option("--task", help=tasks_help())]
+Data = Annotated[str | None, typer.Option(help="Folder with train.* and test.*, or one file: JSONL, CSV, Parquet ...")]
+EvalData = Annotated[str | None, typer.Option(help="File of held-out problems.")]
+Rewards = Annotated[list[str] | None, typer.Option("--reward", help="FILE.py:FUNCTION; repeat for several.")]
+Weights = Annotated[list[float] | None, typer.Option("--reward-weight", help="One for each --reward.")]

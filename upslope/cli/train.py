@@ -1,0 +1,84 @@
+"""``upslope train``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from upslope.cli.options import Data, EvalData, Rewards, TaskName, Weights, app
+from upslope.errors import UserError
+
+
+@app.command()
+def train(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN.toml] [KEY=VALUE]...", help="A run file, and overrides.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="See `upslope recipes`.")] = None,
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: Rewards = None,
+    reward_weight: Weights = None,
+    model: Annotated[str | None, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Turns of the loop.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this much training time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw is a function of it.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's folder under --out.")] = None,
+    out: Annotated[str | None, typer.Option(help="Where runs go (default: runs).")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder; takes no other setting.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
+) -> None:
+    """Train. Without arguments: the pocket model on pocket word problems, by reinforcement learning.
+
+    Any setting can be given as KEY=VALUE with a dotted key, such as learn.lr=1e-4 or recipe.sample.group_size=16;
+    every setting with its meaning is in docs/settings.md and in a run's run.toml.
+    """
+    from upslope.config import load_settings
+    from upslope.inspect.report import print_before_after, summary_lines, write_report
+    from upslope.inspect.terminal import TerminalView
+    from upslope.training.memory import keep_freed_memory
+    from upslope.training.start import launch
+
+    given = {
+        "recipe": {"name": recipe} if recipe else None,
+        "task.name": task,
+        "task.data": data,
+        "task.eval_data": eval_data,
+        "task.rewards": reward or None,
+        "task.reward_weights": reward_weight or None,
+        "model": model,
+        "steps": steps,
+        "minutes": minutes,
+        "seed": seed,
+        "name": name,
+        "out": out,
+    }
+    options = {k: v for k, v in given.items() if v is not None}
+    if resume is not None:
+        if options or arguments:
+            raise UserError("--resume continues a run with its own run.toml and takes no other setting")
+        resume = resume if resume.name else resume.resolve()  # --resume . inside a run folder
+        settings = replace(load_settings(resume / "run.toml"), out=str(resume.parent), name=resume.name)
+    else:
+        files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
+        if len(files) > 1:
+            raise UserError(f"one run file at a time, not {' and '.join(files)}")
+        overrides = [a for a in arguments or [] if a not in files]
+        settings = load_settings(Path(files[0]) if files else None, overrides, options)
+    keep_freed_memory()
+    console = Console()
+    try:
+        folder = launch(settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None)
+    except KeyboardInterrupt:
+        print("upslope: stopped at once; the newest checkpoint is kept", file=sys.stderr)
+        raise typer.Exit(130) from None
+    write_report(folder)
+    print_before_after(console, folder)
+    for line in summary_lines(folder):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
