@@ -92,7 +92,7 @@ def test_every_keyword_is_one_that_the_models_forward_names(packed, monkeypatch)
 
         monkeypatch.setattr(module, "forward", noted)
     subject.states(rollouts())
-    subject.say(rollouts(), Sampling())
+    subject.distributions(rollouts(), Sampling())
     subject.hidden(subject.model.base_model, rollouts())
     Engine(subject, packed=packed).generate(problems(2), 2, Sampling(max_tokens=4), Address(0, "sample"))
     assert len(calls) > 6

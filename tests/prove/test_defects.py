@@ -26,7 +26,7 @@ from upslope.learn.optimizer import Optimizer
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model import head, policy
 from upslope.model.layout import Layout
-from upslope.model.policy import Said
+from upslope.model.policy import TokenDistributions
 from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged
@@ -65,7 +65,7 @@ def rewriting(function: Any, wrong: Any) -> Plant:
 
 # -- what goes wrong ------------------------------------------------------------------------------------------------
 
-right_logp_R = Said.logp_R
+right_logp_R = TokenDistributions.logp_R
 right_weighted_sum = objective.weighted_sum
 right_centred = advantage.centred
 right_zero_gradient_rows = learner.zero_gradient_rows
@@ -87,7 +87,7 @@ right_refilled = Collector._refilled
 right_outcome = prepare.outcome_at_last
 
 
-def in_bits(self: Said) -> Tensor:
+def in_bits(self: TokenDistributions) -> Tensor:
     return right_logp_R.fget(self) / math.log(2)  # type: ignore[attr-defined]
 
 
@@ -398,7 +398,7 @@ def plugged_in(num_samples: int, num_correct: int, k: int) -> float:
 
 
 DEFECTS = [
-    Defect("log-derivative", "logarithms to base 2", putting(Said, "logp_R", property(in_bits))),
+    Defect("log-derivative", "logarithms to base 2", putting(TokenDistributions, "logp_R", property(in_bits))),
     Defect("log-derivative", "tokens scored a position late", putting(policy, "before_tokens", one_position_late)),
     Defect("log-derivative", "tokens scored that were not chosen", putting(policy, "lay_out", every_token_chosen)),
     Defect("reinforce", "a mean over tokens for the sum", putting(objective, "weighted_sum", mean_over_tokens)),

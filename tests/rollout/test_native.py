@@ -49,7 +49,7 @@ def sampled(subject, sampling=SAMPLING, num=3, **settings):
     return flat(engine.generate(problems(6), num, sampling, HERE))
 
 
-def said(rollouts):
+def written(rollouts):
     return [(r.problem_id, r.sample, r.response, r.ended) for r in rollouts]
 
 
@@ -68,7 +68,7 @@ def test_three_decoders_and_the_naive_way_write_the_same(name, seed):
     assert len({len(r.response) for r in native}) > 3 and {r.ended for r in native} == {"stop", "length"}
     for kind in (SharedPromptDecoder, PlainDecoder):
         others = sampled(policy(name, seed=seed, kind=kind), packed=kind is not PlainDecoder)
-        assert said(others) == said(native)
+        assert written(others) == written(native)
         assert largest(native, others) < 1e-5
     plain = made(name, seed, initializer_range=0.1)
     for rollout in native[::4]:
@@ -86,7 +86,7 @@ def test_every_size_of_table_writes_the_same(max_rows, sampling):
     """One row after the other, a place that is refilled often, and all at once; 70 tokens cross a panel."""
     expected = sampled(policy(kind=SharedPromptDecoder), sampling)
     got = sampled(policy(), sampling, max_rows=max_rows)
-    assert said(got) == said(expected)
+    assert written(got) == written(expected)
     assert largest(got, expected) < 1e-5
 
 
@@ -131,12 +131,12 @@ def test_after_a_step_the_next_attempts_come_from_the_new_weights(name, dtype):
         subject.step()
         engine.load(subject.weights(), version)
         second = flat(engine.generate(problems(6), 3, SAMPLING, HERE))
-        assert said(second) != said(first)
+        assert written(second) != written(first)
         fresh = policy(name, dtype)
         for parameter, weight in zip(fresh.model.parameters(), of.model.parameters(), strict=True):
             parameter.data.copy_(weight.data)
         expected = sampled(fresh)
-        assert said(second) == said(expected) and largest(second, expected) == 0
+        assert written(second) == written(expected) and largest(second, expected) == 0
         assert compared(of, second, SAMPLING).abs().max() < (1e-4 if dtype == torch.float32 else 0.3)
         first = second
 
@@ -147,7 +147,7 @@ def test_weights_from_elsewhere_are_the_ones_sampled_from():
     before = flat(engine.generate(problems(6), 2, SAMPLING, HERE))
     engine.load(other.weights(), 3)
     after = flat(engine.generate(problems(6), 2, SAMPLING, HERE))
-    assert said(after) == said(sampled(other, num=2)) != said(before)
+    assert written(after) == written(sampled(other, num=2)) != written(before)
 
 
 def agree(decoder, plain, text, tolerance=2e-5):
@@ -224,9 +224,9 @@ def test_the_engine_takes_it_where_the_model_can_and_equal_prompts_are_computed_
 
 @pytest.mark.parametrize("room", [1, 40, 10**6])
 def test_prompts_in_one_pass_or_in_several(room, monkeypatch):
-    expected = said(sampled(policy()))
+    expected = written(sampled(policy()))
     monkeypatch.setattr("upslope.rollout.native.PREFILL_TOKENS", room)
-    assert said(sampled(policy())) == expected
+    assert written(sampled(policy())) == expected
 
 
 def test_an_adapter_on_the_head_alone_is_heard():
@@ -240,7 +240,7 @@ def test_an_adapter_on_the_head_alone_is_heard():
     subject.end_ids, subject.prompt = plain.end_ids, plain.prompt
     assert subject.fast_trunk is not None
     rollouts = sampled(subject)
-    assert said(rollouts) != said(sampled(plain))
+    assert written(rollouts) != written(sampled(plain))
     assert compared(subject, rollouts, SAMPLING).abs().max() < 1e-5
 
 

@@ -56,8 +56,8 @@ def surrogate_gradient(learner: Learner, batch: Batch) -> Tensor:
     active = batch.take([i for i, idle in enumerate(zero_gradient_rows(batch, recipe)) if not idle])
     optimizer.zero()
     for part in learner.micro_batches(active, most_logits=LOGITS_BUDGET):
-        said = learner.policy.say(part.rollouts, learner.scoring)
-        logp_NT = said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1]))
+        now = learner.policy.distributions(part.rollouts, learner.scoring)
+        logp_NT = now.rectangle(now.logp_R, (part.num_rollouts, part.mask_NT.shape[1]))
         losses, _ = objective(Scored(logp_NT, torch.zeros_like(logp_NT)), with_old(part, logp_NT, recipe))
         losses.policy.backward()  # type: ignore[no-untyped-call]
     masters = list(optimizer.masters.values())

@@ -16,7 +16,7 @@ from upslope.learn.optimizer import flat
 from upslope.learn.prepare import with_old
 from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
 from upslope.model.distribution import divergence, entropy
-from upslope.model.policy import Said
+from upslope.model.policy import TokenDistributions
 from upslope.types import Batch
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class MeasuredRegion:
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
         self.loss = 0.0
         for part in learner.micro_batches(states, most_logits=LOGITS_BUDGET):
-            said = self._say(part)
-            kept += [said.logp_RV] if keep else []
-            old.append(said.rectangle(said.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
-            self.loss += self._loss(with_old(part, old[-1], learner.recipe), said)
+            now = self._distributions(part)
+            kept += [now.logp_RV] if keep else []
+            old.append(now.rectangle(now.logp_R, (part.num_rollouts, part.mask_NT.shape[1])))
+            self.loss += self._loss(with_old(part, old[-1], learner.recipe), now)
         self._kept = kept if keep else None
         self._states = states = with_old(states, torch.cat(old), learner.recipe)
         self._curved = spaced(states, fisher_share)
@@ -88,7 +88,7 @@ class MeasuredRegion:
         tokens = max(1, min(TOKEN_BUDGET, SECOND_ORDER_BUDGET // self._learner.policy.width))
         parts = list(self._learner.micro_batches(self._curved, most_tokens=tokens, most_logits=2 * SECOND_ORDER_BUDGET))
         for part in parts:
-            logp_RV = self._learner.policy.say(part.rollouts, self._learner.scoring).logp_RV
+            logp_RV = self._learner.policy.distributions(part.rollouts, self._learner.scoring).logp_RV
             kl = divergence(logp_RV.detach(), logp_RV).sum() / int(self._curved.mask_NT.sum())
             slopes = torch.autograd.grad(kl, self._masters, create_graph=True, allow_unused=True)
             if len(parts) == 1:
@@ -109,18 +109,18 @@ class MeasuredRegion:
         """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
         loss = kl = 0.0
         for index, part in enumerate(self._parts()):
-            now = self._learner.policy.say(part.rollouts, self._learner.scoring)
+            now = self._learner.policy.distributions(part.rollouts, self._learner.scoring)
             loss += self._loss(part, now)
             kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
         return loss, kl
 
     @torch.no_grad()
-    def _loss(self, part: Batch, said: Said) -> float:
+    def _loss(self, part: Batch, now: TokenDistributions) -> float:
         shape, kl_NT = (part.num_rollouts, part.mask_NT.shape[1]), None
         if "reference_kl" in self._learner.recipe.needs:
-            theirs = self._learner.must_refer.say(part.rollouts, self._learner.scoring)
-            kl_NT = said.rectangle(divergence(said.logp_RV, theirs.logp_RV), shape)
-        logp_NT, entropy_NT = (said.rectangle(x_R, shape) for x_R in (said.logp_R, entropy(said.logp_RV)))
+            theirs = self._learner.must_refer.distributions(part.rollouts, self._learner.scoring)
+            kl_NT = now.rectangle(divergence(now.logp_RV, theirs.logp_RV), shape)
+        logp_NT, entropy_NT = (now.rectangle(x_R, shape) for x_R in (now.logp_R, entropy(now.logp_RV)))
         losses, _ = self._objective(Scored(logp_NT, entropy_NT, kl_NT, part.value_NT), part)
         return losses.policy.item()
 
@@ -129,7 +129,7 @@ class MeasuredRegion:
         """Mean KL(origin || now) in nats a token over the states."""
         kl = 0.0
         for index, part in enumerate(self._parts()):
-            kl += divergence(self._before(index, part), self._say(part).logp_RV).sum().item()
+            kl += divergence(self._before(index, part), self._distributions(part).logp_RV).sum().item()
         return kl / max(self._num_states, 1)
 
     def _parts(self) -> Iterator[Batch]:
@@ -140,7 +140,7 @@ class MeasuredRegion:
         if self._kept is not None:
             return self._kept[index]
         with self._at_origin():
-            return self._say(part).logp_RV
+            return self._distributions(part).logp_RV
 
     @contextmanager
     def _at_origin(self) -> Iterator[None]:
@@ -158,8 +158,8 @@ class MeasuredRegion:
         self._learner.optimizer.publish()
 
     @torch.no_grad()
-    def _say(self, part: Batch) -> Said:
-        return self._learner.policy.say(part.rollouts, self._learner.scoring)
+    def _distributions(self, part: Batch) -> TokenDistributions:
+        return self._learner.policy.distributions(part.rollouts, self._learner.scoring)
 
 
 def spaced(batch: Batch, share: float) -> Batch:

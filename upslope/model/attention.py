@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
-from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, use_attention
+from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, text_config, use_attention
 from upslope.model.layout import Layout, lay_out
 from upslope.model.precision import agree
 from upslope.types import Rollout
@@ -120,7 +120,7 @@ def admit(model: Any) -> bool:
     Declared features that short inputs cannot show (sliding windows, chunked or linear layers) rule a model out;
     everything else is measured, on two prompts of which one is shared. A model not admitted is left as it was.
     """
-    config = model.config
+    config = text_config(model)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if not can_choose_attention(model) or kinds != {"full_attention"} or window:

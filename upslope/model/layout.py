@@ -105,7 +105,9 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
     for rows in _runs_of_equal_prompts(rollouts, share_prompts):
         prompt = rollouts[rows[0]].prompt
         if not prompt:
-            raise ValueError(f"a rollout of {rollouts[rows[0]].problem_id} has no prompt: nothing predicts its first")
+            raise ValueError(
+                f"a rollout of {rollouts[rows[0]].problem_id} has an empty prompt: nothing predicts its first token"
+            )
         start = append(prompt, 0)
         last = start + len(prompt) - 1
         if len(rows) == 1:

@@ -1,4 +1,4 @@
-"""The policy: a transformers causal language model that can say how likely it finds given tokens."""
+"""The policy: a transformers causal language model, and how likely it finds given tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from upslope.model import attention, chat, llama
 from upslope.model.distribution import adjusted, chosen, entropy
-from upslope.model.hf import recompute_layers
+from upslope.model.hf import recompute_layers, text_config
 from upslope.model.layout import Layout, lay_out
 from upslope.model.precision import agree
 from upslope.model.states import States
@@ -48,13 +48,13 @@ class Policy:
 
     @property
     def max_positions(self) -> int:
-        """The longest prompt plus response the model was made for; unbounded if it does not say."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize)
+        """The longest prompt plus response the model was made for; unbounded if its config gives none."""
+        return int(getattr(text_config(self.model), "max_position_embeddings", None) or sys.maxsize)
 
     @property
     def cache_bytes(self) -> int:
         """Bytes that the keys and values of one token take, over all layers."""
-        config = self.model.config
+        config = text_config(self.model)
         all_heads = getattr(config, "num_attention_heads", 1)
         heads = getattr(config, "num_key_value_heads", None) or all_heads
         depth = getattr(config, "head_dim", None) or config.hidden_size // all_heads
@@ -64,7 +64,7 @@ class Policy:
     @property
     def width(self) -> int:
         """Layers times hidden size: what the activations of one token are proportional to."""
-        config = self.model.config
+        config = text_config(self.model)
         return int(getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1))
 
     @property
@@ -156,7 +156,7 @@ class Policy:
             return out_NSX[0][layout.predictor_R]
         return before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
 
-    def say(self, rollouts: Sequence[Rollout], sampling: Sampling) -> Said:
+    def distributions(self, rollouts: Sequence[Rollout], sampling: Sampling) -> TokenDistributions:
         """The model's whole distribution before each chosen token of the rollouts, with gradient as often as wanted.
 
         The given ids are scored, at the given temperature and with the same ban on early ends; top-k and top-p must be
@@ -164,22 +164,23 @@ class Policy:
         """
         layout, out = self._run(self.model, rollouts)
         logits_RV = self._logits(out, rollouts, layout)
-        return Said(layout, adjusted(logits_RV, layout.column_R, sampling, self.end_tensor).log_softmax(dim=1))
+        logits_RV = adjusted(logits_RV, layout.column_R, sampling, self.end_tensor)
+        return TokenDistributions(layout, logits_RV.log_softmax(dim=1))
 
     def score(self, rollouts: Sequence[Rollout], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
         """(logp_NT, entropy_NT) of the rollouts' own tokens under the sampling distribution; T = ``num_columns``.
 
         logp carries the gradient, entropy does not; both are 0 where the mask is False.
         """
-        said = self.say(rollouts, sampling)
+        found = self.distributions(rollouts, sampling)
         with torch.no_grad():
-            entropy_R = entropy(said.logp_RV)
+            entropy_R = entropy(found.logp_RV)
         shape = (len(rollouts), num_columns)
-        return said.rectangle(said.logp_R, shape), said.rectangle(entropy_R, shape)
+        return found.rectangle(found.logp_R, shape), found.rectangle(entropy_R, shape)
 
 
 @dataclass(frozen=True)
-class Said:
+class TokenDistributions:
     """A model's distribution before each of R chosen tokens, and where these stand."""
 
     layout: Layout
