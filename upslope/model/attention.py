@@ -19,9 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
 from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, text_config, use_attention
-from upslope.model.layout import Layout, lay_out
+from upslope.model.layout import HasTokens, Layout, Tokens, lay_out
 from upslope.model.precision import agree
-from upslope.types import Rollout
 
 NAME = "upslope"
 
@@ -145,14 +144,14 @@ def admit(model: Any) -> bool:
     return same
 
 
-def probe(num_prompt: int, num_response: int, vocabulary: int) -> Rollout:
+def probe(num_prompt: int, num_response: int, vocabulary: int) -> Tokens:
     """Some tokens to try a model on; prompts of equal length are equal."""
     prompt = tuple((11 * i + num_prompt) % vocabulary for i in range(num_prompt))
     response = tuple((7 * i + num_response) % vocabulary for i in range(num_response))
-    return Rollout("probe", 0, prompt, response, (True,) * num_response, None, 0, "stop", "")
+    return Tokens(prompt, response, (True,) * num_response)
 
 
-def _plain_rows(model: Any, rollout: Rollout) -> Tensor:
+def _plain_rows(model: Any, rollout: HasTokens) -> Tensor:
     ids = torch.tensor([rollout.prompt + rollout.response], device=next(model.parameters()).device)
     logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits[len(rollout.prompt) - 1 : -1]

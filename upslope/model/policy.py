@@ -15,11 +15,11 @@ from torch import Tensor
 from upslope.model import attention, chat, llama
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.hf import recompute_layers, text_config
-from upslope.model.layout import Layout, lay_out
+from upslope.model.layout import HasTokens, Layout, lay_out
 from upslope.model.precision import agree
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
-from upslope.types import Message, Rollout, Sampling
+from upslope.types import Message, Sampling
 
 transformers.utils.logging.disable_progress_bar()  # bars for single shards would tear the live view apart
 
@@ -99,7 +99,7 @@ class Policy:
         """The end tokens, on the model's device."""
         return torch.tensor(self.end_ids, device=self.device)
 
-    def states(self, rollouts: Sequence[Rollout]) -> States:
+    def states(self, rollouts: Sequence[HasTokens]) -> States:
         """Where the model stands before each chosen token of the rollouts, with gradient: one pass of the trunk."""
         if self.apart:
             return States.of(*self.hidden(trunk_of(self.model), rollouts))
@@ -107,7 +107,7 @@ class Policy:
         hidden_RD = self._at_tokens(out.hidden_states[-1], rollouts, layout)
         return States.of(layout, hidden_RD, self._logits(out, rollouts, layout))
 
-    def hidden(self, trunk: Any, rollouts: Sequence[Rollout]) -> tuple[Layout, Tensor]:
+    def hidden(self, trunk: Any, rollouts: Sequence[HasTokens]) -> tuple[Layout, Tensor]:
         """Last hidden states of the trunk, or of a copy of it, before each chosen token, [R, D]."""
         fast = llama.native_trunk(trunk) if self.native else None
         if fast is not None:
@@ -136,27 +136,29 @@ class Policy:
         layout, expected = self.hidden(trunk_of(self.model), rollouts)  # not native, as long as it is not admitted
         return agree(fast.states(layout), expected)
 
-    def _laid_out(self, rollouts: Sequence[Rollout]) -> Layout:
+    def _laid_out(self, rollouts: Sequence[HasTokens]) -> Layout:
         return lay_out(rollouts, self.device, share_prompts=self.packs)
 
-    def _run(self, module: Any, rollouts: Sequence[Rollout], *, every: bool = False, **more: Any) -> tuple[Layout, Any]:
+    def _run(
+        self, module: Any, rollouts: Sequence[HasTokens], *, every: bool = False, **more: Any
+    ) -> tuple[Layout, Any]:
         """Call the model, or a part of it, on the rollouts' tokens; ``every``: with outputs at every position."""
         layout = self._laid_out(rollouts)
         call = layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
         with attention.planned(layout):
             return layout, module(**(trunk_only(call) if every else call), **more)
 
-    def _logits(self, out: Any, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
+    def _logits(self, out: Any, rollouts: Sequence[HasTokens], layout: Layout) -> Tensor:
         """[R, V], of a call's output; a packed call has computed no others."""
         return out.logits[0] if self.packs else self._at_tokens(out.logits, rollouts, layout)
 
-    def _at_tokens(self, out_NSX: Tensor, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
+    def _at_tokens(self, out_NSX: Tensor, rollouts: Sequence[HasTokens], layout: Layout) -> Tensor:
         """[R, X]: outputs at every position, picked where they predict the chosen tokens."""
         if self.packs:
             return out_NSX[0][layout.predictor_R]
         return before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
 
-    def distributions(self, rollouts: Sequence[Rollout], sampling: Sampling) -> TokenDistributions:
+    def distributions(self, rollouts: Sequence[HasTokens], sampling: Sampling) -> TokenDistributions:
         """The model's whole distribution before each chosen token of the rollouts, with gradient as often as wanted.
 
         The given ids are scored, at the given temperature and with the same ban on early ends; top-k and top-p must be
@@ -167,7 +169,7 @@ class Policy:
         logits_RV = adjusted(logits_RV, layout.column_R, sampling, self.end_tensor)
         return TokenDistributions(layout, logits_RV.log_softmax(dim=1))
 
-    def score(self, rollouts: Sequence[Rollout], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
+    def score(self, rollouts: Sequence[HasTokens], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
         """(logp_NT, entropy_NT) of the rollouts' own tokens under the sampling distribution; T = ``num_columns``.
 
         logp carries the gradient, entropy does not; both are 0 where the mask is False.
@@ -197,7 +199,7 @@ class TokenDistributions:
         return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)
 
 
-def plain_call(rollouts: Sequence[Rollout], padding: int, device: torch.device) -> dict[str, Any]:
+def plain_call(rollouts: Sequence[HasTokens], padding: int, device: torch.device) -> dict[str, Any]:
     """Arguments for any transformers model, the ordinary way: rows padded on the right, with attention mask."""
     rows = [list(r.prompt) + list(r.response[:-1]) for r in rollouts]
     width = max(map(len, rows))
@@ -213,7 +215,7 @@ def trunk_only(call: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in call.items() if name != "logits_to_keep"}
 
 
-def before_tokens(out_NSX: Tensor, rollouts: Sequence[Rollout]) -> Tensor:
+def before_tokens(out_NSX: Tensor, rollouts: Sequence[HasTokens]) -> Tensor:
     """[N, T, X] before each response token, of a plain call's outputs [N, S, X] at every position."""
     num_columns = max(len(r.response) for r in rollouts)
     first_N1 = torch.tensor([len(r.prompt) - 1 for r in rollouts], device=out_NSX.device)[:, None]

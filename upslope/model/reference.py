@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from upslope.model.layout import HasTokens
 from upslope.model.policy import Policy, TokenDistributions
 from upslope.model.states import States
-from upslope.types import Rollout, Sampling
+from upslope.types import Sampling
 
 
 class Reference:
@@ -38,13 +39,13 @@ class Reference:
         return self._policy.end_tensor
 
     @torch.no_grad()
-    def distributions(self, rollouts: Sequence[Rollout], sampling: Sampling) -> TokenDistributions:
+    def distributions(self, rollouts: Sequence[HasTokens], sampling: Sampling) -> TokenDistributions:
         """The reference's distribution before each chosen token, without gradient."""
         with self._at_start() as policy:
             return policy.distributions(rollouts, sampling)
 
     @torch.no_grad()
-    def states(self, rollouts: Sequence[Rollout]) -> States:
+    def states(self, rollouts: Sequence[HasTokens]) -> States:
         """Where the reference stands before each chosen token, without gradient."""
         with self._at_start() as policy:
             return policy.states(rollouts)
