@@ -114,7 +114,7 @@ def upslope(model_dir: str, dtype: str) -> Sample:
 
     def sample(questions: Sequence[str], num_samples: int, num_tokens: int) -> int:
         problems = [Problem(question, ({"role": "user", "content": question},)) for question in questions]
-        assert [list(policy.prompt(p.messages)) for p in problems] == prompts(policy.tokenizer, questions)
+        assert [list(policy.renderer.prompt_ids(p.messages)) for p in problems] == prompts(policy.tokenizer, questions)
         sampling = Sampling(min_tokens=num_tokens, max_tokens=num_tokens)
         groups = engine.generate(problems, num_samples, sampling, Address(0, "benchmark"))
         return sum(len(rollout.response) for group in groups for rollout in group)

@@ -88,7 +88,7 @@ def test_native_and_transformers_decoders_draw_the_same_tokens(subject, monkeypa
 
 def test_packed_logits_are_transformers_logits(subject, smollm2_dir):
     plain = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
-    prompt = subject.prompt(PROBLEMS[1].messages)
+    prompt = subject.renderer.prompt_ids(PROBLEMS[1].messages)
     rollouts = [
         r for g in Engine(subject).generate(PROBLEMS[1:3], 3, Sampling(max_tokens=10), Address(1, "x")) for r in g
     ]

@@ -21,7 +21,7 @@ def test_prompts_lie_end_to_end_each_by_itself_and_nothing_is_scored() -> None:
     assert listed(lay_out_prompts([(7, 8, 9), (7, 8, 9), (4,)], CPU)) == {
         "id_K": [7, 8, 9, 7, 8, 9, 4],
         "position_K": [0, 1, 2, 0, 1, 2, 0],
-        **dict.fromkeys(("predictor_R", "target_R", "row_R", "column_R"), []),
+        **{name: [] for name in ("predictor_R", "target_R", "row_R", "column_R")},
         "stems": ((0, 3), (3, 3), (6, 1)),
         "branches": (),
         "children": ((0, 0), (0, 0), (0, 0)),

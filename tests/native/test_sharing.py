@@ -28,7 +28,7 @@ def groups():
     are made up, as such a model would earn none."""
     subject = Policy(build_model(0), TOKENIZER)
     problems = open_pocket().problems("train")[:6]
-    subject.end_ids = (*subject.end_ids, *range(20, 30))
+    subject.renderer = replace(subject.renderer, end_ids=(*subject.end_ids, *range(20, 30)))
     found = Engine(subject).generate(problems, 8, SAMPLING, Address(0, "sample"))
     assert len({len(r.response) for rollouts in found for r in rollouts}) > 5
     return [

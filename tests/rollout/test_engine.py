@@ -115,7 +115,7 @@ def test_the_number_of_rows_left_to_us_keeps_keys_and_values_within_the_budget(m
     """2 layers x (keys, values) x 2 heads x 8 deep x 8 bytes = 512 bytes a token."""
     subject, asked = policy(), problems(5)
     assert subject.cache_bytes == 2 * 2 * 2 * 8 * 8
-    longest = max(len(subject.prompt(p.messages)) for p in asked) + SAMPLING.max_tokens
+    longest = max(len(subject.renderer.prompt_ids(p.messages)) for p in asked) + SAMPLING.max_tokens
     expected = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
     sizes = []
     made = Engine._decoder

@@ -1,9 +1,11 @@
 """The native decoder beside the two others, the naive way and the learner, through the engine and by itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from family import made
-from naive import ENDS, HERE, SAMPLING, continued, flat
+from naive import ENDS, HERE, SAMPLING, continued, flat, prompted
 from tiny import TOKENIZER, learner, problems, random_groups
 
 from upslope.algo.family import GRPO
@@ -36,9 +38,8 @@ def policy(name="llama", dtype=torch.float32, seed=0, kind=NativeDecoder):
     subject = Policy(model, TOKENIZER)
     assert subject.fast_trunk is not None or dtype == torch.float64
     subject.native = subject.native and kind is NativeDecoder
-    subject.end_ids = ENDS
-    by_text = {p.messages[0]["content"]: prompt for p, prompt in zip(problems(6), PROMPTS, strict=True)}
-    subject.prompt = lambda messages: by_text[messages[0]["content"]]
+    subject.renderer = replace(subject.renderer, end_ids=ENDS)
+    prompted(subject, PROMPTS)
     if kind is PlainDecoder:
         use_attention(model, "sdpa")
     return subject
@@ -237,7 +238,7 @@ def test_an_adapter_on_the_head_alone_is_heard():
             if "lora_B" in name:
                 weight += 0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     subject, plain = Policy(wrapped, TOKENIZER), policy()
-    subject.end_ids, subject.prompt = plain.end_ids, plain.prompt
+    subject.renderer = plain.renderer
     assert subject.fast_trunk is not None
     rollouts = sampled(subject)
     assert written(rollouts) != written(sampled(plain))

@@ -1,5 +1,6 @@
 """A place whose attempt ended goes to the next in the queue; what anybody writes does not depend on it."""
 
+import naive
 import pytest
 import torch
 from naive import HERE, SAMPLING, continued, flat, policy, watched
@@ -15,9 +16,7 @@ PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), (31, 2, 3), (6, 50
 
 def prompted(packed):
     """A policy whose problem i has prompt ``PROMPTS[i]``."""
-    subject = policy()
-    by_text = {p.messages[0]["content"]: prompt for p, prompt in zip(problems(6), PROMPTS, strict=True)}
-    subject.prompt = lambda messages: by_text[messages[0]["content"]]
+    subject = naive.prompted(policy(), PROMPTS)
     if not packed:
         use_attention(subject.model, "sdpa")
     return subject
@@ -84,7 +83,7 @@ def test_a_prompt_is_computed_once_though_its_group_does_not_fit_the_table(monke
     subject, asked = policy(), problems(3)
     _, prompts = watched(subject, monkeypatch)
     Engine(subject, max_rows=4).generate(asked, 9, SAMPLING, HERE)
-    assert sum(prompts) == sum(len(subject.prompt(p.messages)) - 1 for p in asked)
+    assert sum(prompts) == sum(len(subject.renderer.prompt_ids(p.messages)) - 1 for p in asked)
 
 
 def test_both_decoders_say_what_the_whole_sequences_say():

@@ -1,6 +1,7 @@
 """Who acts, who scores, what is kept; and the numbers a step is summed up in."""
 
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -63,7 +64,7 @@ def test_attempts_come_scored_each_with_its_own_problem():
         assert len(group.rollouts) == 4
         for rollout in group.rollouts:
             assert rollout.problem_id == group.problem.id
-            assert rollout.prompt == policy().prompt(group.problem.messages)
+            assert rollout.prompt == policy().renderer.prompt_ids(group.problem.messages)
             assert rollout.reward == int(group.problem.id[4:]) * 1000 + len(rollout.text)
 
 
@@ -99,7 +100,7 @@ def test_a_list_of_scores_of_the_wrong_length_stops_the_run():
 
 def test_groups_stand_in_the_order_of_problems_whenever_they_were_complete():
     task, subject = Toy(), policy()
-    subject.end_ids = tuple(range(1, 180, 5))
+    subject.renderer = replace(subject.renderer, end_ids=tuple(range(1, 180, 5)))
     collect = Collector(task, Engine(subject), subject, Sampling(max_tokens=30), 0, 5)
     collect.overlaps = True
     taken = collect._attempt(problems(5), Attempts(3), 1, None)

@@ -12,25 +12,28 @@ import torch
 import transformers
 from torch import Tensor
 
-from upslope.model import attention, chat, llama
+from upslope.model import attention, llama
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.hf import recompute_layers, text_config
 from upslope.model.layout import HasTokens, Layout, lay_out
 from upslope.model.precision import agree
+from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
-from upslope.types import Message, Sampling
+from upslope.types import Sampling
 
 transformers.utils.logging.disable_progress_bar()  # bars for single shards would tear the live view apart
 
 
 class Policy:
-    """A model with its tokenizer. The weights here are the ones that compute; masters, if any, are the optimizer's."""
+    """A model, its tokenizer, and the renderer between tokens and text. The weights here are the ones that compute;
+    masters, if any, are the optimizer's."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, renderer: Renderer | None = None) -> None:
+        """``renderer`` None: by the tokenizer's chat template. Raises UserError if the tokenizer has no end token."""
         self.model = model.eval()  # no dropout: the sampler and the learner must be one distribution
         self.tokenizer = tokenizer
-        self.end_ids = chat.end_ids(tokenizer, model.generation_config)
+        self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config)
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
@@ -75,13 +78,6 @@ class Policy:
         """The compute weights by name; references, not copies."""
         return dict(self.model.named_parameters())
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return chat.prompt_ids(self.tokenizer, messages)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of a response without its special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones."""
         compute = {name: parameter.data for name, parameter in self.model.named_parameters()}
@@ -93,6 +89,11 @@ class Policy:
             for name, parameter in self.model.named_parameters():
                 parameter.data = compute[name]
         self.tokenizer.save_pretrained(folder)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response."""
+        return self.renderer.end_ids
 
     @property
     def end_tensor(self) -> Tensor:

@@ -28,7 +28,7 @@ class Reference:
         """A copy of the policy as it is now."""
         frozen = copy.deepcopy(policy.model)
         frozen.requires_grad_(False)
-        return Reference(policy, Policy(frozen, policy.tokenizer))
+        return Reference(policy, Policy(frozen, policy.tokenizer, policy.renderer))
 
     @property
     def vocabulary(self) -> int:

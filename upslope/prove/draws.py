@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upslope.algo.family import REINFORCE
-from upslope.model.policy import Policy
+from upslope.model.renderer import ChatRenderer
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.prove.models import END
 from upslope.prove.sampling import SAMPLINGS, by_hand
@@ -88,17 +88,16 @@ def backwards(logits_RV: Tensor, position_R: Tensor, sampling: Sampling) -> floa
     return float(wrong)
 
 
-class Spoken(Policy):
-    """A world's policy, which is asked in tokens: its prompt is the world's, whatever the messages."""
+@dataclass(frozen=True)
+class Asked(ChatRenderer):
+    """A world is asked in tokens: its prompt, whatever the messages."""
 
-    def __init__(self, policy: Policy, prompt: tuple[int, ...]) -> None:
-        self.__dict__.update(policy.__dict__)
-        self._prompt = prompt
+    prompt: tuple[int, ...]
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return self._prompt
+    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return self.prompt
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def text(self, response: Sequence[int]) -> str:
         return ""
 
 
@@ -130,7 +129,8 @@ def corners(name: str, world: World, *, packed: bool) -> Iterator[Check | Fact]:
     learner = world.learner(REINFORCE)
     if not packed:
         unpack(learner)
-    engine = Engine(Spoken(learner.policy, world.prompt), packed=packed)
+    learner.policy.renderer = Asked(None, learner.policy.end_ids, world.prompt)
+    engine = Engine(learner.policy, packed=packed)
     address = Listed(0, "prove", 0, tuple(rows))
     (found,) = engine.generate([Problem("world", ())], len(rows), Sampling(max_tokens=world.limit), address)
     missed = sum(r.response != world.responses[i] for r, i in zip(found, meant, strict=True))

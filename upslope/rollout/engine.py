@@ -61,7 +61,7 @@ class Engine:
         What an attempt says depends on the weights, its prompt and its address, not on its neighbours. ``progress`` is
         called after every token, ``finished`` as soon as a group is complete; what they raise ends the generation.
         """
-        prompts = [self._policy.prompt(p.messages) for p in problems]
+        prompts = [self._policy.renderer.prompt_ids(p.messages) for p in problems]
         queue = deque(
             Attempt(i, problem.id, sample, prompt)
             for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
@@ -139,7 +139,7 @@ class Engine:
             logp=written.logp,
             version=self.version,
             ended="stop" if written.response[-1] in self._policy.end_ids else "length",
-            text=self._policy.decode(written.response),
+            text=self._policy.renderer.text(written.response),
         )
 
 

@@ -88,7 +88,7 @@ def kept_reference(policy: Policy, folder: Path, saved: Checkpoint | None) -> Re
     place = folder / "reference"
     if saved is not None:
         model, tokenizer = load(str(place))
-        return Reference(policy, Policy(model.to(policy.device).requires_grad_(False), tokenizer))
+        return Reference(policy, Policy(model.to(policy.device).requires_grad_(False), tokenizer, policy.renderer))
     reference = Reference.of(policy)
     with whole_folder(place) as aside:
         policy.save(aside)

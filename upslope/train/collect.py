@@ -14,7 +14,6 @@ from upslope.algo.equal import all_alike
 from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
-from upslope.model import chat
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine, Progress
@@ -157,14 +156,13 @@ class Collector:
 
     def _demonstration(self, problem: Problem) -> Group:
         text = problem.demonstration or ""
-        return self._shown(problem, self._policy.prompt(problem.messages), text)
+        return self._shown(problem, self._policy.renderer.prompt_ids(problem.messages), text)
 
     def _document(self, text: str, step: int, index: int) -> Group:
-        start = chat.start_ids(self._policy.tokenizer, self._policy.end_ids[0])
-        return self._shown(Problem(f"document/{step}/{index}", ()), start, text)
+        return self._shown(Problem(f"document/{step}/{index}", ()), self._policy.renderer.start_ids, text)
 
     def _shown(self, problem: Problem, prompt: tuple[int, ...], text: str) -> Group:
-        response = chat.response_ids(self._policy.tokenizer, text, self._policy.end_ids[0])
+        response = self._policy.renderer.response_ids(text)
         if len(prompt) + len(response) > self._policy.max_positions:
             raise UserError(
                 f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "

@@ -135,7 +135,7 @@ def first_problems(task: Task, shape: Shape) -> list[Problem]:
 
 def check_room(policy: Policy, problems: list[Problem], shape: Shape) -> None:
     """Raise UserError if prompt and response of some problem are longer than the model can be."""
-    longest = max(len(policy.prompt(p.messages)) for p in problems)
+    longest = max(len(policy.renderer.prompt_ids(p.messages)) for p in problems)
     room = policy.max_positions - longest
     if shape.tokens > room:
         raise UserError(
