@@ -16,7 +16,7 @@ from upslope.algo.surrogate import ClippedRatio
 from upslope.errors import NonFinite, UserError
 from upslope.learn.prepare import passes, weigh, zero_gradient_rows
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.types import Sampling
 
 HERE = Address(0, "reuse")
@@ -253,10 +253,10 @@ def test_groups_with_equal_rewards_are_not_scored():
 
 
 def test_the_whole_step_on_sampled_attempts_raises_what_was_rewarded():
-    """One step of the real thing: attempts from the engine; those with reward 1 become more likely, the rest less."""
+    """One step of the real thing: attempts from the sampler; those with reward 1 become more likely, the rest less."""
     subject = learner(REINFORCE_BASELINE, sampling=Sampling(max_tokens=8))
     asked = problems(4)
-    attempts = Engine(subject.policy).generate(asked, 6, subject.sampling, Address(0, "sample"))
+    attempts = drawn(subject.policy, asked, 6, subject.sampling, Address(0, "sample"))
     logps = [[r.logp for r in rollouts] for rollouts in attempts]
     groups = [
         group(p.id, rollouts[0].prompt, [r.response for r in rollouts], [1.0, 0, 0, 1.0, 0, 0], logp)

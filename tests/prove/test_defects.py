@@ -30,7 +30,7 @@ from upslope.model.policy import TokenDistributions
 from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged
-from upslope.rollout import engine
+from upslope.rollout import local
 from upslope.train import statistics
 from upslope.train.collect import Collected, Collector
 from upslope.types import Batch, Group, Rollout, Sampling, given
@@ -475,11 +475,11 @@ DEFECTS = [
     Defect("entropy-bonus", "of the other sign", putting(EntropyBonus, "__call__", entropy_falls)),
     Defect("overlong-filter", "filtered before compared", putting(learner, "judge", filter_before_comparing)),
     Defect("z-score-multiple", "the other deviation", putting(GroupZScore, "__call__", other_deviation)),
-    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", first_token) for m in (draws, engine)]),
+    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", first_token) for m in (draws, local)]),
     Defect(
-        "draw", "numbers not uniform", lambda p: [p.setattr(m, "draw", drawn_from_the_top) for m in (draws, engine)]
+        "draw", "numbers not uniform", lambda p: [p.setattr(m, "draw", drawn_from_the_top) for m in (draws, local)]
     ),
-    Defect("draw", "nothing drawn in the engine alone", putting(engine, "draw", first_token)),
+    Defect("draw", "nothing drawn in the sampler alone", putting(local, "draw", first_token)),
     Defect("refill", "no refill", putting(Collector, "_refilled", as_they_come)),
     Defect("refill", "the last groups kept", putting(Collector, "_refilled", last_ones)),
     Defect("refill", "mixed sees right and wrong alone", rewriting(sample.mixed, right_and_wrong)),

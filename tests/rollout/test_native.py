@@ -1,4 +1,4 @@
-"""The native decoder beside the two others, the naive way and the learner, through the engine and by itself."""
+"""The native decoder beside the two others, the naive way and the learner, through the sampler and by itself."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from upslope.model.scores import token_scores
 from upslope.native import build
 from upslope.native.onednn import product
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.rollout.native import NativeDecoder
 from upslope.types import Sampling
 
@@ -46,8 +46,8 @@ def policy(name="llama", dtype=torch.float32, seed=0, kind=NativeDecoder):
 
 
 def sampled(subject, sampling=SAMPLING, num=3, **settings):
-    engine = Engine(subject, **settings)
-    return flat(engine.generate(problems(6), num, sampling, HERE))
+    sampler = LocalSampler(subject, **settings)
+    return flat(drawn(subject, problems(6), num, sampling, HERE, by=sampler))
 
 
 def written(rollouts):
@@ -92,7 +92,7 @@ def test_every_size_of_table_writes_the_same(max_rows, sampling):
 
 
 def compared(subject, rollouts, sampling):
-    """Differences between what the engine logged and what the learner says."""
+    """Differences between what the sampler logged and what the learner says."""
     with torch.no_grad():
         learned = token_scores(subject, subject.states(rollouts), sampling).logp_R
     return learned.double() - torch.tensor([x for r in rollouts for x in r.logp], dtype=torch.float64)
@@ -123,15 +123,15 @@ def test_the_logged_log_probs_are_the_learners_in_bfloat16(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "llama, tied embeddings"])
 def test_after_a_step_the_next_attempts_come_from_the_new_weights(name, dtype):
-    """Weights packed for decoding would be stale; the same engine and policy go on, as they do in a run."""
+    """Weights packed for decoding would be stale; the same sampler and policy go on, as they do in a run."""
     of = policy(name, dtype)
-    subject, engine = learner(GRPO, of=of, dtype=dtype, lr=0.05), Engine(of)
-    first = flat(engine.generate(problems(6), 3, SAMPLING, HERE))
+    subject, sampler = learner(GRPO, of=of, dtype=dtype, lr=0.05), LocalSampler(of)
+    first = flat(drawn(subject, problems(6), 3, SAMPLING, HERE, by=sampler))
     for version in (1, 2):
         subject.gradient(Objective(GRPO), weigh(subject.prepare(random_groups()), GRPO))
         subject.step()
-        engine.load(subject.weights(), version)
-        second = flat(engine.generate(problems(6), 3, SAMPLING, HERE))
+        sampler.load(subject.weights(), version)
+        second = flat(drawn(subject, problems(6), 3, SAMPLING, HERE, by=sampler))
         assert written(second) != written(first)
         fresh = policy(name, dtype)
         for parameter, weight in zip(fresh.model.parameters(), of.model.parameters(), strict=True):
@@ -144,10 +144,10 @@ def test_after_a_step_the_next_attempts_come_from_the_new_weights(name, dtype):
 
 def test_weights_from_elsewhere_are_the_ones_sampled_from():
     subject, other = policy(), policy(seed=1)
-    engine = Engine(subject)
-    before = flat(engine.generate(problems(6), 2, SAMPLING, HERE))
-    engine.load(other.weights(), 3)
-    after = flat(engine.generate(problems(6), 2, SAMPLING, HERE))
+    sampler = LocalSampler(subject)
+    before = flat(drawn(subject, problems(6), 2, SAMPLING, HERE, by=sampler))
+    sampler.load(other.weights(), 3)
+    after = flat(drawn(subject, problems(6), 2, SAMPLING, HERE, by=sampler))
     assert written(after) == written(sampled(other, num=2)) != written(before)
 
 

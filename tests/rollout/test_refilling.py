@@ -8,7 +8,7 @@ from tiny import model, problems
 
 from upslope.model.hf import use_attention
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 
 PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), (31, 2, 3), (6, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59)]
 """By problem: single tokens, equal ones, and longer ones later."""
@@ -26,7 +26,7 @@ def prompted(packed):
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 17, 0])
 def test_every_size_of_table_gives_what_the_naive_way_gives(packed, max_rows):
     """Prompts of one token, prompts longer than any before, attempts that end at different times."""
-    got = Engine(prompted(packed), max_rows=max_rows, packed=packed).generate(problems(6), 3, SAMPLING, HERE)
+    got = drawn(prompted(packed), problems(6), 3, SAMPLING, HERE, max_rows=max_rows, packed=packed)
     assert len({len(r.response) for r in flat(got)}) > 3
     plain = model()
     for problem, prompt, attempts in zip(problems(6), PROMPTS, got, strict=True):
@@ -57,15 +57,15 @@ def test_an_engine_that_drops_no_row_writes_the_same(packed, monkeypatch):
     kind = SharedPromptDecoder if packed else PlainDecoder
     monkeypatch.setattr(kind, "slack", 1.0)
     monkeypatch.setattr(kind, "keep", None)
-    got = Engine(prompted(packed), max_rows=4, packed=packed).generate(problems(6), 3, SAMPLING, HERE)
-    expected = Engine(prompted(True)).generate(problems(6), 3, SAMPLING, HERE)
+    got = drawn(prompted(packed), problems(6), 3, SAMPLING, HERE, max_rows=4, packed=packed)
+    expected = drawn(prompted(True), problems(6), 3, SAMPLING, HERE)
     assert [r.response for r in flat(got)] == [r.response for r in flat(expected)]
 
 
 def test_the_table_is_full_while_anybody_waits(monkeypatch):
     subject = policy()
     widths, _ = watched(subject, monkeypatch)
-    rollouts = flat(Engine(subject, max_rows=4).generate(problems(5), 4, SAMPLING, HERE))
+    rollouts = flat(drawn(subject, problems(5), 4, SAMPLING, HERE, max_rows=4))
     tokens_drawn = num_begun = 0
     left = [len(r.response) for r in rollouts]
     table = []
@@ -82,7 +82,7 @@ def test_the_table_is_full_while_anybody_waits(monkeypatch):
 def test_a_prompt_is_computed_once_though_its_group_does_not_fit_the_table(monkeypatch):
     subject, asked = policy(), problems(3)
     _, prompts = watched(subject, monkeypatch)
-    Engine(subject, max_rows=4).generate(asked, 9, SAMPLING, HERE)
+    drawn(subject, asked, 9, SAMPLING, HERE, max_rows=4)
     assert sum(prompts) == sum(len(subject.renderer.prompt_ids(p.messages)) - 1 for p in asked)
 
 
@@ -122,14 +122,7 @@ def test_both_decoders_say_what_the_whole_sequences_say():
 def test_a_group_is_handed_over_once_when_its_last_attempt_ends():
     subject, asked = policy(), problems(5)
     events = []
-    got = Engine(subject, max_rows=3).generate(
-        asked,
-        4,
-        SAMPLING,
-        HERE,
-        lambda tokens, rows: events.append(rows),
-        lambda index, rollouts: events.append((index, rollouts)),
-    )
+    got = drawn(subject, asked, 4, SAMPLING, HERE, lambda tokens, rows: events.append(rows), lambda index, rollouts: events.append((index, rollouts)), max_rows=3)
     groups = [event for event in events if isinstance(event, tuple)]
     assert sorted(index for index, _ in groups) == [0, 1, 2, 3, 4]
     assert all(rollouts == got[index] for index, rollouts in groups)
@@ -144,5 +137,5 @@ def test_what_a_listener_raises_ends_the_generation(monkeypatch):
         raise LookupError(index)
 
     with pytest.raises(LookupError):
-        Engine(subject, max_rows=2).generate(problems(5), 2, SAMPLING, HERE, None, refuse)
+        drawn(subject, problems(5), 2, SAMPLING, HERE, None, refuse, max_rows=2)
     assert len(widths) <= 2 * SAMPLING.max_tokens

@@ -1,4 +1,4 @@
-"""Sampling the naive way, and a policy whose attempts end at different times: what engines are compared with."""
+"""Sampling the naive way, and a policy whose attempts end at different times: what samplers are compared with."""
 
 from dataclasses import dataclass, replace
 

@@ -16,7 +16,7 @@ from upslope.errors import UserError
 from upslope.learn.prepare import passes
 from upslope.record import attempts
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.train import metrics
 from upslope.train.collect import Collector
 from upslope.train.evaluate import evaluate
@@ -52,7 +52,7 @@ class Toy:
 
 def collector(task=None, subject=None, per_step=3):
     subject = subject or policy()
-    return Collector(task or Toy(), Engine(subject), subject, SAMPLING, seed=0, per_step=per_step)
+    return Collector(task or Toy(), LocalSampler(subject), subject, SAMPLING, seed=0, per_step=per_step)
 
 
 def test_attempts_come_scored_each_with_its_own_problem():
@@ -101,7 +101,7 @@ def test_a_list_of_scores_of_the_wrong_length_stops_the_run():
 def test_groups_stand_in_the_order_of_problems_whenever_they_were_complete():
     task, subject = Toy(), policy()
     subject.renderer = replace(subject.renderer, end_ids=tuple(range(1, 180, 5)))
-    collect = Collector(task, Engine(subject), subject, Sampling(max_tokens=30), 0, 5)
+    collect = Collector(task, LocalSampler(subject), subject, Sampling(max_tokens=30), 0, 5)
     collect.overlaps = True
     taken = collect._attempt(problems(5), Attempts(3), 1, None)
     assert [g.problem.id for g in taken] == [p.id for p in problems(5)]
@@ -155,7 +155,7 @@ def test_evaluation_counts_full_marks_and_does_not_depend_on_batching():
     task = Toy(reward=lambda p, r: 1.0 if p.id in ("toy/0", "toy/3") else 0.5)
     subject = policy()
     found = [
-        evaluate(task, Engine(subject, max_rows=rows), problems(4), SAMPLING, samples=4, seed=1).row for rows in (64, 3)
+        evaluate(task, LocalSampler(subject, max_rows=rows), problems(4), SAMPLING, samples=4, seed=1).row for rows in (64, 3)
     ]
     assert found[0] == found[1]
     row = found[0]
@@ -167,11 +167,11 @@ def test_evaluation_counts_full_marks_and_does_not_depend_on_batching():
 
 def test_greedy_evaluation_is_greedy():
     subject = policy()
-    groups = evaluate(Toy(), Engine(subject), problems(3), Sampling(2.0, max_tokens=6), seed=5).greedy
+    groups = evaluate(Toy(), LocalSampler(subject), problems(3), Sampling(2.0, max_tokens=6), seed=5).greedy
     for group in groups:
         ids = list(group.rollouts[0].prompt)
         for token in group.rollouts[0].response:
-            fresh = Engine(subject).generate([group.problem], 1, Sampling(0, max_tokens=6), Address(9, "x"))[0][0]
+            fresh = drawn(subject, [group.problem], 1, Sampling(0, max_tokens=6), Address(9, "x"))[0][0]
             assert fresh.response == group.rollouts[0].response
             ids.append(token)
 

@@ -167,7 +167,7 @@ class Learner:
         return {"lr": 0.0} | ({} if self.critic is None else self.critic.step())
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The compute weights, for the engine."""
+        """The compute weights, for the sampler."""
         return self.policy.weights()
 
     # -- score --------------------------------------------------------------------------------------------------

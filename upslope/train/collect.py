@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,9 +15,10 @@ from upslope.algo.equal import all_alike
 from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
-from upslope.model.policy import Policy
+from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine, Progress
+from upslope.rollout.base import Progress, Sampler
+from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.train.beside import Outlet, beside
 from upslope.train.source import Shuffled
@@ -43,10 +45,19 @@ class Collector:
     """Everything ``collect`` needs besides the step: the task's problems in the run's order, and who acts."""
 
     def __init__(
-        self, task: Task, engine: Engine, policy: Policy, sampling: Sampling, seed: int, per_step: int
+        self,
+        task: Task,
+        sampler: Sampler,
+        renderer: Renderer,
+        sampling: Sampling,
+        seed: int,
+        per_step: int,
+        *,
+        max_positions: int = sys.maxsize,
     ) -> None:
-        self._task, self._engine, self._policy, self._sampling = task, engine, policy, sampling
-        self._seed, self._per_step = seed, per_step
+        """``max_positions``: how long a prompt and the text to imitate may be together."""
+        self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
+        self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self._pools: dict[str, Shuffled[Any]] = {}
         self._scoring = 0.0
         self.overlaps = False
@@ -71,7 +82,13 @@ class Collector:
         """Attempts at every problem, scored: beside the sampling where scoring takes long enough, else after it."""
         start, self._scoring = time.perf_counter(), 0.0
         generate = functools.partial(
-            self._engine.generate, problems, sample.group_size, self._sampling, Address(self._seed, "sample", step)
+            sample_groups,
+            self._sampler,
+            self._renderer,
+            problems,
+            sample.group_size,
+            self._sampling,
+            Address(self._seed, "sample", step),
         )
         if self.overlaps:
             groups = self._scored_beside(problems, generate, progress)
@@ -90,7 +107,7 @@ class Collector:
         self, problems: Sequence[Problem], generate: Callable[..., object], progress: Progress | None
     ) -> list[Group]:
         """Sample in another thread while this one scores the groups that are complete: a user's code may need the main
-        thread (signal.alarm does), and the engine does not."""
+        thread (signal.alarm does), and the sampler does not."""
         groups: dict[int, Group] = {}
         so_far = (0, 0)
 
@@ -156,17 +173,17 @@ class Collector:
 
     def _demonstration(self, problem: Problem) -> Group:
         text = problem.demonstration or ""
-        return self._shown(problem, self._policy.renderer.prompt_ids(problem.messages), text)
+        return self._shown(problem, self._renderer.prompt_ids(problem.messages), text)
 
     def _document(self, text: str, step: int, index: int) -> Group:
-        return self._shown(Problem(f"document/{step}/{index}", ()), self._policy.renderer.start_ids, text)
+        return self._shown(Problem(f"document/{step}/{index}", ()), self._renderer.start_ids, text)
 
     def _shown(self, problem: Problem, prompt: tuple[int, ...], text: str) -> Group:
-        response = self._policy.renderer.response_ids(text)
-        if len(prompt) + len(response) > self._policy.max_positions:
+        response = self._renderer.response_ids(text)
+        if len(prompt) + len(response) > self._max_positions:
             raise UserError(
                 f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
-                f"{self._policy.max_positions} positions; shorten the text {text[:40]!r}"
+                f"{self._max_positions} positions; shorten the text {text[:40]!r}"
             )
         return Group(problem, (_given(problem.id, prompt, response, text),))
 

@@ -20,7 +20,7 @@ from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
 from upslope.record import attempts, checkpoint, journal
 from upslope.record.files import write_whole
-from upslope.rollout.engine import Engine
+from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.train import metrics
 from upslope.train.collect import Collected, Collector
@@ -40,16 +40,24 @@ class Run:
         folder: Path,
         recipe: Recipe,
         task: Task,
-        engine: Engine,
+        sampler: Sampler,
         learner: Learner,
         view: View,
         document: dict[str, Any],
     ) -> None:
         """``document`` is the resolved configuration that ``run.toml`` will hold."""
         self.settings, self.folder, self.recipe, self.task = settings, folder, recipe, task
-        self.policy, self.engine, self.learner, self.view = learner.policy, engine, learner, view
+        self.policy, self.sampler, self.learner, self.view = learner.policy, sampler, learner, view
         self.seed = settings.seed
-        self.collect = Collector(task, engine, self.policy, learner.sampling, settings.seed, settings.problems)
+        self.collect = Collector(
+            task,
+            sampler,
+            self.policy.renderer,
+            learner.sampling,
+            settings.seed,
+            settings.problems,
+            max_positions=self.policy.max_positions,
+        )
         self._document = document
         self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
         self._first_step = 0
@@ -95,7 +103,7 @@ class Run:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
         self._first_step = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
-        self.engine.load(self.learner.weights(), version=saved.step)
+        self.sampler.load(self.learner.weights(), version=saved.step)
         kept = journal.rewind(self.folder / "journal.jsonl", saved.step)
         evals = [row for row in kept if row["kind"] == "eval"]
         for file in (self.folder / "rollouts").glob("*.parquet"):
@@ -145,7 +153,7 @@ class Run:
         self.view.message(f"the run ends here: {cause}")
 
     def sampled(self, num_tokens: int, num_rows: int) -> None:
-        """Progress of sampling, from the engine."""
+        """Progress of sampling, from the sampler."""
         elapsed = max(time.perf_counter() - self._phase_began, 1e-9)
         self.view.phase(self._phase_name, num_rows, None, num_tokens / elapsed)
 
@@ -195,7 +203,8 @@ class Run:
         with self.phase("evaluate"):
             found = evaluate(
                 self.task,
-                self.engine,
+                self.sampler,
+                self.policy.renderer,
                 self._eval_problems,
                 sampling,
                 samples=samples,

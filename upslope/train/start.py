@@ -27,7 +27,7 @@ from upslope.native.build import cache_folder
 from upslope.native.threads import ask_for_same_bits
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.tasks.registry import open_task
 from upslope.train.assemble import assemble, critic_warmup, saved_in
@@ -76,9 +76,9 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     view = make_view()
     settings = with_rate(settings, num_parameters=num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, folder, saved)
-    engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
+    sampler = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
     settings = replace(settings, name=folder.name)
-    run = Run(settings, folder, recipe, task, engine, learner, view, to_document(settings, recipe))
+    run = Run(settings, folder, recipe, task, sampler, learner, view, to_document(settings, recipe))
     if saved is not None:
         run.resume(saved)
     try:

@@ -33,7 +33,7 @@ from upslope.lab.bench.table import show
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.train.assemble import assemble
 from upslope.train.memory import bound_kernel_caches, keep_freed_memory, peak_gb
@@ -75,7 +75,7 @@ def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) 
     with tempfile.TemporaryDirectory() as folder:  # a reference, where the recipe has one, is kept there
         learner = assemble(model.to(device), tokenizer, recipe, settings, Path(folder), None)
     check_room(learner.policy, problems, shape)
-    work = Work(shape, task, problems, recipe, Engine(learner.policy), learner)
+    work = Work(shape, task, problems, recipe, LocalSampler(learner.policy), learner)
     steps = []
     for turn in range(repeat + 1):
         say(f"step of {shape} tokens, " + (f"{turn} of {repeat}" if turn else "to warm up"))

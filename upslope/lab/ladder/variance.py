@@ -37,7 +37,7 @@ from upslope.learn.learner import Learner
 from upslope.learn.prepare import weigh
 from upslope.learn.probe import surrogate_gradient
 from upslope.model.load import pick_device
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.train.assemble import assemble
 from upslope.train.collect import Collector
 from upslope.train.metrics import of_batch
@@ -163,10 +163,10 @@ def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noi
     judged = base.patch(advantage=GAE(), critic=OwnCopy(warmup=10**9), aggregate=PPO.aggregate)
     device = pick_device(settings.device)
     learner = assemble(network.to(device), tokenizer, judged, settings, model, None)
-    engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
+    sampler = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
 
     def collector(num_problems: int) -> Collector:
-        return Collector(task, engine, learner.policy, learner.sampling, settings.seed, num_problems)
+        return Collector(task, sampler, learner.policy.renderer, learner.sampling, settings.seed, num_problems)
 
     say(f"gradient noise: {ladder.noise_batches} batches, then {len(ADVANTAGES)} advantages on the same attempts ...")
     small = collector(ladder.noise_problems)
