@@ -23,15 +23,15 @@ from torch import Tensor
 
 from upslope.algo.family import FAMILY
 from upslope.algo.objective import Objective
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.build import build_learner
 from upslope.learn.prepare import weigh
 from upslope.learn.settings import LearnSettings
 from upslope.model.hf import use_attention
 from upslope.model.load import load
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.groups import sample_groups
+from upslope.rollout.local import LocalSampler
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
 HERE = Address(0, "sample", 0)
@@ -50,7 +50,7 @@ def plain_policy(name: str, dtype: torch.dtype) -> Policy:
 def attempts(policy: Policy, problems: Sequence[Problem], num: int, sampling: Sampling) -> tuple[list[Rollout], float]:
     """All attempts in order, and the seconds they took."""
     start = time.perf_counter()
-    groups = Engine(policy, packed=policy.packs).generate(problems, num, sampling, HERE)
+    groups = sample_groups(LocalSampler(policy, packed=policy.packs), policy.renderer, problems, num, sampling, HERE)
     return [r for group in groups for r in group], time.perf_counter() - start
 
 
@@ -93,10 +93,10 @@ def margin(policy: Policy, a: Rollout, b: Rollout) -> float:
 def gradient(policy: Policy, groups: Sequence[Group], dtype: torch.dtype, limit: int, *, one_by_one: bool) -> Tensor:
     """The whole gradient of one update as a vector, in float64."""
     settings = LearnSettings(lr=1e-5, micro_batch=1 if one_by_one else 0)
-    optimizer = Optimizer(policy.model, settings, 1, dtype)
-    learner = Learner(policy, RECIPE, Sampling(max_tokens=limit), settings, optimizer)
-    learner.gradient(Objective(RECIPE), weigh(learner.prepare(groups), RECIPE))
-    return torch.cat([m.grad.double().flatten() for m in optimizer.masters.values() if m.grad is not None])
+    drawn_from = Sampling(max_tokens=limit)
+    learner = build_learner(policy, RECIPE, settings, sampling=drawn_from, num_updates=1, dtype=dtype)
+    learner.gradient(Objective(RECIPE), weigh(learner.prepare(RECIPE, groups), RECIPE))
+    return torch.cat([m.grad.double().flatten() for m in learner.optimizer.masters.values() if m.grad is not None])
 
 
 def compare_gradients(options: argparse.Namespace, problems: Sequence[Problem], drawn: Sequence[Rollout]) -> None:

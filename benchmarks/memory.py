@@ -41,24 +41,25 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
 
     from upslope.algo.family import FAMILY
     from upslope.algo.objective import Objective
-    from upslope.learn.learner import Learner
-    from upslope.learn.optimizer import Optimizer
+    from upslope.learn.build import build_learner
     from upslope.learn.prepare import passes
     from upslope.learn.settings import LearnSettings
     from upslope.model.load import load
     from upslope.model.policy import Policy
     from upslope.rollout.address import Address
-    from upslope.rollout.engine import Engine
+    from upslope.rollout.groups import sample_groups
+    from upslope.rollout.local import LocalSampler
     from upslope.types import Group, Problem, Rollout, Sampling, Score
 
     model, tokenizer = load(options.model)
     policy = Policy(random_llama(options.layers) if options.layers else model, tokenizer)
     del model
     recipe, settings, rng = FAMILY["sft"].recipe, LearnSettings(lr=1e-5), random.Random(0)
-    optimizer = Optimizer(policy.model, settings, options.turns, torch.bfloat16)
-    learner = Learner(policy, recipe, Sampling(), settings, optimizer)
+    learner = build_learner(
+        policy, recipe, settings, sampling=Sampling(), num_updates=options.turns, dtype=torch.bfloat16
+    )
     learner.watch = lambda done, total: check("micro-batch")
-    engine, objective = Engine(policy), Objective(recipe)
+    sampler, objective = LocalSampler(policy), Objective(recipe)
 
     def some(least: int, most: int) -> tuple[int, ...]:
         return tuple(rng.randrange(3, policy.vocabulary) for _ in range(rng.randint(least, most)))
@@ -70,13 +71,14 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
             mask = (True,) * len(response)
             rollout = Rollout(name, 0, prompt, response, mask, None, 0, "stop", "", Score(1.0))
             groups.append(Group(Problem(name, ()), (rollout,)))
-        for part in passes(learner.prepare(groups), recipe, Address(0, "memory", turn)):
+        for part in passes(learner.prepare(recipe, groups), recipe, Address(0, "memory", turn)):
             recipe.update(learner, objective, part)
 
     def rollout(turn: int) -> None:
         texts = [" ".join(map(str, some(20, 60))) for _ in range(options.rows)]
         problems = [Problem(f"{turn}/{i}", ({"role": "user", "content": t},)) for i, t in enumerate(texts)]
-        engine.generate(problems, 4, Sampling(max_tokens=rng.randint(50, 200)), Address(0, "memory", turn))
+        limit = Sampling(max_tokens=rng.randint(50, 200))
+        sample_groups(sampler, policy.renderer, problems, 4, limit, Address(0, "memory", turn))
         check("sample")
 
     return {"update": update, "rollout": rollout}[options.work]

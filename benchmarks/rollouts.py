@@ -104,19 +104,20 @@ def upslope(model_dir: str, dtype: str) -> Sample:
     from upslope.model.load import load
     from upslope.model.policy import Policy
     from upslope.rollout.address import Address
-    from upslope.rollout.engine import Engine
+    from upslope.rollout.groups import sample_groups
+    from upslope.rollout.local import LocalSampler
     from upslope.training.memory import keep_freed_memory
     from upslope.types import Problem, Sampling
 
     keep_freed_memory()  # as every run does
     policy = Policy(*load(model_dir, getattr(torch, dtype)))
-    engine = Engine(policy)
+    sampler = LocalSampler(policy)
 
     def sample(questions: Sequence[str], num_samples: int, num_tokens: int) -> int:
         problems = [Problem(question, ({"role": "user", "content": question},)) for question in questions]
-        assert [list(policy.prompt(p.messages)) for p in problems] == prompts(policy.tokenizer, questions)
+        assert [list(policy.renderer.prompt_ids(p.messages)) for p in problems] == prompts(policy.tokenizer, questions)
         sampling = Sampling(min_tokens=num_tokens, max_tokens=num_tokens)
-        groups = engine.generate(problems, num_samples, sampling, Address(0, "benchmark"))
+        groups = sample_groups(sampler, policy.renderer, problems, num_samples, sampling, Address(0, "benchmark"))
         return sum(len(rollout.response) for group in groups for rollout in group)
 
     return sample

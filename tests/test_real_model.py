@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tiny import drawn
 from transformers import AutoModelForCausalLM
 
 from upslope.model.load import load
 from upslope.model.policy import Policy
 from upslope.native import build
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
 from upslope.types import Problem, Sampling
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_the_real_model_takes_the_native_path_in_bfloat16_too(smollm2_dir):
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
 def test_sampler_and_learner_agree_to_1e_4(subject, temperature, capsys):
     sampling = Sampling(temperature, max_tokens=24)
-    rollouts = [r for g in Engine(subject).generate(PROBLEMS, 2, sampling, Address(0, "sample")) for r in g]
+    rollouts = [r for g in drawn(subject, PROBLEMS, 2, sampling, Address(0, "sample")) for r in g]
     with torch.no_grad():
         logp_NT, _ = subject.score(rollouts, sampling, 24)
     gaps = [
@@ -59,10 +59,10 @@ def test_sampler_and_learner_agree_to_1e_4(subject, temperature, capsys):
 
 def test_one_attempt_alone_equals_itself_among_63_others(subject):
     sampling, here = Sampling(max_tokens=12), Address(0, "sample")
-    among = Engine(subject).generate(PROBLEMS, 8, sampling, here)
+    among = drawn(subject, PROBLEMS, 8, sampling, here)
     assert sum(len(g) for g in among) == 64
     for index in (0, 5):
-        alone = Engine(subject).generate([PROBLEMS[index]], 1, sampling, here)[0][0]
+        alone = drawn(subject, [PROBLEMS[index]], 1, sampling, here)[0][0]
         assert alone.response == among[index][0].response
 
 
@@ -74,10 +74,10 @@ def test_native_and_transformers_decoders_draw_the_same_tokens(subject, monkeypa
     these 165 tokens are expected to differ, from which on the attempt goes another way. One of the eight may."""
     sampling, here = Sampling(max_tokens=24), Address(0, "sample")
     assert subject.fast_trunk is not None
-    native = [r for g in Engine(subject).generate(PROBLEMS[:4], 2, sampling, here) for r in g]
+    native = [r for g in drawn(subject, PROBLEMS[:4], 2, sampling, here) for r in g]
     monkeypatch.setattr(subject, "native", False)
     assert subject.fast_trunk is None
-    other = [r for g in Engine(subject).generate(PROBLEMS[:4], 2, sampling, here) for r in g]
+    other = [r for g in drawn(subject, PROBLEMS[:4], 2, sampling, here) for r in g]
     same = [(r, o) for r, o in zip(native, other, strict=True) if r.response == o.response]
     gap = max(abs(a - b) for r, o in same for a, b in zip(r.logp, o.logp, strict=True))
     with capsys.disabled():
@@ -88,10 +88,8 @@ def test_native_and_transformers_decoders_draw_the_same_tokens(subject, monkeypa
 
 def test_packed_logits_are_transformers_logits(subject, smollm2_dir):
     plain = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
-    prompt = subject.prompt(PROBLEMS[1].messages)
-    rollouts = [
-        r for g in Engine(subject).generate(PROBLEMS[1:3], 3, Sampling(max_tokens=10), Address(1, "x")) for r in g
-    ]
+    prompt = subject.renderer.prompt_ids(PROBLEMS[1].messages)
+    rollouts = [r for g in drawn(subject, PROBLEMS[1:3], 3, Sampling(max_tokens=10), Address(1, "x")) for r in g]
     with torch.no_grad():
         logp_NT, _ = subject.score(rollouts, Sampling(), 10)
         for row, r in enumerate(rollouts):

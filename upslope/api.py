@@ -20,7 +20,8 @@ from upslope.model.precision import cast_weights, pick_dtype
 from upslope.record.folder import FolderRecorder
 from upslope.record.recorder import MemoryRecorder, Recorder
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.groups import sample_groups
+from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.tasks.complete import complete
 from upslope.training.evaluate import Evaluation, evaluate as measure
@@ -142,7 +143,8 @@ def evaluate(
     sampling = replace(settings.sample.sampling(), temperature=temperature)
     held_out = list(opened.problems("test"))[:problems]
     with _speaking(model, settings) as policy:
-        return measure(opened, Engine(policy), held_out, sampling, samples=samples, seed=seed)
+        sampler = LocalSampler(policy)
+        return measure(opened, sampler, policy.renderer, held_out, sampling, samples=samples, seed=seed)
 
 
 def sample(
@@ -161,7 +163,8 @@ def sample(
     settings = to_settings({"seed": seed, "device": device, "learn": {"dtype": dtype}})
     with _speaking(model, settings) as policy:
         address = Address(seed, "sample", 0)
-        return Engine(policy).generate(problems, samples, sampling or Sampling(), address)
+        drawn_from = sampling or Sampling()
+        return sample_groups(LocalSampler(policy), policy.renderer, problems, samples, drawn_from, address)
 
 
 def _problem(prompt: str | Sequence[Message] | Problem, index: int) -> Problem:

@@ -13,7 +13,7 @@ from upslope.inspect.terminal import TerminalView
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import pick_dtype
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.training.evaluate import evaluate
 from upslope.training.memory import bound_kernel_caches
 from upslope.training.settings import RunSettings
@@ -33,7 +33,7 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(device, dtype)
     policy = Policy(model.to(device), tokenizer)
-    engine = Engine(policy, max_rows=settings.sample.max_rows)
+    sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=aside, transient=True) as progress:
@@ -43,7 +43,14 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
             progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
 
         found = evaluate(
-            task, engine, held_out, sampling, samples=settings.eval.samples, seed=settings.seed, progress=seen
+            task,
+            sampler,
+            policy.renderer,
+            held_out,
+            sampling,
+            samples=settings.eval.samples,
+            seed=settings.seed,
+            progress=seen,
         ).row
     if as_json:
         print(json.dumps({"model": settings.model, "task": task.name} | found))

@@ -72,9 +72,9 @@ def at_once(recipe, dtype=torch.float64):
     """The gradient of one pass with one graph from loss to weights, as the equation says it."""
     subject = learner(recipe, dtype=dtype, sampling=SAMPLING)
     batch = everything(recipe, dtype)[0]
-    said = subject.policy.say(batch.rollouts, subject.scorer.sampling)
+    found = subject.policy.distributions(batch.rollouts, subject.scorer.sampling)
     scored = subject.score(batch)  # entropy, divergence and values; log-probabilities by the plain way
-    logp_NT = said.rectangle(said.logp_R, scored.logp_NT.shape)
+    logp_NT = found.rectangle(found.logp_R, scored.logp_NT.shape)
     scored = replace(scored, logp_NT=logp_NT)
     losses, _ = Objective(recipe)(scored, Objective(recipe).with_old(batch, logp_NT))
     losses.total.backward()

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, gradients, group, largest_gap, learner, policy, problems, random_groups
+from tiny import TOKENIZER, drawn, gradients, group, largest_gap, learner, policy, problems, random_groups
 
 from upslope.algo.advantage import group_mean
 from upslope.algo.aggregate import sequence_mean, sequence_sum
@@ -16,7 +16,6 @@ from upslope.algo.surrogate import ClippedRatio
 from upslope.errors import NonFinite, UserError
 from upslope.learn.prepare import passes, weigh
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
 from upslope.types import Sampling
 
 HERE = Address(0, "reuse")
@@ -252,10 +251,10 @@ def test_groups_with_equal_rewards_are_not_scored():
 
 
 def test_the_whole_step_on_sampled_attempts_raises_what_was_rewarded():
-    """One step of the real thing: attempts from the engine; those with reward 1 become more likely, the rest less."""
+    """One step of the real thing: attempts from the sampler; those with reward 1 become more likely, the rest less."""
     subject = learner(REINFORCE_BASELINE, sampling=Sampling(max_tokens=8))
     asked = problems(4)
-    attempts = Engine(subject.policy).generate(asked, 6, subject.scorer.sampling, Address(0, "sample"))
+    attempts = drawn(subject.policy, asked, 6, subject.scorer.sampling, Address(0, "sample"))
     logps = [[r.logp for r in rollouts] for rollouts in attempts]
     groups = [
         group(p.id, rollouts[0].prompt, [r.response for r in rollouts], [1.0, 0, 0, 1.0, 0, 0], logp)

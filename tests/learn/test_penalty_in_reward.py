@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, model, policy, random_groups
+from tiny import TOKENIZER, drawn, model, policy, random_groups
 
 from upslope.algo.critic import OwnCopy
 from upslope.algo.family import FAMILY, GRPO
@@ -22,7 +22,6 @@ from upslope.model.precision import cast_weights
 from upslope.model.reference import Reference
 from upslope.model.value import value_model
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
 from upslope.training import metrics
 from upslope.types import Sampling, Score
 
@@ -61,10 +60,10 @@ def at_the_start(recipe, dtype, adapter=False):
 
 
 def sampled(subject, reward=0.0):
-    """Attempts of the learner's own engine, all with one reward."""
+    """Attempts of the learner's own sampler, all with one reward."""
     asked = [g.problem for g in random_groups(3, 1)]
     asked = [replace(p, messages=({"role": "user", "content": f"{i} pens"},)) for i, p in enumerate(asked)]
-    attempts = Engine(subject.policy).generate(asked, 4, SHORT, Address(0, "sample"))
+    attempts = drawn(subject.policy, asked, 4, SHORT, Address(0, "sample"))
     groups = random_groups(3, 1)
     return [
         replace(g, problem=p, rollouts=tuple(replace(r, score=Score(reward)) for r in rollouts))

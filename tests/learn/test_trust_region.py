@@ -198,8 +198,8 @@ def test_a_second_product_is_the_first(monkeypatch):
     """A micro-batch that stands alone keeps its graph; a move throws it away."""
     subject, _, land = landscape(micro_batch=6)
     calls = []
-    say = subject.policy.say
-    monkeypatch.setattr(subject.policy, "say", lambda *a, **k: calls.append(1) or say(*a, **k))
+    distributions = subject.policy.distributions
+    monkeypatch.setattr(subject.policy, "distributions", lambda *a, **k: calls.append(1) or distributions(*a, **k))
     vector = random_vector(subject)
     first = land.fisher_product(vector)
     assert torch.equal(land.fisher_product(vector), first)

@@ -91,7 +91,7 @@ def test_logits_that_are_minus_infinity_already():
 
 
 def test_bfloat16_in_bfloat16_out_and_the_rest_in_float32():
-    """What bfloat16 logits say is said in float32; how float32 adds up is the compiler's business, and not the same for
+    """bfloat16 logits are read in float32; how float32 adds up is the compiler's business, and not the same for
     both. So the slopes agree to a rounding of bfloat16, 2^-8, and nearly all of them to the bit."""
     low_CV = random_logits(torch.bfloat16)
     wide_CV = low_CV.detach().float().requires_grad_()
@@ -158,14 +158,14 @@ def test_hidden_states_and_head_say_what_the_model_says(name):
     """A head that is not the whole way from hidden states to logits is found out, and the model's own logits taken."""
     subject, sampling = made(name), Sampling(1.3, min_tokens=2)
     assert subject.apart is MODELS[name][1]
-    said = subject.say(rows(), sampling)
+    expected = subject.distributions(rows(), sampling)
     states = subject.states(rows())
     found = token_scores(subject, states, sampling)
-    assert states.hidden_RD.shape == (len(said.logp_R), 32)
-    torch.testing.assert_close(found.logp_R, said.logp_R, rtol=0, atol=1e-10)
-    torch.testing.assert_close(found.entropy_R, entropy(said.logp_RV), rtol=0, atol=1e-10)
-    finite = torch.isfinite(said.logp_R)  # random rows hold banned tokens
-    for a, b in zip(*(gradients(subject, x.logp_R[finite]) for x in (found, said)), strict=True):
+    assert states.hidden_RD.shape == (len(expected.logp_R), 32)
+    torch.testing.assert_close(found.logp_R, expected.logp_R, rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.entropy_R, entropy(expected.logp_RV), rtol=0, atol=1e-10)
+    finite = torch.isfinite(expected.logp_R)  # random rows hold banned tokens
+    for a, b in zip(*(gradients(subject, x.logp_R[finite]) for x in (found, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
@@ -204,11 +204,11 @@ def test_a_head_under_an_adapter_is_applied_as_the_module_it_is():
             if "lora" in name:
                 weight += 0.1
     assert subject.apart
-    said = subject.say(rows(), Sampling())
+    expected = subject.distributions(rows(), Sampling())
     found = token_scores(subject, subject.states(rows()), Sampling())
-    torch.testing.assert_close(found.logp_R, said.logp_R, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.logp_R, expected.logp_R, rtol=0, atol=1e-12)
     assert (found.logp_R - start).abs().max() > 0.1
-    for a, b in zip(*(gradients(subject, x.logp_R) for x in (found, said)), strict=True):
+    for a, b in zip(*(gradients(subject, x.logp_R) for x in (found, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
     again = token_scores(reference, reference.states(rows()), Sampling())
     torch.testing.assert_close(again.logp_R, start, rtol=0, atol=1e-12)

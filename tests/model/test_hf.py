@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from tiny import group, learner, model, policy, problems, random_groups
+from tiny import drawn, group, learner, model, policy, problems, random_groups
 from transformers import AttentionInterface, DynamicCache
 
 from upslope.algo.family import REINFORCE
@@ -17,7 +17,6 @@ from upslope.model import attention, hf
 from upslope.model.adapter import add_adapter
 from upslope.model.layout import lay_out
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
 from upslope.types import Sampling
 
 IDS = torch.tensor([[5, 9, 3, 7, 4]])
@@ -92,9 +91,9 @@ def test_every_keyword_is_one_that_the_models_forward_names(packed, monkeypatch)
 
         monkeypatch.setattr(module, "forward", noted)
     subject.states(rollouts())
-    subject.say(rollouts(), Sampling())
+    subject.distributions(rollouts(), Sampling())
     subject.hidden(subject.model.base_model, rollouts())
-    Engine(subject, packed=packed).generate(problems(2), 2, Sampling(max_tokens=4), Address(0, "sample"))
+    drawn(subject, problems(2), 2, Sampling(max_tokens=4), Address(0, "sample"), packed=packed)
     assert len(calls) > 6
     assert not set().union(*calls)
 

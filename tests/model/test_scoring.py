@@ -7,10 +7,10 @@ import torch
 from tiny import TOKENIZER, group, model, policy, random_groups
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from upslope.model import chat
 from upslope.model.attention import planned
 from upslope.model.layout import lay_out
 from upslope.model.policy import Policy
+from upslope.model.renderer import ChatRenderer
 from upslope.types import Sampling
 
 
@@ -88,7 +88,7 @@ def test_a_shared_prompt_is_laid_out_once():
 
 
 def test_an_empty_prompt_is_refused():
-    with pytest.raises(ValueError, match="has no prompt"):
+    with pytest.raises(ValueError, match="empty prompt"):
         lay_out(rows([group("p", [], [[7]], [0])]), torch.device("cpu"))
 
 
@@ -103,10 +103,11 @@ def test_tokens_the_policy_did_not_choose_are_not_scored_but_are_seen(reference)
 
 def test_the_end_token_is_scored_although_it_is_also_the_padding(reference):
     """Pitfall 7: a mask made by comparing with the pad token would lose the last token."""
-    end = chat.end_ids(TOKENIZER)[0]
+    end = ChatRenderer.of(TOKENIZER).end_ids[0]
     (rollout,) = rows([group("p", [3, 4], [[7, end, 8, end]], [0])])
     same_token = policy()
     same_token.tokenizer = type("Padded", (), {"pad_token_id": end, "eos_token_id": end, "chat_template": "x"})()
+    same_token.renderer = ChatRenderer.of(same_token.tokenizer)
     logp_NT, _ = same_token.score([rollout], Sampling(), 4)
     torch.testing.assert_close(logp_NT[0], naive(reference, rollout), rtol=0, atol=1e-12)
     assert (logp_NT[0] < 0).all()
@@ -124,7 +125,7 @@ def test_the_sampled_token_is_scored_not_the_likeliest(reference):
 
 
 def test_the_ban_on_early_ends_is_part_of_the_distribution(reference):
-    end = chat.end_ids(TOKENIZER)[0]
+    end = ChatRenderer.of(TOKENIZER).end_ids[0]
     (rollout,) = rows([group("p", [3, 4], [[7, 8, end]], [0])])
     logp_NT, _ = policy().score([rollout], Sampling(min_tokens=2), 3)
     logits = reference(input_ids=torch.tensor([[3, 4, 7, 8]])).logits[0, 1:]
@@ -144,7 +145,7 @@ def test_entropy_is_the_entropy_of_the_scored_distribution(reference):
 def test_token_ids_are_scored_as_given_not_their_text_tokenised_again(reference):
     """Pitfall 12: special tokens vanish from the text, so scoring the text again would score other tokens."""
     (rollout,) = rows([group("p", [3, 4], [[7, TOKENIZER.pad_token_id, 8, TOKENIZER.unk_token_id]], [0])])
-    again = TOKENIZER(policy().decode(rollout.response), add_special_tokens=False).input_ids
+    again = TOKENIZER(policy().renderer.text(rollout.response), add_special_tokens=False).input_ids
     assert tuple(again) != rollout.response
     logp_NT, _ = policy().score([rollout], Sampling(), 4)
     torch.testing.assert_close(logp_NT[0], naive(reference, rollout), rtol=0, atol=1e-12)

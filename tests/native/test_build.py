@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from naive import HERE, SAMPLING, flat
-from tiny import gradients, learner, policy, problems, random_groups
+from tiny import drawn, gradients, learner, policy, problems, random_groups
 
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
 from upslope.learn.prepare import weigh
 from upslope.native import build, kernels
-from upslope.rollout.engine import Engine
 
 needs_compiler = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
 ROOT = Path(build.__file__).parents[2]
@@ -186,7 +185,7 @@ def test_the_environment_can_forbid_them(tmp_path):
 def work(dtype):
     """What sampling and learning come to."""
     of = policy(dtype=dtype)
-    rollouts = flat(Engine(of).generate(problems(3), 4, SAMPLING, HERE))
+    rollouts = flat(drawn(of, problems(3), 4, SAMPLING, HERE))
     subject = learner(GRPO, of=of, dtype=dtype)
     subject.gradient(Objective(GRPO), weigh(subject.prepare(random_groups()), GRPO))
     return [r.response for r in rollouts], torch.cat([g.flatten() for g in gradients(subject).values()])
@@ -215,9 +214,9 @@ def test_without_them_everything_works_through_torch(how, monkeypatch):
 def test_without_a_compiler_everything_works_from_the_first_import_on(tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'tests/support')\n"
-        "import torch\nfrom naive import HERE, SAMPLING\nfrom tiny import policy, problems\n"
-        "from upslope.native import build\nfrom upslope.rollout.engine import Engine\n"
-        "made = Engine(policy(dtype=torch.float32)).generate(problems(2), 2, SAMPLING, HERE)\n"
+        "import torch\nfrom naive import HERE, SAMPLING\nfrom tiny import drawn, policy, problems\n"
+        "from upslope.native import build\nfrom upslope.rollout.local import LocalSampler\n"
+        "made = drawn(policy(dtype=torch.float32), problems(2), 2, SAMPLING, HERE)\n"
         "print(build.library() is not None or len(made) != 2); print(build.why_not())"
     )
     environment = {"PATH": str(tmp_path), "CC": None, "UPSLOPE_CACHE": str(tmp_path), "UPSLOPE_NATIVE": None}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, learner
+from tiny import TOKENIZER, drawn, learner
 
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
@@ -15,7 +15,6 @@ from upslope.model.pocket import build_model
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
 from upslope.tasks.pocket_problems import open_pocket
 from upslope.types import Group, Sampling, Score
 
@@ -28,8 +27,8 @@ def groups():
     are made up, as such a model would earn none."""
     subject = Policy(build_model(0), TOKENIZER)
     problems = open_pocket().problems("train")[:6]
-    subject.end_ids = (*subject.end_ids, *range(20, 30))
-    found = Engine(subject).generate(problems, 8, SAMPLING, Address(0, "sample"))
+    subject.renderer = replace(subject.renderer, end_ids=(*subject.end_ids, *range(20, 30)))
+    found = drawn(subject, problems, 8, SAMPLING, Address(0, "sample"))
     assert len({len(r.response) for rollouts in found for r in rollouts}) > 5
     return [
         Group(p, tuple(replace(r, score=Score(float((3 * i + r.sample) % 4 == 0))) for r in rollouts))

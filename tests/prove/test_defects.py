@@ -26,15 +26,15 @@ from upslope.learn.critic_learner import CriticLearner
 from upslope.learn.optimizer import AdamW
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model import head, policy
-from upslope.model.layout import Layout
-from upslope.model.policy import Said
+from upslope.model.layout import HasTokens, Layout, Tokens
+from upslope.model.policy import TokenDistributions
 from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged
-from upslope.rollout import engine
+from upslope.rollout import local
 from upslope.training import statistics
 from upslope.training.collect import Collected, Collector
-from upslope.types import Batch, Group, Rollout, Sampling, given
+from upslope.types import Batch, Group, Sampling, given
 
 Plant = Callable[[pytest.MonkeyPatch], object]
 
@@ -66,7 +66,7 @@ def rewriting(function: Any, wrong: Any) -> Plant:
 
 # -- what goes wrong ------------------------------------------------------------------------------------------------
 
-right_logp_R = Said.logp_R
+right_logp_R = TokenDistributions.logp_R
 right_weighted_sum = objective.weighted_sum
 right_centred = advantage.centred
 right_rows = Objective.without_gradient
@@ -88,7 +88,7 @@ right_refilled = Collector._refilled
 right_outcome = prepare.outcome_at_last
 
 
-def in_bits(self: Said) -> Tensor:
+def in_bits(self: TokenDistributions) -> Tensor:
     return right_logp_R.fget(self) / math.log(2)  # type: ignore[attr-defined]
 
 
@@ -249,8 +249,8 @@ def branches_blind(*args: Any, **kwargs: Any) -> Layout:
     return layout
 
 
-def every_token_chosen(rollouts: Sequence[Rollout], *args: Any, **kwargs: Any) -> Layout:
-    return right_lay_out([replace(r, mask=(True,) * len(r.mask)) for r in rollouts], *args, **kwargs)
+def every_token_chosen(rollouts: Sequence[HasTokens], *args: Any, **kwargs: Any) -> Layout:
+    return right_lay_out([Tokens(r.prompt, r.response, (True,) * len(r.mask)) for r in rollouts], *args, **kwargs)
 
 
 def hotter_is_colder(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids: Tensor) -> Tensor:
@@ -400,7 +400,7 @@ def plugged_in(num_samples: int, num_correct: int, k: int) -> float:
 
 
 DEFECTS = [
-    Defect("log-derivative", "logarithms to base 2", putting(Said, "logp_R", property(in_bits))),
+    Defect("log-derivative", "logarithms to base 2", putting(TokenDistributions, "logp_R", property(in_bits))),
     Defect("log-derivative", "tokens scored a position late", putting(policy, "before_tokens", one_position_late)),
     Defect("log-derivative", "tokens scored that were not chosen", putting(policy, "lay_out", every_token_chosen)),
     Defect("reinforce", "a mean over tokens for the sum", putting(objective, "weighted_sum", mean_over_tokens)),
@@ -477,11 +477,9 @@ DEFECTS = [
     Defect("entropy-bonus", "of the other sign", putting(EntropyBonus, "__call__", entropy_falls)),
     Defect("overlong-filter", "filtered before compared", putting(learner, "judge", filter_before_comparing)),
     Defect("z-score-multiple", "the other deviation", putting(GroupZScore, "__call__", other_deviation)),
-    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", first_token) for m in (draws, engine)]),
-    Defect(
-        "draw", "numbers not uniform", lambda p: [p.setattr(m, "draw", drawn_from_the_top) for m in (draws, engine)]
-    ),
-    Defect("draw", "nothing drawn in the engine alone", putting(engine, "draw", first_token)),
+    Defect("draw", "nothing drawn", lambda patch: [patch.setattr(m, "draw", first_token) for m in (draws, local)]),
+    Defect("draw", "numbers not uniform", lambda p: [p.setattr(m, "draw", drawn_from_the_top) for m in (draws, local)]),
+    Defect("draw", "nothing drawn in the sampler alone", putting(local, "draw", first_token)),
     Defect("refill", "no refill", putting(Collector, "_refilled", as_they_come)),
     Defect("refill", "the last groups kept", putting(Collector, "_refilled", last_ones)),
     Defect("refill", "mixed sees right and wrong alone", rewriting(sample.mixed, right_and_wrong)),

@@ -1,10 +1,12 @@
-"""The native decoder beside the two others, the naive way and the learner, through the engine and by itself."""
+"""The native decoder beside the two others, the naive way and the learner, through the sampler and by itself."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from family import made
-from naive import ENDS, HERE, SAMPLING, continued, flat
-from tiny import TOKENIZER, learner, problems, random_groups
+from naive import ENDS, HERE, SAMPLING, continued, flat, prompted
+from tiny import TOKENIZER, drawn, learner, problems, random_groups
 
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
@@ -17,7 +19,7 @@ from upslope.model.scores import token_scores
 from upslope.native import build
 from upslope.native.onednn import product
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.rollout.native import NativeDecoder
 from upslope.types import Sampling
 
@@ -36,20 +38,19 @@ def policy(name="llama", dtype=torch.float32, seed=0, kind=NativeDecoder):
     subject = Policy(model, TOKENIZER)
     assert subject.fast_trunk is not None or dtype == torch.float64
     subject.native = subject.native and kind is NativeDecoder
-    subject.end_ids = ENDS
-    by_text = {p.messages[0]["content"]: prompt for p, prompt in zip(problems(6), PROMPTS, strict=True)}
-    subject.prompt = lambda messages: by_text[messages[0]["content"]]
+    subject.renderer = replace(subject.renderer, end_ids=ENDS)
+    prompted(subject, PROMPTS)
     if kind is PlainDecoder:
         use_attention(model, "sdpa")
     return subject
 
 
 def sampled(subject, sampling=SAMPLING, num=3, **settings):
-    engine = Engine(subject, **settings)
-    return flat(engine.generate(problems(6), num, sampling, HERE))
+    sampler = LocalSampler(subject, **settings)
+    return flat(drawn(subject, problems(6), num, sampling, HERE, by=sampler))
 
 
-def said(rollouts):
+def written(rollouts):
     return [(r.problem_id, r.sample, r.response, r.ended) for r in rollouts]
 
 
@@ -68,7 +69,7 @@ def test_three_decoders_and_the_naive_way_write_the_same(name, seed):
     assert len({len(r.response) for r in native}) > 3 and {r.ended for r in native} == {"stop", "length"}
     for kind in (SharedPromptDecoder, PlainDecoder):
         others = sampled(policy(name, seed=seed, kind=kind), packed=kind is not PlainDecoder)
-        assert said(others) == said(native)
+        assert written(others) == written(native)
         assert largest(native, others) < 1e-5
     plain = made(name, seed, initializer_range=0.1)
     for rollout in native[::4]:
@@ -86,12 +87,12 @@ def test_every_size_of_table_writes_the_same(max_rows, sampling):
     """One row after the other, a place that is refilled often, and all at once; 70 tokens cross a panel."""
     expected = sampled(policy(kind=SharedPromptDecoder), sampling)
     got = sampled(policy(), sampling, max_rows=max_rows)
-    assert said(got) == said(expected)
+    assert written(got) == written(expected)
     assert largest(got, expected) < 1e-5
 
 
 def compared(subject, rollouts, sampling):
-    """Differences between what the engine logged and what the learner says."""
+    """Differences between what the sampler logged and what the learner says."""
     with torch.no_grad():
         learned = token_scores(subject, subject.states(rollouts), sampling).logp_R
     return learned.double() - torch.tensor([x for r in rollouts for x in r.logp], dtype=torch.float64)
@@ -122,32 +123,32 @@ def test_the_logged_log_probs_are_the_learners_in_bfloat16(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "llama, tied embeddings"])
 def test_after_a_step_the_next_attempts_come_from_the_new_weights(name, dtype):
-    """Weights packed for decoding would be stale; the same engine and policy go on, as they do in a run."""
+    """Weights packed for decoding would be stale; the same sampler and policy go on, as they do in a run."""
     of = policy(name, dtype)
-    subject, engine = learner(GRPO, of=of, dtype=dtype, lr=0.05), Engine(of)
-    first = flat(engine.generate(problems(6), 3, SAMPLING, HERE))
+    subject, sampler = learner(GRPO, of=of, dtype=dtype, lr=0.05), LocalSampler(of)
+    first = flat(drawn(of, problems(6), 3, SAMPLING, HERE, by=sampler))
     for version in (1, 2):
         subject.gradient(Objective(GRPO), weigh(subject.prepare(random_groups()), GRPO))
         subject.step()
-        engine.load(subject.weights(), version)
-        second = flat(engine.generate(problems(6), 3, SAMPLING, HERE))
-        assert said(second) != said(first)
+        sampler.load(subject.weights(), version)
+        second = flat(drawn(of, problems(6), 3, SAMPLING, HERE, by=sampler))
+        assert written(second) != written(first)
         fresh = policy(name, dtype)
         for parameter, weight in zip(fresh.model.parameters(), of.model.parameters(), strict=True):
             parameter.data.copy_(weight.data)
         expected = sampled(fresh)
-        assert said(second) == said(expected) and largest(second, expected) == 0
+        assert written(second) == written(expected) and largest(second, expected) == 0
         assert compared(of, second, SAMPLING).abs().max() < (1e-4 if dtype == torch.float32 else 0.3)
         first = second
 
 
 def test_weights_from_elsewhere_are_the_ones_sampled_from():
     subject, other = policy(), policy(seed=1)
-    engine = Engine(subject)
-    before = flat(engine.generate(problems(6), 2, SAMPLING, HERE))
-    engine.load(other.weights(), 3)
-    after = flat(engine.generate(problems(6), 2, SAMPLING, HERE))
-    assert said(after) == said(sampled(other, num=2)) != said(before)
+    sampler = LocalSampler(subject)
+    before = flat(drawn(subject, problems(6), 2, SAMPLING, HERE, by=sampler))
+    sampler.load(other.weights(), 3)
+    after = flat(drawn(subject, problems(6), 2, SAMPLING, HERE, by=sampler))
+    assert written(after) == written(sampled(other, num=2)) != written(before)
 
 
 def agree(decoder, plain, text, tolerance=2e-5):
@@ -224,9 +225,9 @@ def test_the_engine_takes_it_where_the_model_can_and_equal_prompts_are_computed_
 
 @pytest.mark.parametrize("room", [1, 40, 10**6])
 def test_prompts_in_one_pass_or_in_several(room, monkeypatch):
-    expected = said(sampled(policy()))
+    expected = written(sampled(policy()))
     monkeypatch.setattr("upslope.rollout.native.PREFILL_TOKENS", room)
-    assert said(sampled(policy())) == expected
+    assert written(sampled(policy())) == expected
 
 
 def test_an_adapter_on_the_head_alone_is_heard():
@@ -237,10 +238,10 @@ def test_an_adapter_on_the_head_alone_is_heard():
             if "lora_B" in name:
                 weight += 0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     subject, plain = Policy(wrapped, TOKENIZER), policy()
-    subject.end_ids, subject.prompt = plain.end_ids, plain.prompt
+    subject.renderer = plain.renderer
     assert subject.fast_trunk is not None
     rollouts = sampled(subject)
-    assert said(rollouts) != said(sampled(plain))
+    assert written(rollouts) != written(sampled(plain))
     assert compared(subject, rollouts, SAMPLING).abs().max() < 1e-5
 
 

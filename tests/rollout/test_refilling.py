@@ -1,13 +1,13 @@
 """A place whose attempt ended goes to the next in the queue; what anybody writes does not depend on it."""
 
+import naive
 import pytest
 import torch
 from naive import HERE, SAMPLING, continued, flat, policy, watched
-from tiny import model, problems
+from tiny import drawn, model, problems
 
 from upslope.model.hf import use_attention
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
-from upslope.rollout.engine import Engine
 
 PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), (31, 2, 3), (6, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59)]
 """By problem: single tokens, equal ones, and longer ones later."""
@@ -15,9 +15,7 @@ PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), (31, 2, 3), (6, 50
 
 def prompted(packed):
     """A policy whose problem i has prompt ``PROMPTS[i]``."""
-    subject = policy()
-    by_text = {p.messages[0]["content"]: prompt for p, prompt in zip(problems(6), PROMPTS, strict=True)}
-    subject.prompt = lambda messages: by_text[messages[0]["content"]]
+    subject = naive.prompted(policy(), PROMPTS)
     if not packed:
         use_attention(subject.model, "sdpa")
     return subject
@@ -27,7 +25,7 @@ def prompted(packed):
 @pytest.mark.parametrize("max_rows", [1, 2, 5, 17, 0])
 def test_every_size_of_table_gives_what_the_naive_way_gives(packed, max_rows):
     """Prompts of one token, prompts longer than any before, attempts that end at different times."""
-    got = Engine(prompted(packed), max_rows=max_rows, packed=packed).generate(problems(6), 3, SAMPLING, HERE)
+    got = drawn(prompted(packed), problems(6), 3, SAMPLING, HERE, max_rows=max_rows, packed=packed)
     assert len({len(r.response) for r in flat(got)}) > 3
     plain = model()
     for problem, prompt, attempts in zip(problems(6), PROMPTS, got, strict=True):
@@ -58,15 +56,15 @@ def test_an_engine_that_drops_no_row_writes_the_same(packed, monkeypatch):
     kind = SharedPromptDecoder if packed else PlainDecoder
     monkeypatch.setattr(kind, "slack", 1.0)
     monkeypatch.setattr(kind, "keep", None)
-    got = Engine(prompted(packed), max_rows=4, packed=packed).generate(problems(6), 3, SAMPLING, HERE)
-    expected = Engine(prompted(True)).generate(problems(6), 3, SAMPLING, HERE)
+    got = drawn(prompted(packed), problems(6), 3, SAMPLING, HERE, max_rows=4, packed=packed)
+    expected = drawn(prompted(True), problems(6), 3, SAMPLING, HERE)
     assert [r.response for r in flat(got)] == [r.response for r in flat(expected)]
 
 
 def test_the_table_is_full_while_anybody_waits(monkeypatch):
     subject = policy()
     widths, _ = watched(subject, monkeypatch)
-    rollouts = flat(Engine(subject, max_rows=4).generate(problems(5), 4, SAMPLING, HERE))
+    rollouts = flat(drawn(subject, problems(5), 4, SAMPLING, HERE, max_rows=4))
     tokens_drawn = num_begun = 0
     left = [len(r.response) for r in rollouts]
     table = []
@@ -83,8 +81,8 @@ def test_the_table_is_full_while_anybody_waits(monkeypatch):
 def test_a_prompt_is_computed_once_though_its_group_does_not_fit_the_table(monkeypatch):
     subject, asked = policy(), problems(3)
     _, prompts = watched(subject, monkeypatch)
-    Engine(subject, max_rows=4).generate(asked, 9, SAMPLING, HERE)
-    assert sum(prompts) == sum(len(subject.prompt(p.messages)) - 1 for p in asked)
+    drawn(subject, asked, 9, SAMPLING, HERE, max_rows=4)
+    assert sum(prompts) == sum(len(subject.renderer.prompt_ids(p.messages)) - 1 for p in asked)
 
 
 def test_both_decoders_say_what_the_whole_sequences_say():
@@ -123,13 +121,15 @@ def test_both_decoders_say_what_the_whole_sequences_say():
 def test_a_group_is_handed_over_once_when_its_last_attempt_ends():
     subject, asked = policy(), problems(5)
     events = []
-    got = Engine(subject, max_rows=3).generate(
+    got = drawn(
+        subject,
         asked,
         4,
         SAMPLING,
         HERE,
         lambda tokens, rows: events.append(rows),
         lambda index, rollouts: events.append((index, rollouts)),
+        max_rows=3,
     )
     groups = [event for event in events if isinstance(event, tuple)]
     assert sorted(index for index, _ in groups) == [0, 1, 2, 3, 4]
@@ -145,5 +145,5 @@ def test_what_a_listener_raises_ends_the_generation(monkeypatch):
         raise LookupError(index)
 
     with pytest.raises(LookupError):
-        Engine(subject, max_rows=2).generate(problems(5), 2, SAMPLING, HERE, None, refuse)
+        drawn(subject, problems(5), 2, SAMPLING, HERE, None, refuse, max_rows=2)
     assert len(widths) <= 2 * SAMPLING.max_tokens

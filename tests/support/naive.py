@@ -1,10 +1,12 @@
-"""Sampling the naive way, and a policy whose attempts end at different times: what engines are compared with."""
+"""Sampling the naive way, and a policy whose attempts end at different times: what samplers are compared with."""
+
+from dataclasses import dataclass, replace
 
 import tiny
 import torch
 from tiny import TOKENIZER
 
-from upslope.model import chat
+from upslope.model.renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.rollout.draw import draw
 from upslope.types import Sampling
@@ -17,13 +19,30 @@ ENDS = tuple(range(1, 180, 15))
 
 def policy(*args, **kwargs):
     made = tiny.policy(*args, **kwargs)
-    made.end_ids = ENDS
+    made.renderer = replace(made.renderer, end_ids=ENDS)
     return made
+
+
+@dataclass(frozen=True)
+class Prompted(ChatRenderer):
+    """Prompts are given as tokens, by the text of the first message."""
+
+    by_text: dict
+
+    def prompt_ids(self, messages):
+        return self.by_text[messages[0]["content"]]
+
+
+def prompted(subject, prompts):
+    """The policy, whose problem i of ``tiny.problems`` now has prompt i."""
+    by_text = {p.messages[0]["content"]: ids for p, ids in zip(tiny.problems(len(prompts)), prompts, strict=True)}
+    subject.renderer = Prompted(subject.renderer.tokenizer, subject.renderer.end_ids, by_text)
+    return subject
 
 
 def naive(plain, problem, sample, sampling):
     """Sample one attempt without cache, batch or shared prompt."""
-    return continued(plain, list(chat.prompt_ids(TOKENIZER, problem.messages)), problem, sample, sampling)
+    return continued(plain, list(ChatRenderer.of(TOKENIZER).prompt_ids(problem.messages)), problem, sample, sampling)
 
 
 def continued(plain, ids, problem, sample, sampling):

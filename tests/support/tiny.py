@@ -22,6 +22,8 @@ from upslope.model.policy import Policy
 from upslope.model.precision import widen_norms
 from upslope.model.reference import Reference
 from upslope.model.value import value_model
+from upslope.rollout.groups import sample_groups
+from upslope.rollout.local import LocalSampler
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
 TOKENIZER = build_tokenizer()
@@ -60,6 +62,11 @@ def problems(num: int) -> list[Problem]:
         Problem(f"toy/{i}", ({"role": "user", "content": f"{names[i % 4]} has {i + 2} apples." + " pens" * (i % 3)},))
         for i in range(num)
     ]
+
+
+def drawn(of: Policy, asked: Sequence[Problem], num: int, *how: Any, by: Any = None, **settings: Any) -> Any:
+    """Groups of attempts at the problems, by a policy: by a sampler of its own with these settings, or by this one."""
+    return sample_groups(by or LocalSampler(of, **settings), of.renderer, asked, num, *how)
 
 
 def group(

@@ -1,21 +1,22 @@
 """Who acts, who scores, what is kept; and the numbers a step is summed up in."""
 
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import TOKENIZER, learner, policy, problems, random_groups
+from tiny import TOKENIZER, drawn, learner, policy, problems, random_groups
 
 from upslope.algo.family import GRPO, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, rewarded
 from upslope.errors import UserError
-from upslope.learn.prepare import passes
+from upslope.learn.prepare import passes, to_batch
 from upslope.record import attempts
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.training import metrics
 from upslope.training.collect import Collector
 from upslope.training.evaluate import evaluate
@@ -51,7 +52,7 @@ class Toy:
 
 def collector(task=None, subject=None, per_step=3):
     subject = subject or policy()
-    return Collector(task or Toy(), Engine(subject), subject, SAMPLING, seed=0, per_step=per_step)
+    return Collector(task or Toy(), LocalSampler(subject), subject.renderer, SAMPLING, seed=0, per_step=per_step)
 
 
 def test_attempts_come_scored_each_with_its_own_problem():
@@ -63,7 +64,7 @@ def test_attempts_come_scored_each_with_its_own_problem():
         assert len(group.rollouts) == 4
         for rollout in group.rollouts:
             assert rollout.problem_id == group.problem.id
-            assert rollout.prompt == policy().prompt(group.problem.messages)
+            assert rollout.prompt == policy().renderer.prompt_ids(group.problem.messages)
             assert rollout.reward == int(group.problem.id[4:]) * 1000 + len(rollout.text)
 
 
@@ -99,8 +100,8 @@ def test_a_list_of_scores_of_the_wrong_length_stops_the_run():
 
 def test_groups_stand_in_the_order_of_problems_whenever_they_were_complete():
     task, subject = Toy(), policy()
-    subject.end_ids = tuple(range(1, 180, 5))
-    collect = Collector(task, Engine(subject), subject, Sampling(max_tokens=30), 0, 5)
+    subject.renderer = replace(subject.renderer, end_ids=tuple(range(1, 180, 5)))
+    collect = Collector(task, LocalSampler(subject), subject.renderer, Sampling(max_tokens=30), 0, 5)
     collect.overlaps = True
     taken = collect._attempt(problems(5), Attempts(3), 1, None)
     assert [g.problem.id for g in taken] == [p.id for p in problems(5)]
@@ -154,7 +155,10 @@ def test_evaluation_counts_full_marks_and_does_not_depend_on_batching():
     task = Toy(reward=lambda p, r: 1.0 if p.id in ("toy/0", "toy/3") else 0.5)
     subject = policy()
     found = [
-        evaluate(task, Engine(subject, max_rows=rows), problems(4), SAMPLING, samples=4, seed=1).row for rows in (64, 3)
+        evaluate(
+            task, LocalSampler(subject, max_rows=rows), subject.renderer, problems(4), SAMPLING, samples=4, seed=1
+        ).row
+        for rows in (64, 3)
     ]
     assert found[0] == found[1]
     row = found[0]
@@ -166,11 +170,13 @@ def test_evaluation_counts_full_marks_and_does_not_depend_on_batching():
 
 def test_greedy_evaluation_is_greedy():
     subject = policy()
-    groups = evaluate(Toy(), Engine(subject), problems(3), Sampling(2.0, max_tokens=6), seed=5).greedy
+    groups = evaluate(
+        Toy(), LocalSampler(subject), subject.renderer, problems(3), Sampling(2.0, max_tokens=6), seed=5
+    ).greedy
     for group in groups:
         ids = list(group.rollouts[0].prompt)
         for token in group.rollouts[0].response:
-            fresh = Engine(subject).generate([group.problem], 1, Sampling(0, max_tokens=6), Address(9, "x"))[0][0]
+            fresh = drawn(subject, [group.problem], 1, Sampling(0, max_tokens=6), Address(9, "x"))[0][0]
             assert fresh.response == group.rollouts[0].response
             ids.append(token)
 
@@ -257,3 +263,41 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
         scored += 1
     assert scored == last.minibatch.num_rollouts > 0
     assert isinstance(batch.advantage_NT, torch.Tensor)
+
+
+# -- rewards on the way ---------------------------------------------------------------------------------------------
+
+
+class Steps(Toy):
+    """Half a point for the first character, a quarter for the third, and 1 at the end."""
+
+    def score(self, problems, responses):
+        return [Score(1.0, steps=((1, 0.5), (3, 0.25), (10**6, 0.125))) for _ in responses]
+
+
+def test_rewards_on_the_way_stand_at_the_tokens_that_reached_them():
+    subject = policy()
+    groups = collector(task=Steps(), subject=subject)(Attempts(2), step=0).attempted
+    for rollout in (r for g in groups for r in g.rollouts):
+        by_token, text = rollout.score.by_token, subject.renderer.text
+        assert len(by_token) == len(rollout.response) and sum(by_token) == 0.875
+        assert rollout.reward == 1.0
+        expected = [0.0] * len(by_token)
+        for place, reward in ((1, 0.5), (3, 0.25), (10**6, 0.125)):
+            lengths = [len(text(rollout.response[: t + 1])) for t in range(len(by_token))]
+            expected[next((t for t, n in enumerate(lengths) if n >= place), len(by_token) - 1)] += reward
+        assert list(by_token) == expected
+    batch = to_batch(groups, torch.device("cpu"), torch.float64)
+    last = [len(r.response) - 1 for r in batch.rollouts]
+    assert batch.reward_N.tolist() == [1.875] * len(last)
+    assert all(batch.reward_NT[n, t] >= 1.0 for n, t in enumerate(last))
+
+
+@pytest.mark.parametrize("step", [(-1, 0.5), (3, float("nan"))])
+def test_a_step_that_is_none_stops_the_run(step):
+    class Wrong(Toy):
+        def score(self, problems, responses):
+            return [Score(1.0, steps=(step,)) for _ in responses]
+
+    with pytest.raises(UserError, match="a step is a number of characters and a reward"):
+        collector(task=Wrong())(Attempts(2), step=0)

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import policy, problems
+from tiny import drawn, policy, problems
 
 from upslope.algo.sample import Attempts
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.training.collect import Collector
 from upslope.types import Sampling, Score
 
@@ -46,7 +46,7 @@ class Toy:
 
 def collector(reward=lambda p, r: float(len(r)), subject=None):
     subject = subject or policy()
-    return overlapping(Collector(Toy(reward), Engine(subject), subject, SAMPLING, seed=0, per_step=3))
+    return overlapping(Collector(Toy(reward), LocalSampler(subject), subject.renderer, SAMPLING, seed=0, per_step=3))
 
 
 def overlapping(made):
@@ -55,20 +55,20 @@ def overlapping(made):
     return made
 
 
-class Watched(Engine):
-    """Calls ``look`` in the engine's thread, after every token; ``over`` is set when nothing more is sampled."""
+class Watched(LocalSampler):
+    """Calls ``look`` in the sampler's thread, after every token; ``over`` is set when nothing more is sampled."""
 
     def __init__(self, policy, look=lambda num_tokens, num_rows: None, **how):
         super().__init__(policy, **how)
         self.look, self.over = look, threading.Event()
 
-    def generate(self, problems, num_samples, sampling, address, progress=None, finished=None):
+    def generate(self, requests, sampling, address, progress=None, finished=None):
         def watch(num_tokens, num_rows):
             progress(num_tokens, num_rows)
             self.look(num_tokens, num_rows)
 
         try:
-            return super().generate(problems, num_samples, sampling, address, watch, finished)
+            return super().generate(requests, sampling, address, watch, finished)
         finally:
             self.over.set()
 
@@ -76,20 +76,22 @@ class Watched(Engine):
 def watched(reward, look=lambda num_tokens, num_rows: None, max_tokens=6):
     """Three problems, one attempt under way at a time; and how it is collected."""
     subject = policy()
-    engine = Watched(subject, look, max_rows=1)
+    sampler = Watched(subject, look, max_rows=1)
     return overlapping(
-        Collector(Toy(reward), engine, subject, Sampling(max_tokens=max_tokens), seed=0, per_step=3)
-    ), engine
+        Collector(Toy(reward), sampler, subject.renderer, Sampling(max_tokens=max_tokens), seed=0, per_step=3)
+    ), sampler
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("max_rows", [0, 2])
 def test_attempts_are_those_of_the_engine_alone_bit_for_bit(dtype, max_rows):
     subject = policy(dtype=dtype)
-    engine = Engine(subject, max_rows=max_rows)
+    sampler = LocalSampler(subject, max_rows=max_rows)
     for step in range(2):
-        got = overlapping(Collector(Toy(), engine, subject, SAMPLING, seed=7, per_step=4))(Attempts(3), step).attempted
-        alone = engine.generate([g.problem for g in got], 3, SAMPLING, Address(7, "sample", step))
+        got = overlapping(Collector(Toy(), sampler, subject.renderer, SAMPLING, seed=7, per_step=4))(
+            Attempts(3), step
+        ).attempted
+        alone = drawn(subject, [g.problem for g in got], 3, SAMPLING, Address(7, "sample", step), by=sampler)
         assert [[replace(r, score=Score(0.0)) for r in g.rollouts] for g in got] == alone
 
 
@@ -148,14 +150,14 @@ def test_groups_that_wait_are_scored_in_one_call():
 
     def reward(problem, response):
         began.set()
-        assert engine.over.wait(10)
+        assert sampler.over.wait(10)
         return float(problem.id[4:])
 
     def look(num_tokens, num_rows):
         if num_rows >= 3:
             assert began.wait(10)
 
-    slow, engine = watched(reward, look)
+    slow, sampler = watched(reward, look)
     got = slow(Attempts(group_size=2), 0).attempted
     first, second, third = (g.problem.id for g in got)
     assert slow._task.asked == [[first] * 2, [second] * 2 + [third] * 2]
@@ -182,10 +184,10 @@ def test_a_reward_that_fails_or_is_interrupted_soon_ends_the_sampling(interrupte
             time.sleep(0.02)
             late.append(num_tokens)
 
-    broken, engine = watched(reward, look, max_tokens=100)
+    broken, sampler = watched(reward, look, max_tokens=100)
     with pytest.raises(KeyboardInterrupt if interrupted else Failed):
         broken(Attempts(group_size=1), 0)
-    assert engine.over.is_set()
+    assert sampler.over.is_set()
     assert len(late) < 20, "of some hundred tokens"
 
 
@@ -199,10 +201,10 @@ def test_ctrl_c_while_waiting_soon_ends_the_sampling_and_the_next_one_is_as_ever
             time.sleep(0.02)
             late.append(num_tokens)
 
-    stopped, engine = watched(lambda p, r: 1.0, look, max_tokens=100)
+    stopped, sampler = watched(lambda p, r: 1.0, look, max_tokens=100)
     with pytest.raises(KeyboardInterrupt):
         stopped(Attempts(group_size=3), 0)
-    assert engine.over.is_set()
+    assert sampler.over.is_set()
     assert len(late) < 20, "of many hundred tokens"
     assert collector()(Attempts(2), 1) == collector()(Attempts(2), 1)
 
@@ -222,7 +224,9 @@ def test_a_ctrl_c_that_only_sets_a_flag_changes_nothing():
 def test_what_the_engine_raises_is_raised_with_its_traceback():
     subject = policy()
     with pytest.raises(UserError, match="do not fit the model's 256 positions"):
-        overlapping(Collector(Toy(), Engine(subject), subject, Sampling(max_tokens=300), 0, 3))(Attempts(2), 0)
+        overlapping(Collector(Toy(), LocalSampler(subject), subject.renderer, Sampling(max_tokens=300), 0, 3))(
+            Attempts(2), 0
+        )
     whole = subject.model.get_output_embeddings().weight.detach().clone()
     subject.model.get_output_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(NonFinite) as raised:
@@ -242,14 +246,14 @@ def test_only_rewards_that_take_long_are_scored_beside(monkeypatch):
         clock[0] += cost[0]
         return 1.0
 
-    class Seen(Engine):
+    class Seen(LocalSampler):
         def generate(self, *args, **kwargs):
             threads.append(threading.current_thread() is threading.main_thread())
             clock[0] += 1.0
             return super().generate(*args, **kwargs)
 
     subject = policy()
-    made = Collector(Toy(reward), Seen(subject), subject, SAMPLING, seed=0, per_step=3)
+    made = Collector(Toy(reward), Seen(subject), subject.renderer, SAMPLING, seed=0, per_step=3)
     for step, cost[0] in enumerate((0.0, 1.0, 1.0, 0.0, 0.0)):
         made(Attempts(2), step)
     assert threads == [True, True, False, False, True]

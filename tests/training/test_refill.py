@@ -12,7 +12,7 @@ from tiny import group, policy, problems
 from upslope.algo.sample import Attempts, mixed, rewarded
 from upslope.config import load_settings
 from upslope.errors import Exhausted, UserError
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.training.collect import Collector
 from upslope.training.start import launch
 from upslope.training.view import NullView
@@ -51,7 +51,9 @@ class Coin:
 
 def collector(every, per_step=4):
     subject = policy(max_position_embeddings=64)
-    return Collector(Coin(every), Engine(subject), subject, Sampling(max_tokens=2), seed=0, per_step=per_step)
+    return Collector(
+        Coin(every), LocalSampler(subject), subject.renderer, Sampling(max_tokens=2), seed=0, per_step=per_step
+    )
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])

@@ -18,7 +18,7 @@ from upslope.learn.forward import Forward
 from upslope.learn.ranks import Alone, Ranks
 from upslope.learn.settings import LOGITS_BUDGET
 from upslope.model.distribution import divergence, entropy
-from upslope.model.policy import Policy, Said
+from upslope.model.policy import Policy, TokenDistributions
 from upslope.model.reference import Reference
 from upslope.model.scores import most_tokens, token_scores
 from upslope.model.states import States, rectangle
@@ -101,16 +101,16 @@ class Scorer:
         """No graph of the policy while the critic alone learns."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self.warming)
 
-    def distributions(self, part: Batch) -> Said:
+    def distributions(self, part: Batch) -> TokenDistributions:
         """The policy's whole distribution before each chosen token."""
-        return self.policy.say(part.rollouts, self.sampling)
+        return self.policy.distributions(part.rollouts, self.sampling)
 
-    def scored(self, part: Batch, mine: Said, *, penalty: bool = True) -> Scored:
+    def scored(self, part: Batch, mine: TokenDistributions, *, penalty: bool = True) -> Scored:
         """Scores of the chosen tokens from whole distributions, entropy without gradient; values as the batch has
         them. ``penalty=False`` leaves the divergence from the reference out."""
         divergence_R = None
         if penalty and "reference_kl" in self.needs:
-            divergence_R = divergence(mine.logp_RV, self.must_refer.say(part.rollouts, self.sampling).logp_RV)
+            divergence_R = divergence(mine.logp_RV, self.must_refer.distributions(part.rollouts, self.sampling).logp_RV)
         with torch.no_grad():
             entropy_R = entropy(mine.logp_RV)
         return placed(part, mine.logp_R, entropy_R, divergence_R, part.value_NT)

@@ -16,7 +16,7 @@ from upslope.learn.ranks import sum_numbers
 from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
 from upslope.model.distribution import divergence
-from upslope.model.policy import Said
+from upslope.model.policy import TokenDistributions
 from upslope.model.states import rectangle
 from upslope.types import Batch
 
@@ -48,10 +48,10 @@ class MeasuredRegion:
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
         loss = 0.0
         for part in scorer.micro_batches(scorer.ranks.share(states), most_logits=LOGITS_BUDGET):
-            said = self._say(part)
-            kept += [said.logp_RV] if keep else []
-            old.append(rectangle(said.logp_R, part.mask_NT))
-            loss += self._loss(objective.with_old(part, old[-1]), said)
+            now = self._distributions(part)
+            kept += [now.logp_RV] if keep else []
+            old.append(rectangle(now.logp_R, part.mask_NT))
+            loss += self._loss(objective.with_old(part, old[-1]), now)
         self.loss = self._summed(loss)
         self._kept = kept if keep else None
         old_NT = torch.cat([part for of_rank in scorer.ranks.gather(old) for part in of_rank])
@@ -113,14 +113,14 @@ class MeasuredRegion:
         """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
         loss = kl = 0.0
         for index, part in enumerate(self._parts()):
-            now = self._say(part)
+            now = self._distributions(part)
             loss += self._loss(part, now)
             kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
         return self._summed(loss), self._summed(kl)
 
     @torch.no_grad()
-    def _loss(self, part: Batch, said: Said) -> float:
-        losses, _ = self._objective(self._scorer.scored(part, said), part)
+    def _loss(self, part: Batch, now: TokenDistributions) -> float:
+        losses, _ = self._objective(self._scorer.scored(part, now), part)
         return losses.policy.item()
 
     def _summed(self, number: float) -> float:
@@ -131,7 +131,7 @@ class MeasuredRegion:
         """Mean KL(origin || now) in nats a token over the states."""
         kl = 0.0
         for index, part in enumerate(self._parts()):
-            kl += divergence(self._before(index, part), self._say(part).logp_RV).sum().item()
+            kl += divergence(self._before(index, part), self._distributions(part).logp_RV).sum().item()
         return self._summed(kl) / max(self._num_states, 1)
 
     def _parts(self) -> Iterator[Batch]:
@@ -143,7 +143,7 @@ class MeasuredRegion:
         if self._kept is not None:
             return self._kept[index]
         with self._at_origin():
-            return self._say(part).logp_RV
+            return self._distributions(part).logp_RV
 
     @contextmanager
     def _at_origin(self) -> Iterator[None]:
@@ -161,7 +161,7 @@ class MeasuredRegion:
         self._optimizer.publish()
 
     @torch.no_grad()
-    def _say(self, part: Batch) -> Said:
+    def _distributions(self, part: Batch) -> TokenDistributions:
         return self._scorer.distributions(part)
 
 

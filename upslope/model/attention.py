@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
-from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, use_attention
-from upslope.model.layout import Layout, lay_out
+from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, text_config, use_attention
+from upslope.model.layout import HasTokens, Layout, Tokens, lay_out
 from upslope.model.precision import agree
-from upslope.types import Rollout
 
 NAME = "upslope"
 
@@ -123,7 +122,7 @@ def admit(model: Any) -> bool:
     Declared features that short inputs cannot show (sliding windows, chunked or linear layers) rule a model out;
     everything else is measured, on two prompts of which one is shared. A model not admitted is left as it was.
     """
-    config = model.config
+    config = text_config(model)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if not can_choose_attention(model) or kinds != {"full_attention"} or window:
@@ -157,14 +156,14 @@ def release(model: Any) -> None:
         use_attention(model, own)
 
 
-def probe(num_prompt: int, num_response: int, vocabulary: int) -> Rollout:
+def probe(num_prompt: int, num_response: int, vocabulary: int) -> Tokens:
     """Some tokens to try a model on; prompts of equal length are equal."""
     prompt = tuple((11 * i + num_prompt) % vocabulary for i in range(num_prompt))
     response = tuple((7 * i + num_response) % vocabulary for i in range(num_response))
-    return Rollout("probe", 0, prompt, response, (True,) * num_response, None, 0, "stop", "")
+    return Tokens(prompt, response, (True,) * num_response)
 
 
-def _plain_rows(model: Any, rollout: Rollout) -> Tensor:
+def _plain_rows(model: Any, rollout: HasTokens) -> Tensor:
     ids = torch.tensor([rollout.prompt + rollout.response], device=next(model.parameters()).device)
     logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits[len(rollout.prompt) - 1 : -1]

@@ -46,14 +46,21 @@ def can_choose_attention(model: Any) -> bool:
     return bool(getattr(model, "_supports_attention_backend", False))
 
 
+def text_config(model: Any) -> Any:
+    """The config of what reads and writes text: the model's own, or the part of it in a composite one (Gemma 3, LLaVA),
+    whose own has neither layers nor a vocabulary."""
+    config = model.config
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
 def attention_in_use(module: Any) -> str:
-    """The name of the attention that a model, or a part of one with a config of its own, runs with."""
-    return str(getattr(module.config, "_attn_implementation", None) or "")
+    """The name of the attention that a model, or a part of one with a config of its own, runs with over text."""
+    return str(getattr(text_config(module), "_attn_implementation", None) or "")
 
 
 def use_attention(module: Any, name: str) -> None:
-    """Let the model run with the attention of that name, in all its parts that share its config."""
-    module.config._attn_implementation = name
+    """Let the model run with the attention of that name, in all its parts that share the config of its text."""
+    text_config(module)._attn_implementation = name
 
 
 @contextmanager

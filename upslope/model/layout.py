@@ -10,15 +10,40 @@ is one of several responses to a shared prompt: it sees the whole prompt, then i
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from upslope.native.kernels import Spans
-from upslope.types import Rollout
+
+
+class HasTokens(Protocol):
+    """A prompt and a response to it: what a model sees of a rollout."""
+
+    @property
+    def prompt(self) -> tuple[int, ...]: ...
+    @property
+    def response(self) -> tuple[int, ...]: ...
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """Per response token: whether it is to be scored."""
+        ...
+
+
+class Tokens(NamedTuple):
+    """The least that can be laid out and scored.
+
+    >>> Tokens(prompt=(5, 6), response=(7, 2), mask=(True, True)).response
+    (7, 2)
+    """
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    mask: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +109,7 @@ class Layout:
         }
 
 
-def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts: bool = True) -> Layout:
+def lay_out(rollouts: Sequence[HasTokens], device: torch.device, *, share_prompts: bool = True) -> Layout:
     """The layout of these rollouts; neighbours with equal prompts share one copy (``share_prompts=False``: never).
 
     Prompts must not be empty (the first token would have no predictor).
@@ -105,7 +130,7 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
     for rows in _runs_of_equal_prompts(rollouts, share_prompts):
         prompt = rollouts[rows[0]].prompt
         if not prompt:
-            raise ValueError(f"a rollout of {rollouts[rows[0]].problem_id} has no prompt: nothing predicts its first")
+            raise ValueError(f"rollout {rows[0]} has an empty prompt: nothing predicts its first token")
         start = append(prompt, 0)
         last = start + len(prompt) - 1
         if len(rows) == 1:
@@ -125,6 +150,29 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
                     scored.append((last if column == 0 else begin + column - 1, token, row, column))
         children.append((first_branch, len(branches) - first_branch))
 
+    return _layout(ids, positions, device, scored, stems, branches, children)
+
+
+def lay_out_prompts(prompts: Sequence[tuple[int, ...]], device: torch.device) -> Layout:
+    """The layout of sequences of which nothing is scored, each a stem of its own: what a decoder computes before it
+    begins. None may be empty."""
+    lengths = [len(prompt) for prompt in prompts]
+    stems = list(zip(itertools.accumulate(lengths, initial=0), lengths, strict=False))
+    ids = [token for prompt in prompts for token in prompt]
+    positions = [position for length in lengths for position in range(length)]
+    return _layout(ids, positions, device, [], stems, [], [(0, 0)] * len(stems))
+
+
+def _layout(
+    ids: Sequence[int],
+    positions: Sequence[int],
+    device: torch.device,
+    scored: Sequence[tuple[int, int, int, int]],
+    stems: Sequence[tuple[int, int]],
+    branches: Sequence[tuple[int, int, int, int]],
+    children: Sequence[tuple[int, int]],
+) -> Layout:
+    """As tensors. ``scored``: (predictor, target, row, column) of every token that is."""
     table = torch.tensor(scored, dtype=torch.long).reshape(-1, 4).to(device)
     return Layout(
         id_K=torch.tensor(ids, dtype=torch.long, device=device),
@@ -139,7 +187,7 @@ def lay_out(rollouts: Sequence[Rollout], device: torch.device, *, share_prompts:
     )
 
 
-def _runs_of_equal_prompts(rollouts: Sequence[Rollout], share: bool) -> list[list[int]]:
+def _runs_of_equal_prompts(rollouts: Sequence[HasTokens], share: bool) -> list[list[int]]:
     runs: list[list[int]] = []
     for row, rollout in enumerate(rollouts):
         if share and runs and rollouts[runs[-1][0]].prompt == rollout.prompt:

@@ -1,4 +1,4 @@
-"""The policy: a transformers causal language model that can say how likely it finds given tokens."""
+"""The policy: a transformers causal language model, and how likely it finds given tokens."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from upslope.model import attention, chat, llama
+from upslope.model import attention, llama
 from upslope.model.distribution import adjusted, chosen, entropy
-from upslope.model.hf import recompute_layers, without_bars
-from upslope.model.layout import Layout, lay_out
+from upslope.model.hf import recompute_layers, text_config, without_bars
+from upslope.model.layout import HasTokens, Layout, lay_out
 from upslope.model.precision import agree
+from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
-from upslope.types import Message, Rollout, Sampling
+from upslope.types import Sampling
 
 _TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """Of every model that became a policy in this process, as long as it lives."""
@@ -31,13 +32,15 @@ def tokenizer_of(model: Any) -> Any | None:
 
 
 class Policy:
-    """A model with its tokenizer. The weights here are the ones that compute; masters, if any, are the optimizer's."""
+    """A model, its tokenizer, and the renderer between tokens and text. The weights here are the ones that compute;
+    masters, if any, are the optimizer's."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, renderer: Renderer | None = None) -> None:
+        """``renderer`` None: by the tokenizer's chat template. Raises UserError if the tokenizer has no end token."""
         self.model = model.eval()  # no dropout: the sampler and the learner must be one distribution
         self.tokenizer = tokenizer
         _TOKENIZERS[model] = tokenizer
-        self.end_ids = chat.end_ids(tokenizer, model.generation_config)
+        self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config)
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
@@ -59,13 +62,13 @@ class Policy:
 
     @property
     def max_positions(self) -> int:
-        """The longest prompt plus response the model was made for; unbounded if it does not say."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize)
+        """The longest prompt plus response the model was made for; unbounded if its config gives none."""
+        return int(getattr(text_config(self.model), "max_position_embeddings", None) or sys.maxsize)
 
     @property
     def cache_bytes(self) -> int:
         """Bytes that the keys and values of one token take, over all layers."""
-        config = self.model.config
+        config = text_config(self.model)
         all_heads = getattr(config, "num_attention_heads", 1)
         heads = getattr(config, "num_key_value_heads", None) or all_heads
         depth = getattr(config, "head_dim", None) or config.hidden_size // all_heads
@@ -75,7 +78,7 @@ class Policy:
     @property
     def width(self) -> int:
         """Layers times hidden size: what the activations of one token are proportional to."""
-        config = self.model.config
+        config = text_config(self.model)
         return int(getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1))
 
     @property
@@ -85,13 +88,6 @@ class Policy:
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights by name; references, not copies."""
         return dict(self.model.named_parameters())
-
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return chat.prompt_ids(self.tokenizer, messages)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of a response without its special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones."""
@@ -107,11 +103,16 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response."""
+        return self.renderer.end_ids
+
+    @property
     def end_tensor(self) -> Tensor:
         """The end tokens, on the model's device."""
         return torch.tensor(self.end_ids, device=self.device)
 
-    def states(self, rollouts: Sequence[Rollout]) -> States:
+    def states(self, rollouts: Sequence[HasTokens]) -> States:
         """Where the model stands before each chosen token of the rollouts, with gradient: one pass of the trunk."""
         if self.apart:
             return States.of(*self.hidden(trunk_of(self.model), rollouts))
@@ -119,7 +120,7 @@ class Policy:
         hidden_RD = self._at_tokens(out.hidden_states[-1], rollouts, layout)
         return States.of(layout, hidden_RD, self._logits(out, rollouts, layout))
 
-    def hidden(self, trunk: Any, rollouts: Sequence[Rollout]) -> tuple[Layout, Tensor]:
+    def hidden(self, trunk: Any, rollouts: Sequence[HasTokens]) -> tuple[Layout, Tensor]:
         """Last hidden states of the trunk, or of a copy of it, before each chosen token, [R, D]."""
         fast = llama.native_trunk(trunk) if self.native else None
         if fast is not None:
@@ -148,27 +149,29 @@ class Policy:
         layout, expected = self.hidden(trunk_of(self.model), rollouts)  # not native, as long as it is not admitted
         return agree(fast.states(layout), expected)
 
-    def _laid_out(self, rollouts: Sequence[Rollout]) -> Layout:
+    def _laid_out(self, rollouts: Sequence[HasTokens]) -> Layout:
         return lay_out(rollouts, self.device, share_prompts=self.packs)
 
-    def _run(self, module: Any, rollouts: Sequence[Rollout], *, every: bool = False, **more: Any) -> tuple[Layout, Any]:
+    def _run(
+        self, module: Any, rollouts: Sequence[HasTokens], *, every: bool = False, **more: Any
+    ) -> tuple[Layout, Any]:
         """Call the model, or a part of it, on the rollouts' tokens; ``every``: with outputs at every position."""
         layout = self._laid_out(rollouts)
         call = layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
         with attention.planned(layout):
             return layout, module(**(trunk_only(call) if every else call), **more)
 
-    def _logits(self, out: Any, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
+    def _logits(self, out: Any, rollouts: Sequence[HasTokens], layout: Layout) -> Tensor:
         """[R, V], of a call's output; a packed call has computed no others."""
         return out.logits[0] if self.packs else self._at_tokens(out.logits, rollouts, layout)
 
-    def _at_tokens(self, out_NSX: Tensor, rollouts: Sequence[Rollout], layout: Layout) -> Tensor:
+    def _at_tokens(self, out_NSX: Tensor, rollouts: Sequence[HasTokens], layout: Layout) -> Tensor:
         """[R, X]: outputs at every position, picked where they predict the chosen tokens."""
         if self.packs:
             return out_NSX[0][layout.predictor_R]
         return before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
 
-    def say(self, rollouts: Sequence[Rollout], sampling: Sampling) -> Said:
+    def distributions(self, rollouts: Sequence[HasTokens], sampling: Sampling) -> TokenDistributions:
         """The model's whole distribution before each chosen token of the rollouts, with gradient as often as wanted.
 
         The given ids are scored, at the given temperature and with the same ban on early ends; top-k and top-p must be
@@ -176,22 +179,23 @@ class Policy:
         """
         layout, out = self._run(self.model, rollouts)
         logits_RV = self._logits(out, rollouts, layout)
-        return Said(layout, adjusted(logits_RV, layout.column_R, sampling, self.end_tensor).log_softmax(dim=1))
+        logits_RV = adjusted(logits_RV, layout.column_R, sampling, self.end_tensor)
+        return TokenDistributions(layout, logits_RV.log_softmax(dim=1))
 
-    def score(self, rollouts: Sequence[Rollout], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
+    def score(self, rollouts: Sequence[HasTokens], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
         """(logp_NT, entropy_NT) of the rollouts' own tokens under the sampling distribution; T = ``num_columns``.
 
         logp carries the gradient, entropy does not; both are 0 where the mask is False.
         """
-        said = self.say(rollouts, sampling)
+        found = self.distributions(rollouts, sampling)
         with torch.no_grad():
-            entropy_R = entropy(said.logp_RV)
+            entropy_R = entropy(found.logp_RV)
         shape = (len(rollouts), num_columns)
-        return said.rectangle(said.logp_R, shape), said.rectangle(entropy_R, shape)
+        return found.rectangle(found.logp_R, shape), found.rectangle(entropy_R, shape)
 
 
 @dataclass(frozen=True)
-class Said:
+class TokenDistributions:
     """A model's distribution before each of R chosen tokens, and where these stand."""
 
     layout: Layout
@@ -208,7 +212,7 @@ class Said:
         return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)
 
 
-def plain_call(rollouts: Sequence[Rollout], padding: int, device: torch.device) -> dict[str, Any]:
+def plain_call(rollouts: Sequence[HasTokens], padding: int, device: torch.device) -> dict[str, Any]:
     """Arguments for any transformers model, the ordinary way: rows padded on the right, with attention mask."""
     rows = [list(r.prompt) + list(r.response[:-1]) for r in rollouts]
     width = max(map(len, rows))
@@ -224,7 +228,7 @@ def trunk_only(call: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in call.items() if name != "logits_to_keep"}
 
 
-def before_tokens(out_NSX: Tensor, rollouts: Sequence[Rollout]) -> Tensor:
+def before_tokens(out_NSX: Tensor, rollouts: Sequence[HasTokens]) -> Tensor:
     """[N, T, X] before each response token, of a plain call's outputs [N, S, X] at every position."""
     num_columns = max(len(r.response) for r in rollouts)
     first_N1 = torch.tensor([len(r.prompt) - 1 for r in rollouts], device=out_NSX.device)[:, None]

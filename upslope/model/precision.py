@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from upslope.model.hf import text_config
 from upslope.native.onednn import cpu_multiplies_bf16
 
 NARROWEST_FOR_BF16 = 96
@@ -20,7 +21,7 @@ def pick_dtype(precision: Precision, model: Any, device: torch.device) -> torch.
     """What to compute in; ``auto``: bfloat16 where the machine multiplies it natively and the model is wide enough."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[precision]
-    wide = getattr(model.config, "hidden_size", 0) >= NARROWEST_FOR_BF16
+    wide = getattr(text_config(model), "hidden_size", 0) >= NARROWEST_FOR_BF16
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from upslope.model.policy import Policy, Said
+from upslope.model.layout import HasTokens
+from upslope.model.policy import Policy, TokenDistributions
 from upslope.model.states import States
-from upslope.types import Rollout, Sampling
+from upslope.types import Sampling
 
 
 class Reference:
-    """Says what the start would have said. A policy whose adapter began with the run is its own reference, with the
+    """The policy as it was at the start. One whose adapter began with the run is its own reference, with the
     adapter off; any other is copied once."""
 
     def __init__(self, policy: Policy, frozen: Policy | None) -> None:
@@ -27,7 +28,7 @@ class Reference:
         """A copy of the policy as it is now."""
         frozen = copy.deepcopy(policy.model)
         frozen.requires_grad_(False)
-        return Reference(policy, Policy(frozen, policy.tokenizer))
+        return Reference(policy, Policy(frozen, policy.tokenizer, policy.renderer))
 
     @property
     def vocabulary(self) -> int:
@@ -38,25 +39,25 @@ class Reference:
         return self._policy.end_tensor
 
     @torch.no_grad()
-    def say(self, rollouts: Sequence[Rollout], sampling: Sampling) -> Said:
+    def distributions(self, rollouts: Sequence[HasTokens], sampling: Sampling) -> TokenDistributions:
         """The reference's distribution before each chosen token, without gradient."""
-        with self._speaking() as speaker:
-            return speaker.say(rollouts, sampling)
+        with self._at_start() as policy:
+            return policy.distributions(rollouts, sampling)
 
     @torch.no_grad()
-    def states(self, rollouts: Sequence[Rollout]) -> States:
+    def states(self, rollouts: Sequence[HasTokens]) -> States:
         """Where the reference stands before each chosen token, without gradient."""
-        with self._speaking() as speaker:
-            return speaker.states(rollouts)
+        with self._at_start() as policy:
+            return policy.states(rollouts)
 
     @torch.no_grad()
     def head(self, source_CX: Tensor) -> Tensor:
         """Its logits [C, V], without gradient."""
-        with self._speaking() as speaker:
-            return speaker.head(source_CX)
+        with self._at_start() as policy:
+            return policy.head(source_CX)
 
     @contextlib.contextmanager
-    def _speaking(self) -> Iterator[Policy]:
+    def _at_start(self) -> Iterator[Policy]:
         if self.frozen is not None:
             yield self.frozen
         else:

@@ -22,7 +22,7 @@ def most_tokens(vocabulary: int) -> int:
     return max(1, HEAD_BUDGET // vocabulary)
 
 
-class Speaker(Protocol):
+class LanguageModel(Protocol):
     """A policy, or a reference: whoever has a head."""
 
     @property
@@ -39,29 +39,29 @@ class TokenScores(NamedTuple):
     entropy_R: Tensor
     """In nats."""
     divergence_R: Tensor | None = None
-    """Exact KL(this speaker || the other) before the token, in nats."""
+    """Exact KL(this model || the other) before the token, in nats."""
 
 
 def token_scores(
-    speaker: Speaker,
+    model: LanguageModel,
     states: States,
     sampling: Sampling,
     *,
-    other: tuple[Speaker, States] | None = None,
+    other: tuple[LanguageModel, States] | None = None,
     entropy_gradient: bool = False,
 ) -> TokenScores:
-    """What the speaker says about the tokens; with ``other``, a speaker and its states before the same tokens, how far
-    the two are apart. logp and divergence carry gradient, entropy does so on request; the other has none.
+    """How likely the model finds the tokens; with ``other``, a model and its states before the same tokens, how far the
+    two are apart. logp and divergence carry gradient, entropy does so on request; the other has none.
 
     More tokens than ``most_tokens`` are scored in pieces, each of which is computed again in the backward pass.
     """
 
     def score(tokens: slice) -> tuple[Tensor, ...]:
         mine = states.take(tokens)
-        logits_CV = speaker.head(mine.source_RX)
+        logits_CV = model.head(mine.source_RX)
         if other is None and not entropy_gradient:
-            return token_logps(logits_CV, mine.target_R, mine.column_R, sampling, speaker.end_tensor)
-        logp_CV = adjusted(logits_CV, mine.column_R, sampling, speaker.end_tensor).log_softmax(dim=1)
+            return token_logps(logits_CV, mine.target_R, mine.column_R, sampling, model.end_tensor)
+        logp_CV = adjusted(logits_CV, mine.column_R, sampling, model.end_tensor).log_softmax(dim=1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
             entropy_C = entropy(logp_CV)
         logp_C = chosen(logp_CV, mine.target_R)
@@ -69,10 +69,10 @@ def token_scores(
             return logp_C, entropy_C
         with torch.no_grad():
             other_CV = other[0].head(other[1].take(tokens).source_RX)
-            other_CV = adjusted(other_CV, mine.column_R, sampling, speaker.end_tensor).log_softmax(dim=1)
+            other_CV = adjusted(other_CV, mine.column_R, sampling, model.end_tensor).log_softmax(dim=1)
         return logp_C, entropy_C, divergence(logp_CV, other_CV)
 
-    num, most = states.num_tokens, most_tokens(speaker.vocabulary)
+    num, most = states.num_tokens, most_tokens(model.vocabulary)
     if num <= most:
         return TokenScores(*score(slice(0, num)))
     pieces = [

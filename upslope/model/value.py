@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from upslope.model import attention
-from upslope.model.hf import attention_in_use
+from upslope.model.hf import attention_in_use, text_config
 from upslope.model.policy import Policy
 from upslope.model.trunk import trunk_of
 from upslope.types import Rollout
@@ -50,5 +50,5 @@ def value_model(model: Any, *, own_copy: bool) -> ValueModel:
     trunk = copy.deepcopy(trunk_of(model)) if own_copy else None  # with an adapter's layers, if there are any
     if trunk is not None:
         trunk.requires_grad_(True)
-    made = ValueModel(int(model.config.hidden_size), trunk)
+    made = ValueModel(int(text_config(model).hidden_size), trunk)
     return made.to(device=next(model.parameters()).device)

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upslope.algo.family import REINFORCE
-from upslope.model.policy import Policy
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.prove.models import END
 from upslope.prove.sampling import SAMPLINGS, by_hand
 from upslope.prove.splitting import unpack
 from upslope.prove.world import World, llama, toy
 from upslope.rollout.address import Address
+from upslope.rollout.base import Request
 from upslope.rollout.draw import draw
-from upslope.rollout.engine import Engine
-from upslope.types import Message, Problem, Sampling
+from upslope.rollout.local import LocalSampler
+from upslope.types import Sampling
 
 WIDTH = 1e-9
 """How near to the edge of a token's interval a number may lie before rounding decides."""
@@ -45,11 +45,11 @@ def measured(logits_RV: Tensor, position_R: Tensor, sampling: Sampling) -> Tenso
     "draw",
     "The numbers that draw a token have the measure of its probability, and an attempt's are its responses' boxes",
     source="inverse transform sampling; Devroye 1986, chapter III.2",
-    compares="lengths of intervals found by halving with probabilities by hand; the engine's attempts at every corner",
+    compares="lengths of intervals found by halving with probabilities by hand; the sampler's attempts at every corner",
 )
 def draws() -> Iterator[Check | Fact]:
     """u uniform in [0, 1) draws the token v with F(v - 1) <= u < F(v): an interval of length p(v). A response is then
-    a box of volume prod_t p(y_t | y_<t), and what the engine logs is the logarithm of each side."""
+    a box of volume prod_t p(y_t | y_<t), and what the sampler logs is the logarithm of each side."""
     world = toy()
     prefixes = list(world.states())
     ids = [torch.tensor([world.prompt + p]) for p in prefixes]
@@ -88,20 +88,6 @@ def backwards(logits_RV: Tensor, position_R: Tensor, sampling: Sampling) -> floa
     return float(wrong)
 
 
-class Spoken(Policy):
-    """A world's policy, which is asked in tokens: its prompt is the world's, whatever the messages."""
-
-    def __init__(self, policy: Policy, prompt: tuple[int, ...]) -> None:
-        self.__dict__.update(policy.__dict__)
-        self._prompt = prompt
-
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        return self._prompt
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return ""
-
-
 @dataclass(frozen=True)
 class Listed(Address):
     """Sample i gets the numbers of row i."""
@@ -113,7 +99,7 @@ class Listed(Address):
 
 
 def corners(name: str, world: World, *, packed: bool) -> Iterator[Check | Fact]:
-    """At every corner of a response's box the engine writes this response. Boxes are disjoint and fill the cube, and a
+    """At every corner of a response's box the sampler writes this response. Boxes are disjoint and fill the cube, and a
     larger number never draws an earlier token, so the box is all that writes it, up to its rim."""
     states = {p: logp_V.detach().exp() for p, logp_V in world.states().items()}
     rows, meant = [], []
@@ -130,14 +116,15 @@ def corners(name: str, world: World, *, packed: bool) -> Iterator[Check | Fact]:
     learner = world.learner(REINFORCE)
     if not packed:
         unpack(learner)
-    engine = Engine(Spoken(learner.policy, world.prompt), packed=packed)
+    sampler = LocalSampler(learner.policy, packed=packed)
+    requests = [Request("world", i, world.prompt) for i in range(len(rows))]
     address = Listed(0, "prove", 0, tuple(rows))
-    (found,) = engine.generate([Problem("world", ())], len(rows), Sampling(max_tokens=world.limit), address)
+    found = sampler.generate(requests, Sampling(max_tokens=world.limit), address)
     missed = sum(r.response != world.responses[i] for r, i in zip(found, meant, strict=True))
     yield vanishes(f"{name}: corners of {len(world.responses)} boxes with another response", float(missed))
     logp_YT = world.logp_YT().detach()
     logged = torch.tensor(
         [[*(r.logp or ()), *[0.0] * (world.limit - len(r.response))] for r in found], dtype=torch.float64
     )
-    yield equal(f"{name}: what the engine logs", logged, logp_YT[meant])
+    yield equal(f"{name}: what the sampler logs", logged, logp_YT[meant])
     yield Fact(f"{name}: corners", float(len(rows)))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
-from typing import Any
 
 from upslope.algo.sample import Attempts, mixed
 from upslope.errors import Exhausted
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
-from upslope.rollout.address import Address
-from upslope.rollout.engine import Finished, Progress
+from upslope.rollout.base import Request
+from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.base import Task
 from upslope.training.collect import Collected, Collector
-from upslope.types import Group, Problem, Rollout, Sampling, Score
+from upslope.types import Group, Message, Problem, Rollout, Sampling, Score
 
 Rewards = tuple[float, ...]
 KINDS: dict[Rewards, float] = {(0.0, 1.0): 0.2, (1.0, 0.0): 0.1, (0.0, 0.0): 0.4, (1.0, 1.0): 0.3}
@@ -21,14 +20,15 @@ KINDS: dict[Rewards, float] = {(0.0, 1.0): 0.2, (1.0, 0.0): 0.1, (0.0, 0.0): 0.4
 MIXED = 0.3
 
 
-class Script:
-    """Task and engine in one: problem after problem gets the next group of the script. An attempt's text is its
-    reward."""
+class Script(Task):
+    """Task, renderer and script of a sampler in one: problem after problem gets the next group of rewards. An attempt
+    writes its reward, 0 or 1, and the end token."""
 
     name = "script"
 
     def __init__(self, script: Sequence[Rewards]) -> None:
         self._left = iter(script)
+        self._groups: dict[str, Rewards] = {}
         self._all = [Problem(f"{i}", ()) for i in range(len(script))]
 
     def problems(self, split: str) -> Sequence[Problem]:
@@ -43,30 +43,31 @@ class Script:
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         return [Score(float(text)) for text in responses]
 
-    def generate(
-        self,
-        problems: Sequence[Problem],
-        num_samples: int,
-        sampling: Sampling,
-        address: Address,
-        progress: Progress | None = None,
-        finished: Finished | None = None,
-    ) -> list[list[Rollout]]:
-        groups = [
-            [Rollout(p.id, i, (1,), (2,), (True,), (0.0,), 0, "stop", f"{r}") for i, r in enumerate(next(self._left))]
-            for p in problems
-        ]
-        if finished is not None:
-            for index, rollouts in enumerate(groups):
-                finished(index, rollouts)
-        return groups
+    def fingerprint(self) -> str:
+        return self.name
+
+    end_ids = start_ids = (2,)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return (3,)
+
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        raise RuntimeError("nothing is imitated here")
+
+    def text(self, response: Sequence[int]) -> str:
+        return f"{response[0]}"
+
+    def write(self, request: Request) -> tuple[Sequence[int], Sequence[float]]:
+        if request.problem_id not in self._groups:
+            self._groups[request.problem_id] = next(self._left)
+        return (int(self._groups[request.problem_id][request.sample]), 2), (0.0, 0.0)
 
 
 def collected(script: Sequence[Rewards], per_step: int) -> Collected | None:
     """What the collector of a run makes of it, with a budget of the whole script; None if it cannot fill the step."""
-    both: Any = Script(script)
-    policy: Any = SimpleNamespace()
-    collector = Collector(both, both, policy, Sampling(), seed=0, per_step=per_step)
+    world = Script(script)
+    sampler = ScriptedSampler(world.write, end_ids=world.end_ids)
+    collector = Collector(world, sampler, world, Sampling(), seed=0, per_step=per_step)
     try:
         return collector(Attempts(2, keep=mixed, refill=len(script) / per_step), step=0)
     except Exhausted:

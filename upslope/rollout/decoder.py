@@ -12,9 +12,8 @@ from transformers import DynamicCache
 from upslope.model.attention import planned
 from upslope.model.cache import Cache
 from upslope.model.hf import cache_keyword
-from upslope.model.layout import lay_out
+from upslope.model.layout import lay_out_prompts
 from upslope.model.policy import Policy
-from upslope.types import Rollout
 
 
 class Decoder(Protocol):
@@ -77,8 +76,7 @@ class SharedPromptDecoder:
         """One pass over the distinct prompts without their last tokens; nothing is predicted from it."""
         device = self._policy.device
         number = {prompt: i for i, prompt in enumerate(dict.fromkeys(p for _, p in fresh))}
-        stems = [Rollout("", 0, p[:-1], (0,), (False,), None, 0, "stop", "") for p in number]
-        layout = lay_out(stems, device, share_prompts=False)
+        layout = lay_out_prompts([p[:-1] for p in number], device)
         with planned(layout, self._cache):
             self._policy.model(**layout.call())
         row_R, stem_R = torch.tensor([(row, number[p]) for row, p in fresh], device=device).T

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from upslope.model.layout import lay_out
+from upslope.model.layout import lay_out_prompts
 from upslope.model.llama import Layer, Plan, Trunk, attention_half, mlp_half, norm_heads_
 from upslope.model.policy import Policy
 from upslope.native import kernels
 from upslope.native.kernels import LANES, PANEL, padded, paneled
 from upslope.native.onednn import Product, product
-from upslope.types import Rollout
 
 LARGEST_CREW = 8
 """Rows of one prompt that a thread takes at once: enough to use what it loads, few enough to share the work."""
@@ -196,12 +195,10 @@ class NativeDecoder:
             keys = trunk.embedding.new_empty(num, shape.num_key_heads, width // PANEL, size, PANEL)
             made.append(Prompt(len(ids) - 1, keys, trunk.embedding.new_empty(num, shape.num_key_heads, width, size)))
         self._known.update(zip(prompts, made, strict=True))
-        # A rollout's last token is left out of its layout, which is just what is wanted of a prompt here.
-        filled = [Rollout("", 0, ids[:1], ids[1:], (False,) * (len(ids) - 1), None, 0, "stop", "") for ids in prompts]
-        longer = [(r, p) for r, p in zip(filled, made, strict=True) if p.length]
+        longer = [(ids[:-1], p) for ids, p in zip(prompts, made, strict=True) if p.length]
         if not longer:
             return
-        layout = lay_out([r for r, _ in longer], trunk.embedding.device, share_prompts=False)
+        layout = lay_out_prompts([ids for ids, _ in longer], trunk.embedding.device)
         plan = Plan(*trunk.angles(layout.position_K), layout.spans)
         stream_KC, delta_KC = embedding(layout.id_K, trunk.embedding), None
         for index, layer in enumerate(trunk.layers):

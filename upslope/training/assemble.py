@@ -97,7 +97,7 @@ def refer(policy: Policy, settings: RunSettings, recorder: Recorder, saved: Chec
     kept = recorder.reference(saved.step) if saved is not None else None
     if kept is not None:
         model, tokenizer = load(str(kept))
-        return Reference(policy, Policy(model.to(policy.device).requires_grad_(False), tokenizer))
+        return Reference(policy, Policy(model.to(policy.device).requires_grad_(False), tokenizer, policy.renderer))
     if settings.learn.lora_rank:
         return Reference(policy, None)
     if saved is not None:
@@ -114,7 +114,7 @@ def chosen_reference(policy: Policy, name: str) -> Reference:
             f"reference.model = {name!r} has another vocabulary than the policy, so its log-probabilities would be of "
             "other tokens; choose a model with the same tokenizer"
         )
-    other = Policy(model.to(policy.device).requires_grad_(False), tokenizer)
+    other = Policy(model.to(policy.device).requires_grad_(False), tokenizer, policy.renderer)
     if other.vocabulary != policy.vocabulary:
         raise UserError(
             f"reference.model = {name!r} has {other.vocabulary} logits a token, and the policy {policy.vocabulary}; "

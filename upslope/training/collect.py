@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,10 +16,10 @@ from upslope.algo.equal import all_alike
 from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
-from upslope.model import chat
-from upslope.model.policy import Policy
+from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine, Progress
+from upslope.rollout.base import Progress, Sampler
+from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
 from upslope.training.source import Shuffled
@@ -44,10 +46,19 @@ class Collector:
     """Everything ``collect`` needs besides the step: the task's problems in the run's order, and who acts."""
 
     def __init__(
-        self, task: Task, engine: Engine, policy: Policy, sampling: Sampling, seed: int, per_step: int
+        self,
+        task: Task,
+        sampler: Sampler,
+        renderer: Renderer,
+        sampling: Sampling,
+        seed: int,
+        per_step: int,
+        *,
+        max_positions: int = sys.maxsize,
     ) -> None:
-        self._task, self._engine, self._policy, self._sampling = task, engine, policy, sampling
-        self._seed, self._per_step = seed, per_step
+        """``max_positions``: how long a prompt and the text to imitate may be together."""
+        self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
+        self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self._pools: dict[str, Shuffled[Any]] = {}
         self._scoring = 0.0
         self.overlaps = False
@@ -72,7 +83,13 @@ class Collector:
         """Attempts at every problem, scored: beside the sampling where scoring takes long enough, else after it."""
         start, self._scoring = time.perf_counter(), 0.0
         generate = functools.partial(
-            self._engine.generate, problems, sample.group_size, self._sampling, Address(self._seed, "sample", step)
+            sample_groups,
+            self._sampler,
+            self._renderer,
+            problems,
+            sample.group_size,
+            self._sampling,
+            Address(self._seed, "sample", step),
         )
         if self.overlaps:
             groups = self._scored_beside(problems, generate, progress)
@@ -83,7 +100,7 @@ class Collector:
 
     def _scored(self, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]) -> list[Group]:
         start = time.perf_counter()
-        groups = score(self._task, problems, attempts)
+        groups = score(self._task, self._renderer, problems, attempts)
         self._scoring += time.perf_counter() - start
         return groups
 
@@ -91,7 +108,7 @@ class Collector:
         self, problems: Sequence[Problem], generate: Callable[..., object], progress: Progress | None
     ) -> list[Group]:
         """Sample in another thread while this one scores the groups that are complete: a user's code may need the main
-        thread (signal.alarm does), and the engine does not."""
+        thread (signal.alarm does), and the sampler does not."""
         groups: dict[int, Group] = {}
         so_far = (0, 0)
 
@@ -157,18 +174,17 @@ class Collector:
 
     def _demonstration(self, problem: Problem) -> Group:
         text = problem.demonstration or ""
-        return self._shown(problem, self._policy.prompt(problem.messages), text)
+        return self._shown(problem, self._renderer.prompt_ids(problem.messages), text)
 
     def _document(self, text: str, step: int, index: int) -> Group:
-        start = chat.start_ids(self._policy.tokenizer, self._policy.end_ids[0])
-        return self._shown(Problem(f"document/{step}/{index}", ()), start, text)
+        return self._shown(Problem(f"document/{step}/{index}", ()), self._renderer.start_ids, text)
 
     def _shown(self, problem: Problem, prompt: tuple[int, ...], text: str) -> Group:
-        response = chat.response_ids(self._policy.tokenizer, text, self._policy.end_ids[0])
-        if len(prompt) + len(response) > self._policy.max_positions:
+        response = self._renderer.response_ids(text)
+        if len(prompt) + len(response) > self._max_positions:
             raise UserError(
                 f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
-                f"{self._policy.max_positions} positions; shorten the text {text[:40]!r}"
+                f"{self._max_positions} positions; shorten the text {text[:40]!r}"
             )
         return Group(problem, (_given(problem.id, prompt, response, text),))
 
@@ -189,18 +205,44 @@ def _given(problem: str, prompt: tuple[int, ...], response: tuple[int, ...], tex
     return Rollout(problem, 0, prompt, response, (True,) * len(response), None, 0, "stop", text, Score(1.0))
 
 
-def score(task: Task, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]) -> list[Group]:
+def score(
+    task: Task, renderer: Renderer, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]
+) -> list[Group]:
     """Every attempt with the task's score, problem by problem. Raises UserError for a NaN or infinite reward."""
     asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
     flat = [r for rollouts in attempts for r in rollouts]
     scores = task.score(asked, [r.text for r in flat])
     if len(scores) != len(flat):
         raise UserError(f"task {task.name} returned {len(scores)} scores for {len(flat)} attempts")
-    for rollout, given in zip(flat, scores, strict=True):
-        if not math.isfinite(given.reward):
-            raise UserError(f"the reward of sample {rollout.sample} of problem {rollout.problem_id} is {given.reward}")
-    left = iter(scores)
+    scored = iter([_scored(renderer, rollout, given) for rollout, given in zip(flat, scores, strict=True)])
     return [
-        Group(problem, tuple(replace(r, score=next(left)) for r in rollouts))
+        Group(problem, tuple(next(scored) for _ in rollouts))
         for problem, rollouts in zip(problems, attempts, strict=True)
     ]
+
+
+def _scored(renderer: Renderer, rollout: Rollout, score: Score) -> Rollout:
+    where = f"the reward of sample {rollout.sample} of problem {rollout.problem_id}"
+    if not math.isfinite(score.reward):
+        raise UserError(f"{where} is {score.reward}")
+    if score.steps:
+        score = replace(score, by_token=tokens_of_steps(renderer, rollout, score.steps, where))
+    if score.by_token is not None and len(score.by_token) != len(rollout.response):
+        raise UserError(f"{where} has {len(score.by_token)} values by token, and the response {len(rollout.response)}")
+    return replace(rollout, score=score)
+
+
+def tokens_of_steps(
+    renderer: Renderer, rollout: Rollout, steps: Sequence[tuple[int, float]], where: str
+) -> tuple[float, ...]:
+    """Rewards on the way, told by characters of the text, at the tokens with which the text reached them; what lies
+    beyond its end, at the last. Raises UserError, beginning with ``where``, for a step that is none."""
+    found = [0.0] * len(rollout.response)
+    for place, reward in steps:
+        if place < 0 or not math.isfinite(reward):
+            raise UserError(f"{where} has a step ({place}, {reward}); a step is a number of characters and a reward")
+        reached = bisect.bisect_left(
+            range(1, len(rollout.response)), place, key=lambda num: len(renderer.text(rollout.response[:num]))
+        )
+        found[reached] += reward
+    return tuple(found)

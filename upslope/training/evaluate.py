@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine, Progress
+from upslope.rollout.base import Progress, Sampler
+from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.collect import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
@@ -37,7 +39,8 @@ class Evaluation:
 
 def evaluate(
     task: Task,
-    engine: Engine,
+    sampler: Sampler,
+    renderer: Renderer,
     problems: Sequence[Problem],
     sampling: Sampling,
     *,
@@ -52,7 +55,8 @@ def evaluate(
     """
     address = Address(seed, "eval")
     surest = replace(sampling, temperature=0.0)
-    greedy = score(task, problems, engine.generate(problems, 1, surest, address, progress))
+    surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress)
+    greedy = score(task, renderer, problems, surely)
     attempts = [g.rollouts[0] for g in greedy]
     row: dict[str, Any] = {
         "greedy": asdict(wilson(sum(map(solved, attempts)), len(attempts))) | {"num_problems": len(attempts)},
@@ -61,7 +65,8 @@ def evaluate(
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     }
     if samples:
-        sampled = score(task, problems, engine.generate(problems, samples, sampling, address, progress))
+        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, progress)
+        sampled = score(task, renderer, problems, drawn)
         num_right = [sum(map(solved, g.rollouts)) for g in sampled]
         ks = sorted({min(2**i, samples) for i in range(samples.bit_length() + 1)})
         row["pass_at"] = {

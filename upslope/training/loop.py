@@ -10,7 +10,7 @@ from upslope.training.run import Run
 
 def train(run: Run) -> None:
     """Run to the end, or until stopped. What each line does depends on the recipe's slots and on nothing else."""
-    recipe, engine, learner = run.recipe, run.engine, run.learner
+    recipe, sampler, learner = run.recipe, run.sampler, run.learner
     objective = Objective(recipe)
     for step in run.steps():
         with run.phase("sample"):  # who acts, how many times, which groups stay
@@ -22,5 +22,5 @@ def train(run: Run) -> None:
                 recipe.update(learner, objective, minibatch)
                 for minibatch in passes(batch, recipe, Address(run.seed, "reuse", step))
             ]
-        engine.load(learner.weights(), version=step + 1)
+        sampler.load(learner.weights(), version=step + 1)
         run.record(step, collected, batch, outcomes)  # journal, rollouts, checkpoint, evaluation

@@ -20,7 +20,7 @@ from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder, Snapshot
-from upslope.rollout.engine import Engine
+from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collected, Collector
@@ -40,17 +40,23 @@ class Run:
         recorder: Recorder,
         recipe: Recipe,
         task: Task,
-        engine: Engine,
+        sampler: Sampler,
         learner: Learner,
         view: View,
         document: dict[str, Any],
     ) -> None:
         """``document`` is the resolved configuration that ``run.toml`` will hold."""
         self.settings, self.recorder, self.recipe, self.task = settings, recorder, recipe, task
-        self.policy, self.engine, self.learner, self.view = learner.policy, engine, learner, view
+        self.policy, self.sampler, self.learner, self.view = learner.policy, sampler, learner, view
         self.seed = settings.seed
         self.collect = Collector(
-            task, engine, self.policy, settings.sample.sampling(), settings.seed, settings.problems
+            task,
+            sampler,
+            self.policy.renderer,
+            settings.sample.sampling(),
+            settings.seed,
+            settings.problems,
+            max_positions=self.policy.max_positions,
         )
         self._document = document
         self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
@@ -128,7 +134,7 @@ class Run:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
         self._first_step = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
-        self.engine.load(self.learner.weights(), version=saved.step)
+        self.sampler.load(self.learner.weights(), version=saved.step)
         evals = [row for row in self.recorder.rewind(saved.step) if row["kind"] == "eval"]
         self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
 
@@ -173,7 +179,7 @@ class Run:
         self.view.message(f"the run ends here: {cause}")
 
     def sampled(self, num_tokens: int, num_rows: int) -> None:
-        """Progress of sampling, from the engine."""
+        """Progress of sampling, from the sampler."""
         elapsed = max(time.perf_counter() - self._phase_began, 1e-9)
         self.view.phase(self._phase_name, num_rows, None, num_tokens / elapsed)
 
@@ -222,7 +228,8 @@ class Run:
         with self.phase("evaluate"):
             found = evaluate(
                 self.task,
-                self.engine,
+                self.sampler,
+                self.policy.renderer,
                 self._eval_problems,
                 sampling,
                 samples=samples,

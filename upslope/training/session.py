@@ -14,7 +14,7 @@ from upslope.model.load import pick_device
 from upslope.native.threads import ask_for_same_bits
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
 from upslope.training.loop import train
@@ -43,8 +43,8 @@ def run_to_end(
     device = pick_device(settings.device)
     with process_state(settings, device):
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
-        engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
-        run = Run(settings, recorder, recipe, task, engine, learner, view, dict(document))
+        sampler = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
+        run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document))
         if saved is not None:
             run.resume(saved)
         try:

@@ -33,7 +33,7 @@ from upslope.lab.bench.word_problems import WordProblems
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.record.recorder import MemoryRecorder
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
 from upslope.training.memory import bound_kernel_caches, keep_freed_memory, peak_gb
@@ -75,7 +75,7 @@ def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) 
     settings = with_rate(settings, num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None)
     check_room(learner.policy, problems, shape)
-    work = Work(shape, task, problems, recipe, Engine(learner.policy), learner)
+    work = Work(shape, task, problems, recipe, LocalSampler(learner.policy), learner)
     steps = []
     for turn in range(repeat + 1):
         say(f"step of {shape} tokens, " + (f"{turn} of {repeat}" if turn else "to warm up"))
@@ -135,7 +135,7 @@ def first_problems(task: Task, shape: Shape) -> list[Problem]:
 
 def check_room(policy: Policy, problems: list[Problem], shape: Shape) -> None:
     """Raise UserError if prompt and response of some problem are longer than the model can be."""
-    longest = max(len(policy.prompt(p.messages)) for p in problems)
+    longest = max(len(policy.renderer.prompt_ids(p.messages)) for p in problems)
     room = policy.max_positions - longest
     if shape.tokens > room:
         raise UserError(

@@ -13,13 +13,14 @@ from upslope.lab.bench.shape import Shape
 from upslope.learn.learner import Learner
 from upslope.learn.prepare import passes
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.base import Sampler
+from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.collect import score
 from upslope.types import Group, Problem, Score
 
 PHASES = ("sample", "score", "prepare", "gradient", "optimizer", "publish", "other")
-"""``publish`` rounds the masters into the weights that compute and hands these to the engine; ``other`` is what is
+"""``publish`` rounds the masters into the weights that compute and hands these to the sampler; ``other`` is what is
 left, and in a recipe with curvature everything that measures before it moves."""
 
 
@@ -32,7 +33,7 @@ class Work:
     problems: Sequence[Problem]
     """P of them."""
     recipe: Recipe
-    engine: Engine
+    sampler: Sampler
     learner: Learner
 
 
@@ -58,7 +59,7 @@ class Timed:
 
 def timed_step(work: Work, step: int) -> Timed:
     """Sample, score, prepare, update, publish; see ``upslope.training.loop``. ``step`` addresses the random draws."""
-    shape, learner, engine = work.shape, work.learner, work.engine
+    shape, learner, sampler = work.shape, work.learner, work.sampler
     clock, objective = Clock(learner.policy.device), Objective(work.recipe)
     optimizer = learner.optimizer
     inner = ((learner, "gradient", "gradient"), (learner, "step", "optimizer"), (learner, "settle", "optimizer"))
@@ -66,16 +67,18 @@ def timed_step(work: Work, step: int) -> Timed:
     with clock.watching(*inner, (optimizer, "publish", "publish")), clock.phase("other"):
         with clock.phase("sample"):
             address = Address(0, "bench", step)
-            attempts = engine.generate(work.problems, shape.samples, learner.scorer.sampling, address)
+            attempts = sample_groups(
+                sampler, learner.policy.renderer, work.problems, shape.samples, learner.scorer.sampling, address
+            )
         with clock.phase("score"):
-            groups = score(work.task, work.problems, attempts)
+            groups = score(work.task, learner.policy.renderer, work.problems, attempts)
         groups = [with_gradient(group) for group in groups]
         with clock.phase("prepare"):
             batch = learner.prepare(work.recipe, groups)
         for minibatch in passes(batch, work.recipe, Address(0, "bench-reuse", step)):
             work.recipe.update(learner, objective, minibatch)
         with clock.phase("publish"):
-            engine.load(learner.weights(), version=step + 1)
+            sampler.load(learner.weights(), version=step + 1)
     seconds = time.perf_counter() - start
     by_phase = {name: clock.seconds.get(name, 0.0) for name in PHASES}
     by_phase["other"] += seconds - sum(by_phase.values())

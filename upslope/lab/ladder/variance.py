@@ -39,7 +39,7 @@ from upslope.learn.prepare import weigh
 from upslope.learn.probe import surrogate_gradient
 from upslope.model.load import pick_device
 from upslope.record.recorder import MemoryRecorder
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.training.assemble import assemble
 from upslope.training.collect import Collector
 from upslope.training.metrics import of_batch
@@ -165,10 +165,12 @@ def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noi
     judged = base.patch(advantage=GAE(), critic=OwnCopy(warmup=10**9), aggregate=PPO.aggregate)
     device = pick_device(settings.device)
     learner = assemble(network.to(device), tokenizer, judged, settings, MemoryRecorder(), None)
-    engine = Engine(learner.policy, max_rows=settings.sample.max_rows)
+    sampler = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
 
     def collector(num_problems: int) -> Collector:
-        return Collector(task, engine, learner.policy, settings.sample.sampling(), settings.seed, num_problems)
+        return Collector(
+            task, sampler, learner.policy.renderer, settings.sample.sampling(), settings.seed, num_problems
+        )
 
     say(f"gradient noise: {ladder.noise_batches} batches, then {len(ADVANTAGES)} advantages on the same attempts ...")
     small = collector(ladder.noise_problems)

@@ -1,13 +1,13 @@
-"""The engine against the naive way: one row, the whole sequence again for every token."""
+"""The sampler against the naive way: one row, the whole sequence again for every token."""
 
 import pytest
 import torch
 from naive import HERE, SAMPLING, flat, naive, policy, watched
-from tiny import model, problems
+from tiny import drawn, model, problems
 
 from upslope.model.hf import use_attention
 from upslope.rollout.address import Address
-from upslope.rollout.engine import Engine
+from upslope.rollout.local import LocalSampler
 from upslope.types import Sampling
 
 
@@ -18,7 +18,7 @@ def test_batched_cached_sampling_equals_the_naive_way(packed, sampling):
     subject = policy()
     if not packed:
         use_attention(subject.model, "sdpa")
-    got = Engine(subject, packed=packed).generate(asked, 4, sampling, HERE)
+    got = drawn(subject, asked, 4, sampling, HERE, packed=packed)
     for problem, attempts in zip(asked, got, strict=True):
         for sample, attempt in enumerate(attempts):
             tokens, logps, ended = naive(plain, problem, sample, sampling)
@@ -29,40 +29,40 @@ def test_batched_cached_sampling_equals_the_naive_way(packed, sampling):
 
 
 def test_both_ways_of_ending_occur_in_these_tests():
-    ended = {r.ended for r in flat(Engine(policy()).generate(problems(3), 8, SAMPLING, HERE))}
+    ended = {r.ended for r in flat(drawn(policy(), problems(3), 8, SAMPLING, HERE))}
     assert ended == {"stop", "length"}
 
 
 def test_one_attempt_is_the_same_alone_and_among_63_others_in_float32():
     subject, asked = policy(dtype=torch.float32), problems(8)
-    engine = Engine(subject)
-    among = flat(engine.generate(asked, 8, SAMPLING, HERE))
+    sampler = LocalSampler(subject)
+    among = flat(drawn(subject, asked, 8, SAMPLING, HERE, by=sampler))
     assert len(among) == 64
     for problem in asked:
-        alone = flat(Engine(subject).generate([problem], 1, SAMPLING, HERE))[0]
+        alone = flat(drawn(subject, [problem], 1, SAMPLING, HERE))[0]
         (same,) = (r for r in among if (r.problem_id, r.sample) == (problem.id, 0))
         assert alone.response == same.response
 
 
 def test_order_and_company_change_nothing():
     subject, asked = policy(), problems(5)
-    expected = {(r.problem_id, r.sample): r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, HERE))}
-    for engine, order in ((Engine(subject, max_rows=3), asked[::-1]), (Engine(subject), asked[::-1])):
-        got = {(r.problem_id, r.sample): r.response for r in flat(engine.generate(order, 4, SAMPLING, HERE))}
+    expected = {(r.problem_id, r.sample): r.response for r in flat(drawn(subject, asked, 4, SAMPLING, HERE))}
+    for sampler, order in ((LocalSampler(subject, max_rows=3), asked[::-1]), (LocalSampler(subject), asked[::-1])):
+        got = {(r.problem_id, r.sample): r.response for r in flat(drawn(subject, order, 4, SAMPLING, HERE, by=sampler))}
         assert got == expected
 
 
 def test_another_step_or_seed_draws_other_attempts():
     subject, asked = policy(), problems(2)
     first, second, third = (
-        [r.response for r in flat(Engine(subject).generate(asked, 4, SAMPLING, Address(*address)))]
+        [r.response for r in flat(drawn(subject, asked, 4, SAMPLING, Address(*address)))]
         for address in ((0, "sample", 5), (0, "sample", 6), (1, "sample", 5))
     )
     assert len({tuple(first), tuple(second), tuple(third)}) == 3
 
 
 def test_samples_of_one_problem_differ():
-    (attempts,) = Engine(policy()).generate(problems(1), 8, SAMPLING, HERE)
+    (attempts,) = drawn(policy(), problems(1), 8, SAMPLING, HERE)
     assert len({r.response for r in attempts}) > 1
 
 
@@ -71,7 +71,7 @@ def test_the_samplers_log_probs_are_the_learners_in_float32(temperature):
     """The promise of 1e-4; the tiny model reaches 1e-5."""
     subject = policy(dtype=torch.float32)
     sampling = Sampling(temperature, max_tokens=24, min_tokens=2)
-    rollouts = flat(Engine(subject).generate(problems(6), 8, sampling, HERE))
+    rollouts = flat(drawn(subject, problems(6), 8, sampling, HERE))
     with torch.no_grad():
         logp_NT, _ = subject.score(rollouts, sampling, 24)
     gaps = [
@@ -86,17 +86,17 @@ def test_the_samplers_log_probs_are_the_learners_in_float32(temperature):
 
 def test_the_engine_stamps_the_version_and_loads_weights_from_elsewhere():
     subject, other = policy(seed=0), policy(seed=1)
-    engine = Engine(subject)
-    engine.load(other.weights(), version=7)
-    got = flat(engine.generate(problems(2), 2, SAMPLING, HERE))
-    expected = flat(Engine(other).generate(problems(2), 2, SAMPLING, HERE))
+    sampler = LocalSampler(subject)
+    sampler.load(other.weights(), version=7)
+    got = flat(drawn(subject, problems(2), 2, SAMPLING, HERE, by=sampler))
+    expected = flat(drawn(other, problems(2), 2, SAMPLING, HERE))
     assert [r.response for r in got] == [r.response for r in expected]
     assert {r.version for r in got} == {7}
 
 
 def test_progress_counts_every_token_and_every_row():
     seen = []
-    got = flat(Engine(policy(), max_rows=4).generate(problems(3), 3, SAMPLING, HERE, lambda *now: seen.append(now)))
+    got = flat(drawn(policy(), problems(3), 3, SAMPLING, HERE, lambda *now: seen.append(now), max_rows=4))
     assert seen == sorted(seen)
     assert seen[-1] == (sum(len(r.response) for r in got), len(got))
 
@@ -105,7 +105,7 @@ def test_finished_rows_leave_the_batch(monkeypatch):
     """At every token the model sees all unfinished rows and at most an eighth more."""
     subject = policy()
     widths, _ = watched(subject, monkeypatch)
-    rollouts = flat(Engine(subject).generate(problems(4), 16, Sampling(1.5, max_tokens=60), HERE))
+    rollouts = flat(drawn(subject, problems(4), 16, Sampling(1.5, max_tokens=60), HERE))
     alive = [sum(len(r.response) > t for r in rollouts) for t in range(len(widths))]
     assert alive[-1] < alive[0], "nothing finished early, so nothing was tested"
     assert all(few <= width <= few * 8 / 7 + 1 for few, width in zip(alive, widths, strict=True))
@@ -115,17 +115,17 @@ def test_the_number_of_rows_left_to_us_keeps_keys_and_values_within_the_budget(m
     """2 layers x (keys, values) x 2 heads x 8 deep x 8 bytes = 512 bytes a token."""
     subject, asked = policy(), problems(5)
     assert subject.cache_bytes == 2 * 2 * 2 * 8 * 8
-    longest = max(len(subject.prompt(p.messages)) for p in asked) + SAMPLING.max_tokens
-    expected = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
+    longest = max(len(subject.renderer.prompt_ids(p.messages)) for p in asked) + SAMPLING.max_tokens
+    expected = [[r.response for r in g] for g in drawn(subject, asked, 4, SAMPLING, HERE)]
     sizes = []
-    made = Engine._decoder
-    monkeypatch.setattr(Engine, "_decoder", lambda self, num, *rest: sizes.append(num) or made(self, num, *rest))
-    monkeypatch.setattr("upslope.rollout.engine.CACHE_BUDGET", 3 * 512 * longest)
-    got = [[r.response for r in g] for g in Engine(subject).generate(asked, 4, SAMPLING, HERE)]
+    made = LocalSampler._decoder
+    monkeypatch.setattr(LocalSampler, "_decoder", lambda self, num, *rest: sizes.append(num) or made(self, num, *rest))
+    monkeypatch.setattr("upslope.rollout.local.CACHE_BUDGET", 3 * 512 * longest)
+    got = [[r.response for r in g] for g in drawn(subject, asked, 4, SAMPLING, HERE)]
     assert sizes == [3]
     sizes.clear()
     plain = policy()
     use_attention(plain.model, "sdpa")
-    waves = [[r.response for r in g] for g in Engine(plain, packed=False).generate(asked, 4, SAMPLING, HERE)]
+    waves = [[r.response for r in g] for g in drawn(plain, asked, 4, SAMPLING, HERE, packed=False)]
     assert sizes == [3] * 6 + [2]
     assert got == waves == expected

@@ -1,0 +1,109 @@
+"""The seam between those who want attempts and whoever writes them: tokens in, tokens and log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from upslope.errors import UserError
+from upslope.rollout.address import Address
+from upslope.types import Rollout, Sampling
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens written so far, requests finished so far)."""
+Finished = Callable[[int, Rollout], None]
+"""Called with a request's place among those given, and its rollout."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One attempt to be made: a prompt's tokens, and what addresses its random draws.
+
+    >>> Request("toy/0", sample=1, prompt=(5, 6)).prompt
+    (5, 6)
+    """
+
+    problem_id: str
+    sample: int
+    """Which of the problem's attempts; no two of a step may have the same problem and sample."""
+    prompt: tuple[int, ...]
+    """Not empty."""
+
+
+class Sampler(Protocol):
+    """Writes rollouts with the weights that were loaded last. It knows neither messages nor problems nor text: prompts
+    come from whoever holds the renderer, and so does the text of a response (``rollout/groups.py``).
+
+    Every implementation owes, and tests/rollout/test_sampler.py asks of it:
+
+    - *The distribution.* Token t is drawn from q = softmax of ``model.distribution.adjusted(logits, t, sampling)``:
+      logits over temperature, no end token before ``min_tokens``, then top-k, then top-p. The rollout's ``logp`` is
+      log q of each of its tokens, in nats: of what it was really drawn from, with everything that was cut or banned.
+      Greedy decoding (temperature 0) is certain: 0.
+    - *The end.* A response ends with its first end token (``ended="stop"``, and that token is its last), else after
+      ``max_tokens`` (``"length"``). It is never empty, and all of it is the policy's choice (``mask``).
+    - *Randomness by address.* The draws of a request are a function of ``address``, its problem and its sample: token t
+      takes number t of ``address.uniforms``. Whoever cannot take numbers seeds itself with ``address.key``. So what is
+      written does not depend on the order of the requests, their company, or a restart.
+    - *The version.* Every rollout carries the version of the weights that wrote it.
+    - *No text.* ``text`` is empty and ``score`` is none yet.
+    """
+
+    @property
+    def version(self) -> int:
+        """Of the weights in use; 0 before ``load``."""
+        ...
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Write with these weights, by parameter name, from the next ``generate`` on."""
+        ...
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        address: Address,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        """One rollout for each request, in their order.
+
+        ``finished`` is told of every rollout, once, as soon as it has ended; ``progress`` of how far all of them are,
+        before that, with numbers that never fall and end at the totals. What either raises ends the generation. All
+        calls are made in the thread that calls this, which may be another one from time to time but never two at once.
+
+        Raises UserError, before anything is written, if a prompt and ``max_tokens`` do not fit the model's positions,
+        and NonFinite if logits are not finite.
+        """
+        ...
+
+
+def require_room(requests: Sequence[Request], sampling: Sampling, max_positions: int) -> None:
+    """Raise UserError unless every prompt and the longest response to it fit the model's positions."""
+    for request in requests:
+        if len(request.prompt) + sampling.max_tokens > max_positions:
+            raise UserError(
+                f"problem {request.problem_id}: {len(request.prompt)} prompt tokens and "
+                f"max_tokens={sampling.max_tokens} do not fit the model's {max_positions} positions; "
+                "lower sample.max_tokens or shorten the prompt"
+            )
+
+
+def to_rollout(
+    request: Request, response: Sequence[int], logp: Sequence[float], end_ids: Sequence[int], version: int
+) -> Rollout:
+    """What a sampler hands over for a request, from a response that has ended."""
+    return Rollout(
+        problem_id=request.problem_id,
+        sample=request.sample,
+        prompt=request.prompt,
+        response=tuple(response),
+        mask=(True,) * len(response),
+        logp=tuple(logp),
+        version=version,
+        ended="stop" if response[-1] in end_ids else "length",
+        text="",
+    )

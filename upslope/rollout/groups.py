@@ -1,0 +1,51 @@
+"""From problems to groups of attempts: messages become requests, and what comes back gets its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from upslope.model.renderer import Renderer
+from upslope.rollout.address import Address
+from upslope.rollout.base import Progress, Request, Sampler
+from upslope.types import Problem, Rollout, Sampling
+
+GroupFinished = Callable[[int, list[Rollout]], None]
+"""Called with a problem's place among those asked for and all its attempts, once the last of them has ended."""
+
+
+def sample_groups(
+    sampler: Sampler,
+    renderer: Renderer,
+    problems: Sequence[Problem],
+    num_samples: int,
+    sampling: Sampling,
+    address: Address,
+    progress: Progress | None = None,
+    finished: GroupFinished | None = None,
+) -> list[list[Rollout]]:
+    """``num_samples`` attempts at every problem, with text and without score; the outer list follows ``problems``, an
+    inner one its samples.
+
+    ``progress`` and ``finished`` are called in the thread that calls this; what they raise ends the generation.
+    """
+    requests = [
+        Request(problem.id, sample, prompt)
+        for problem, prompt in [(p, renderer.prompt_ids(p.messages)) for p in problems]
+        for sample in range(num_samples)
+    ]
+    ended: dict[int, Rollout] = {}
+    num_left = [num_samples] * len(problems)
+
+    def group(index: int) -> list[Rollout]:
+        return [ended[index * num_samples + sample] for sample in range(num_samples)]
+
+    def end(place: int, rollout: Rollout) -> None:
+        ended[place] = replace(rollout, text=renderer.text(rollout.response))
+        index = place // num_samples
+        num_left[index] -= 1
+        if finished is not None and not num_left[index]:
+            finished(index, group(index))
+
+    sampler.generate(requests, sampling, address, progress, end)
+    return [group(index) for index in range(len(problems))]

@@ -1,0 +1,124 @@
+"""The sampler of this process. A batch of rows is kept full from a queue of requests; every row draws a token at a
+time; whoever ends gives up the row and becomes a rollout."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from upslope.model.policy import Policy
+from upslope.rollout.address import Address
+from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
+from upslope.rollout.decoder import Decoder, PlainDecoder, SharedPromptDecoder
+from upslope.rollout.draw import draw
+from upslope.rollout.native import NativeDecoder
+from upslope.rollout.running import Queued, RunningBatch, Written
+from upslope.types import Rollout, Sampling
+
+CACHE_BUDGET = 2 * 2**30
+"""Bytes for keys and values, where the number of rows is left to us."""
+MOST_ROWS = 512
+
+
+class LocalSampler:
+    """Samples from the very weights the learner computes with; a ``Sampler``."""
+
+    def __init__(self, policy: Policy, *, max_rows: int = 0, packed: bool = True) -> None:
+        """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
+        ``packed=False`` takes the ordinary way."""
+        self._policy = policy
+        self._max_rows = max_rows
+        self._packed = packed and policy.packs
+        self.version = 0
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Sample from these weights from now on; weights that are already the policy's own are not copied."""
+        own = self._policy.weights()
+        for name, tensor in weights.items():
+            if tensor.data_ptr() != own[name].data_ptr():
+                own[name].data.copy_(tensor)
+        self.version = version
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        address: Address,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        """See ``Sampler.generate``. ``progress`` is called after every token."""
+        require_room(requests, sampling, self._policy.max_positions)
+        rollouts: dict[int, Rollout] = {}
+        num_written = 0
+        for num_drawn, ended in self._run(requests, sampling, address):
+            num_written += num_drawn
+            for written in ended:
+                rollouts[written.place] = to_rollout(
+                    written.request, written.response, written.logp, self._policy.end_ids, self.version
+                )
+            if progress is not None:
+                progress(num_written, len(rollouts))
+            if finished is not None:
+                for written in ended:
+                    finished(written.place, rollouts[written.place])
+        return [rollouts[place] for place in range(len(requests))]
+
+    def _affordable(self, requests: Sequence[Request], sampling: Sampling) -> int:
+        """How many rows the budget holds, if all of them were as long as the longest can get."""
+        longest = max((len(r.prompt) for r in requests), default=0) + sampling.max_tokens
+        return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
+
+    def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
+        trunk = self._policy.fast_trunk if self._packed else None
+        if trunk is not None:
+            return NativeDecoder(self._policy, trunk, num_rows, max_tokens)
+        kind = SharedPromptDecoder if self._packed else PlainDecoder
+        return kind(self._policy, num_rows, max_tokens)
+
+    @torch.no_grad()
+    def _run(
+        self, requests: Sequence[Request], sampling: Sampling, address: Address
+    ) -> Iterator[tuple[int, Sequence[Written]]]:
+        """Yields, token by token, how many rows drew one and which requests ended with it.
+
+        One batch serves them all, or a wave of them where the decoder cannot refill.
+        """
+        device = self._policy.device
+        end_ids = torch.tensor(self._policy.end_ids, device=device)
+        size = self._max_rows or self._affordable(requests, sampling)
+        queue = deque(Queued(place, request) for place, request in enumerate(requests))
+        while queue:
+            num_rows = min(size, len(queue))
+            decoder = self._decoder(num_rows, sampling.max_tokens)
+            batch = RunningBatch(num_rows, sampling.max_tokens, address, device)
+            _begin(range(num_rows), queue, decoder, batch)
+            while live := batch.live:
+                num_rows = _drop(num_rows, live, decoder, batch)
+                logits_NV = decoder.advance(batch.newest_N)
+                token_N, logp_N = draw(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
+                free = batch.write(token_N, logp_N, end_ids)
+                yield len(live), batch.take(free)
+                if decoder.refills:
+                    _begin(free, queue, decoder, batch)
+
+
+def _begin(free: Sequence[int], queue: deque[Queued], decoder: Decoder, batch: RunningBatch) -> None:
+    """The next requests take the free rows, as far as there are both."""
+    rows = free[: len(queue)]
+    if rows:
+        begun = [queue.popleft() for _ in rows]
+        batch.begin(rows, begun)
+        decoder.place(rows, [b.request.prompt for b in begun])
+
+
+def _drop(num_rows: int, live: Sequence[int], decoder: Decoder, batch: RunningBatch) -> int:
+    """Drop the rows that ended, once they are worth it; returns how many rows are left."""
+    if num_rows - len(live) <= decoder.slack * num_rows:
+        return num_rows
+    decoder.keep(torch.tensor(live, device=batch.newest_N.device))
+    batch.keep(live)
+    return len(live)
