@@ -199,7 +199,7 @@ def batch_of(given: Numbers, recipe: Recipe) -> Batch:
         reference_logp_NT=given.reference_NT,
         advantage_NT=torch.where(given.mask_NT, given.advantage_N[:, None], 0.0),
     )
-    return Batch(**vars(batch) | {"weight_N": recipe.aggregate(batch)})
+    return Batch(**vars(batch) | {"weight_NT": recipe.aggregate(batch)})
 
 
 def ours(recipe: Recipe, given: Numbers) -> Found:

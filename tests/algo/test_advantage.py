@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import gradients, group, largest_gap, learner
+from tiny import by_row, gradients, group, largest_gap, learner
 
 from upslope.algo.advantage import (
     GAE,
@@ -308,7 +308,7 @@ def test_a_truncated_attempt_is_in_neither_numerator_nor_denominator(aggregate, 
     -(sum_n w_n T_n / 3 * -1)."""
     recipe = REINFORCE.patch(sample=DROPS, advantage=group_mean, aggregate=aggregate)
     b = weigh(with_truncated(recipe), recipe)
-    assert b.weight_N.tolist() == pytest.approx(weights)
+    assert by_row(b.weight_NT, b.mask_NT) == pytest.approx(weights)
     losses, _ = Objective(recipe)(Scored(b.sampler_logp_NT, torch.zeros_like(b.sampler_logp_NT)), b)
     assert losses.policy.item() == pytest.approx((weights[0] * 2 + weights[1]) / 3)
 
@@ -319,4 +319,4 @@ def test_a_group_that_is_truncated_throughout_leaves_nothing_and_no_error():
     cut = Group(made.problem, tuple(replace(r, ended="length") for r in made.rollouts))
     b = weigh(judge(to_batch([cut], CPU, torch.float64), recipe), recipe)
     assert b.num_rollouts == 0
-    assert b.weight_N.shape == (0,)
+    assert b.weight_NT.shape[0] == 0

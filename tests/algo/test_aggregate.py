@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import by_row
 
 from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, token_mean
 from upslope.types import Batch
@@ -27,20 +28,21 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]], dtype=torch.bool
     ],
 )
 def test_weights_by_hand(aggregate, expected):
-    weight_N = aggregate(of(MASK))
-    torch.testing.assert_close(weight_N, torch.tensor(expected, dtype=torch.float64))
+    weight_NT = aggregate(of(MASK))
+    assert weight_NT.dtype == torch.float64
+    torch.testing.assert_close(weight_NT, torch.tensor(expected, dtype=torch.float64)[:, None] * MASK)
 
 
 def test_an_empty_rollout_counts_as_a_rollout_but_not_as_tokens():
     mask = torch.tensor([[1, 1], [0, 0]], dtype=torch.bool)
-    assert sequence_mean(of(mask)).tolist() == [0.25, 0.5]  # 1/(2*2); nothing is summed with the second
-    assert token_mean(of(mask)).tolist() == [0.5, 0.5]
+    assert sequence_mean(of(mask)).tolist() == [[0.25, 0.25], [0, 0]]  # 1/(2*2)
+    assert token_mean(of(mask)).tolist() == [[0.5, 0.5], [0, 0]]
 
 
 def test_no_rollouts_give_no_weights_and_no_error():
     mask = torch.zeros(0, 1, dtype=torch.bool)
     for aggregate in (sequence_sum, sequence_mean, token_mean, ConstantLength(3)):
-        assert aggregate(of(mask)).shape == (0,)
+        assert aggregate(of(mask)).shape == (0, 1)
 
 
 def test_length_bias_of_the_sequence_mean_and_its_absence_elsewhere():
@@ -48,12 +50,12 @@ def test_length_bias_of_the_sequence_mean_and_its_absence_elsewhere():
     mask = torch.zeros(2, 500, dtype=torch.bool)
     mask[0, :50] = True
     mask[1, :] = True
-    short, long = sequence_mean(of(mask)).tolist()
+    short, long = by_row(sequence_mean(of(mask)), mask)
     assert short / long == pytest.approx(10)
     for aggregate in (sequence_sum, token_mean, ConstantLength(500)):
-        short, long = aggregate(of(mask)).tolist()
+        short, long = by_row(aggregate(of(mask)), mask)
         assert short == long
 
 
 def test_constant_length_takes_the_longest_response_that_sampling_allows():
-    assert ConstantLength()(of(MASK, limit=32)).tolist() == [1 / 96] * 3
+    assert by_row(ConstantLength()(of(MASK, limit=32)), MASK) == [1 / 96] * 3

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import group
+from tiny import by_row, group, scored
 
 from upslope.algo.advantage import (
     GAE,
@@ -23,10 +23,9 @@ from upslope.algo.aggregate import ConstantLength, sequence_mean, sequence_sum, 
 from upslope.algo.check import complaints
 from upslope.algo.conjugate import conjugate_gradients
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
-from upslope.algo.critic import Critic, OwnCopy, SharedTrunk
+from upslope.algo.critic import LearnedCritic, OwnCopy, SharedTrunk
 from upslope.algo.family import REINFORCE, RFT, SFT
 from upslope.algo.objective import Objective
-from upslope.algo.outcome import Scored
 from upslope.algo.recipe import show
 from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL
 from upslope.algo.reuse import Reuse
@@ -46,8 +45,8 @@ TAKEN = [
     (TruncatedWeights, {"cap": 1.0}),
     (MaskedWeights, {"low": 0.0, "high": 1.0}),
     (MaskedWeights, {"low": 1.0, "high": 1.0}),
-    (Critic, {"clip": 0.0, "warmup": 0, "rate": 1e-9, "lam": 0.0}),
-    (Critic, {"lam": 1.0}),
+    (LearnedCritic, {"clip": 0.0, "warmup": 0, "rate": 1e-9, "lam": 0.0}),
+    (LearnedCritic, {"lam": 1.0}),
     (K1, {"coefficient": 0.0}),
     (ExactKL, {"coefficient": 0.0}),
     (EntropyBonus, {"coefficient": 0.0}),
@@ -75,11 +74,11 @@ REFUSED = [
     (MaskedWeights, {"low": -0.01}, "needs 0 <= low <= 1 <= high, not low=-0.01, high=2.0"),
     (MaskedWeights, {"low": 1.01}, "not low=1.01, high=2.0"),
     (MaskedWeights, {"high": 0.99}, "not low=0.5, high=0.99"),
-    (Critic, {"clip": -0.01}, "clip=-0.01"),
-    (Critic, {"warmup": -1}, "warmup=-1"),
-    (Critic, {"rate": 0.0}, "rate=0.0"),
-    (Critic, {"lam": -0.01}, "lam=-0.01"),
-    (Critic, {"lam": 1.01}, "lam=1.01"),
+    (LearnedCritic, {"clip": -0.01}, "clip=-0.01"),
+    (LearnedCritic, {"warmup": -1}, "warmup=-1"),
+    (LearnedCritic, {"rate": 0.0}, "rate=0.0"),
+    (LearnedCritic, {"lam": -0.01}, "lam=-0.01"),
+    (LearnedCritic, {"lam": 1.01}, "lam=1.01"),
     (K1, {"coefficient": -0.01}, "coefficient must be at least 0, not -0.01"),
     (K3, {"coefficient": 0.1, "place": "reward", "weighted": True}, "weighted is about the gradient in the loss"),
     (ExactKL, {"coefficient": -0.01}, "coefficient must be at least 0, not -0.01"),
@@ -130,27 +129,26 @@ def test_the_first_that_makes_none_is_refused_by_name(kind, fields, told):
 
 # -- what a slot reads and nobody has filled is named ------------------------------------------------------------------
 
-BARE = replace(
-    to_batch([group("a", [1], [[2, 3], [4]], [1.0, 0.0])], torch.device("cpu"), torch.float64), sampler_logp_NT=None
-)
+FILLED = to_batch([group("a", [1], [[2, 3], [4]], [1.0, 0.0])], torch.device("cpu"), torch.float64)
+BARE = replace(FILLED, sampler_logp_NT=None, reward_NT=None)
 WITH_ADVANTAGE = replace(BARE, advantage_NT=torch.ones(2, 2, dtype=torch.float64))
 LOGP = torch.zeros(2, 2, dtype=torch.float64)
-SCORED = Scored(LOGP, LOGP)
+SCORED = scored(LOGP)
 READS = [
-    (lambda: likelihood(LOGP, BARE), "advantage_NT"),
-    (lambda: ImportanceRatio()(LOGP, WITH_ADVANTAGE), "sampler_logp_NT"),
-    (lambda: ImportanceRatio()(LOGP, replace(BARE, sampler_logp_NT=LOGP)), "advantage_NT"),
-    (lambda: ClippedRatio()(LOGP, WITH_ADVANTAGE), "old_logp_NT"),
-    (lambda: ClippedRatio()(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: likelihood(SCORED, BARE), "advantage_NT"),
+    (lambda: ImportanceRatio()(SCORED, WITH_ADVANTAGE), "sampler_logp_NT"),
+    (lambda: ImportanceRatio()(SCORED, replace(BARE, sampler_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: ClippedRatio()(SCORED, WITH_ADVANTAGE), "old_logp_NT"),
+    (lambda: ClippedRatio()(SCORED, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
     (lambda: ClippedRatio().clipped(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
-    (lambda: SequenceRatio()(LOGP, WITH_ADVANTAGE), "old_logp_NT"),
+    (lambda: SequenceRatio()(SCORED, WITH_ADVANTAGE), "old_logp_NT"),
     (lambda: SequenceRatio().clipped(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
-    (lambda: ClippedWeight()(LOGP, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
+    (lambda: ClippedWeight()(SCORED, replace(BARE, old_logp_NT=LOGP)), "advantage_NT"),
     (lambda: BatchZScore()(BARE), "reward_NT"),
     (lambda: GAE()(BARE), "reward_NT"),
     (lambda: GAE()(replace(BARE, reward_NT=LOGP)), "value_NT"),
-    (lambda: TruncatedWeights()(replace(BARE, sampler_logp_NT=LOGP)), "old_logp_NT"),
-    (lambda: TruncatedWeights()(replace(BARE, old_logp_NT=LOGP)), "sampler_logp_NT"),
+    (lambda: TruncatedWeights()(SCORED, replace(BARE, sampler_logp_NT=LOGP)), "old_logp_NT"),
+    (lambda: TruncatedWeights()(SCORED, replace(BARE, old_logp_NT=LOGP)), "sampler_logp_NT"),
     (lambda: OwnCopy()(SCORED, BARE), "value_NT"),
     (lambda: SharedTrunk()(replace(SCORED, value_NT=LOGP), replace(BARE, value_NT=LOGP)), "return_NT"),
     (lambda: K2()(SCORED, BARE), "reference_logp_NT"),
@@ -183,16 +181,19 @@ def test_a_weight_on_the_bound_is_not_cut():
     batch = replace(batch, sampler_logp_NT=torch.zeros_like(ratio_NT), old_logp_NT=ratio_NT.log())
     exact = (ratio_NT.log().exp() == ratio_NT).all()
     assert exact, "choose ratios that log and exp give back"
-    assert TruncatedWeights(cap=2.0).cut(batch).tolist() == [[False, False], [True, False]]
-    assert MaskedWeights(0.5, 2.0).cut(batch).tolist() == [[False, False], [True, True]]
-    assert MaskedWeights(0.5, 2.0)(batch).tolist() == [[2.0, 0.5], [0.0, 0.0]]
+    assert TruncatedWeights(cap=2.0).cut(scored(ratio_NT), batch).tolist() == [[False, False], [True, False]]
+    assert MaskedWeights(0.5, 2.0).cut(scored(ratio_NT), batch).tolist() == [[False, False], [True, True]]
+    assert MaskedWeights(0.5, 2.0)(scored(ratio_NT), batch).tolist() == [[2.0, 0.5], [0.0, 0.0]]
 
 
 def test_one_token_is_divided_by_one():
     single = to_batch([group("a", [1], [[2], [3]], [1, 0])], torch.device("cpu"), torch.float64)
-    assert ConstantLength()(single).tolist() == [0.5, 0.5]  # 1 / (N L) with N = 2, and L = 1 where nobody says more
+    assert by_row(ConstantLength()(single), single.mask_NT) == [
+        0.5,
+        0.5,
+    ]  # 1 / (N L) with N = 2, and L = 1 where nobody says more
     batch = replace(single, advantage_NT=torch.tensor([[3.0], [5.0]], dtype=torch.float64))
-    value_NT = ImportanceRatio("trajectory")(batch.sampler_logp_NT, batch)
+    value_NT = ImportanceRatio("trajectory")(scored(batch.sampler_logp_NT), batch)
     assert value_NT.tolist() == [[3.0], [5.0]]
 
 
@@ -230,7 +231,7 @@ ONE = to_batch([group("a", [1], [[2]], [1.0])], torch.device("cpu"), torch.float
 
 @pytest.mark.parametrize("aggregate", [sequence_sum, sequence_mean, token_mean])
 def test_a_single_token_counts_for_one(aggregate):
-    assert aggregate(ONE).tolist() == [1.0]
+    assert aggregate(ONE).tolist() == [[1.0]]
 
 
 def test_two_attempts_have_one_degree_of_freedom():
@@ -295,11 +296,11 @@ def test_the_trace_has_the_ratio_that_the_surrogate_has():
     recipe = REINFORCE.patch(surrogate=SequenceRatio())
     batch = to_batch([group("a", [1], [[2, 3]], [1.0])], torch.device("cpu"), torch.float64)
     old_NT = torch.tensor([[-math.log(4), 0.0]], dtype=torch.float64)
-    batch = replace(batch, old_logp_NT=old_NT, advantage_NT=torch.ones_like(old_NT), weight_N=torch.ones(1).double())
+    batch = replace(batch, old_logp_NT=old_NT, advantage_NT=torch.ones_like(old_NT), weight_NT=torch.ones_like(old_NT))
     zeros_NT = torch.zeros_like(old_NT)
-    _, trace = Objective(recipe)(Scored(zeros_NT, zeros_NT), batch)
+    _, trace = Objective(recipe)(scored(zeros_NT), batch)
     assert trace.ratio_NT.tolist() == [pytest.approx([2.0, 2.0])]
-    _, plain = Objective(REINFORCE)(Scored(zeros_NT, zeros_NT), batch)
+    _, plain = Objective(REINFORCE)(scored(zeros_NT), batch)
     assert plain.ratio_NT.tolist() == [pytest.approx([4.0, 1.0])]
 
 
@@ -309,7 +310,7 @@ def test_the_trace_marks_what_the_surrogate_marks_and_no_padding():
     recipe = REINFORCE.patch(surrogate=ClippedRatio(low=0.5, high=1.0))
     old_NT = torch.tensor([[-math.log(4), 0.0], [math.log(4), math.log(4)]], dtype=torch.float64)
     advantage_NT = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
-    batch = replace(BARE, old_logp_NT=old_NT, advantage_NT=advantage_NT, weight_N=torch.ones(2).double())
+    batch = replace(BARE, old_logp_NT=old_NT, advantage_NT=advantage_NT, weight_NT=BARE.mask_NT.double())
     _, trace = Objective(recipe)(SCORED, batch)
     assert trace.clipped_high_NT.tolist() == [[True, False], [False, False]]
     assert trace.clipped_low_NT.tolist() == [[False, False], [True, False]]
@@ -339,5 +340,5 @@ def test_a_shape_of_ones_own_goes_with_an_advantage_that_reads_it():
 
 def test_an_objective_without_weights_says_which_are_missing():
     batch = replace(ONE, advantage_NT=torch.ones(1, 1, dtype=torch.float64))
-    with pytest.raises(RuntimeError, match="a slot reads weight_N, but"):
-        Objective(REINFORCE)(Scored(torch.zeros(1, 1).double(), torch.zeros(1, 1).double()), batch)
+    with pytest.raises(RuntimeError, match="a slot reads weight_NT, but"):
+        Objective(REINFORCE)(scored(torch.zeros(1, 1).double()), batch)

@@ -8,7 +8,7 @@ from tiny import group
 
 from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, leave_one_out, ones, returns
 from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
-from upslope.algo.check import check, complaints, penalty_place
+from upslope.algo.check import check, complaints
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk, no_critic
 from upslope.algo.family import DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT, TRPO
@@ -50,7 +50,7 @@ BAD = [
     (PPO.patch(critic=no_critic), r"advantage=GAE\(.*\) needs a critic; set critic=own_copy or critic=shared_trunk"),
     (
         TRPO.patch(advantage=GAE(), critic=SharedTrunk()),
-        "kl_ball moves the policy's weights alone; set critic=own_copy",
+        r"update=KLBall\(.*\) moves the policy's weights alone; set critic=own_copy",
     ),
     # Several updates without a ratio: the second one's gradient is not that of what was sampled.
     (REINFORCE.patch(reuse=Reuse(epochs=4)), "likelihood has no ratio .* makes 4 updates .* set surrogate=clipped"),
@@ -140,10 +140,10 @@ def test_several_contradictions_are_all_found_and_the_first_is_told():
 
 
 def test_where_the_penalty_acts():
-    assert penalty_place(REINFORCE) is None
-    assert penalty_place(REINFORCE.patch(regulariser=K1())) == "reward"
-    assert penalty_place(REINFORCE.patch(regulariser=K3())) == "loss"
-    assert penalty_place(REINFORCE.patch(regulariser=EntropyBonus())) == "loss"
+    assert REINFORCE.penalty_place is None
+    assert REINFORCE.patch(regulariser=K1()).penalty_place == "reward"
+    assert REINFORCE.patch(regulariser=K3()).penalty_place == "loss"
+    assert REINFORCE.patch(regulariser=EntropyBonus()).penalty_place == "loss"
 
 
 def test_a_critic_that_is_no_critic_and_a_penalty_without_a_cost_are_refused():

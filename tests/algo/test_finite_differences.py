@@ -64,8 +64,8 @@ class FrozenWeight:
 
     weight_NT: torch.Tensor
 
-    def __call__(self, logp_NT, batch):
-        return self.weight_NT * given(batch.advantage_NT, "advantage_NT") * logp_NT
+    def __call__(self, scored, batch):
+        return self.weight_NT * given(batch.advantage_NT, "advantage_NT") * scored.logp_NT
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class FrozenSequence:
     low: float
     high: float
 
-    def __call__(self, logp_NT, batch):
-        ratio_NT = self.ratio_NT * torch.exp(logp_NT - self.logp_NT)
+    def __call__(self, scored, batch):
+        ratio_NT = self.ratio_NT * torch.exp(scored.logp_NT - self.logp_NT)
         return pessimistic(ratio_NT, given(batch.advantage_NT, "advantage_NT"), self.low, self.high)
 
 

@@ -58,7 +58,7 @@ def test_a_fully_masked_row_adds_nothing_and_breaks_nothing():
     hidden = b.mask_NT.clone()
     hidden[1] = False
     b = judge(replace(b, mask_NT=hidden), REINFORCE)
-    b = replace(b, weight_N=token_mean(b))
+    b = replace(b, weight_NT=token_mean(b))
     losses, _ = Objective(REINFORCE)(scored(b.sampler_logp_NT), b)
     assert losses.policy.item() == pytest.approx(3.5 / 3)
 

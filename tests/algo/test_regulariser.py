@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import scored
 
 from upslope.algo.family import REINFORCE
 from upslope.algo.objective import Objective
@@ -44,7 +45,7 @@ def test_estimates_at_a_token_twice_as_likely_as_under_the_reference(penalty, va
     """d = log 2; coefficient one half."""
     logp_NT = numbers([math.log(0.6)]).requires_grad_()
     b = batch(torch.ones(1, 1, dtype=torch.bool), reference_logp_NT=numbers([math.log(0.3)]))
-    cost_NT = penalty(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
+    cost_NT = penalty(scored(logp_NT), b)
     assert cost_NT.item() == pytest.approx(value)
     assert torch.autograd.grad(cost_NT.sum(), logp_NT)[0].item() == pytest.approx(slope)
 
@@ -55,7 +56,7 @@ def test_weighted_multiplies_by_the_ratio_with_its_gradient():
     logp_NT = numbers([math.log(0.6)]).requires_grad_()
     here = torch.ones(1, 1, dtype=torch.bool)
     b = batch(here, reference_logp_NT=numbers([math.log(0.3)]), old_logp_NT=numbers([math.log(0.2)]))
-    cost_NT = K3(1.0, weighted=True)(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
+    cost_NT = K3(1.0, weighted=True)(scored(logp_NT), b)
     assert cost_NT.item() == pytest.approx(3 * k3)
     assert torch.autograd.grad(cost_NT.sum(), logp_NT)[0].item() == pytest.approx(3 * k3 + 1.5)
 
@@ -94,10 +95,10 @@ def test_the_cost_is_that_of_the_policy_that_acted_as_the_learner_scores_it():
 def test_junk_outside_the_mask_costs_nothing_and_has_no_gradient():
     mask = torch.tensor([[True, False]])
     b = batch(mask, reference_logp_NT=numbers([-1.5, torch.nan]), old_logp_NT=numbers([-1.0, torch.inf]))
-    b = replace(b, weight_N=numbers(1.0)[0:1], advantage_NT=numbers([0.0, 0.0]))
+    b = replace(b, weight_NT=numbers([1.0, 0.0]), advantage_NT=numbers([0.0, 0.0]))
     for penalty in (K1(1.0, place="loss"), K2(1.0), K3(1.0)):
         logp_NT = numbers([-1.0, torch.inf]).requires_grad_()
-        losses, _ = Objective(REINFORCE.patch(regulariser=penalty))(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
+        losses, _ = Objective(REINFORCE.patch(regulariser=penalty))(scored(logp_NT), b)
         (slope,) = torch.autograd.grad(losses.policy, logp_NT)
         assert math.isfinite(losses.policy.item())
         assert slope[0, 0] > 0
@@ -144,7 +145,7 @@ def expected_penalty(penalty, logits, *, drawn_from):
         reference_logp_NT=ref_V[:, None],
         old_logp_NT=drawn_V[:, None].detach(),
         advantage_NT=torch.zeros(3, 1, dtype=torch.float64),
-        weight_N=drawn_V.exp().detach(),
+        weight_NT=drawn_V[:, None].exp().detach(),
     )
     kl = divergence(logp_V[None], ref_V[None]).expand(3)[:, None]
     scored = Scored(logp_V[:, None], entropy(logp_V[None]).expand(3)[:, None], kl)
@@ -266,10 +267,11 @@ def slope_of_responses(penalty):
     b = batch(
         torch.ones(4, 2, dtype=torch.bool),
         reference_logp_NT=by_token(REFERENCE_TABLE),
+        reward_NT=torch.zeros_like(here),
         sampler_logp_NT=here,
         old_logp_NT=here,
         reference_kl_NT=by_state(table).detach(),
-        weight_N=here.sum(1).exp(),
+        weight_NT=here.sum(1, keepdim=True).exp().expand(4, 2),
     )
     recipe = REINFORCE.patch(regulariser=penalty)
     losses, _ = Objective(recipe)(Scored(logp_NT, torch.zeros_like(here), by_state(table)), judge(b, recipe))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import group
+from tiny import group, scored
 
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, likelihood
 from upslope.learn.prepare import to_batch
@@ -20,7 +20,7 @@ def one_token(advantage: float, old_logp: float = 0.0):
 def value_and_slope(surrogate, ratio: float, advantage: float):
     """Value and derivative by log-prob at a given ratio."""
     logp_NT = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
-    value = surrogate(logp_NT, one_token(advantage)).sum()
+    value = surrogate(scored(logp_NT), one_token(advantage)).sum()
     (slope,) = torch.autograd.grad(value, logp_NT)
     return value.item(), slope.item()
 
@@ -74,7 +74,7 @@ def test_a_senseless_range_is_refused(low, high):
 def test_a_field_that_prepare_did_not_fill_is_a_loud_error():
     b = replace(one_token(1.0), old_logp_NT=None)
     with pytest.raises(RuntimeError, match="old_logp_NT"):
-        ClippedRatio()(torch.zeros(1, 1), b)
+        ClippedRatio()(scored(torch.zeros(1, 1)), b)
 
 
 # -- dual clip ------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def two_rows(advantages=(1.0, -1.0)):
 
 
 def values_and_slopes(surrogate, logp_NT, b):
-    value_NT = surrogate(logp_NT, b)
+    value_NT = surrogate(scored(logp_NT), b)
     (slope_NT,) = torch.autograd.grad((value_NT * b.mask_NT).sum(), logp_NT)
     return value_NT.detach(), slope_NT
 
@@ -288,7 +288,7 @@ def test_bounded_weights_are_marked_by_side():
 def test_where_the_policy_has_not_moved_every_surrogate_has_the_gradient_of_its_parent(surrogate, advantage):
     b = replace(one_token(advantage), sampler_logp_NT=torch.zeros(1, 1, dtype=torch.float64))
     logp_NT = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(surrogate(logp_NT, b).sum(), logp_NT)
+    (slope,) = torch.autograd.grad(surrogate(scored(logp_NT), b).sum(), logp_NT)
     assert slope.item() == pytest.approx(advantage)
 
 

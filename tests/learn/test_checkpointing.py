@@ -14,6 +14,7 @@ from upslope.model.hf import recompute_layers
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.prove.models import Letters, Toy
+from upslope.record.folder import FolderRecorder
 from upslope.train.assemble import assemble
 from upslope.train.settings import RunSettings
 from upslope.types import Sampling
@@ -108,7 +109,7 @@ def test_a_model_that_marks_no_layers_is_refused():
 
 def test_the_setting_reaches_policy_and_critic(tmp_path):
     settings = RunSettings(learn=LearnSettings(lr=1e-3, dtype="float64", checkpoint_activations=True))
-    made = assemble(model(), build_tokenizer(), FAMILY["ppo"].recipe, settings, tmp_path, None)
+    made = assemble(model(), build_tokenizer(), FAMILY["ppo"].recipe, settings, FolderRecorder(tmp_path), None)
     assert made.policy.checkpointing
     for trunk in (made.policy.model.model, made.critic.model.trunk):
         assert all("forward" in vars(layer) for layer in trunk.layers)

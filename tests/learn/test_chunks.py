@@ -11,10 +11,10 @@ from upslope.algo.critic import SharedTrunk
 from upslope.algo.family import FAMILY, GRPO, PPO, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import EntropyBonus, ExactKL
+from upslope.learn.bound import BoundLearner
+from upslope.learn.build import build_learner
 from upslope.learn.chunks import chunks, most_trunk_tokens
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
-from upslope.learn.prepare import weigh, with_old
+from upslope.learn.prepare import weigh
 from upslope.learn.settings import LearnSettings
 from upslope.model import scores
 from upslope.model.adapter import add_adapter
@@ -72,11 +72,11 @@ def at_once(recipe, dtype=torch.float64):
     """The gradient of one pass with one graph from loss to weights, as the equation says it."""
     subject = learner(recipe, dtype=dtype, sampling=SAMPLING)
     batch = everything(recipe, dtype)[0]
-    said = subject.policy.say(batch.rollouts, subject.scoring)
+    said = subject.policy.say(batch.rollouts, subject.scorer.sampling)
     scored = subject.score(batch)  # entropy, divergence and values; log-probabilities by the plain way
     logp_NT = said.rectangle(said.logp_R, scored.logp_NT.shape)
     scored = replace(scored, logp_NT=logp_NT)
-    losses, _ = Objective(recipe)(scored, with_old(batch, logp_NT, recipe))
+    losses, _ = Objective(recipe)(scored, Objective(recipe).with_old(batch, logp_NT))
     losses.total.backward()
     found = gradients(subject)
     if subject.critic is not None:
@@ -143,8 +143,8 @@ def test_an_adapter_also_on_the_head(regulariser, monkeypatch):
                 if "lora_B" in name:
                     weight += 0.05
         of, settings = Policy(wrapped, TOKENIZER), LearnSettings(lr=1e-2)
-        subject = Learner(of, recipe, SAMPLING, settings, Optimizer(wrapped, settings, 10, torch.float64))
-        subject.reference = Reference(of, None)
+        options = {"sampling": SAMPLING, "num_updates": 10, "dtype": torch.float64, "reference": Reference(of, None)}
+        subject = BoundLearner(recipe, build_learner(of, recipe, settings, **options))
         subject.gradient(Objective(recipe), weigh(subject.prepare(ragged()), recipe))
         return gradients(subject)
 
@@ -180,7 +180,7 @@ def test_never_all_logits_at_once(name, monkeypatch):
     monkeypatch.setattr(scores, "HEAD_BUDGET", budget)
     with Largest() as seen:
         batch = weigh(subject.prepare(groups), recipe)
-        assert len(list(subject.micro_batches(batch))) == 1
+        assert len(list(subject.scorer.micro_batches(batch))) == 1
         subject.gradient(Objective(recipe), batch)
     assert 32 * VOCABULARY < 100 * VOCABULARY  # the head's own weight is smaller than all logits, so the test can fail
     assert seen.num <= max(budget, 32 * VOCABULARY)
@@ -205,12 +205,12 @@ def test_how_many_tokens_a_pass_holds(layers, width, tokens):
 
 
 def test_logits_bound_a_micro_batch_only_where_the_model_makes_them_all(monkeypatch):
-    monkeypatch.setattr("upslope.learn.learner.LOGITS_BUDGET", 20 * VOCABULARY)
+    monkeypatch.setattr("upslope.learn.scorer.LOGITS_BUDGET", 20 * VOCABULARY)
     subject = learner(REINFORCE_BASELINE)
     batch = subject.prepare(random_groups(6, 2))
-    assert len(list(subject.micro_batches(batch))) == 1
+    assert len(list(subject.scorer.micro_batches(batch))) == 1
     subject.policy.apart = False
-    parts = list(subject.micro_batches(batch))
+    parts = list(subject.scorer.micro_batches(batch))
     assert len(parts) > 1
     assert all(int(p.mask_NT.sum()) <= 20 for p in parts)
 

@@ -66,14 +66,14 @@ def test_the_warm_up_moves_the_critic_alone_and_then_both_move(kind, recipe):
     start = weights(subject.optimizer)
     for done in range(2):
         before = weights(subject.critic.optimizer)
-        assert subject.warming
+        assert subject.scorer.warming
         stats = update(subject)
         assert same(weights(subject.optimizer), start)
         assert not same(weights(subject.critic.optimizer), before)
         assert (stats["grad_norm"], stats["lr"]) == (0, 0)
         assert stats["value_grad_norm"] > 0
         assert (subject.critic.optimizer.num_done, subject.optimizer.num_done) == (done + 1, 0)
-    assert not subject.warming
+    assert not subject.scorer.warming
     before = weights(subject.critic.optimizer)
     stats = update(subject)
     assert all_moved(weights(subject.optimizer), start)
@@ -105,7 +105,7 @@ def test_every_update_of_a_turn_counts_towards_the_warm_up():
     subject = beginner(of_kind("own copy", warmup=3).patch(reuse=Reuse(epochs=4)))
     before = weights(subject.optimizer)
     update(subject)
-    assert not subject.warming
+    assert not subject.scorer.warming
     assert subject.optimizer.num_done == 1
     assert not same(weights(subject.optimizer), before)
 
@@ -265,7 +265,7 @@ def test_a_saved_critic_goes_on_bit_for_bit(kind, num_before):
     resumed.critic.load(state, subject.critic.optimizer.num_done)
     resumed.optimizer.set_weights(policy_weights)
     resumed.optimizer.load(policy_state, subject.optimizer.num_done)
-    assert resumed.warming == subject.warming == (num_before < 2)
+    assert resumed.scorer.warming == subject.scorer.warming == (num_before < 2)
     assert same(weights(resumed.critic.optimizer), weights(subject.critic.optimizer))
     for _ in range(3):
         assert update(resumed) == update(subject)

@@ -14,7 +14,7 @@ from upslope.algo.regulariser import no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.algo.surrogate import ClippedRatio
 from upslope.errors import NonFinite, UserError
-from upslope.learn.prepare import passes, weigh, zero_gradient_rows
+from upslope.learn.prepare import passes, weigh
 from upslope.rollout.address import Address
 from upslope.rollout.engine import Engine
 from upslope.types import Sampling
@@ -91,7 +91,7 @@ class TestEveryRecipe:
         recipe = FAMILY[name].recipe
         groups = kept(recipe, random_groups(4, 3))
         skipped, loss = one_gradient(recipe, groups)
-        monkeypatch.setattr("upslope.learn.learner.zero_gradient_rows", lambda b, r: [False] * b.num_rollouts)
+        monkeypatch.setattr(Objective, "without_gradient", lambda self, batch: [False] * batch.num_rollouts)
         full, full_loss = one_gradient(recipe, groups)
         assert largest_gap(skipped, full) < 1e-12
         assert loss == pytest.approx(full_loss, abs=1e-12)
@@ -137,7 +137,7 @@ def test_sequence_mean_makes_a_long_answer_cheap_and_the_default_does_not():
     for recipe, ratio in ((REINFORCE_BASELINE.patch(aggregate=sequence_mean), 4), (REINFORCE_BASELINE, 1)):
         subject = learner(recipe)
         (b,) = passes(subject.prepare(groups), recipe, HERE)
-        assert float(b.weight_N[0] / b.weight_N[1]) == pytest.approx(ratio)
+        assert float(b.weight_NT[0, 0] / b.weight_NT[1, 0]) == pytest.approx(ratio)
 
 
 # -- old log-probabilities ------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_mini_batches_cover_every_problem_once_an_epoch_and_keep_it_whole():
 def test_weights_of_a_mini_batch_add_up_to_its_own_mean():
     recipe = GRPO.patch(reuse=Reuse(minibatches=2))
     for part in passes(learner(recipe).prepare(random_groups(4, 3)), recipe, HERE):
-        per_rollout = part.weight_N * part.mask_NT.sum(1)
+        per_rollout = part.weight_NT.sum(1)
         assert float(per_rollout.sum()) == pytest.approx(1)
 
 
@@ -233,8 +233,8 @@ def test_sampling_that_cannot_be_scored_is_refused_in_training(sampling):
 
 
 def test_demonstrations_are_scored_at_temperature_one_whatever_sampling_says():
-    assert learner(SFT, sampling=Sampling(0.5)).scoring == Sampling()
-    assert learner(REINFORCE, sampling=Sampling(0.5)).scoring == Sampling(0.5)
+    assert learner(SFT, sampling=Sampling(0.5)).scorer.sampling == Sampling()
+    assert learner(REINFORCE, sampling=Sampling(0.5)).scorer.sampling == Sampling(0.5)
 
 
 def test_a_step_with_nothing_to_learn_from_is_no_error():
@@ -249,14 +249,14 @@ def test_groups_with_equal_rewards_are_not_scored():
     subject = learner(REINFORCE_BASELINE)
     groups = [group("p", [3], [[5], [6]], [1.0, 0.0]), group("q", [4], [[5], [6]], [1.0, 1.0])]
     (b,) = passes(subject.prepare(groups), REINFORCE_BASELINE, HERE)
-    assert zero_gradient_rows(b, REINFORCE_BASELINE) == [False, False, True, True]
+    assert Objective(REINFORCE_BASELINE).without_gradient(b) == [False, False, True, True]
 
 
 def test_the_whole_step_on_sampled_attempts_raises_what_was_rewarded():
     """One step of the real thing: attempts from the engine; those with reward 1 become more likely, the rest less."""
     subject = learner(REINFORCE_BASELINE, sampling=Sampling(max_tokens=8))
     asked = problems(4)
-    attempts = Engine(subject.policy).generate(asked, 6, subject.sampling, Address(0, "sample"))
+    attempts = Engine(subject.policy).generate(asked, 6, subject.scorer.sampling, Address(0, "sample"))
     logps = [[r.logp for r in rollouts] for rollouts in attempts]
     groups = [
         group(p.id, rollouts[0].prompt, [r.response for r in rollouts], [1.0, 0, 0, 1.0, 0, 0], logp)
@@ -264,10 +264,10 @@ def test_the_whole_step_on_sampled_attempts_raises_what_was_rewarded():
     ]
     batch = subject.prepare(groups)
     assert len(TOKENIZER) == subject.policy.vocabulary
-    before = subject.policy.score(batch.rollouts, subject.sampling, 8)[0].detach().sum(1)
+    before = subject.policy.score(batch.rollouts, subject.scorer.sampling, 8)[0].detach().sum(1)
     for minibatch in passes(batch, REINFORCE_BASELINE, HERE):
         REINFORCE_BASELINE.update(subject, Objective(REINFORCE_BASELINE), minibatch)
-    after = subject.policy.score(batch.rollouts, subject.sampling, 8)[0].detach().sum(1)
+    after = subject.policy.score(batch.rollouts, subject.scorer.sampling, 8)[0].detach().sum(1)
     gain = (after - before) * batch.advantage_NT[:, 0]
     assert gain.sum() > 0
 
@@ -307,12 +307,12 @@ def test_every_group_counts_the_same_whichever_minibatch_it_falls_into(name, num
     for i, minibatch in enumerate(made):
         alone = weigh(minibatch, recipe)
         share = len(set(minibatch.group_N.tolist())) * parts / num_groups
-        torch.testing.assert_close(minibatch.weight_N, share * alone.weight_N, rtol=1e-15, atol=0)
+        torch.testing.assert_close(minibatch.weight_NT, share * alone.weight_NT, rtol=1e-15, atol=0)
         if num_groups % parts == 0:
-            assert torch.equal(minibatch.weight_N, alone.weight_N)
+            assert torch.equal(minibatch.weight_NT, alone.weight_NT)
         for row, g in enumerate(minibatch.group_N.tolist()):
-            sums[i // parts][g] += float(minibatch.weight_N[row])
+            sums[i // parts][g] += float(minibatch.weight_NT[row, 0])
             if recipe.has_critic:
-                critics[i // parts][g] += float(minibatch.value_weight_N[row])
+                critics[i // parts][g] += float(minibatch.value_weight_NT[row, 0])
     for found in [*sums, *(critics if recipe.has_critic else [])]:
         assert list(found.values()) == pytest.approx([found[0]] * num_groups, rel=1e-12)

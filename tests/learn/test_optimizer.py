@@ -9,7 +9,7 @@ from tiny import gradients, learner, model, policy, random_groups
 from upslope.algo.family import REINFORCE, SFT
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
-from upslope.learn.optimizer import Optimizer, schedule
+from upslope.learn.optimizer import AdamW, schedule
 from upslope.learn.prepare import passes
 from upslope.learn.settings import LearnSettings
 from upslope.rollout.address import Address
@@ -107,6 +107,6 @@ def test_resuming_from_the_saved_state_gives_the_same_bits():
 def test_the_state_of_another_model_is_refused():
     source = learner(SFT, dtype=torch.float32)
     step(source, random_groups(), SFT)
-    other = Optimizer(model(num_hidden_layers=1, dtype=torch.float32), LearnSettings(lr=1.0), 1, torch.float32)
+    other = AdamW(model(num_hidden_layers=1, dtype=torch.float32), LearnSettings(lr=1.0), 1, torch.float32)
     with pytest.raises(UserError, match="of another model"):
         other.load(source.optimizer.state(), 1)

@@ -6,15 +6,13 @@ import pytest
 import torch
 from tiny import TOKENIZER, model, policy, random_groups
 
-from upslope.algo.check import penalty_place
 from upslope.algo.critic import OwnCopy
 from upslope.algo.family import FAMILY, GRPO
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import K2, K3, ExactKL
 from upslope.algo.reuse import Reuse
-from upslope.learn.critic_learner import make_critic
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.bound import BoundLearner
+from upslope.learn.build import build_learner
 from upslope.learn.prepare import passes
 from upslope.learn.settings import LearnSettings
 from upslope.model import attention
@@ -28,7 +26,7 @@ from upslope.rollout.engine import Engine
 from upslope.train import metrics
 from upslope.types import Sampling, Score
 
-PAID = {name: branch.recipe for name, branch in FAMILY.items() if penalty_place(branch.recipe) == "reward"} | {
+PAID = {name: branch.recipe for name, branch in FAMILY.items() if branch.recipe.penalty_place == "reward"} | {
     "k2": GRPO.patch(regulariser=K2(place="reward")),
     "k3": GRPO.patch(regulariser=K3(place="reward")),
     "exact": GRPO.patch(regulariser=ExactKL(place="reward")),
@@ -49,9 +47,8 @@ def at_the_start(recipe, dtype, adapter=False):
     if reference.frozen is not None:
         cast_weights(reference.frozen.model, dtype)
     settings = LearnSettings(lr=1e-3, warmup=0)
-    optimizer = Optimizer(made, settings, 10, dtype)
-    critic = None if value is None else make_critic(recipe.critic, value, optimizer, 10)
-    return Learner(subject, recipe, SHORT, settings, optimizer, reference, critic)
+    options = {"sampling": SHORT, "num_updates": 10, "dtype": dtype, "reference": reference, "value": value}
+    return BoundLearner(recipe, build_learner(subject, recipe, settings, **options))
 
 
 def sampled(subject, reward=0.0):
@@ -112,7 +109,7 @@ def test_a_policy_equal_to_its_reference_pays_nothing_at_all(name, start):
 def test_the_samplers_log_probabilities_play_no_part(name):
     """Another program's rounding, put in by hand, changes neither costs nor advantages."""
     subject = at_the_start(PAID[name], torch.float64)
-    subject.reference = Reference(subject.policy, policy(seed=1))
+    subject.scorer.reference = Reference(subject.policy, policy(seed=1))
     groups = sampled(subject, 1.0)
     off = [
         replace(g, rollouts=tuple(replace(r, logp=tuple(x + 0.1 for x in r.logp)) for r in g.rollouts)) for g in groups
@@ -140,7 +137,7 @@ def test_the_distance_in_the_journal_is_zero_at_the_start_too(dtype):
 def test_the_distance_in_the_journal_is_that_of_the_learner():
     """k3 by hand from what the first update scored, against another reference."""
     subject = at_the_start(GRPO, torch.float64)
-    subject.reference = Reference(subject.policy, policy(seed=1))
+    subject.scorer.reference = Reference(subject.policy, policy(seed=1))
     groups = rounded_elsewhere(sampled(subject))
     batch = subject.prepare(groups)
     with torch.no_grad():

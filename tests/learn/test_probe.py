@@ -33,7 +33,7 @@ def test_a_probe_changes_nothing(name):
     groups = random_groups(4, 3)
     for subject, look in ((one, True), (two, False)):
         batch = subject.prepare(groups)
-        probe = Probe(subject, batch) if look else None
+        probe = Probe(subject.learner, RECIPES[name], batch) if look else None
         updated(subject, batch)
         if probe is not None:
             probe.row()
@@ -45,8 +45,10 @@ def test_what_is_pushed_up_and_down_adds_up_to_the_gradient():
     batch = weigh(subject.prepare(random_groups(4, 3)), REINFORCE_BASELINE)
     subject.gradient(Objective(REINFORCE_BASELINE), batch)
     whole = -torch.cat([g.flatten() for g in gradients(subject).values()])
-    torch.testing.assert_close(surrogate_gradient(subject, batch), whole, rtol=0, atol=1e-12)
-    row = Probe(subject, batch).row()
+    torch.testing.assert_close(
+        surrogate_gradient(subject.learner, REINFORCE_BASELINE, batch), whole, rtol=0, atol=1e-12
+    )
+    row = Probe(subject.learner, REINFORCE_BASELINE, batch).row()
     assert (
         abs(row["grad_norm_up"] - row["grad_norm_down"]) <= whole.norm() <= row["grad_norm_up"] + row["grad_norm_down"]
     )
@@ -59,7 +61,7 @@ def test_the_split_leaves_penalty_and_critic_out():
     rows = []
     for recipe in (plain, GRPO):
         subject = learner(recipe)
-        rows.append(Probe(subject, subject.prepare(groups)).row())
+        rows.append(Probe(subject.learner, recipe, subject.prepare(groups)).row())
     assert rows[0]["grad_norm_up"] == pytest.approx(rows[1]["grad_norm_up"], rel=1e-9)
 
 
@@ -67,7 +69,7 @@ def test_kl_step_is_zero_before_and_that_of_the_step_after():
     recipe = TRPO.patch(update=KLBall(delta=1e-3))
     subject = learner(recipe)
     batch = subject.prepare(random_groups(4, 3))
-    probe = Probe(subject, batch)
+    probe = Probe(subject.learner, recipe, batch)
     assert probe.row()["kl_step"] == 0
     (outcome,) = updated(subject, batch)
     assert 0 < outcome.stats["kl_update"] <= 1e-3
@@ -77,7 +79,7 @@ def test_kl_step_is_zero_before_and_that_of_the_step_after():
 def test_imitation_and_empty_steps_have_nothing_to_measure():
     for recipe, groups in ((SFT, random_groups(2, 1)), (GRPO, [])):
         subject = learner(recipe)
-        assert Probe(subject, subject.prepare(groups)).row() == {}
+        assert Probe(subject.learner, recipe, subject.prepare(groups)).row() == {}
 
 
 # -- numbers of a batch ---------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def stage(recipe=TRPO, *, of=None, groups=None, dtype=torch.float64, **settings)
 
 def landscape(recipe=TRPO, **options):
     subject, batch = stage(recipe, **options)
-    return subject, batch, MeasuredRegion(subject, Objective(recipe), batch)
+    return subject, batch, MeasuredRegion(subject.scorer, subject.optimizer, Objective(recipe), batch)
 
 
 def weights(subject):
@@ -89,7 +89,7 @@ def logp_of_states(subject, batch):
     for rollout in batch.rollouts:
         ids = torch.tensor([[*rollout.prompt, *rollout.response]])
         logits = functional_call(twin, masters, kwargs={"input_ids": ids, "use_cache": False}).logits[0]
-        rows.append((logits / subject.scoring.temperature)[len(rollout.prompt) - 1 : -1])
+        rows.append((logits / subject.scorer.sampling.temperature)[len(rollout.prompt) - 1 : -1])
     return torch.cat(rows).log_softmax(1)
 
 
@@ -308,8 +308,8 @@ def test_products_are_over_the_share_and_measurements_over_all(monkeypatch):
     monkeypatch.setattr("upslope.learn.trust_region.LEAST_CURVED", 1)
     subject, batch = stage(groups=small_groups(4))
     objective = Objective(TRPO)
-    land, whole = (MeasuredRegion(subject, objective, batch, share) for share in (0.5, 1.0))
-    part = MeasuredRegion(subject, objective, batch.take([0, 1, 4, 5]))
+    land, whole = (subject.trust_region(objective, batch, share) for share in (0.5, 1.0))
+    part = subject.trust_region(objective, batch.take([0, 1, 4, 5]))
     vector = random_vector(subject)
     assert torch.equal(land.fisher_product(vector), part.fisher_product(vector))
     assert (land.fisher_product(vector) - whole.fisher_product(vector)).norm() > 0.01 * vector.norm()

@@ -15,14 +15,15 @@ from upslope.algo import advantage, aggregate, conjugate, correction, critic, ob
 from upslope.algo.advantage import ConstantBaseline, GroupZScore, spread
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import SharedTrunk
+from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
-from upslope.algo.regulariser import EntropyBonus, Sampled
+from upslope.algo.regulariser import EntropyBonus, SampledPenalty
 from upslope.algo.shape import SoftOverlong
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
-from upslope.learn import learner, prepare, trust_region
+from upslope.learn import learner, prepare, scorer, trust_region
 from upslope.learn.critic_learner import CriticLearner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.optimizer import AdamW
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model import head, policy
 from upslope.model.layout import Layout
@@ -68,7 +69,7 @@ def rewriting(function: Any, wrong: Any) -> Plant:
 right_logp_R = Said.logp_R
 right_weighted_sum = objective.weighted_sum
 right_centred = advantage.centred
-right_zero_gradient_rows = learner.zero_gradient_rows
+right_without_gradient = Objective.without_gradient
 right_adjusted = policy.adjusted
 right_lay_out = policy.lay_out
 right_before_tokens = policy.before_tokens
@@ -80,7 +81,7 @@ right_cut = MaskedWeights.cut
 right_z_score = GroupZScore.__call__
 right_bonus = EntropyBonus.__call__
 right_value_error = critic.value_error
-right_step = Optimizer.step
+right_step = AdamW.step
 right_search = KLBall.search
 right_draw = draws.draw
 right_refilled = Collector._refilled
@@ -91,12 +92,12 @@ def in_bits(self: Said) -> Tensor:
     return right_logp_R.fget(self) / math.log(2)  # type: ignore[attr-defined]
 
 
-def mean_over_tokens(value_NT: Tensor, weight_N: Tensor | None, name: str, batch: Batch) -> Tensor:
-    return right_weighted_sum(value_NT / batch.mask_NT.sum(dim=1, keepdim=True), weight_N, name, batch)
+def mean_over_tokens(value_NT: Tensor, weight_NT: Tensor | None, name: str, batch: Batch) -> Tensor:
+    return right_weighted_sum(value_NT / batch.mask_NT.sum(dim=1, keepdim=True), weight_NT, name, batch)
 
 
-def per_micro_batch(value_NT: Tensor, weight_N: Tensor | None, name: str, batch: Batch) -> Tensor:
-    weight = given(weight_N, name)
+def per_micro_batch(value_NT: Tensor, weight_NT: Tensor | None, name: str, batch: Batch) -> Tensor:
+    weight = given(weight_NT, name)
     return right_weighted_sum(value_NT, weight / weight.sum() / batch.num_rollouts, name, batch)
 
 
@@ -121,15 +122,15 @@ def only_centred(self: GroupZScore, batch: Batch) -> Tensor:
     return spread(right_centred(batch.reward_N, batch.group_N), batch.mask_NT)
 
 
-def all_but_the_first(batch: Batch, recipe: Any) -> list[bool]:
+def all_but_the_first(self: Objective, batch: Batch) -> list[bool]:
     return [n == 0 for n in range(batch.num_rollouts)]
 
 
-def silent_despite_penalty(batch: Batch, recipe: Any) -> list[bool]:
-    return right_zero_gradient_rows(batch, recipe.patch(regulariser=regulariser.no_penalty))
+def silent_despite_penalty(self: Objective, batch: Batch) -> list[bool]:
+    return right_without_gradient(Objective(self.recipe.patch(regulariser=regulariser.no_penalty)), batch)
 
 
-def silent_if_unrewarded(batch: Batch, recipe: Any) -> list[bool]:
+def silent_if_unrewarded(self: Objective, batch: Batch) -> list[bool]:
     return (batch.reward_N == 0).tolist()
 
 
@@ -150,16 +151,16 @@ def clip(self: ClippedRatio, logp_NT: Tensor, batch: Batch, low: float, high: fl
     return choose(ratio_NT * advantage_NT, ratio_NT.clamp(1 - low, 1 + high) * advantage_NT)  # type: ignore[no-any-return]
 
 
-def larger_of_both(self: ClippedRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
-    return clip(self, logp_NT, batch, self.low, self.high, torch.maximum)
+def larger_of_both(self: ClippedRatio, scored: Scored, batch: Batch) -> Tensor:
+    return clip(self, scored.logp_NT, batch, self.low, self.high, torch.maximum)
 
 
-def sides_swapped(self: ClippedRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
-    return clip(self, logp_NT, batch, self.high, self.low, torch.minimum)
+def sides_swapped(self: ClippedRatio, scored: Scored, batch: Batch) -> Tensor:
+    return clip(self, scored.logp_NT, batch, self.high, self.low, torch.minimum)
 
 
-def clipped_alone(self: ClippedRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
-    return clip(self, logp_NT, batch, self.low, self.high, lambda plain, clipped: clipped)
+def clipped_alone(self: ClippedRatio, scored: Scored, batch: Batch) -> Tensor:
+    return clip(self, scored.logp_NT, batch, self.low, self.high, lambda plain, clipped: clipped)
 
 
 def k3_of_the_other_sign(logp_NT: Tensor, reference_NT: Tensor) -> Tensor:
@@ -222,7 +223,7 @@ def padded_lengths(batch: Batch) -> Tensor:
 
 
 def ramp_from_zero(self: SoftOverlong, batch: Batch) -> Tensor:
-    return batch.reward_N - aggregate.lengths(batch) / batch.limit
+    return given(batch.reward_NT, "") - right_outcome(aggregate.lengths(batch) / batch.limit, batch.mask_NT)
 
 
 def filter_before_comparing(batch: Batch, recipe: Any) -> Batch:
@@ -265,18 +266,18 @@ def product_of_ratios(self: SequenceRatio, logp_NT: Tensor, batch: Batch) -> Ten
     return difference_NT.sum(dim=1, keepdim=True).expand_as(difference_NT)
 
 
-def sequence_sides_swapped(self: SequenceRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
-    ratio_NT, advantage_NT = torch.exp(self.log_ratio(logp_NT, batch)), given(batch.advantage_NT, "")
+def sequence_sides_swapped(self: SequenceRatio, scored: Scored, batch: Batch) -> Tensor:
+    ratio_NT, advantage_NT = torch.exp(self.log_ratio(scored.logp_NT, batch)), given(batch.advantage_NT, "")
     return torch.minimum(ratio_NT * advantage_NT, ratio_NT.clamp(1 - self.high, 1 + self.low) * advantage_NT)
 
 
-def unbounded(self: ClippedWeight, logp_NT: Tensor, batch: Batch) -> Tensor:
-    return torch.exp(self.log_ratio(logp_NT.detach(), batch)) * given(batch.advantage_NT, "") * logp_NT
+def unbounded(self: ClippedWeight, scored: Scored, batch: Batch) -> Tensor:
+    return torch.exp(self.log_ratio(scored.logp_NT.detach(), batch)) * given(batch.advantage_NT, "") * scored.logp_NT
 
 
-def dual_where_it_is_good(self: ClippedRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
+def dual_where_it_is_good(self: ClippedRatio, scored: Scored, batch: Batch) -> Tensor:
     value_NT, advantage_NT = (
-        clip(self, logp_NT, batch, self.low, self.high, torch.minimum),
+        clip(self, scored.logp_NT, batch, self.low, self.high, torch.minimum),
         given(batch.advantage_NT, ""),
     )
     if not self.dual:
@@ -284,11 +285,11 @@ def dual_where_it_is_good(self: ClippedRatio, logp_NT: Tensor, batch: Batch) -> 
     return torch.where(advantage_NT > 0, torch.maximum(value_NT, self.dual * advantage_NT), value_NT)
 
 
-def no_ratio(self: ImportanceRatio, logp_NT: Tensor, batch: Batch) -> Tensor:
-    return given(batch.advantage_NT, "") * logp_NT
+def no_ratio(self: ImportanceRatio, scored: Scored, batch: Batch) -> Tensor:
+    return given(batch.advantage_NT, "") * scored.logp_NT
 
 
-def uncapped(self: TruncatedWeights, batch: Batch) -> Tensor:
+def uncapped(self: TruncatedWeights, scored: Scored, batch: Batch) -> Tensor:
     return right_disagreement(batch, self.level)
 
 
@@ -296,8 +297,8 @@ def sampler_over_learner(batch: Batch, level: correction.Level) -> Tensor:
     return 1 / right_disagreement(batch, level)
 
 
-def drop_what_agrees(self: MaskedWeights, batch: Batch) -> Tensor:
-    return ~right_cut(self, batch)
+def drop_what_agrees(self: MaskedWeights, scored: Scored, batch: Batch) -> Tensor:
+    return ~right_cut(self, scored, batch)
 
 
 def reward_of_the_token(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
@@ -317,11 +318,11 @@ def entropy_falls(self: EntropyBonus, scored: Scored, batch: Batch) -> Tensor:
     return -given(right_bonus(self, scored, batch), "")
 
 
-def paid_by_the_sampler(self: Sampled, batch: Batch) -> Tensor:
+def paid_by_the_sampler(self: SampledPenalty, batch: Batch) -> Tensor:
     return self.coefficient * self._masked(given(batch.sampler_logp_NT, ""), batch)
 
 
-def paid_at_the_end(self: Sampled, batch: Batch) -> Tensor:
+def paid_at_the_end(self: SampledPenalty, batch: Batch) -> Tensor:
     cost_NT = self.coefficient * self._masked(given(batch.old_logp_NT, ""), batch)
     return right_outcome(cost_NT.sum(dim=1), batch.mask_NT)
 
@@ -339,7 +340,7 @@ def whitened_targets(batch: Batch, *_: Any) -> Tensor:
     return given(batch.advantage_NT, "") + given(batch.value_NT, "")
 
 
-def uphill(self: Optimizer) -> dict[str, float]:
+def uphill(self: AdamW) -> dict[str, float]:
     for master in self.masters.values():
         if master.grad is not None:
             master.grad.neg_()
@@ -402,7 +403,7 @@ DEFECTS = [
     Defect("log-derivative", "tokens scored a position late", putting(policy, "before_tokens", one_position_late)),
     Defect("log-derivative", "tokens scored that were not chosen", putting(policy, "lay_out", every_token_chosen)),
     Defect("reinforce", "a mean over tokens for the sum", putting(objective, "weighted_sum", mean_over_tokens)),
-    Defect("reinforce", "a row lost", putting(learner, "zero_gradient_rows", all_but_the_first)),
+    Defect("reinforce", "a row lost", putting(Objective, "without_gradient", all_but_the_first)),
     Defect("imitation", "RFT keeps wrong attempts too", rewriting(sample.rewarded, keep_all)),
     Defect("imitation", "imitated with half the reward", rewriting(advantage.ones, halved)),
     Defect("constant-baseline", "the baseline scales", putting(ConstantBaseline, "__call__", baseline_as_factor)),
@@ -411,9 +412,9 @@ DEFECTS = [
     Defect(
         "equal-groups",
         "skipped despite the penalty",
-        putting(learner, "zero_gradient_rows", silent_despite_penalty),
+        putting(Objective, "without_gradient", silent_despite_penalty),
     ),
-    Defect("equal-groups", "skipped for want of reward", putting(learner, "zero_gradient_rows", silent_if_unrewarded)),
+    Defect("equal-groups", "skipped for want of reward", putting(Objective, "without_gradient", silent_if_unrewarded)),
     Defect("importance", "a trajectory weighed token by token", putting(ImportanceRatio, "log_ratio", always_by_token)),
     Defect("ppo-clip", "the larger of both", putting(ClippedRatio, "__call__", larger_of_both)),
     Defect("ppo-clip", "no minimum", putting(ClippedRatio, "__call__", clipped_alone)),
@@ -441,7 +442,7 @@ DEFECTS = [
         adjusting(world, wrong=hotter_is_colder),
     ),
     Defect("sampling-distribution", "the ban ignored", adjusting(wrong=ban_ignored)),
-    Defect("sampling-distribution", "top-k admitted", putting(learner, "require_scorable", lambda sampling: None)),
+    Defect("sampling-distribution", "top-k admitted", putting(scorer, "require_scorable", lambda sampling: None)),
     Defect("splitting", "denominators of each micro-batch", putting(objective, "weighted_sum", per_micro_batch)),
     Defect("splitting", "packed attempts miss a token", putting(policy, "lay_out", branches_blind)),
     Defect(
@@ -468,8 +469,8 @@ DEFECTS = [
     Defect("critic-fixed-point", "no warm-up", putting(CriticLearner, "warming", property(lambda self: False))),
     Defect("critic-fixed-point", "a shared trunk pulled in full", putting(SharedTrunk, "share", 1.0)),
     Defect("performance-difference", "the ratio forgotten", putting(ImportanceRatio, "__call__", no_ratio)),
-    Defect("kl-to-go", "the sampler's log-probabilities", putting(Sampled, "cost", paid_by_the_sampler)),
-    Defect("kl-to-go", "the cost at the last token", putting(Sampled, "cost", paid_at_the_end)),
+    Defect("kl-to-go", "the sampler's log-probabilities", putting(SampledPenalty, "cost", paid_by_the_sampler)),
+    Defect("kl-to-go", "the cost at the last token", putting(SampledPenalty, "cost", paid_at_the_end)),
     Defect("batch-z-score", "no reward to go", putting(advantage, "discounted", reward_of_the_token)),
     Defect("batch-z-score", "padding counted", putting(advantage, "whitened", whitened_with_padding)),
     Defect("entropy-bonus", "of the other sign", putting(EntropyBonus, "__call__", entropy_falls)),
@@ -486,7 +487,7 @@ DEFECTS = [
     Defect("pass-at-k", "the plug-in estimate", rewriting(statistics.pass_at_k, plugged_in)),
     Defect("mini-batches", "denominators of the whole", putting(prepare, "passes", denominators_of_the_whole)),
     Defect("mini-batches", "a short one counts in full", putting(prepare, "passes", denominators_of_equals)),
-    Defect("ascent", "the other way", putting(Optimizer, "step", uphill)),
+    Defect("ascent", "the other way", putting(AdamW, "step", uphill)),
     Defect("kl-ball", "no test for improvement", putting(KLBall, "search", any_step_will_do)),
 ]
 

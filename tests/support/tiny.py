@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from upslope.algo.critic import OwnCopy
+from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
 from upslope.learn.bound import BoundLearner
 from upslope.learn.build import build_learner
@@ -138,6 +139,20 @@ def learner(
     if made.critic is not None:
         made.critic.optimizer.num_done = made.critic.slot.warmup
     return BoundLearner(recipe, made)
+
+
+def scored(logp_NT: torch.Tensor, **fields: Any) -> Scored:
+    """These log-probabilities as a forward pass would give them, with entropies of zero."""
+    return Scored(logp_NT, torch.zeros_like(logp_NT), **fields)
+
+
+def by_row(weight_NT: torch.Tensor, mask_NT: torch.Tensor) -> list[float]:
+    """The one weight that all chosen tokens of a rollout have (0 without any); asserts that, and zeros elsewhere."""
+    assert weight_NT.shape == mask_NT.shape
+    assert not weight_NT[~mask_NT].any()
+    inside = [row[mask].tolist() for row, mask in zip(weight_NT, mask_NT, strict=True)]
+    assert all(len(set(row)) <= 1 for row in inside)
+    return [row[0] if row else 0.0 for row in inside]
 
 
 def gradients(of: BoundLearner) -> dict[str, torch.Tensor]:
