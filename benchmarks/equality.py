@@ -23,8 +23,7 @@ from torch import Tensor
 
 from upslope.algo.family import FAMILY
 from upslope.algo.objective import Objective
-from upslope.learn.learner import Learner
-from upslope.learn.optimizer import Optimizer
+from upslope.learn.build import build_learner
 from upslope.learn.prepare import weigh
 from upslope.learn.settings import LearnSettings
 from upslope.model.hf import use_attention
@@ -93,10 +92,9 @@ def margin(policy: Policy, a: Rollout, b: Rollout) -> float:
 def gradient(policy: Policy, groups: Sequence[Group], dtype: torch.dtype, limit: int, *, one_by_one: bool) -> Tensor:
     """The whole gradient of one update as a vector, in float64."""
     settings = LearnSettings(lr=1e-5, micro_batch=1 if one_by_one else 0)
-    optimizer = Optimizer(policy.model, settings, 1, dtype)
-    learner = Learner(policy, RECIPE, Sampling(max_tokens=limit), settings, optimizer)
-    learner.gradient(Objective(RECIPE), weigh(learner.prepare(groups), RECIPE))
-    return torch.cat([m.grad.double().flatten() for m in optimizer.masters.values() if m.grad is not None])
+    learner = build_learner(policy, RECIPE, settings, sampling=Sampling(max_tokens=limit), num_updates=1, dtype=dtype)
+    learner.gradient(Objective(RECIPE), weigh(learner.prepare(RECIPE, groups), RECIPE))
+    return torch.cat([m.grad.double().flatten() for m in learner.optimizer.masters.values() if m.grad is not None])
 
 
 def compare_gradients(options: argparse.Namespace, problems: Sequence[Problem], drawn: Sequence[Rollout]) -> None:

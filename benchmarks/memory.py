@@ -41,8 +41,7 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
 
     from upslope.algo.family import FAMILY
     from upslope.algo.objective import Objective
-    from upslope.learn.learner import Learner
-    from upslope.learn.optimizer import Optimizer
+    from upslope.learn.build import build_learner
     from upslope.learn.prepare import passes
     from upslope.learn.settings import LearnSettings
     from upslope.model.load import load
@@ -55,8 +54,9 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
     policy = Policy(random_llama(options.layers) if options.layers else model, tokenizer)
     del model
     recipe, settings, rng = FAMILY["sft"].recipe, LearnSettings(lr=1e-5), random.Random(0)
-    optimizer = Optimizer(policy.model, settings, options.turns, torch.bfloat16)
-    learner = Learner(policy, recipe, Sampling(), settings, optimizer)
+    learner = build_learner(
+        policy, recipe, settings, sampling=Sampling(), num_updates=options.turns, dtype=torch.bfloat16
+    )
     learner.watch = lambda done, total: check("micro-batch")
     engine, objective = Engine(policy), Objective(recipe)
 
@@ -70,7 +70,7 @@ def turns(options: argparse.Namespace, check: Callable[[str], None]) -> Callable
             mask = (True,) * len(response)
             rollout = Rollout(name, 0, prompt, response, mask, None, 0, "stop", "", Score(1.0))
             groups.append(Group(Problem(name, ()), (rollout,)))
-        for part in passes(learner.prepare(groups), recipe, Address(0, "memory", turn)):
+        for part in passes(learner.prepare(recipe, groups), recipe, Address(0, "memory", turn)):
             recipe.update(learner, objective, part)
 
     def rollout(turn: int) -> None:

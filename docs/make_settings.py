@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from upslope.algo.codec import SLOTS
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
+from upslope.algo.slots import KINDS
 from upslope.train.settings import RunSettings
 from upslope.types import Sampling
 
@@ -101,7 +101,7 @@ def recipes_page() -> str:
     ]
     parts.insert(-2, DIFFERENCES)
     defaults, notes = Recipe(), field_notes(Recipe)
-    for slot, kinds in SLOTS.items():
+    for slot, kinds in KINDS.items():
         parts += [f"### {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
         parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in sorted(kinds.items())]))
     return "\n".join(parts)

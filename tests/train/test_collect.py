@@ -240,7 +240,7 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
     dropped = Group(
         dropped.problem, tuple(r.__class__(**{**vars(r), "problem_id": "dropped"}) for r in dropped.rollouts)
     )
-    attempts.write_step(tmp_path / "step-000000.parquet", [*groups, dropped], batch, outcomes)
+    attempts.write(tmp_path / "step-000000.parquet", attempts.of_step([*groups, dropped], batch, outcomes))
     rows = {(r["problem"], r["sample"]): r for r in pq.read_table(tmp_path / "step-000000.parquet").to_pylist()}
     assert len(rows) == 13
     assert not rows["dropped", 0]["kept"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from upslope.model.hf import use_attention
 from upslope.prove.claim import Check, Fact, claim, equal
 from upslope.prove.expect import gradient, rise
 from upslope.prove.world import World, llama, numbers, toy
-from upslope.types import Batch, Group, given
+from upslope.types import Batch, Group
 
 RECIPES: dict[str, Recipe] = {
     "reinforce": REINFORCE,
@@ -118,13 +118,13 @@ def both(learner: BoundLearner, batch: Batch) -> Tensor:
 
 def wider(batch: Batch, num: int) -> Batch:
     """The batch in rectangles with ``num`` more columns; advantages there are NaN, which nothing may read."""
-    grown: dict[str, Any] = {}
-    for name in ("sampler_logp_NT", "old_logp_NT", "reference_logp_NT", "reward_NT", "value_NT", "return_NT"):
-        value_NT = getattr(batch, name)
-        if value_NT is not None:
-            grown[name] = torch.nn.functional.pad(value_NT, (0, num))
-    advantage_NT = torch.nn.functional.pad(given(batch.advantage_NT, "advantage_NT"), (0, num), value=torch.nan)
-    return replace(batch, mask_NT=torch.nn.functional.pad(batch.mask_NT, (0, num)), advantage_NT=advantage_NT, **grown)
+    rectangles = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name.endswith("_NT")}
+    grown: dict[str, Any] = {
+        name: torch.nn.functional.pad(value_NT, (0, num), value=torch.nan if name == "advantage_NT" else 0)
+        for name, value_NT in rectangles.items()
+        if value_NT is not None
+    }
+    return replace(batch, **grown)
 
 
 def unpack(learner: BoundLearner) -> None:

@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from upslope.algo.family import FAMILY
+from upslope.algo.objective import Objective
 from upslope.config import load_settings
 from upslope.lab.bench.clock import Clock
 from upslope.lab.bench.command import acting, bench
@@ -16,7 +17,7 @@ from upslope.lab.bench.figures import learn_figures, rollout_figures, step_figur
 from upslope.lab.bench.flops import forward_flop, learning_flop
 from upslope.lab.bench.measure import PHASES, Timed, with_gradient
 from upslope.lab.bench.word_problems import WordProblems, word_problem
-from upslope.learn.prepare import judge, passes, to_batch, zero_gradient_rows
+from upslope.learn.prepare import judge, passes, to_batch
 from upslope.rollout.address import Address
 from upslope.types import Group, Problem, Rollout
 
@@ -104,7 +105,7 @@ def test_every_attempt_has_a_gradient(name: str, num_samples: int) -> None:
     batch = judge(to_batch(groups, torch.device("cpu"), limit=2), recipe)
     parts = list(passes(batch, recipe, Address(0, "reuse")))
     assert sum(part.num_rollouts for part in parts) == recipe.reuse.epochs * 3 * num_samples
-    assert not any(any(zero_gradient_rows(part, recipe)) for part in parts)
+    assert not any(any(Objective(recipe).without_gradient(part)) for part in parts)
 
 
 @pytest.fixture

@@ -65,19 +65,18 @@ def test_every_advantage_on_the_same_attempts():
     subject.critic.optimizer.num_done = 0  # it warms up, and so learns alone
     before = {n: m.detach().clone() for n, m in subject.optimizer.masters.items()}
     critic = {n: m.detach().clone() for n, m in subject.critic.optimizer.masters.items()}
-    fit(subject, [random_groups(3, 4, seed=9)])
+    fit(subject.learner, recipe, [random_groups(3, 4, seed=9)])
     assert any(not torch.equal(critic[n], m) for n, m in subject.critic.optimizer.masters.items())
     found = {}
     for name, advantage in ADVANTAGES.items():
-        subject.recipe = REINFORCE.patch(advantage=advantage)
-        halves, explained = gather(subject, batches)
+        halves, explained = gather(subject.learner, REINFORCE.patch(advantage=advantage), batches)
         assert (explained is not None) == (name == "gae")
         reference = found["leave_one_out"][1] if "leave_one_out" in found else (halves[0] + halves[1]).mean
         found[name] = (summary(name, halves, reference, 12, explained), (halves[0] + halves[1]).mean)
     assert all(torch.equal(before[n], m) for n, m in subject.optimizer.masters.items())
     loo, own = found["leave_one_out"][0], found["group_mean"][0]
     assert own.ratio == pytest.approx(loo.ratio) and own.trace < loo.trace
-    subject.recipe = REINFORCE
-    by_hand = [surrogate_gradient(subject, weigh(subject.prepare(g), REINFORCE)).double() for g in batches]
+    whole = [weigh(subject.learner.prepare(REINFORCE, g), REINFORCE) for g in batches]
+    by_hand = [surrogate_gradient(subject.learner, REINFORCE, batch).double() for batch in whole]
     assert torch.allclose(found["returns"][1], torch.stack(by_hand).mean(0), atol=1e-12)
     assert found["returns"][0].halves[0] == moments([by_hand[0].tolist(), by_hand[2].tolist()]).ratio
