@@ -505,7 +505,7 @@ def test_prove_fails_where_a_claim_fails(upslope: Command, monkeypatch: pytest.M
         (["recipe=grpo", "recipe.sample.group_size=1"], "set it to 2 or more"),
         (["recipe=trpo", "learn.dtype=bfloat16"], "cannot carry curvature"),
         (["recipe=grpo", "learn.lora_rank=2"], "learn.lora_rank: the model lies in no directory"),
-        (["recipe=rft", "recipe.regulariser=k1"], "a penalty in the reward would do nothing"),
+        (["recipe=rft", "recipe.regulariser=k1"], "paid in it, would do nothing"),
         (["recipe=importance", "recipe.correction=truncated_weights"], "would count it twice"),
         (["recipe=dapo", "recipe.sample.drop_truncated=3"], "should be true or false"),
     ],

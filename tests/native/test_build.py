@@ -229,4 +229,5 @@ def test_the_package_ships_its_sources():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["upslope"]
     shipped = {path for pattern in patterns for path in (ROOT / "upslope").glob(pattern)}
-    assert shipped == set(build.HERE.glob("*.[ch]")) and len(shipped) >= 7
+    sources = set(build.HERE.glob("*.[ch]"))
+    assert shipped == {*sources, ROOT / "upslope" / "py.typed"} and len(sources) >= 7
