@@ -255,13 +255,13 @@ def test_a_defect_is_seen_in_the_gradient(wrong):
 
 @every(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 9))
 def test_every_row_is_one_ranks_in_order_and_nobody_has_much_more(lengths, size):
-    """A row is its rank's by its middle, so a share is off from its due by no more than half of the longest row at
-    either end."""
+    """A row is its rank's by its middle, so a share begins within half of the longest row of where it is due to."""
     found = shares(lengths, size)
     assert len(found) == size
     assert [row for share in found for row in share] == list(range(len(lengths)))
     due, longest = sum(lengths) / size, max(lengths, default=0)
-    assert all(abs(sum(lengths[row] for row in share) - due) <= longest + 1e-9 for share in found)
+    begun = [sum(lengths[: share.start]) for share in found]
+    assert all(abs(begin - rank * due) <= longest / 2 + 1e-9 for rank, begin in enumerate(begun))
 
 
 def test_alone_everything_is_ones_own():

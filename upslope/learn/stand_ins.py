@@ -59,7 +59,7 @@ class _Table(Generic[T]):
     def _meet(self) -> None:
         self.turn.release()
         try:
-            self._barrier.wait(timeout=600)
+            self._barrier.wait(timeout=60)
         finally:
             self.turn.acquire()
 
