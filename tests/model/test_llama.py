@@ -18,8 +18,8 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from upslope.model import llama
 from upslope.model.adapter import add_adapter
+from upslope.model.llama.admission import native_trunk
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.native import build, kernels
@@ -219,7 +219,7 @@ def test_who_does_not_take_it(name):
         subject = Policy(OTHERS[name](), TOKENIZER)
     except RuntimeError as error:  # transformers itself has no way to multiply the two precisions
         assert name == "norms in another precision" and "dtype" in str(error)
-        assert llama.native_trunk(with_a_wider_norm().model) is None
+        assert native_trunk(with_a_wider_norm().model) is None
         return
     assert subject.fast_trunk is None
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upslope.native.kernels import Spans
+from upslope.native.spans import Spans
 from upslope.types import Rollout
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from upslope.errors import UserError
+from upslope.model.fast import Decoder
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
-from upslope.rollout.decoder import Decoder, PlainDecoder, SharedPromptDecoder
+from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
-from upslope.rollout.native import NativeDecoder
 from upslope.rollout.table import Attempt, Table, Written
 from upslope.types import Problem, Rollout, Sampling
 
@@ -100,7 +100,7 @@ class Engine:
     def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
         trunk = self._policy.fast_trunk if self._packed else None
         if trunk is not None:
-            return NativeDecoder(self._policy, trunk, num_rows, max_tokens)
+            return trunk.decoder(self._policy.model.get_output_embeddings(), num_rows, max_tokens)
         kind = SharedPromptDecoder if self._packed else PlainDecoder
         return kind(self._policy, num_rows, max_tokens)
 
