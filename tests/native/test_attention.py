@@ -3,6 +3,7 @@
 import pytest
 import torch
 from exact import assert_rounded, each_dtype, gap, on_threads, random
+from spans import LAYOUTS, laid_out
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.native import kernels
@@ -10,34 +11,8 @@ from upslope.native.heads import Heads
 from upslope.native.spans import Spans
 from upslope.native.table import LANES, PANEL, PanelPrompt, PanelTable, padded, paneled
 
-LAYOUTS = {
-    "one token": [(1, [])],
-    "stems": [(3, []), (1, []), (16, []), (17, []), (64, []), (65, []), (210, [])],
-    "branches": [(5, [1, 4, 17]), (1, [2, 1]), (70, [3, 66, 16]), (16, [1]), (130, [80, 9])],
-    "both": [(4, []), (33, [2, 40, 1]), (9, []), (2, [31, 205]), (64, [64, 64]), (1, [])],
-}
-"""(prompt, [branches]) as numbers of tokens. A response of one token has no branch: nothing is predicted from it."""
 HEADS = [(4, 4, 8), (3, 3, 24), (4, 2, 16), (3, 1, 64), (7, 1, 80), (8, 1, 64), (14, 2, 8), (4, 2, 128)]
 """(query heads, key heads, depth): 1, 2, 3, 7 and 8 heads that share keys."""
-
-
-def laid_out(layout):
-    """(spans, mask [K, K]): tokens lie as model/layout.py lays them, a prompt and then its branches."""
-    stems, branches, children, end = [], [], [], 0
-    num_stems = len(layout)
-    for prompt, lengths in layout:
-        start, end = end, end + prompt
-        stems.append((start, prompt, 0, 0))
-        children.append((num_stems + len(branches), len(lengths)))
-        for length in lengths:
-            branches.append((end, length, start, prompt))
-            end += length
-    mask = torch.zeros(end, end, dtype=torch.bool)
-    for start, length, seen, upto in [*stems, *branches]:
-        for i in range(length):
-            mask[start + i, seen : seen + upto] = True
-            mask[start + i, start : start + i + 1] = True
-    return Spans([*stems, *branches], children), mask
 
 
 def plain(qkv, heads, scale, mask):

@@ -31,8 +31,8 @@ class Layers(Protocol):
         """What the head is applied to, [X, C]; every layer's attention is ``mix``'s."""
         ...
 
-    def prefill(self, id_X: Tensor, position_X: Tensor, mix: Mix) -> None:
-        """The same as far as the last call of ``mix``, for prompts; nothing is predicted from them."""
+    def prefill(self, id_X: Tensor, position_X: Tensor, mix: Mix) -> object:
+        """The same for prompts, as far as the last call of ``mix`` at least; what it returns is not looked at."""
         ...
 
 

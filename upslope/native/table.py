@@ -76,8 +76,9 @@ class PanelTable:
 
     def store(self, prompt: PanelPrompt, layer: int, key_MJD: Tensor, value_MJD: Tensor) -> None:
         depth = self.heads.depth
-        for at, panel_MJD in enumerate(torch.split(key_MJD, PANEL)):
-            prompt.keys[layer, :, at, :depth, : len(panel_MJD)] = panel_MJD.permute(1, 2, 0)
+        for first in range(0, len(key_MJD), PANEL):
+            panel_MJD = key_MJD[first : first + PANEL]
+            prompt.keys[layer, :, first // PANEL, :depth, : len(panel_MJD)] = panel_MJD.permute(1, 2, 0)
         prompt.values[layer, :, : len(value_MJD), :depth] = value_MJD.transpose(0, 1)
 
     def assign(self, prompts: Sequence[PanelPrompt]) -> None:
