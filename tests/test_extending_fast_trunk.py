@@ -1,6 +1,7 @@
 """The example of a fast trunk from outside: registered, admitted, sampled and learned with, refused when wrong."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def gpt2(dtype=torch.float32, **changes):
 
 def policy(dtype=torch.float32, **changes):
     subject = Policy(gpt2(dtype, **changes), TOKENIZER)
-    subject.end_ids = ENDS
+    subject.renderer = replace(subject.renderer, end_ids=ENDS)
     return subject
 
 

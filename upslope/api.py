@@ -26,7 +26,7 @@ from upslope.tasks.base import Task
 from upslope.tasks.complete import complete
 from upslope.training.evaluate import Evaluation, evaluate as measure
 from upslope.training.run import Run
-from upslope.training.session import process_state
+from upslope.training.session import MakeSampler, process_state
 from upslope.training.settings import RunSettings
 from upslope.training.start import nearest_name, open_run_task, resolve_model, resolve_recipe, train_objects, with_limit
 from upslope.training.tables import to_settings
@@ -47,13 +47,15 @@ def train(
     folder: str | Path | None = None,
     resume: bool = False,
     progress: bool | View = True,
+    sampler: MakeSampler | None = None,
     **settings: Any,
 ) -> Run:
     """Train; the run that is returned has ``model``, ``tokenizer``, ``rows()``, ``rollouts(step)``, ``save(folder)``.
 
     Records stay in memory, or go to ``folder``, from which ``resume=True`` continues with the same arguments. Whatever
     else docs/settings.md lists is a keyword, a group of settings a dictionary: ``seed=1, problems=32,
-    learn={"lr": 1e-4}, eval={"problems": 64}``. A model that is handed in is trained in place.
+    learn={"lr": 1e-4}, eval={"problems": 64}``. A model that is handed in is trained in place. ``sampler`` is called
+    with the policy and returns whoever writes the attempts (``upslope.rollout.base.Sampler``); None: this process.
 
     Raises UserError for what can be mended, before anything is trained where that can be known; Stopped after Ctrl-C.
     """
@@ -62,8 +64,18 @@ def train(
     if folder is not None:
         recorder = FolderRecorder(_free(Path(folder), resume=resume), wanted.save.keep)
     given = None if isinstance(model, (str, Path)) else with_tokenizer(model)
+    if sampler is not None:
+        objects.append("sampler")
     run = train_objects(
-        wanted, chosen, opened, recorder, lambda: _view(progress), model=given, resume=resume, objects=objects
+        wanted,
+        chosen,
+        opened,
+        recorder,
+        lambda: _view(progress),
+        model=given,
+        resume=resume,
+        objects=objects,
+        make_sampler=sampler,
     )
     run.policy.release()
     return run

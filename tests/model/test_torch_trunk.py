@@ -1,5 +1,7 @@
 """The Llama family's trunk on torch's ops, beside transformers and beside itself on the kernels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from family import FAMILY, made, rollouts, slopes
@@ -21,7 +23,8 @@ def on(ops, name, dtype, checkpointing=False, **changes):
     model = made(name, **changes)
     cast_weights(model, dtype)
     subject = Policy(model, TOKENIZER)
-    subject.end_ids, subject.native, subject.checkpointing = ENDS, ops is not None, checkpointing
+    subject.renderer = replace(subject.renderer, end_ids=ENDS)
+    subject.native, subject.checkpointing = ops is not None, checkpointing
     subject._admit = lambda body: Trunk(body, ops)
     return subject
 

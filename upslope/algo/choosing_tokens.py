@@ -48,7 +48,7 @@ class TopEntropy(Correction):
 class CovariancePenalty(Regulariser):
     """coefficient (r - 1 - log r), r = pi / pi_old, an estimate of KL(pi_old || pi), on the ``share`` of the update's
     tokens with the largest covariance of log-probability and advantage (KL-Cov, arXiv 2505.22617, equation 12), and
-    nothing elsewhere. Those few tokens carry most of the fall of entropy. verl takes |log r| for the KL."""
+    nothing elsewhere. Those few tokens carry most of the fall of entropy. verl takes the absolute log r for the KL."""
 
     coefficient: float = 1.0
     share: float = 0.002

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from upslope.model import attention
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.fast import FastTrunk
 from upslope.model.fast_trunks import Admit, measured
-from upslope.model.hf import recompute_layers, text_config, without_bars
+from upslope.model.hf import attention_in_use, recompute_layers, text_config, use_attention, without_bars
 from upslope.model.layout import HasTokens, Layout, lay_out
 from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
@@ -52,6 +53,16 @@ class Policy:
     def release(self) -> None:
         """Give the model back its own attention, with which it can be called and generate like any other."""
         attention.release(self.model)
+
+    @contextlib.contextmanager
+    def as_any_other(self) -> Iterator[Any]:
+        """The model to be called the ordinary way for a while, with its own attention."""
+        chosen = attention_in_use(self.model)
+        self.release()
+        try:
+            yield self.model
+        finally:
+            use_attention(self.model, chosen)
 
     def checkpoint_activations(self) -> None:
         """From now on keep only each layer's input for the backward pass. Raises UserError if the model cannot."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ import torch
 from upslope.algo.recipe import Recipe
 from upslope.errors import Exhausted
 from upslope.model.load import pick_device
+from upslope.model.policy import Policy
 from upslope.native.threads import ask_for_same_bits
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
+from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
@@ -22,6 +24,8 @@ from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
+
+MakeSampler = Callable[[Policy], Sampler]
 
 
 def run_to_end(
@@ -34,16 +38,18 @@ def run_to_end(
     view: View,
     document: Mapping[str, Any],
     saved: Checkpoint | None = None,
+    make_sampler: MakeSampler | None = None,
 ) -> Run:
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
 
-    ``document`` is the resolved configuration, for the record. Raises UserError for what a user can mend, ``Stopped``
-    after Ctrl-C.
+    ``document`` is the resolved configuration, for the record; ``make_sampler`` makes whoever writes the attempts,
+    None: this process. Raises UserError for what a user can mend, ``Stopped`` after Ctrl-C.
     """
     device = pick_device(settings.device)
     with process_state(settings, device):
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
-        sampler = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
+        here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
+        sampler = here if make_sampler is None else make_sampler(learner.policy)
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document))
         if saved is not None:
             run.resume(saved)

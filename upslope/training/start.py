@@ -34,7 +34,7 @@ from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.training.assemble import saved_in
 from upslope.training.run import Run
-from upslope.training.session import run_to_end
+from upslope.training.session import MakeSampler, run_to_end
 from upslope.training.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
 from upslope.training.stages import STAGES
 from upslope.training.view import View
@@ -71,6 +71,7 @@ def train_objects(
     model: tuple[Any, Any] | None = None,
     resume: bool = False,
     objects: Sequence[str] = (),
+    make_sampler: MakeSampler | None = None,
 ) -> Run:
     """Train this recipe on this task: ``model`` (with its tokenizer), or the one that the settings name.
 
@@ -93,7 +94,7 @@ def train_objects(
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     document = to_document(settings, recipe, objects)
-    return run_to_end(*model, task, recipe, settings, recorder, make_view(), document, saved)
+    return run_to_end(*model, task, recipe, settings, recorder, make_view(), document, saved, make_sampler)
 
 
 def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
