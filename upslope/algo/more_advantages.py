@@ -17,7 +17,8 @@ from upslope.types import Batch, given
 @kind("advantage", compares="group")
 def success_rate(batch: Batch) -> Tensor:
     """A_i = (R_i - mean) / mean over the group, 0 where the mean is 0 (MaxRL, arXiv 2602.02710): for rewards of 0 and 1
-    the gradient of log E[R] to first order, where a problem solved once in eight weighs eight times one always solved.
+    and success rate p, G attempts have the gradient of the first G - 1 terms of log p = -sum_k (1 - p)^k / k: plain
+    reward at G = 2, grad log p = grad p / p in the limit (``upslope prove --only max-rl``).
     """
     centred_N = centred(batch.reward_N, batch.group_N)
     mean_N = sum_by_group(batch.reward_N, batch.group_N) / size_by_group(batch.reward_N, batch.group_N)
