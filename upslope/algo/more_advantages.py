@@ -51,11 +51,12 @@ class DecoupledZScore(Advantage):
     """A_i = z(sum_k w_k z_group(R_ik)): every reward function's value against its group, by its own deviation, then the
     weighed sum over the batch by its own (GDPO, arXiv 2601.05242). A z-score of the sum gives (1, 0) and (0, 2) one
     advantage; this tells them apart. ``weights`` in the order of the task's rewards; empty: 1 each. What a function
-    leaves out (None) counts 0."""
+    leaves out (None) counts 0. The reward itself, and so a shape or a penalty paid in it, has no say."""
 
     weights: tuple[float, ...] = ()
     eps: float = 1e-6
     compares: ClassVar[Compares] = "group"
+    reads_reward: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> Tensor:
         values = parts(batch)

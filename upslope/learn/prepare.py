@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
+from upslope.algo.check import one_for_each_token
 from upslope.algo.equal import alike
 from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
@@ -92,7 +93,7 @@ def require_one_advantage(batch: Batch, recipe: Recipe) -> None:
             f"advantage={show(recipe.advantage)} gives the tokens of sample {rollout.sample} of problem "
             f"{rollout.problem_id} values from {float(lowest_N[row]):.3g} to {float(highest_N[row]):.3g}, and "
             f"surrogate={show(recipe.surrogate)} has one ratio for them all, which averages them; set "
-            "surrogate.level=token"
+            f"{one_for_each_token(recipe.surrogate)}"
         )
 
 
