@@ -502,4 +502,5 @@ def test_a_defect_is_seen(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_claim_has_a_defect() -> None:
-    assert {d.claim for d in DEFECTS} == {c.name for c in CLAIMS}
+    elsewhere = {"max-rl", "distillation"}  # test_patch_defects.py
+    assert {d.claim for d in DEFECTS} | elsewhere == {c.name for c in CLAIMS}

@@ -79,7 +79,12 @@ def tells_tokens_apart(recipe: Recipe) -> bool:
 def by_decree(recipe: Recipe) -> bool:
     """Whether all that is kept is good, alike and whatever it earned."""
     advantage = recipe.asked("advantage")
-    return not advantage.reads_reward and advantage.by_token == "never"
+    return not advantage.reads_reward and advantage.by_token == "never" and advantage.compares == "nothing"
+
+
+def one_for_each_token(surrogate: object) -> str:
+    """How a surrogate with one ratio for an attempt is exchanged for one with a ratio for each token."""
+    return "surrogate.level=token" if hasattr(surrogate, "level") else "surrogate=clipped_ratio"
 
 
 def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
@@ -124,6 +129,11 @@ def _given_text(recipe: Recipe) -> Iterator[str]:
             f"advantage={show(advantage)} judges by the reward, and every demonstration has reward 1; set "
             "advantage=ones and critic=no_critic"
         )
+    elif not (recipe.asked("advantage").reads_reward or by_decree(recipe)):
+        yield (
+            f"advantage={show(advantage)} judges what the policy itself drew, and nobody drew given text; set "
+            "advantage=ones"
+        )
     if recipe.penalty_place == "reward":
         yield f"given text has no reward for the penalty to be paid in; set {_into_the_loss(recipe)}"
     if isinstance(penalty, SampledPenalty) and penalty.weighted:
@@ -166,7 +176,7 @@ def _ratio(recipe: Recipe) -> Iterator[str]:
     if declared.one_ratio and tells_tokens_apart(recipe):
         yield (
             f"surrogate={show(surrogate)} has one ratio for all tokens of an attempt, and would average away what "
-            f"advantage={show(recipe.advantage)} says of each; set surrogate.level=token"
+            f"advantage={show(recipe.advantage)} says of each; set {one_for_each_token(surrogate)}"
         )
 
 

@@ -17,7 +17,8 @@ from upslope.types import Batch, given
 @kind("advantage", compares="group")
 def success_rate(batch: Batch) -> Tensor:
     """A_i = (R_i - mean) / mean over the group, 0 where the mean is 0 (MaxRL, arXiv 2602.02710): for rewards of 0 and 1
-    the gradient of log E[R] to first order, where a problem solved once in eight weighs eight times one always solved.
+    and success rate p, G attempts have the gradient of the first G - 1 terms of log p = -sum_k (1 - p)^k / k: plain
+    reward at G = 2, grad log p = grad p / p in the limit (``upslope prove --only max-rl``).
     """
     centred_N = centred(batch.reward_N, batch.group_N)
     mean_N = sum_by_group(batch.reward_N, batch.group_N) / size_by_group(batch.reward_N, batch.group_N)
@@ -50,11 +51,12 @@ class DecoupledZScore(Advantage):
     """A_i = z(sum_k w_k z_group(R_ik)): every reward function's value against its group, by its own deviation, then the
     weighed sum over the batch by its own (GDPO, arXiv 2601.05242). A z-score of the sum gives (1, 0) and (0, 2) one
     advantage; this tells them apart. ``weights`` in the order of the task's rewards; empty: 1 each. What a function
-    leaves out (None) counts 0."""
+    leaves out (None) counts 0. The reward itself, and so a shape or a penalty paid in it, has no say."""
 
     weights: tuple[float, ...] = ()
     eps: float = 1e-6
     compares: ClassVar[Compares] = "group"
+    reads_reward: ClassVar[bool] = False
 
     def __call__(self, batch: Batch) -> Tensor:
         values = parts(batch)

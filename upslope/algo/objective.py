@@ -33,7 +33,8 @@ class Objective:
         push_NT = self._checked("surrogate", self.recipe.surrogate(scored, batch), batch)
         correction_NT = self.recipe.correction(scored, batch)
         if correction_NT is not None:
-            push_NT = push_NT * self._checked("correction", correction_NT, batch)
+            correction_NT = self._checked("correction", correction_NT, batch).detach()
+            push_NT = push_NT * correction_NT
         penalty_NT = self.recipe.regulariser(scored, batch)
         if penalty_NT is not None:
             push_NT = push_NT - self._checked("regulariser", penalty_NT, batch)
@@ -55,7 +56,6 @@ class Objective:
         if correction_NT is not None:
             cut_NT = self.recipe.asked("correction").cut(scored, batch)
             cut_NT = none_NT if cut_NT is None else cut_NT
-            correction_NT = correction_NT.detach()
         marks = (low_NT & batch.mask_NT, high_NT & batch.mask_NT)
         return Trace(logp_NT, scored.entropy_NT.detach(), ratio_NT, *marks, correction_NT, cut_NT)
 

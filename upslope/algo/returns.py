@@ -21,6 +21,17 @@ def outcome_at_last(reward_N: Tensor, mask_NT: Tensor) -> Tensor:
     return reward_NT.index_put((rows, last_N[rows]), reward_N[rows])
 
 
+def at_chosen(reward_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """Every reward at a token that the policy chose: what stands at another one goes to the last chosen before it (at
+    the beginning: to the first). The sum of a row stays; a row without chosen tokens keeps nothing."""
+    if bool(mask_NT.all()):
+        return reward_NT
+    place_T = torch.arange(mask_NT.shape[1], device=mask_NT.device)
+    before_NT = torch.where(mask_NT, place_T, -1).cummax(dim=1).values
+    place_NT = torch.where(before_NT < 0, mask_NT.int().argmax(dim=1, keepdim=True), before_NT)
+    return torch.zeros_like(reward_NT).scatter_add(1, place_NT, reward_NT * mask_NT.any(dim=1, keepdim=True))
+
+
 def discounted(reward_NT: Tensor, mask_NT: Tensor, gamma: float) -> Tensor:
     """G_t = r_t + gamma G_{t+1}: the reward to go, zero outside the mask."""
     return generalised_advantage(reward_NT, torch.zeros_like(reward_NT), mask_NT, gamma, 1.0)

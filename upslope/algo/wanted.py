@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from upslope.algo.recipe import show
@@ -26,10 +25,8 @@ def rectangle(slot: str, value: Any, found: Any, batch: Batch, *, of: str = "") 
     """``found``, which the slot's ``value`` (or its method ``of``) gave for the batch. Raises UserError unless it is
     one number for every token: a tensor of N rollouts by T tokens."""
     wanted = tuple(batch.mask_NT.shape)
-    if isinstance(found, Tensor) and tuple(found.shape) == wanted and found.dtype != torch.bool:
-        return found
     if isinstance(found, Tensor) and tuple(found.shape) == wanted:
-        return found.to(batch.reward_N.dtype)  # a mask counts as 0 and 1
+        return found if found.is_floating_point() else found.to(batch.reward_N.dtype)  # a mask counts as 0 and 1
     shape = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
     name = GIVES.get(slot, "values") if not of else f"{of}_NT"
     raise UserError(

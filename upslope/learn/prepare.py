@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
+from upslope.algo.check import one_for_each_token
 from upslope.algo.equal import alike
-from upslope.algo.objective import Objective
+from upslope.algo.objective import Objective, masked
 from upslope.algo.recipe import Recipe, show
-from upslope.algo.returns import lambda_returns, outcome_at_last
+from upslope.algo.returns import at_chosen, lambda_returns, outcome_at_last
 from upslope.algo.sample import Attempts
 from upslope.algo.wanted import rectangle as wanted
 from upslope.errors import UserError
@@ -38,7 +39,7 @@ def to_batch(
     reward_NT = outcome_at_last(reward_N, mask_NT)
     if any(r.score.by_token for r in rollouts):
         way_NT = rectangle([r.score.by_token or () for r in rollouts], dtype)
-        reward_NT, reward_N = reward_NT + way_NT, reward_N + way_NT.sum(dim=1)
+        reward_NT, reward_N = reward_NT + at_chosen(way_NT, mask_NT), reward_N + way_NT.sum(dim=1)
     versions = [r.versions or (r.version,) * len(r.response) for r in rollouts]
     return Batch(
         rollouts=rollouts,
@@ -57,18 +58,19 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
     """Fill the advantages: shape the outcome, let every token pay what the penalty costs in the reward, then compare.
 
     What has to be scored for that (reference, values) must be in the batch. Raises UserError for a slot that gives
-    anything but one value a token. Only afterwards does overlong filtering
+    anything but one value a token; what it gives outside the mask is dropped, so that padding never counts. Only afterwards does overlong filtering
     take rows away, so that a truncated attempt still counts when its siblings are compared.
     """
-    reward_NT = wanted("shape", recipe.shape, recipe.shape(batch), batch)
+    reward_NT = masked(wanted("shape", recipe.shape, recipe.shape(batch), batch), batch)
     outcome_N = torch.where(batch.mask_NT.any(dim=1), reward_NT.sum(dim=1), batch.reward_N)
     if recipe.penalty_place == "reward":
         found = recipe.asked("regulariser").cost(batch)
-        cost_NT = wanted("regulariser", recipe.regulariser, found, batch, of="cost")
+        cost_NT = masked(wanted("regulariser", recipe.regulariser, found, batch, of="cost"), batch)
         reward_NT = reward_NT - cost_NT
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
-    batch = replace(batch, advantage_NT=wanted("advantage", recipe.advantage, recipe.advantage(batch), batch))
+    advantage_NT = wanted("advantage", recipe.advantage, recipe.advantage(batch), batch)
+    batch = replace(batch, advantage_NT=masked(advantage_NT, batch))
     if recipe.asked("surrogate").one_ratio:
         require_one_advantage(batch, recipe)
     if batch.value_NT is not None:
@@ -92,7 +94,7 @@ def require_one_advantage(batch: Batch, recipe: Recipe) -> None:
             f"advantage={show(recipe.advantage)} gives the tokens of sample {rollout.sample} of problem "
             f"{rollout.problem_id} values from {float(lowest_N[row]):.3g} to {float(highest_N[row]):.3g}, and "
             f"surrogate={show(recipe.surrogate)} has one ratio for them all, which averages them; set "
-            "surrogate.level=token"
+            f"{one_for_each_token(recipe.surrogate)}"
         )
 
 
@@ -107,7 +109,7 @@ def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
     and the critic's (every token of the mini-batch counts the same there). ``share``: what the update counts for beside
     the others of its epoch."""
     weight_NT = wanted("aggregate", recipe.aggregate, recipe.aggregate(minibatch), minibatch)
-    minibatch = replace(minibatch, weight_NT=share * weight_NT)
+    minibatch = replace(minibatch, weight_NT=share * masked(weight_NT, minibatch))
     if recipe.has_critic:
         minibatch = replace(minibatch, value_weight_NT=share * token_mean(minibatch))
     # Whoever looks with the present policy can look only when the update comes (``Learner.marked``).

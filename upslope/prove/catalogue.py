@@ -10,6 +10,7 @@ from upslope.prove import (
     critic_point,
     curvature,
     denominators,
+    distillation,
     draws,
     dropping,
     entropy,
@@ -18,6 +19,7 @@ from upslope.prove import (
     imitation,
     lemma,
     length,
+    likelihood,
     overlong,
     penalty,
     ratio,
@@ -70,4 +72,6 @@ CLAIMS: tuple[Claim, ...] = (
     denominators.mini_batches,
     ascent.ascent,
     ball.kl_ball,
+    likelihood.max_rl,
+    distillation.distillation,
 )
