@@ -58,8 +58,9 @@ def judge(batch: Batch, recipe: Recipe) -> Batch:
     """Fill the advantages: shape the outcome, let every token pay what the penalty costs in the reward, then compare.
 
     What has to be scored for that (reference, values) must be in the batch. Raises UserError for a slot that gives
-    anything but one value a token; what it gives outside the mask is dropped, so that padding never counts. Only afterwards does overlong filtering
-    take rows away, so that a truncated attempt still counts when its siblings are compared.
+    anything but one value a token; what it gives outside the mask is dropped, so that padding never counts. Only
+    afterwards does overlong filtering take rows away, so that a truncated attempt still counts when its siblings are
+    compared.
     """
     reward_NT = masked(wanted("shape", recipe.shape, recipe.shape(batch), batch), batch)
     outcome_N = torch.where(batch.mask_NT.any(dim=1), reward_NT.sum(dim=1), batch.reward_N)
