@@ -103,7 +103,10 @@ def recipes_page() -> str:
     defaults, notes = Recipe(), field_notes(Recipe)
     for slot, kinds in SLOTS.items():
         parts += [f"### {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
-        parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in sorted(kinds.items())]))
+        ours = sorted(
+            (k, v) for k, v in kinds.items() if (getattr(v, "__module__", None) or "upslope").startswith("upslope")
+        )
+        parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in ours]))
     return "\n".join(parts)
 
 

@@ -171,6 +171,7 @@ def gradient_of(subject, objective, minibatch):
 
 def require_same_slopes(recipe, *, shifted):
     subject, minibatch = stage(recipe, shifted=shifted)
+    minibatch = subject.learner.marked(Objective(recipe), minibatch)
     told = replace(minibatch, old_logp_NT=None) if not shifted else minibatch
     gradient = gradient_of(subject, Objective(recipe), told)
     objective = Objective(frozen(recipe, subject, minibatch))

@@ -7,7 +7,7 @@ from upslope.algo.check import check, complaints
 from upslope.algo.choosing_tokens import CovarianceClip, CovariancePenalty, TopEntropy
 from upslope.algo.correction import TruncatedWeights
 from upslope.algo.critic import OwnCopy
-from upslope.algo.family import DISTILL, DPPO, FAMILY, GMPO, GRPO, M2PO, MAXRL, SCALERL, SFT
+from upslope.algo.family import DISTILL, DPPO, FAMILY, GMPO, GRPO, IMPORTANCE, M2PO, MAXRL, SCALERL, SFT
 from upslope.algo.more_advantages import DecoupledZScore, success_rate, teacher_gap
 from upslope.algo.regulariser import K1
 from upslope.algo.reuse import Reuse
@@ -36,7 +36,7 @@ LET_BY = {
     "gdpo, every attempt": GDPO,
     "dppo on the tokens in doubt": DPPO.patch(correction=TopEntropy()),
     "m2po as it is": M2PO,
-    "the bare ratio without a few": M2PO.patch(correction=CovarianceClip()),
+    "the bare ratio without a few": IMPORTANCE.patch(correction=CovarianceClip()),
     "distill, alone": DISTILL.patch(sample=SINGLE),
     "distill, what is mixed": DISTILL.patch(sample=Attempts(keep=mixed)),
 }

@@ -17,6 +17,7 @@ from upslope.algo.objective import Objective
 from upslope.algo.off_policy import BinaryDivergence, OffPolicyMask, SecondMoment
 from upslope.algo.outcome import Scored
 from upslope.algo.sample import Attempts
+from upslope.algo.slots import CONTRACTS
 from upslope.algo.soft_surrogate import GeometricMean, SoftGate
 from upslope.algo.surrogate import ImportanceRatio, SequenceRatio
 from upslope.errors import UserError
@@ -125,17 +126,37 @@ def test_the_off_policy_mask_drops_wrong_attempts_that_are_far_away_and_no_other
     assert OffPolicyMask(0.5)(scored(logp_NT), good).all()
 
 
-def test_the_second_moment_is_brought_to_tau_by_the_fewest_tokens():
-    """(log r)^2 = 0.01, 0.04, 0.16, 0.0001, 0.25, in all 0.0920 a token. The mean of the least four is 0.0525, of the
-    least three 0.0167: with tau = 0.04 two tokens go."""
+def test_the_second_moment_of_what_moves_away_is_brought_to_tau_by_the_fewest_tokens():
+    """Row one, A = 1: log r = 0.1, 0.4 move away, -0.9 comes back. Row two, A = -1: -0.2, -0.5 move away. Their
+    (log r)^2 are 0.01, 0.16, 0.04, 0.25. The mean of the least three is 0.07, of the least two 0.025: with tau = 0.04
+    two tokens go, and what comes back stays, however far it is."""
     _, b = two_rows([1.0, -1.0], [[1, 1, 1], [1, 1, 1]])
-    moved_NT = tensor([[0.1, -0.2, 0.4], [0.01, -0.5, 77]])
-    b = replace(b, old_logp_NT=b.sampler_logp_NT + moved_NT)
-    mark_NT = SecondMoment(0.04).over_update(b)
-    assert mark_NT.tolist() == [[1, 1, 0], [1, 0, 0]]
-    assert SecondMoment(0.06).over_update(b).tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert SecondMoment(math.inf).over_update(b).tolist() == b.mask_NT.double().tolist()
-    assert SecondMoment(0.0).over_update(b).sum() == 0
+    moved_NT = tensor([[0.1, 0.4, -0.9], [-0.2, -0.5, 77]])
+    b = replace(b, present_logp_NT=b.sampler_logp_NT + moved_NT)
+    chosen = b.mask_NT
+
+    def kept(tau):
+        return SecondMoment(tau).over_update(b)[chosen].tolist()
+
+    assert kept(0.04) == [1, 0, 1, 1, 0]
+    assert kept(0.08) == [1, 1, 1, 1, 0]
+    assert kept(math.inf) == [1, 1, 1, 1, 1]
+    assert kept(0.0) == [0, 0, 1, 0, 0]
+
+
+def test_a_token_beyond_the_second_moment_has_no_gradient_and_the_others_that_of_their_ratio():
+    logp_NT, b = two_rows([1.0, -1.0], [[1.1, 3.0, 0.2], [0.9, 0.3, 77]])
+    b = replace(b, present_logp_NT=logp_NT.detach())
+    slot = SecondMoment(0.04)
+    b = replace(b, marks={"surrogate": slot.over_update(b)})
+    value_NT, slope_NT = value_and_slope(slot, logp_NT, b)
+    torch.testing.assert_close(slope_NT[b.mask_NT], tensor([1.1, 0.0, 0.2, -0.9, 0.0]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(value_NT[b.mask_NT], slope_NT[b.mask_NT], rtol=0, atol=1e-12)
+    low_NT, high_NT = slot.clipped(logp_NT, b)
+    assert (low_NT[b.mask_NT].tolist(), high_NT[b.mask_NT].tolist()) == (
+        [False, False, False, False, True],
+        [False, True, False, False, False],
+    )
 
 
 def test_the_top_fifth_by_entropy():
@@ -278,7 +299,7 @@ def test_where_nothing_has_moved_the_gradient_is_the_parents_or_says_why_not(nam
 )
 def test_what_is_seen_over_the_update_does_not_depend_on_micro_batches(slot):
     """A quantile of a micro-batch would be another one."""
-    where = "regulariser" if isinstance(slot, CovariancePenalty) else "correction"
+    where = next(name for name in ("regulariser", "surrogate", "correction") if isinstance(slot, CONTRACTS[name]))
     recipe = GRPO.patch(regulariser=REINFORCE_BASELINE.regulariser, surrogate=ImportanceRatio()).patch(**{where: slot})
     found = []
     for size in (1, 2, 5, 12):
@@ -292,7 +313,7 @@ def test_what_is_seen_over_the_update_does_not_depend_on_micro_batches(slot):
 
 
 def test_a_dropped_token_has_no_gradient_and_the_others_keep_theirs():
-    recipe = M2PO.patch(correction=SecondMoment(10.0))
+    recipe = M2PO.patch(surrogate=SecondMoment(2.0))
     subject = learner(recipe)
     batch = weigh(subject.prepare(random_groups(3, 3)), recipe)
     marked = subject.learner.marked(subject.objective, batch)
@@ -300,8 +321,8 @@ def test_a_dropped_token_has_no_gradient_and_the_others_keep_theirs():
     logp_NT = scores.logp_NT.detach().requires_grad_()
     losses, trace = Objective(recipe)(Scored(logp_NT, scores.entropy_NT.detach()), marked)
     (slope_NT,) = torch.autograd.grad(losses.policy, logp_NT)
-    dropped_NT = marked.mask_NT & (marked.marks["correction"] == 0)
-    assert dropped_NT.any() and torch.equal(trace.cut_NT & marked.mask_NT, dropped_NT)
+    dropped_NT = marked.mask_NT & (marked.marks["surrogate"] == 0)
+    assert dropped_NT.any() and torch.equal((trace.clipped_low_NT | trace.clipped_high_NT) & marked.mask_NT, dropped_NT)
     assert (slope_NT[dropped_NT] == 0).all()
     kept_NT = marked.mask_NT & ~dropped_NT & (marked.advantage_NT != 0)
     assert (slope_NT[kept_NT] != 0).all()

@@ -153,7 +153,7 @@ def learner(
 RECIPES: dict[str, Recipe] = {name: branch.recipe for name, branch in FAMILY.items()}
 """The family, for what must hold of all of it. The attempts here say log-probabilities of -1 of their sampler, which is
 far from any model; so the bound on their second moment is one that lets some tokens stay."""
-RECIPES["m2po"] = RECIPES["m2po"].patch(correction=SecondMoment(10.0))
+RECIPES["m2po"] = RECIPES["m2po"].patch(surrogate=SecondMoment(10.0))
 
 
 def scored(logp_NT: torch.Tensor) -> Scored:

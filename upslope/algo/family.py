@@ -58,7 +58,7 @@ DISTILL = REINFORCE.patch(sample=Attempts(group_size=4), advantage=teacher_gap, 
 SAPO = GSPO.patch(surrogate=SoftGate())
 GMPO = GSPO.patch(surrogate=GeometricMean())
 DPPO = GSPO.patch(surrogate=BinaryDivergence(), aggregate=token_mean)
-M2PO = DPPO.patch(surrogate=ImportanceRatio(), correction=SecondMoment())
+M2PO = DPPO.patch(surrogate=SecondMoment())
 DEEPSEEK_V3_2 = GRPO.patch(correction=OffPolicyMask(), regulariser=K3(weighted=True), reuse=Reuse(minibatches=4))
 TOP_ENTROPY = DAPO.patch(correction=TopEntropy())
 CLIP_COV = DAPO.patch(sample=Attempts(), shape=identity, surrogate=ClippedRatio(), correction=CovarianceClip())

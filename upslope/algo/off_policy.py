@@ -14,24 +14,34 @@ from upslope.algo.slots import Correction, Surrogate, kind
 from upslope.types import Batch, given
 
 
-@kind("surrogate")
-@dataclass(frozen=True)
-class BinaryDivergence(Surrogate):
-    """r A, r = pi / mu, but nothing where A > 0 and pi - mu > delta, or A < 0 and pi - mu < -delta: DPPO with the
-    binary total variation (arXiv 2602.04879). A ratio says little about a rare token: 0.001 to 0.003 is 3 by ratio and
-    0.002 by probability. delta = 1 masks nothing: ``importance_ratio``."""
+class AgainstSampler(Surrogate):
+    """r A with r = pi / mu, for the tokens that are not dropped."""
 
-    delta: float = 0.2
     needs: ClassVar[frozenset[str]] = frozenset({"sampler_logp"})
     against_sampler: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not 0 < self.delta <= 1:
-            raise ValueError(f"delta is a difference of probabilities in (0, 1], not {self.delta}")
 
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         difference_NT = logp_NT - given(batch.sampler_logp_NT, "sampler_logp_NT")
         return torch.where(batch.mask_NT, difference_NT, torch.zeros_like(difference_NT))
+
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor:
+        low_NT, high_NT = self.clipped(scored.logp_NT, batch)
+        value_NT = torch.exp(self.log_ratio(scored.logp_NT, batch)) * given(batch.advantage_NT, "advantage_NT")
+        return torch.where(low_NT | high_NT, torch.zeros_like(value_NT), value_NT)
+
+
+@kind("surrogate")
+@dataclass(frozen=True)
+class BinaryDivergence(AgainstSampler):
+    """r A, r = pi / mu, but nothing where A > 0 and pi - mu > delta, or A < 0 and pi - mu < -delta: DPPO with the
+    binary total variation (arXiv 2602.04879, equations 12 and 13). A ratio says little about a rare token: 0.001 to
+    0.003 is 3 by ratio and 0.002 by probability. delta = 1 masks nothing: ``importance_ratio``."""
+
+    delta: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta <= 1:
+            raise ValueError(f"delta is a difference of probabilities in (0, 1], not {self.delta}")
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(low_NT, high_NT), bool: masked because the probability fell, or rose, far enough."""
@@ -39,10 +49,35 @@ class BinaryDivergence(Surrogate):
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         return (moved_NT < -self.delta) & (advantage_NT < 0), (moved_NT > self.delta) & (advantage_NT > 0)
 
-    def __call__(self, scored: Scored, batch: Batch) -> Tensor:
-        low_NT, high_NT = self.clipped(scored.logp_NT, batch)
-        value_NT = torch.exp(self.log_ratio(scored.logp_NT, batch)) * given(batch.advantage_NT, "advantage_NT")
-        return torch.where(low_NT | high_NT, torch.zeros_like(value_NT), value_NT)
+
+@kind("surrogate")
+@dataclass(frozen=True)
+class SecondMoment(AgainstSampler):
+    """r A, r = pi / mu. Of the update's tokens that go on moving away from mu (A > 0 and r > 1, or A < 0 and r < 1)
+    those with the largest (log r)^2 are dropped, as many as make its mean over the rest of them at most tau (M2PO,
+    arXiv 2510.01161, algorithm 1, equations 4 and 5). The second moment bounds the variance of the weights, which a
+    clip range does not. r in the mask is that of the policy before this very update. AReaL differs: it takes
+    pi_old / mu, looks at all tokens, and has the mask beside PPO's clip."""
+
+    tau: float = 0.04
+    needs: ClassVar[frozenset[str]] = frozenset({"sampler_logp", "present_logp"})
+
+    def __post_init__(self) -> None:
+        if not self.tau >= 0:
+            raise ValueError(f"tau must be at least 0, not {self.tau}")
+
+    def over_update(self, batch: Batch) -> Tensor:
+        log_NT = self.log_ratio(given(batch.present_logp_NT, "present_logp_NT"), batch)
+        away_NT = batch.mask_NT & (log_NT * given(batch.advantage_NT, "advantage_NT") > 0)
+        square_K, order_K = (log_NT[away_NT] ** 2).sort(stable=True)
+        mean_K = square_K.cumsum(0) / torch.arange(1, len(square_K) + 1, device=log_NT.device)
+        kept_K = torch.zeros_like(square_K).index_put((order_K,), (mean_K <= self.tau).to(square_K.dtype))
+        return torch.ones_like(log_NT).masked_scatter(away_NT, kept_K)
+
+    def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(low_NT, high_NT), bool: dropped, with a ratio below and above 1."""
+        gone_NT, fell_NT = batch.marks["surrogate"] == 0, given(batch.advantage_NT, "advantage_NT") < 0
+        return gone_NT & fell_NT, gone_NT & ~fell_NT
 
 
 @kind("correction")
@@ -69,33 +104,3 @@ class OffPolicyMask(Correction):
 
     def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
         return (~self.cut(scored, batch)).to(scored.logp_NT.dtype)
-
-
-@kind("correction")
-@dataclass(frozen=True)
-class SecondMoment(Correction):
-    """0 for the tokens with the largest (log r)^2, r = pi_old / mu, as many as make its mean over the rest of the
-    update at most tau; 1 for the others (M2PO, arXiv 2510.01161). The second moment bounds the variance of the
-    weights, which a clip range does not. As in AReaL r is that of the policy before the step."""
-
-    tau: float = 0.04
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logp", "old_logp_before", "sampler_logp"})
-    reweighs: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if not self.tau >= 0:
-            raise ValueError(f"tau must be at least 0, not {self.tau}")
-
-    def over_update(self, batch: Batch) -> Tensor:
-        log_NT = given(batch.old_logp_NT, "old_logp_NT") - given(batch.sampler_logp_NT, "sampler_logp_NT")
-        square_K, order_K = (log_NT[batch.mask_NT] ** 2).sort(stable=True)
-        mean_K = square_K.cumsum(0) / torch.arange(1, len(square_K) + 1, device=log_NT.device)
-        kept_K = torch.zeros_like(square_K).index_put((order_K,), (mean_K <= self.tau).to(square_K.dtype))
-        return torch.zeros_like(log_NT).masked_scatter(batch.mask_NT, kept_K)
-
-    def cut(self, scored: Scored, batch: Batch) -> Tensor:
-        """bool NT: which tokens were dropped."""
-        return batch.mask_NT & (batch.marks["correction"] == 0)
-
-    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
-        return batch.marks["correction"]

@@ -90,8 +90,8 @@ def score_numbers(problems: Sequence[Problem], responses: Sequence[str]) -> list
     """1.0 where a response's answer is the problem's ``truth``, exactly, and 0.0 for anything else.
 
     >>> toy = Problem("toy/0", ({"role": "user", "content": "1 + 1 ="},), truth="2")
-    >>> score_numbers([toy, toy], ["#### 2.0", "2"])
-    [Score(reward=1.0, extracted='2', parts={}), Score(reward=0.0, extracted=None, parts={})]
+    >>> [(score.reward, score.extracted) for score in score_numbers([toy, toy], ["#### 2.0", "2"])]
+    [(1.0, '2'), (0.0, None)]
     """
     extracted = [extract(response) for response in responses]
     return [
