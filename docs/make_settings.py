@@ -103,11 +103,14 @@ def recipes_page() -> str:
     defaults, notes = Recipe(), field_notes(Recipe)
     for slot, kinds in SLOTS.items():
         parts += [f"### {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
-        ours = sorted(
-            (k, v) for k, v in kinds.items() if (getattr(v, "__module__", None) or "upslope").startswith("upslope")
-        )
-        parts.append(markdown_table(("kind", "fields", "meaning"), [slot_row(k, v) for k, v in ours]))
+        rows = [slot_row(kind, value) for kind, value in sorted(kinds.items()) if is_own(value)]
+        parts.append(markdown_table(("kind", "fields", "meaning"), rows))
     return "\n".join(parts)
+
+
+def is_own(value: Any) -> bool:
+    """Whether a slot's value is the package's own, and not of a file that was loaded beside it."""
+    return str(getattr(value, "__module__", None)).startswith("upslope.")
 
 
 def slot_row(kind: str, value: Any) -> tuple[str, str, str]:

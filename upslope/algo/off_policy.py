@@ -3,6 +3,7 @@ and 2026. mu is the sampler's probability, as logged."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,9 @@ class AgainstSampler(Surrogate):
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         difference_NT = logp_NT - given(batch.sampler_logp_NT, "sampler_logp_NT")
         return torch.where(batch.mask_NT, difference_NT, torch.zeros_like(difference_NT))
+
+    @abstractmethod
+    def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]: ...
 
     def __call__(self, scored: Scored, batch: Batch) -> Tensor:
         low_NT, high_NT = self.clipped(scored.logp_NT, batch)
