@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from upslope.algo.codec import SLOTS
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
+from upslope.algo.slots import KINDS
 from upslope.training.settings import RunSettings
 from upslope.types import Sampling
 
@@ -101,10 +101,10 @@ def recipes_page() -> str:
     ]
     parts.insert(-2, DIFFERENCES)
     defaults, notes = Recipe(), field_notes(Recipe)
-    for slot, kinds in SLOTS.items():
+    for slot, kinds in KINDS.items():
         parts += [f"### {slot}\n", f"{notes[slot]} Default: `{show(getattr(defaults, slot))}`.\n"]
-        rows = [slot_row(kind, value) for kind, value in sorted(kinds.items()) if is_own(value)]
-        parts.append(markdown_table(("kind", "fields", "meaning"), rows))
+        own = [slot_row(kind, value) for kind, value in sorted(kinds.items()) if is_own(value)]
+        parts.append(markdown_table(("kind", "fields", "meaning"), own))
     return "\n".join(parts)
 
 
