@@ -15,8 +15,9 @@ from upslope.inspect.words import duration, percent
 from upslope.lab.ladder import headaches as rules
 from upslope.lab.ladder.facts import Facts, RunFacts
 from upslope.lab.ladder.headaches import judge, mean
+from upslope.lab.ladder.options import Ladder
 from upslope.lab.ladder.pictures import by_name, draw_all
-from upslope.lab.ladder.plan import EPOCHS, REUSED, Ladder
+from upslope.lab.ladder.plan import EPOCHS, REUSED
 from upslope.lab.ladder.variance import FIT_BATCHES, Noise, best_constant
 from upslope.lab.ladder.verdict import Headache, Verdict
 from upslope.record.files import write_whole
