@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from upslope.cli.options import Data, EvalData, Rewards, TaskName, Weights, app
+from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
 from upslope.lab.ladder.options import Ladder
 
 
@@ -17,8 +17,8 @@ def ladder(
     task: TaskName = None,
     data: Data = None,
     eval_data: EvalData = None,
-    reward: Rewards = None,
-    reward_weight: Weights = None,
+    reward: RewardSpecs = None,
+    reward_weight: RewardWeights = None,
     model: Annotated[str, typer.Option(help="The start of all: directory, hub id, run folder, pocket.")] = Ladder.model,
     recipes: Annotated[str | None, typer.Option(help="Names, separated by commas (see `upslope recipes`).")] = None,
     seeds: Annotated[int, typer.Option(help="Runs a recipe.")] = Ladder.seeds,

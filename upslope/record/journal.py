@@ -13,7 +13,7 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.record.files import write_whole
 
-Row = Mapping[str, Any]
+JournalRow = Mapping[str, Any]
 """One line of the journal. Recipes add numeric keys of their own, so a row is a mapping read by ``number``."""
 
 
@@ -28,9 +28,9 @@ class Journal:
     ([0.0], [0.5])
     """
 
-    steps: tuple[Row, ...]
-    evals: tuple[Row, ...]
-    end: Row | None = None
+    steps: tuple[JournalRow, ...]
+    evals: tuple[JournalRow, ...]
+    end: JournalRow | None = None
     """Why it ended before its budget was spent: nothing was left to learn from. None where it did not."""
 
     def column(self, key: str) -> tuple[list[float], list[float]]:
@@ -49,7 +49,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def rewind(path: Path, step: int) -> list[Row]:
+def rewind(path: Path, step: int) -> list[JournalRow]:
     """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes;
     returns the rows that stay. No file is an empty journal.
 
@@ -84,7 +84,7 @@ def read_journal(folder: Path) -> Journal:
     Lines of an unknown kind are left out, so that old readers can read newer runs.
     """
     path = Path(folder) / "journal.jsonl"
-    kinds: dict[str, dict[int, Row]] = {"step": {}, "eval": {}, "end": {}}
+    kinds: dict[str, dict[int, JournalRow]] = {"step": {}, "eval": {}, "end": {}}
     try:
         for _, row in _lines(path):
             if row["kind"] in kinds:
@@ -96,7 +96,7 @@ def read_journal(folder: Path) -> Journal:
     return Journal(steps, evals, ends[-1] if ends else None)
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, Row]]:
+def _lines(path: Path) -> Iterator[tuple[bytes, JournalRow]]:
     """Every line of the file with its row, but for a last one that was cut in half: it lacks its newline and cannot be
     read. Raises UserError for any other that cannot be read, and OSError."""
     *whole, last = path.read_bytes().split(b"\n")
@@ -112,7 +112,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Row]]:
     yield last, row
 
 
-def number(row: Row, *keys: str) -> float:
+def number(row: JournalRow, *keys: str) -> float:
     """The number at ``row[key][key]...``; NaN where there is none.
 
     >>> number({"greedy": {"value": 0.41}}, "greedy", "value"), number({"loss": None}, "loss")
@@ -124,13 +124,13 @@ def number(row: Row, *keys: str) -> float:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else math.nan
 
 
-def only_imitates(steps: Iterable[Row]) -> bool:
+def only_imitates(steps: Iterable[JournalRow]) -> bool:
     """True where every reward is 1: demonstrations or kept successes, so that the loss is what tells something."""
     rewards = [number(row, "reward") for row in steps]
     return bool(rewards) and all(reward == 1.0 for reward in rewards)
 
 
-def _parse(line: bytes) -> Row:
+def _parse(line: bytes) -> JournalRow:
     """One line as a row with a ``kind`` and a whole ``step``, or ValueError (bad JSON and bad UTF-8 are such)."""
     row = json.loads(line)
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):

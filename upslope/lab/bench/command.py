@@ -29,7 +29,7 @@ from upslope.lab.bench.figures import (
 )
 from upslope.lab.bench.flops import forward_flop
 from upslope.lab.bench.measure import MeasuredRun, timed_steps
-from upslope.lab.bench.table import show
+from upslope.lab.bench.table import print_figures
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.lab.bench.workload import Workload
 from upslope.model.load import pick_device
@@ -46,8 +46,6 @@ from upslope.types import Problem
 
 POCKET_WORK, WORK = "64x8x32", "4x8x128"
 
-Say = Callable[[str], None]
-
 
 def bench_command(settings: RunSettings, shape: str | None, repeat: int, *, as_json: bool) -> None:
     """Measure, and print a table or one JSON object; what is under way goes to standard error."""
@@ -55,10 +53,10 @@ def bench_command(settings: RunSettings, shape: str | None, repeat: int, *, as_j
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        show(found, Console())
+        print_figures(found, Console())
 
 
-def bench(settings: RunSettings, shape: str | None, repeat: int, say: Say) -> dict[str, Any]:
+def bench(settings: RunSettings, shape: str | None, repeat: int, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures: each the best of ``repeat`` steps, after one that warms up."""
     work = Workload.parse(shape or (POCKET_WORK if is_pocket(settings.model) else WORK))
     recipe = acting(resolve_recipe(settings.recipe), work.samples)

@@ -12,7 +12,7 @@ from upslope.lab.ladder.facts import read_facts
 from upslope.lab.ladder.options import Ladder
 from upslope.lab.ladder.plan import main_arms, reuse_arms, start_of
 from upslope.lab.ladder.report import write_ladder_report
-from upslope.lab.ladder.variance import measured
+from upslope.lab.ladder.variance import noise_of
 from upslope.record.journal import number, read_journal
 
 
@@ -32,14 +32,14 @@ def ladder_command(ladder: Ladder, *, runner: Runner = run_process, say: Say = p
                 say(f"{arm.name}: making and evaluating what every arm of the seed begins with ...")
             perform(arm, ladder.runs, runner)
             say(f"{arm.name}: {execute.result(ladder.runs / arm.name, 'done')} held out")
-        lengths = {seed: length(ladder.runs / arm.name) for seed, arm in starts.items()}
+        lengths = {seed: length_at_start(ladder.runs / arm.name) for seed, arm in starts.items()}
         arms = [*main_arms(ladder, lengths), *reuse_arms(ladder, lengths)]
         perform_all(arms, ladder.runs, runner, say, execute.now)
-        noise = measured(ladder, ladder.runs / starts[0].name, say)
+        noise = noise_of(ladder, ladder.runs / starts[0].name, say)
         return write_ladder_report(ladder, read_facts(ladder.runs, arms), noise, spell(ladder))
 
 
-def length(folder: Path) -> float:
+def length_at_start(folder: Path) -> float:
     """Tokens of a greedy attempt at the start."""
     evals = read_journal(folder).evals
     if not evals:

@@ -14,15 +14,15 @@ from upslope.algo.family import FAMILY
 from upslope.inspect.words import duration, percent
 from upslope.lab.ladder import headaches as rules
 from upslope.lab.ladder.facts import Facts, RunFacts
-from upslope.lab.ladder.headaches import judge, mean
+from upslope.lab.ladder.headaches import headaches, mean
 from upslope.lab.ladder.options import Ladder
 from upslope.lab.ladder.pictures import by_name, draw_all
 from upslope.lab.ladder.plan import EPOCHS, REUSED
 from upslope.lab.ladder.variance import FIT_BATCHES, Noise, best_constant
-from upslope.lab.ladder.verdict import Headache, Verdict
+from upslope.lab.ladder.verdict import Appearance, Headache
 from upslope.record.files import write_whole
 
-WORDS: Mapping[Verdict, str] = {
+WORDS: Mapping[Appearance, str] = {
     "appears": "yes",
     "in part": "in part",
     "does not appear": "**not on this task**",
@@ -33,7 +33,7 @@ WORDS: Mapping[Verdict, str] = {
 def write_ladder_report(ladder: Ladder, facts: Facts, noise: Sequence[Noise], command: str) -> Path:
     """Pictures and ``report.md`` into the ladder's folder; returns the report's path."""
     pictures = draw_all(facts, noise, ladder.out)
-    found = judge(facts, by_name(noise))
+    found = headaches(facts, by_name(noise))
     parts = [
         _opening(ladder, facts, command),
         "## Which headaches are seen here, and does the next branch cure them?\n\n" + _verdicts(found),

@@ -225,7 +225,7 @@ def summary(
     )
 
 
-def measured(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noise]:
+def noise_of(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noise]:
     """``measure``, or what it found before for the same question."""
     if not ladder.noise_batches:
         return []
