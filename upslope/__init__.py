@@ -18,12 +18,20 @@ if TYPE_CHECKING:  # a type checker and an editor see the same names
     from upslope import tasks as tasks
     from upslope.algo.family import (
         CISPO as CISPO,
+        CLIP_COV as CLIP_COV,
         DAPO as DAPO,
+        DEEPSEEK_V3_2 as DEEPSEEK_V3_2,
+        DISTILL as DISTILL,
+        DPPO as DPPO,
         DR_GRPO as DR_GRPO,
         FAMILY as FAMILY,
+        GMPO as GMPO,
         GRPO as GRPO,
         GSPO as GSPO,
         IMPORTANCE as IMPORTANCE,
+        KL_COV as KL_COV,
+        M2PO as M2PO,
+        MAXRL as MAXRL,
         PPO as PPO,
         PRETRAIN as PRETRAIN,
         REINFORCE as REINFORCE,
@@ -32,7 +40,10 @@ if TYPE_CHECKING:  # a type checker and an editor see the same names
         REINFORCE_PLUS_PLUS_BASELINE as REINFORCE_PLUS_PLUS_BASELINE,
         RFT as RFT,
         RLOO as RLOO,
+        SAPO as SAPO,
+        SCALERL as SCALERL,
         SFT as SFT,
+        TOP_ENTROPY as TOP_ENTROPY,
         TRPO as TRPO,
     )
     from upslope.algo.outcome import Scored as Scored
@@ -55,6 +66,8 @@ _ROOMS = {
     "upslope.algo.family": (
         *("CISPO", "DAPO", "DR_GRPO", "FAMILY", "GRPO", "GSPO", "IMPORTANCE", "PPO", "PRETRAIN", "REINFORCE"),
         *("REINFORCE_BASELINE", "REINFORCE_PLUS_PLUS", "REINFORCE_PLUS_PLUS_BASELINE", "RFT", "RLOO", "SFT", "TRPO"),
+        *("MAXRL", "DISTILL", "SAPO", "GMPO", "DPPO", "M2PO", "DEEPSEEK_V3_2", "TOP_ENTROPY", "CLIP_COV", "KL_COV"),
+        "SCALERL",
     ),
     "upslope.algo.outcome": ("Scored",),
     "upslope.algo.recipe": ("Recipe",),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import scored
 
 from upslope.algo.aggregate import token_mean
 from upslope.algo.correction import MaskedWeights, TruncatedWeights, no_correction
@@ -17,6 +18,7 @@ from upslope.types import Batch
 RATIOS = [[4.0, 0.5, 1.0], [1.5, 0.25, 99.0]]
 """Learner over sampler, token by token; the last token of the second row is padding, so its ratio is junk. The rows'
 products: 2 and 3/8."""
+SCORED = scored(torch.full((2, 3), -1.0, dtype=torch.float64))
 
 
 SCORED = Scored(torch.zeros(2, 3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64))
@@ -84,7 +86,7 @@ def test_the_surrogate_is_weighed_and_the_penalty_is_not_and_denominators_stay()
     b = replace(batch(), reference_logp_NT=torch.full((2, 3), -2.0, dtype=torch.float64))
     b = replace(b, weight_NT=token_mean(b))
     logp_NT = torch.full((2, 3), -1.0, dtype=torch.float64, requires_grad=True)
-    losses, _ = Objective(recipe)(Scored(logp_NT, torch.zeros_like(logp_NT)), b)
+    losses, _ = Objective(recipe)(scored(logp_NT), b)
     assert losses.policy.item() == pytest.approx(1.1)
     (slope_NT,) = torch.autograd.grad(losses.policy, logp_NT)
     # -(c_t - d_t) / 5 with d = 1

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny import gradients, learner, policy, random_groups
+from tiny import RECIPES as FAMILY_RECIPES, gradients, learner, policy, random_groups
 
 from upslope.algo.advantage import GAE, ConstantBaseline
 from upslope.algo.aggregate import sequence_mean, token_mean
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk
-from upslope.algo.family import CISPO, DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE
+from upslope.algo.family import CISPO, DAPO, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penalty
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio, pessimistic
@@ -55,7 +55,7 @@ EXTRA = {
     "own copy without clip": PPO.patch(critic=OwnCopy(clip=0.0), aggregate=sequence_mean),
     "plain GAE": PPO.patch(advantage=GAE(gamma=0.9, lam=0.5, whiten=False), regulariser=no_penalty),
 }
-RECIPES = {name: branch.recipe for name, branch in FAMILY.items()} | EXTRA
+RECIPES = dict(FAMILY_RECIPES) | EXTRA
 
 
 @dataclass(frozen=True)

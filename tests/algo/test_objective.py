@@ -19,7 +19,8 @@ def ragged(recipe=REINFORCE, rewards=(1.0, 0.0)):
     """Two rollouts, 3 tokens and 1, with everything any recipe needs."""
     b = to_batch([group("p", [1], [[5, 6, 7], [8]], rewards, [[-1.0, -2.0, -0.5], [-0.3]])], CPU, torch.float64)
     b = replace(b, old_logp_NT=b.sampler_logp_NT, reference_logp_NT=b.sampler_logp_NT - 0.1 * b.mask_NT)
-    return weigh(judge(replace(b, value_NT=0.3 * b.mask_NT), recipe), recipe)
+    b = replace(b, old_entropy_NT=-b.sampler_logp_NT, value_NT=0.3 * b.mask_NT)
+    return weigh(judge(b, recipe), recipe)
 
 
 def scored(logp_NT, value_NT=None):

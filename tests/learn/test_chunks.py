@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, gradients, group, largest_gap, learner, policy, random_groups
+from tiny import RECIPES as FAMILY_RECIPES, TOKENIZER, gradients, group, largest_gap, learner, policy, random_groups
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from upslope.algo.critic import SharedTrunk
-from upslope.algo.family import FAMILY, GRPO, PPO, REINFORCE_BASELINE
+from upslope.algo.family import GRPO, PPO, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import EntropyBonus, ExactKL
 from upslope.learn.bound import BoundLearner
@@ -23,7 +23,7 @@ from upslope.model.reference import Reference
 from upslope.types import Sampling
 
 VOCABULARY = len(TOKENIZER)
-RECIPES = {name: branch.recipe for name, branch in FAMILY.items()} | {
+RECIPES = dict(FAMILY_RECIPES) | {
     "ppo on the policy's trunk": PPO.patch(critic=SharedTrunk()),
     "exact penalty": GRPO.patch(regulariser=ExactKL()),
     "exact penalty in the reward": GRPO.patch(regulariser=ExactKL(place="reward")),

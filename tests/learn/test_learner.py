@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, drawn, gradients, group, largest_gap, learner, policy, problems, random_groups
+from tiny import RECIPES, TOKENIZER, drawn, gradients, group, largest_gap, learner, policy, problems, random_groups
 
 from upslope.algo.advantage import group_mean
 from upslope.algo.aggregate import sequence_mean, sequence_sum
@@ -38,7 +38,7 @@ def kept(recipe, groups):
 class TestEveryRecipe:
     def test_any_micro_batch_size_gives_the_same_gradient(self, name):
         """Pitfalls 1, 2, 3: means of means, scales by accumulation steps, weights by sample counts."""
-        recipe = FAMILY[name].recipe
+        recipe = RECIPES[name]
         groups = kept(recipe, random_groups(4, 3))
         num = sum(len(g.rollouts) for g in groups)
         whole, loss = one_gradient(recipe, groups, micro_batch=num)
@@ -49,13 +49,13 @@ class TestEveryRecipe:
             assert parts_loss == pytest.approx(loss, abs=1e-10)
 
     def test_the_order_of_problems_does_not_matter(self, name):
-        recipe = FAMILY[name].recipe
+        recipe = RECIPES[name]
         groups = kept(recipe, random_groups(4, 3))
         assert largest_gap(one_gradient(recipe, groups)[0], one_gradient(recipe, groups[::-1])[0]) < 1e-10
 
     def test_padding_does_not_matter(self, name):
         """A much longer neighbour without weight widens every rectangle and changes nothing else."""
-        recipe = FAMILY[name].recipe
+        recipe = RECIPES[name]
         groups = kept(recipe, random_groups(3, 3, longest=4))
         subject = learner(recipe)
         narrow = weigh(subject.prepare(groups), recipe)
@@ -63,12 +63,13 @@ class TestEveryRecipe:
         expected = gradients(subject)
         pad = torch.nn.functional.pad
         rectangles = {f.name: getattr(narrow, f.name) for f in fields(narrow) if f.name.endswith("_NT")}
-        wide = replace(narrow, **{n: pad(v, (0, 50)) for n, v in rectangles.items() if v is not None})
+        marks = {slot: pad(mark_NT, (0, 50)) for slot, mark_NT in narrow.marks.items()}
+        wide = replace(narrow, marks=marks, **{n: pad(v, (0, 50)) for n, v in rectangles.items() if v is not None})
         subject.gradient(Objective(recipe), wide)
         assert largest_gap(gradients(subject), expected) < 1e-12
 
     def test_float32_agrees_with_float64(self, name):
-        recipe = FAMILY[name].recipe
+        recipe = RECIPES[name]
         groups = kept(recipe, random_groups(3, 3))
         exact, _ = one_gradient(recipe, groups)
         single, _ = one_gradient(recipe, groups, dtype=torch.float32)
@@ -77,7 +78,7 @@ class TestEveryRecipe:
 
     def test_bfloat16_points_the_same_way(self, name):
         """bf16 keeps 8 bits, so single entries are off by per cents; the direction is not."""
-        recipe = FAMILY[name].recipe
+        recipe = RECIPES[name]
         groups = kept(recipe, random_groups(4, 3))
         exact, _ = one_gradient(recipe, groups)
         low, _ = one_gradient(recipe, groups, of=policy(dtype=torch.float32), dtype=torch.bfloat16)
@@ -87,7 +88,7 @@ class TestEveryRecipe:
         assert torch.cosine_similarity(a, b, dim=0) > 0.99
 
     def test_skipping_zero_gradient_rows_is_exact(self, name, monkeypatch):
-        recipe = FAMILY[name].recipe
+        recipe = RECIPES[name]
         groups = kept(recipe, random_groups(4, 3))
         skipped, loss = one_gradient(recipe, groups)
         monkeypatch.setattr(Objective, "without_gradient", lambda _, b: [False] * b.num_rollouts)
@@ -294,7 +295,7 @@ def test_every_group_counts_the_same_whichever_minibatch_it_falls_into(name, num
     """5 groups in 4 parts are 2 + 1 + 1 + 1. A full mean each would weigh the two of the first half as much as the
     others. All attempts have 2 tokens and groups 3 attempts, so under every aggregate the groups' sums of weights are
     to be equal; so are the critic's. The parts' sizes add up to P, so the mean factor over parts is 1."""
-    recipe = FAMILY[name].recipe.patch(reuse=Reuse(epochs=2, minibatches=minibatches))
+    recipe = RECIPES[name].patch(reuse=Reuse(epochs=2, minibatches=minibatches))
     groups = [group(f"p/{i}", [3], [[5, 6], [7, 8], [5, 9]], [1.0, 0.0, 0.0]) for i in range(num_groups)]
     batch = learner(recipe).prepare(groups)
     made = list(passes(batch, recipe, HERE))

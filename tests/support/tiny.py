@@ -11,6 +11,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from upslope.algo.critic import OwnCopy
+from upslope.algo.family import FAMILY
+from upslope.algo.off_policy import SecondMoment
 from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
 from upslope.learn.bound import BoundLearner
@@ -146,6 +148,12 @@ def learner(
     if made.critic is not None:
         made.critic.optimizer.num_done = made.critic.slot.warmup
     return BoundLearner(recipe, made)
+
+
+RECIPES: dict[str, Recipe] = {name: branch.recipe for name, branch in FAMILY.items()}
+"""The family, for what must hold of all of it. The attempts here say log-probabilities of -1 of their sampler, which is
+far from any model; so the bound on their second moment is one that lets some tokens stay."""
+RECIPES["m2po"] = RECIPES["m2po"].patch(correction=SecondMoment(10.0))
 
 
 def scored(logp_NT: torch.Tensor) -> Scored:

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import group, policy, problems
+from tiny import TOKENIZER, group, problems
 
 from upslope.algo.sample import Attempts, mixed, rewarded
 from upslope.config import load_settings
 from upslope.errors import Exhausted, UserError
-from upslope.rollout.local import LocalSampler
+from upslope.model.renderer import ChatRenderer
+from upslope.rollout.scripted import ScriptedSampler
 from upslope.training.collect import Collector
 from upslope.training.start import launch
 from upslope.training.view import NullView
@@ -50,10 +51,10 @@ class Coin:
 
 
 def collector(every, per_step=4):
-    subject = policy(max_position_embeddings=64)
-    return Collector(
-        Coin(every), LocalSampler(subject), subject.renderer, Sampling(max_tokens=2), seed=0, per_step=per_step
-    )
+    """Every attempt writes the end at once: the coin does not read it."""
+    renderer = ChatRenderer.of(TOKENIZER)
+    sampler = ScriptedSampler(lambda request: (renderer.end_ids[:1], (-1.0,)), end_ids=renderer.end_ids)
+    return Collector(Coin(every), sampler, renderer, Sampling(max_tokens=2), seed=0, per_step=per_step)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])

@@ -50,6 +50,16 @@ def token_mean(batch: Batch) -> Tensor:
     return alike_in_rollout(torch.ones_like(length_N) / length_N.sum().clamp(min=1), batch)
 
 
+@kind("aggregate", divides_by_length=True)
+def prompt_mean(batch: Batch) -> Tensor:
+    """w_n = 1/(P sum of T over the attempts at n's problem), P problems: every problem counts the same, and within it
+    every token (ScaleRL, arXiv 2510.13786, section 3.2)."""
+    length_N = lengths(batch)
+    num = int(batch.group_N.max()) + 1 if batch.num_rollouts else 0
+    total_N = length_N.new_zeros(num).index_add(0, batch.group_N, length_N)[batch.group_N]
+    return alike_in_rollout(1 / (max(len(set(batch.group_N.tolist())), 1) * total_N.clamp(min=1)), batch)
+
+
 @kind("aggregate")
 @dataclass(frozen=True)
 class ConstantLength(Aggregate):

@@ -76,6 +76,12 @@ def tells_tokens_apart(recipe: Recipe) -> bool:
     return by_token == "always" or (by_token == "if they are rewarded" and recipe.penalty_place == "reward")
 
 
+def by_decree(recipe: Recipe) -> bool:
+    """Whether all that is kept is good, alike and whatever it earned."""
+    advantage = recipe.asked("advantage")
+    return not advantage.reads_reward and advantage.by_token == "never"
+
+
 def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
     advantage = show(recipe.advantage)
     if sample.group_size < 2 and (compares_by_group(recipe) or sample.keep is mixed):
@@ -86,18 +92,18 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
         )
     if sample.refill and sample.keep is everything:
         yield "sample.refill tries further problems until enough groups are kept; set sample.keep=mixed or rewarded"
-    decreed = not recipe.asked("advantage").reads_reward
-    if decreed and recipe.shape is not identity:
+    unread = not recipe.asked("advantage").reads_reward
+    if unread and recipe.shape is not identity:
         yield (
             f"advantage={advantage} never reads a reward, so shape={show(recipe.shape)} would do nothing; set another "
             "advantage, or shape=identity"
         )
-    if decreed and recipe.penalty_place == "reward":
+    if unread and recipe.penalty_place == "reward":
         yield (
             f"advantage={advantage} never reads a reward, so regulariser={show(recipe.regulariser)}, paid in it, would "
             f"do nothing; set another advantage, or {_into_the_loss(recipe)}"
         )
-    if decreed and sample.keep in (everything, mixed):
+    if by_decree(recipe) and sample.keep in (everything, mixed):
         yield (
             f"advantage={advantage} pushes every attempt alike, and sample.keep={show(sample.keep)} keeps the wrong "
             "ones, so on average nothing is learnt; set sample.keep=rewarded, or another advantage"
@@ -140,14 +146,14 @@ def _into_the_loss(recipe: Recipe) -> str:
 
 def _ratio(recipe: Recipe) -> Iterator[str]:
     surrogate, updates = recipe.surrogate, recipe.reuse.num_updates
-    declared, advantage = recipe.asked("surrogate"), recipe.asked("advantage")
-    if not declared.has_ratio and updates > 1 and recipe.acts and advantage.reads_reward:
+    declared = recipe.asked("surrogate")
+    if not declared.has_ratio and updates > 1 and recipe.acts and not by_decree(recipe):
         yield (
             f"surrogate={show(surrogate)} has no ratio for a policy that has moved, and reuse={show(recipe.reuse)} "
             f"makes {updates} updates a batch; set surrogate=clipped_ratio or importance_ratio, or reuse.epochs=1 and "
             "reuse.minibatches=1"
         )
-    if recipe.correction is not no_correction and declared.against_sampler:
+    if declared.against_sampler and recipe.correction is not no_correction and recipe.asked("correction").reweighs:
         yield (
             f"surrogate={show(surrogate)} is taken against the sampler already, and a correction would count it twice; "
             "set correction=no_correction"

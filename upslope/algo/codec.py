@@ -43,13 +43,20 @@ def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def _value_to_dict(slot: str, value: Any) -> dict[str, Any]:
-    kind = _name_of(value) if callable(value) and hasattr(value, "__name__") else _name_of(type(value))
-    if kind is None:
+    names_itself = callable(value) and hasattr(value, "__name__")
+    made_by_name = is_dataclass(value) or _stateless(value)
+    kind = _name_of(value) if names_itself else _name_of(type(value)) if made_by_name else None
+    inside = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else {}
+    written = {name: _name_of(v) if callable(v) else v for name, v in inside.items()}
+    if kind is None or any(callable(v) and written[name] is None for name, v in inside.items()):
         raise ValueError(f"recipe.{slot} holds {value!r}, which has no name to be written under")
-    if not is_dataclass(value):
-        return {"kind": kind}
-    inside = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {"kind": kind} | {n: _name_of(v) if callable(v) else v for n, v in inside.items()}
+    return {"kind": kind} | written
+
+
+def _stateless(value: Any) -> bool:
+    """Whether calling its class without anything makes the same again."""
+    made: Any = type(value)
+    return made.__init__ is object.__init__ and made.__new__ is object.__new__ and not getattr(value, "__dict__", None)
 
 
 def _name_of(value: Any) -> str | None:
@@ -81,16 +88,17 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
     kind = inside.pop("kind", None)
     if kind is not None:
         chosen = _chosen(kind, SLOTS[slot], where)
-        if not isinstance(chosen, type):
+        if not isinstance(chosen, type) or type(current) is not chosen:  # of a subclass of it, another is made
             current = chosen
-        elif not isinstance(current, chosen):
-            current = chosen()
-    if not inside:
-        return current
-    if not is_dataclass(current) or isinstance(current, type):
+    made = current if isinstance(current, type) else type(current)
+    if inside and not is_dataclass(made):
         name = getattr(current, "__name__", current)
         raise UserError(f"{where}.{next(iter(inside))}: {name} has no fields; set {where}.kind as well")
-    return _with_fields(current, inside, where)
+    values = _values(made, inside, where)
+    try:
+        return current(**values) if isinstance(current, type) else replace(current, **values) if values else current
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _chosen(name: Any, known: Mapping[str, Any], where: str) -> Any:
@@ -102,13 +110,15 @@ def _chosen(name: Any, known: Mapping[str, Any], where: str) -> Any:
     return known[name]
 
 
-def _with_fields(current: Any, inside: Mapping[str, Any], where: str) -> Any:
-    hints = get_type_hints(type(current))
-    known = [f.name for f in fields(current)]
+def _values(made: Any, inside: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a class as their types want them."""
+    if not inside:
+        return {}
+    hints, known = get_type_hints(made), [f.name for f in fields(made)]
     values: dict[str, Any] = {}
     for name, value in inside.items():
         if name not in known:
-            raise UserError(f"{where}.{name} is not a field of {type(current).__name__}{nearest(name, known)}")
+            raise UserError(f"{where}.{name} is not a field of {made.__name__}{nearest(name, known)}")
         hint = hints[name]
         if hint == sample.Keep:
             values[name] = _chosen(value, KEEPS, f"{where}.{name}")
@@ -120,7 +130,4 @@ def _with_fields(current: Any, inside: Mapping[str, Any], where: str) -> Any:
             values[name] = TypeAdapter(hint).validate_python(value)
         except ValidationError as error:
             raise UserError(f"{where}.{name} = {value!r}: {error.errors()[0]['msg']}") from None
-    try:
-        return replace(current, **values)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+    return values

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from upslope.algo.advantage import GAE, BatchZScore, GroupZScore, group_mean, leave_one_out, ones
-from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
+from upslope.algo.aggregate import ConstantLength, prompt_mean, sequence_mean, token_mean
+from upslope.algo.choosing_tokens import CovarianceClip, CovariancePenalty, TopEntropy
+from upslope.algo.correction import no_correction
 from upslope.algo.critic import OwnCopy, no_critic
+from upslope.algo.more_advantages import BatchScale, success_rate, teacher_gap
+from upslope.algo.off_policy import BinaryDivergence, OffPolicyMask, SecondMoment
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import K1, K2, K3, no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
-from upslope.algo.shape import SoftOverlong
+from upslope.algo.shape import SoftOverlong, identity
+from upslope.algo.soft_surrogate import GeometricMean, SoftGate
 from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
 from upslope.errors import UserError, nearest
@@ -48,6 +53,20 @@ DAPO = GRPO.patch(
     aggregate=token_mean,
     reuse=Reuse(minibatches=4),
 )
+MAXRL = REINFORCE_BASELINE.patch(advantage=success_rate)
+DISTILL = REINFORCE.patch(sample=Attempts(group_size=4), advantage=teacher_gap, aggregate=token_mean)
+SAPO = GSPO.patch(surrogate=SoftGate())
+GMPO = GSPO.patch(surrogate=GeometricMean())
+DPPO = GSPO.patch(surrogate=BinaryDivergence(), aggregate=token_mean)
+M2PO = DPPO.patch(surrogate=ImportanceRatio(), correction=SecondMoment())
+DEEPSEEK_V3_2 = GRPO.patch(correction=OffPolicyMask(), regulariser=K3(weighted=True), reuse=Reuse(minibatches=4))
+TOP_ENTROPY = DAPO.patch(correction=TopEntropy())
+CLIP_COV = DAPO.patch(sample=Attempts(), shape=identity, surrogate=ClippedRatio(), correction=CovarianceClip())
+KL_COV = CLIP_COV.patch(surrogate=ImportanceRatio(), correction=no_correction, regulariser=CovariancePenalty())
+SCALERL = CISPO.patch(
+    sample=Attempts(group_size=16, keep=mixed), shape=identity, advantage=BatchScale(), aggregate=prompt_mean
+)
+"""Without what is no slot: the head in float32, and problems that are mastered left out of later passes."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,25 @@ FAMILY: dict[str, Branch] = {
         "grpo",
         "entropy falls, equal groups waste work, length misleads: clip-higher, refill, token mean, overlong",
     ),
+    "maxrl": Branch(
+        MAXRL, "reinforce-baseline", "rare successes weigh too little: divide by how often a problem is solved"
+    ),
+    "distill": Branch(
+        DISTILL, "reinforce", "one number an attempt says little: a teacher judges every token the student wrote"
+    ),
+    "sapo": Branch(SAPO, "gspo", "a clip cuts all or nothing: a gate that fades, token by token"),
+    "gmpo": Branch(GMPO, "gspo", "one wild ratio spoils a mean: clip each token's, then take the geometric mean"),
+    "dppo": Branch(DPPO, "gspo", "ratios punish rare tokens: bound the change of probability instead; token mean"),
+    "m2po": Branch(M2PO, "dppo", "stale data: drop the tokens whose weights make the variance"),
+    "deepseek-v3.2": Branch(
+        DEEPSEEK_V3_2, "grpo", "wrong attempts nobody would write now only disturb: drop them; an unbiased penalty"
+    ),
+    "top-entropy": Branch(TOP_ENTROPY, "dapo", "most tokens decide nothing: learn from the fifth with most entropy"),
+    "clip-cov": Branch(
+        CLIP_COV, "dapo", "few tokens make entropy fall: leave some of them out; no refill, no overlong"
+    ),
+    "kl-cov": Branch(KL_COV, "clip-cov", "leaving tokens out is harsh: a KL penalty on these few, no clip"),
+    "scalerl": Branch(SCALERL, "cispo", "what holds up at scale: one deviation a batch, every problem counts the same"),
 }
 
 

@@ -62,7 +62,9 @@ class Objective:
     def marked(self, batch: Batch) -> Batch:
         """The batch with what its slots see in the whole update (``Slot.over_update``)."""
         found = {f.name: self.recipe.asked(f.name).over_update(batch) for f in fields(Recipe)}
-        marks = {slot: self._checked(slot, mark, batch) for slot, mark in found.items() if mark is not None}
+        marks = {slot: mark for slot, mark in found.items() if mark is not None}
+        for slot, mark in marks.items():
+            rectangle(slot, getattr(self.recipe, slot), mark, batch, of="over_update")
         return replace(batch, marks=marks) if marks else batch
 
     def with_old(self, batch: Batch, logp_NT: Tensor) -> Batch:

@@ -183,6 +183,11 @@ class Aggregate(Slot):
 class Correction(Slot):
     """Sampler and learner disagree, or data is stale: ``(scored, batch) -> factor_NT``, constant; None: trust it."""
 
+    @property
+    def reweighs(self) -> bool:
+        """False: its factors are 0 and 1, and say which tokens count; so a ratio against the sampler goes with it."""
+        return True
+
     def cut(self, scored: Scored, batch: Batch) -> Tensor | None:
         """bool NT: whose factor was bounded, or which were dropped. None: nothing of the kind."""
         return None

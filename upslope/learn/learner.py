@@ -108,9 +108,11 @@ class Learner:
         return Outcome(active, trace, sum_numbers(ranks, sums))
 
     def marked(self, objective: Loss, batch: Batch) -> Batch:
-        """The batch with what the recipe's slots see in the whole update, and the present policy's log-probabilities
-        where they need them for that."""
-        names = ["present_logp_NT"] if "present_logp" in self.scorer.needs else []
+        """The batch with what the recipe's slots see in the whole update with the present policy's log-probabilities,
+        where they need these; everything else was seen when the batch was weighed."""
+        if "present_logp" not in self.scorer.needs:
+            return batch
+        names = ["present_logp_NT"]
         return objective.marked(replace(batch, **self.scorer.constants(batch, names, self._dtype)))  # type: ignore[arg-type]
 
     def step(self) -> Stats:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upslope.algo.aggregate import token_mean
 from upslope.algo.equal import alike
+from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.returns import lambda_returns, outcome_at_last
 from upslope.algo.sample import Attempts
@@ -102,11 +103,15 @@ def targets(batch: Batch, recipe: Recipe) -> Tensor:
 
 
 def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
-    """Fix all denominators of an update, before anything is split: the policy's, and the critic's (every token of the
-    mini-batch counts the same there). ``share``: what the update counts for beside the others of its epoch."""
+    """Fix all denominators of an update, and what slots see in it as a whole, before anything is split: the policy's,
+    and the critic's (every token of the mini-batch counts the same there). ``share``: what the update counts for beside
+    the others of its epoch."""
     weight_NT = wanted("aggregate", recipe.aggregate, recipe.aggregate(minibatch), minibatch)
     minibatch = replace(minibatch, weight_NT=share * weight_NT)
-    return replace(minibatch, value_weight_NT=share * token_mean(minibatch)) if recipe.has_critic else minibatch
+    if recipe.has_critic:
+        minibatch = replace(minibatch, value_weight_NT=share * token_mean(minibatch))
+    # Whoever looks with the present policy can look only when the update comes (``Learner.marked``).
+    return minibatch if "present_logp" in recipe.needs else Objective(recipe).marked(minibatch)
 
 
 def passes(batch: Batch, recipe: Recipe, address: Address) -> Iterator[Batch]:

@@ -63,7 +63,7 @@ def shares(lengths: Sequence[int], size: int) -> list[range]:
     A row belongs to the rank in whose share of all tokens its middle lies.
 
     >>> shares([4, 4, 1, 1, 6], 2)
-    [range(0, 3), range(3, 5)]
+    [range(0, 2), range(2, 5)]
     """
     total, before = sum(lengths), 0
     owners = []

@@ -1,9 +1,12 @@
-"""Several ranks in one process, each a thread: for tests of whatever is summed and gathered."""
+"""Several ranks in one process, each a thread: for tests of whatever is summed and gathered.
+
+They work in turns, one until it waits for the others: what torch keeps for a whole process (which kernels attention may
+take, say) is then never another rank's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from threading import Barrier, Thread
+from threading import Barrier, Lock, Thread
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -43,13 +46,22 @@ class _Table(Generic[T]):
         self.size = size
         self._given: list[Any] = [None] * size
         self._barrier = Barrier(size)
+        self.turn = Lock()
+        """Held by whoever works."""
 
     def exchange(self, rank: int, value: Any) -> list[Any]:
         self._given[rank] = value
-        self._barrier.wait(timeout=60)
+        self._meet()
         taken = list(self._given)
-        self._barrier.wait(timeout=60)  # nobody lays down the next before all have taken this
+        self._meet()  # nobody lays down the next before all have taken this
         return taken
+
+    def _meet(self) -> None:
+        self.turn.release()
+        try:
+            self._barrier.wait(timeout=60)
+        finally:
+            self.turn.acquire()
 
     def leave(self) -> None:
         self._barrier.abort()
@@ -62,11 +74,12 @@ def on_stand_ins(size: int, work: Callable[[StandIn], T]) -> list[T]:
     errors: list[BaseException] = []
 
     def run(rank: int) -> None:
-        try:
-            found[rank] = work(StandIn(rank, table))
-        except BaseException as error:  # the thread that waits raises it
-            errors.append(error)
-            table.leave()
+        with table.turn:
+            try:
+                found[rank] = work(StandIn(rank, table))
+            except BaseException as error:  # the thread that waits raises it
+                errors.append(error)
+                table.leave()
 
     threads = [Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:

@@ -33,8 +33,8 @@ class Evaluation:
     def __str__(self) -> str:
         """``greedy 93.8 % [85.0 %, 97.5 %] of 64 problems; pass@1 ...``"""
         measures = {"greedy": self.row["greedy"]} | {f"pass@{k}": v for k, v in self.row.get("pass_at", {}).items()}
-        said = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in measures.items()]
-        return f"{', '.join(said)} of {self.row['greedy']['num_problems']} problems"
+        parts = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in measures.items()]
+        return f"{', '.join(parts)} of {self.row['greedy']['num_problems']} problems"
 
 
 def evaluate(
