@@ -140,7 +140,7 @@ def test_tasks_leave_torch_alone() -> None:
 
 
 def test_the_command_line_says_its_help_without_torch() -> None:
-    assert not loaded_by("upslope.cli") & {"torch", "transformers", "matplotlib"}
+    assert not loaded_by("upslope.cli.commands") & {"torch", "transformers", "matplotlib"}
 
 
 def test_training_loads_neither_ray_nor_vllm() -> None:

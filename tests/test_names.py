@@ -15,16 +15,9 @@ SOURCES = {
 }
 FACE = "api.py"
 """What ``import upslope`` offers has the short names, whatever does the work is called."""
-MEANT_TO_BE = {
-    # A claim's own helpers: each proof is read by itself.
-    *("by_hand", "off_policy", "refused", "surrogate", "weights"),
-    # A task's module says how it is opened.
-    "open",
-}
-LEFT = {
-    *("Product", "Row", "Shape"),
-    *("at_least", "check", "draw", "rectangle", "score", "sides"),
-}
+MEANT_TO_BE = {"by_hand", "off_policy", "refused", "surrogate", "weights", "open"}
+"""A claim's own helpers, since each proof is read by itself; and how a task's module is opened."""
+LEFT = {"Product", "Row", "Shape", "at_least", "check", "draw", "rectangle", "score", "sides"}
 """Names that still mean two things: this list may only get shorter."""
 
 
