@@ -34,7 +34,7 @@ def evaluate_model(
     A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
     """
     from upslope.config import load_settings
-    from upslope.evaluation import evaluate_command
+    from upslope.lab.evaluation import evaluate_command
 
     given = {
         "task.name": task,
