@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
-from family import COMMON, FAMILY, LLAMA, MISTRAL, QWEN3, made, rope
-from tiny import TOKENIZER, random_groups
+from family import COMMON, FAMILY, LLAMA, MISTRAL, QWEN3, made, rollouts, rope, slopes, weigh
+from tiny import TOKENIZER
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -18,37 +18,13 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from upslope.model import llama
 from upslope.model.adapter import add_adapter
+from upslope.model.llama.admission import native_trunk
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.native import build, kernels
-from upslope.types import Rollout
 
 needs_kernels = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
-
-
-def rollouts():
-    """Ragged groups, some of them of one; long ones whose segments exceed 64; the padding token in the text."""
-    found = [r for g in (*random_groups(4, 3, longest=20), *random_groups(2, 1, seed=1)) for r in g.rollouts]
-    tokens = [7 * i % len(TOKENIZER) for i in range(200)]
-    longer = [(tuple(tokens[:70]), tuple(tokens[k : k + n])) for k, n in ((3, 80), (11, 1), (40, 25))]
-    longer.append((tuple(tokens[5:10]), (*tokens[10:90], 0, 0, *tokens[90:100])))
-    found += [Rollout("long", i, p, r, (True,) * len(r), None, 0, "stop", "") for i, (p, r) in enumerate(longer)]
-    assert any(0 in r.prompt for r in found) and any(0 in r.response[:-1] for r in found)
-    return found
-
-
-def weigh(hidden_RD):
-    weight = torch.randn(hidden_RD.shape, generator=torch.Generator().manual_seed(3))
-    return (hidden_RD * weight.to(hidden_RD.dtype)).sum()
-
-
-def slopes(body, hidden_RD):
-    """(hidden states, the gradients of all parameters that have one, as one vector)."""
-    body.zero_grad()
-    weigh(hidden_RD).backward()
-    return hidden_RD.detach().double(), torch.cat([p.grad.double().flatten() for p in body.parameters()])
 
 
 @functools.cache
@@ -219,7 +195,7 @@ def test_who_does_not_take_it(name):
         subject = Policy(OTHERS[name](), TOKENIZER)
     except RuntimeError as error:  # transformers itself has no way to multiply the two precisions
         assert name == "norms in another precision" and "dtype" in str(error)
-        assert llama.native_trunk(with_a_wider_norm().model) is None
+        assert native_trunk(with_a_wider_norm().model) is None
         return
     assert subject.fast_trunk is None
 

@@ -88,7 +88,7 @@ def test_a_shared_prompt_is_laid_out_once():
 
 
 def test_an_empty_prompt_is_refused():
-    with pytest.raises(ValueError, match="has no prompt"):
+    with pytest.raises(ValueError, match="empty prompt"):
         lay_out(rows([group("p", [], [[7]], [0])]), torch.device("cpu"))
 
 

@@ -3,40 +3,16 @@
 import pytest
 import torch
 from exact import assert_rounded, each_dtype, gap, on_threads, random
+from spans import LAYOUTS, laid_out
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.native import kernels
-from upslope.native.kernels import LANES, PANEL, Spans, padded, paneled
-from upslope.rollout.native import Prompt, Table
+from upslope.native.heads import Heads
+from upslope.native.spans import Spans
+from upslope.native.table import LANES, PANEL, PanelPrompt, PanelTable, padded, paneled
 
-LAYOUTS = {
-    "one token": [(1, [])],
-    "stems": [(3, []), (1, []), (16, []), (17, []), (64, []), (65, []), (210, [])],
-    "branches": [(5, [1, 4, 17]), (1, [2, 1]), (70, [3, 66, 16]), (16, [1]), (130, [80, 9])],
-    "both": [(4, []), (33, [2, 40, 1]), (9, []), (2, [31, 205]), (64, [64, 64]), (1, [])],
-}
-"""(prompt, [branches]) as numbers of tokens. A response of one token has no branch: nothing is predicted from it."""
 HEADS = [(4, 4, 8), (3, 3, 24), (4, 2, 16), (3, 1, 64), (7, 1, 80), (8, 1, 64), (14, 2, 8), (4, 2, 128)]
 """(query heads, key heads, depth): 1, 2, 3, 7 and 8 heads that share keys."""
-
-
-def laid_out(layout):
-    """(spans, mask [K, K]): tokens lie as model/layout.py lays them, a prompt and then its branches."""
-    stems, branches, children, end = [], [], [], 0
-    num_stems = len(layout)
-    for prompt, lengths in layout:
-        start, end = end, end + prompt
-        stems.append((start, prompt, 0, 0))
-        children.append((num_stems + len(branches), len(lengths)))
-        for length in lengths:
-            branches.append((end, length, start, prompt))
-            end += length
-    mask = torch.zeros(end, end, dtype=torch.bool)
-    for start, length, seen, upto in [*stems, *branches]:
-        for i in range(length):
-            mask[start + i, seen : seen + upto] = True
-            mask[start + i, start : start + i + 1] = True
-    return Spans([*stems, *branches], children), mask
 
 
 def plain(qkv, heads, scale, mask):
@@ -156,13 +132,13 @@ class Decoding:
             size_of_all = num * self.num_key_heads * size * length
             return [torch.full((size_of_all,), torch.nan, dtype=dtype) for _ in range(NUM_LAYERS)]
 
-        self.table = Table(
-            unset(paneled(room)), unset(LANES), unset(paneled(room)), room, torch.arange(num),
-            torch.zeros(num, dtype=torch.long),
+        self.table = PanelTable(
+            Heads(*heads, self.depth**-0.5), unset(paneled(room)), unset(LANES), unset(paneled(room)), room,
+            torch.arange(num), torch.zeros(num, dtype=torch.long),
         )  # fmt: skip
         self.rows = [made[length][0] for length in prompt_of_row]
         self.seen = [[list(made[length][1][layer]) for layer in range(NUM_LAYERS)] for length in prompt_of_row]
-        self.table.assign(self.rows, self.num_key_heads)
+        self.table.assign(self.rows)
 
     def _prompt(self, length):
         """(as the kernel wants it, [layer][token] (key, value), each [J, D])."""
@@ -174,15 +150,13 @@ class Decoding:
         for t in range(length):
             keys[:, :, t // PANEL, : self.depth, t % PANEL] = tokens[:, t, 0]
             values[:, :, t, : self.depth] = tokens[:, t, 1]
-        return Prompt(length, keys, values), [[tuple(tokens[layer, t]) for t in range(length)] for layer in range(2)]
+        rows = [[tuple(tokens[layer, t]) for t in range(length)] for layer in range(2)]
+        return PanelPrompt(length, keys, values), rows
 
     def step(self, qkv_LNX, angle_NF, only=None):
         """Kernel's and plain results, [layers][N, H D]; the rows must be the table's."""
         cosine, sine = angle_NF.cos(), angle_NF.sin()
-        outs = [
-            kernels.decode(qkv.clone(), cosine, sine, self.heads, self.depth**-0.5, self.table, layer)
-            for layer, qkv in enumerate(qkv_LNX)
-        ]
+        outs = [self.table.attend(layer, qkv.clone(), cosine, sine) for layer, qkv in enumerate(qkv_LNX)]
         truths = []
         for layer, qkv in enumerate(qkv_LNX):
             turned = qkv.clone()
@@ -204,9 +178,9 @@ class Decoding:
 
     def keep(self, rows):
         index = torch.tensor(rows)
-        self.table.slot_N, self.table.written_N = self.table.slot_N[index], self.table.written_N[index]
+        self.table.keep(index)
         self.rows, self.seen = [self.rows[r] for r in rows], [self.seen[r] for r in rows]
-        self.table.assign(self.rows, self.num_key_heads)
+        self.table.assign(self.rows)
 
 
 def inputs(decoding, step, num_rows):
@@ -277,4 +251,4 @@ def test_decode_what_would_write_elsewhere_is_refused():
     ]
     for rows, turn in wrong:
         with pytest.raises((ValueError, KeyError)):
-            kernels.decode(rows, turn, turn, decoding.heads, 1.0, decoding.table, 0)
+            decoding.table.attend(0, rows, turn, turn)

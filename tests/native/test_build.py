@@ -15,7 +15,7 @@ from tiny import drawn, gradients, learner, policy, problems, random_groups
 from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
 from upslope.learn.prepare import weigh
-from upslope.native import build, kernels
+from upslope.native import build, calls, kernels
 
 needs_compiler = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
 ROOT = Path(build.__file__).parents[2]
@@ -202,7 +202,7 @@ def test_without_them_everything_works_through_torch(how, monkeypatch):
         monkeypatch.setattr(build, "_found", lambda: (None, "there is none"))
         assert build.why_not() == "there is none"
     assert not kernels.available(torch.float32, torch.device("cpu"))
-    kernels._kernel.cache_clear()  # whoever called one now would find out
+    calls.kernel.cache_clear()  # whoever called one now would find out
     with pytest.raises(RuntimeError, match="where there are none"):
         kernels.swiglu(torch.ones(1, 2))
     others, other_slope = work(torch.float32)

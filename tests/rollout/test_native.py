@@ -16,11 +16,11 @@ from upslope.model.hf import use_attention
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.model.scores import token_scores
+from upslope.model.table_decoder import TableDecoder
 from upslope.native import build
 from upslope.native.onednn import product
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.local import LocalSampler
-from upslope.rollout.native import NativeDecoder
 from upslope.types import Sampling
 
 pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
@@ -32,12 +32,12 @@ PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), LONG, LONG[:65]]
 """By problem: single tokens, equal ones, and longer ones later, one of them longer than a panel of 64."""
 
 
-def policy(name="llama", dtype=torch.float32, seed=0, kind=NativeDecoder):
+def policy(name="llama", dtype=torch.float32, seed=0, kind=TableDecoder):
     model = made(name, seed, initializer_range=0.1)
     cast_weights(model, dtype)
     subject = Policy(model, TOKENIZER)
     assert subject.fast_trunk is not None or dtype == torch.float64
-    subject.native = subject.native and kind is NativeDecoder
+    subject.native = subject.native and kind is TableDecoder
     subject.renderer = replace(subject.renderer, end_ids=ENDS)
     prompted(subject, PROMPTS)
     if kind is PlainDecoder:
@@ -48,6 +48,12 @@ def policy(name="llama", dtype=torch.float32, seed=0, kind=NativeDecoder):
 def sampled(subject, sampling=SAMPLING, num=3, **settings):
     sampler = LocalSampler(subject, **settings)
     return flat(drawn(subject, problems(6), num, sampling, HERE, by=sampler))
+
+
+def decoder_of(subject, num_rows, max_tokens):
+    decoder = subject.fast_trunk.decoder(subject.model.get_output_embeddings(), num_rows, max_tokens)
+    assert type(decoder) is TableDecoder
+    return decoder
 
 
 def written(rollouts):
@@ -111,10 +117,10 @@ def test_the_logged_log_probs_are_the_learners_in_bfloat16(name):
     the same places, with float32 between them, so at this size most differences vanish in the rounding."""
     sampling = Sampling(max_tokens=40, min_tokens=3)
     noise = {}
-    for kind in (NativeDecoder, SharedPromptDecoder):
+    for kind in (TableDecoder, SharedPromptDecoder):
         subject = policy(name, torch.bfloat16, kind=kind)
         noise[kind] = compared(subject, sampled(subject, sampling, 6), sampling)
-    native, other = noise[NativeDecoder], noise[SharedPromptDecoder]
+    native, other = noise[TableDecoder], noise[SharedPromptDecoder]
     nothing = 1e-6  # nats: where nothing is left of bfloat16's noise, which is the smaller is chance
     assert native.square().mean() <= other.square().mean() + nothing**2
     assert native.abs().max() <= other.abs().max() + nothing < 0.05
@@ -167,7 +173,7 @@ def test_rows_come_and_go_by_hand(name):
     the middle, one with a prompt that another still has, one with the longest of all; 90 tokens written by one row."""
     plain = made(name, initializer_range=0.1)
     cast_weights(plain, torch.float64)
-    decoder = NativeDecoder(subject := policy(name), subject.fast_trunk, 5, 90)
+    decoder = decoder_of(policy(name), 5, 90)
     decoder.place([2, 0], [PROMPTS[3], PROMPTS[0]])
     decoder.place([3, 1, 4], [PROMPTS[1], PROMPTS[3], PROMPTS[1]])
     text = [list(PROMPTS[i]) for i in (0, 3, 3, 1, 1)]
@@ -188,7 +194,7 @@ def test_rows_come_and_go_by_hand(name):
 def test_more_tokens_than_there_is_room_for_are_refused():
     """64 would end at the edge of a panel, where another row's begins."""
     for room in (1, 3, 64):
-        decoder = NativeDecoder(subject := policy(), subject.fast_trunk, 2, room)
+        decoder = decoder_of(policy(), 2, room)
         decoder.place([0, 1], [PROMPTS[1], PROMPTS[3]])
         for _ in range(room):
             decoder.advance(torch.tensor([5, 6]))
@@ -203,7 +209,7 @@ def test_more_tokens_than_there_is_room_for_are_refused():
 
 @torch.no_grad()
 def test_a_table_with_a_place_nobody_took_is_refused():
-    decoder = NativeDecoder(subject := policy(), subject.fast_trunk, 2, 4)
+    decoder = decoder_of(policy(), 2, 4)
     decoder.place([1], [PROMPTS[1]])
     with pytest.raises(RuntimeError, match="must be placed"):
         decoder.advance(torch.tensor([5, 6]))
@@ -212,8 +218,8 @@ def test_a_table_with_a_place_nobody_took_is_refused():
 @torch.no_grad()
 def test_the_engine_takes_it_where_the_model_can_and_equal_prompts_are_computed_once(monkeypatch):
     seen = []
-    compute = NativeDecoder._compute
-    monkeypatch.setattr(NativeDecoder, "_compute", lambda self, prompts: seen.extend(prompts) or compute(self, prompts))
+    compute = TableDecoder._compute
+    monkeypatch.setattr(TableDecoder, "_compute", lambda self, prompts: seen.extend(prompts) or compute(self, prompts))
     sampled(policy(), num=9, max_rows=4)
     assert set(seen) == set(PROMPTS)
     assert all(seen.count(prompt) <= PROMPTS.count(prompt) for prompt in PROMPTS)
@@ -226,7 +232,7 @@ def test_the_engine_takes_it_where_the_model_can_and_equal_prompts_are_computed_
 @pytest.mark.parametrize("room", [1, 40, 10**6])
 def test_prompts_in_one_pass_or_in_several(room, monkeypatch):
     expected = written(sampled(policy()))
-    monkeypatch.setattr("upslope.rollout.native.PREFILL_TOKENS", room)
+    monkeypatch.setattr("upslope.model.table_decoder.PREFILL_TOKENS", room)
     assert written(sampled(policy())) == expected
 
 

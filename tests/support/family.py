@@ -1,7 +1,7 @@
 """Tiny random models of every architecture that the native path computes, and of every shape it comes in."""
 
 import torch
-from tiny import TOKENIZER
+from tiny import TOKENIZER, random_groups
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -12,6 +12,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from upslope.types import Rollout
 
 COMMON = {
     "vocab_size": len(TOKENIZER),
@@ -69,3 +71,26 @@ def made(name_or_kind, seed=0, **changes):
             if parameter.dim() == 1:  # norms start at 1 and biases at 0, which would hide them
                 parameter.data += 0.3 * torch.randn(parameter.shape)
     return model.eval()
+
+
+def rollouts():
+    """Ragged groups, some of them of one; long ones whose segments exceed 64; the padding token in the text."""
+    found = [r for g in (*random_groups(4, 3, longest=20), *random_groups(2, 1, seed=1)) for r in g.rollouts]
+    tokens = [7 * i % len(TOKENIZER) for i in range(200)]
+    longer = [(tuple(tokens[:70]), tuple(tokens[k : k + n])) for k, n in ((3, 80), (11, 1), (40, 25))]
+    longer.append((tuple(tokens[5:10]), (*tokens[10:90], 0, 0, *tokens[90:100])))
+    found += [Rollout("long", i, p, r, (True,) * len(r), None, 0, "stop", "") for i, (p, r) in enumerate(longer)]
+    assert any(0 in r.prompt for r in found) and any(0 in r.response[:-1] for r in found)
+    return found
+
+
+def weigh(hidden_RD):
+    weight = torch.randn(hidden_RD.shape, generator=torch.Generator().manual_seed(3))
+    return (hidden_RD * weight.to(hidden_RD.dtype)).sum()
+
+
+def slopes(body, hidden_RD):
+    """(hidden states, the gradients of all parameters that have one, as one vector)."""
+    body.zero_grad()
+    weigh(hidden_RD).backward()
+    return hidden_RD.detach().double(), torch.cat([p.grad.double().flatten() for p in body.parameters()])

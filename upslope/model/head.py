@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from upslope.model.distribution import adjusted, ban_, chosen, entropy
-from upslope.native import kernels
+from upslope.native.ops import ops_for
 from upslope.types import Sampling
 
 CPU_BLOCK = 2**19
@@ -37,10 +37,11 @@ class _TokenLogps(torch.autograd.Function):
         ctx: Any, logits_CV: Tensor, target_C: Tensor, position_C: Tensor, sampling: Sampling, end_ids: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.sampling, ctx.peak_C2 = sampling, None
-        if kernels.available(logits_CV.dtype, logits_CV.device):
+        ctx.ops = ops_for(logits_CV.device, logits_CV.dtype)
+        if ctx.ops.fast:
             logits_CV, target_C = logits_CV.contiguous(), target_C.contiguous()
             ban_(logits_CV, position_C, sampling, end_ids)
-            logp_C, entropy_C, ctx.peak_C2 = kernels.logps(logits_CV, target_C, _scale(sampling))
+            logp_C, entropy_C, ctx.peak_C2 = ctx.ops.logps(logits_CV, target_C, _scale(sampling))
             ctx.save_for_backward(logits_CV, target_C)
             ctx.mark_non_differentiable(entropy_C)
             return logp_C, entropy_C
@@ -59,7 +60,7 @@ class _TokenLogps(torch.autograd.Function):
     def backward(ctx: Any, slope_C: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.peak_C2 is not None:
             logits_CV, target_C = ctx.saved_tensors
-            kernels.logps_backward_(logits_CV, target_C, _scale(ctx.sampling), ctx.peak_C2, slope_C.contiguous())
+            ctx.ops.logps_backward_(logits_CV, target_C, _scale(ctx.sampling), ctx.peak_C2, slope_C.contiguous())
             return logits_CV, None, None, None, None
         logits_CV, target_C, position_C, end_ids = ctx.saved_tensors
         slope_C1 = (slope_C / _scale(ctx.sampling))[:, None]

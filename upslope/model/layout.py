@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from upslope.native.kernels import Spans
+from upslope.native.spans import Spans
 
 
 class HasTokens(Protocol):

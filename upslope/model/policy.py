@@ -12,11 +12,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from upslope.model import attention, llama
+from upslope.model import attention
 from upslope.model.distribution import adjusted, chosen, entropy
+from upslope.model.fast import FastTrunk
+from upslope.model.fast_trunks import Admit, measured
 from upslope.model.hf import recompute_layers, text_config, without_bars
 from upslope.model.layout import HasTokens, Layout, lay_out
-from upslope.model.precision import agree
 from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
@@ -45,7 +46,8 @@ class Policy:
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
         self.checkpointing = self.native = False
-        self.native = self.packs and self.apart and self._native_agrees()
+        self._admit = self._measured() if self.packs and self.apart else None
+        self.native = self._admit is not None
 
     def release(self) -> None:
         """Give the model back its own attention, with which it can be called and generate like any other."""
@@ -122,7 +124,7 @@ class Policy:
 
     def hidden(self, trunk: Any, rollouts: Sequence[HasTokens]) -> tuple[Layout, Tensor]:
         """Last hidden states of the trunk, or of a copy of it, before each chosen token, [R, D]."""
-        fast = llama.native_trunk(trunk) if self.native else None
+        fast = self._fast(trunk)
         if fast is not None:
             layout = self._laid_out(rollouts)
             return layout, fast.states(layout, checkpointing=self.checkpointing)
@@ -134,20 +136,20 @@ class Policy:
         return self.model.get_output_embeddings()(source_CX) if self.apart else source_CX.clone()
 
     @property
-    def fast_trunk(self) -> llama.Trunk | None:
-        """The native trunk, where the model as it is now can run on it."""
-        return llama.native_trunk(trunk_of(self.model)) if self.native else None
+    def fast_trunk(self) -> FastTrunk | None:
+        """The fast trunk that was measured, where the model as it is now can run on it."""
+        return self._fast(trunk_of(self.model))
+
+    def _fast(self, body: Any) -> FastTrunk | None:
+        return self._admit(body) if self.native and self._admit is not None else None
 
     @torch.no_grad()
-    def _native_agrees(self) -> bool:
-        """Whether the native trunk computes what the model does: measured, not believed. A model that it does not apply
-        to as it is now (float64, an adapter) keeps to the other path even if it is changed later."""
-        fast = llama.native_trunk(trunk_of(self.model))
-        if fast is None:
-            return False
+    def _measured(self) -> Admit | None:
+        """The fast trunk that computes what the model does: measured, not believed. A model that none applies to as it
+        is now (float64, an adapter) keeps to the other path even if it is changed later."""
         rollouts = [attention.probe(p, r, self.vocabulary) for p, r in ((5, 3), (5, 4), (2, 1))]
-        layout, expected = self.hidden(trunk_of(self.model), rollouts)  # not native, as long as it is not admitted
-        return agree(fast.states(layout), expected)
+        layout, body = self._laid_out(rollouts), trunk_of(self.model)
+        return measured(body, lambda fast: fast.states(layout), lambda: self.hidden(body, rollouts)[1])
 
     def _laid_out(self, rollouts: Sequence[HasTokens]) -> Layout:
         return lay_out(rollouts, self.device, share_prompts=self.packs)

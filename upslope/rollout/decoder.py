@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,33 +14,6 @@ from upslope.model.cache import Cache
 from upslope.model.hf import cache_keyword
 from upslope.model.layout import lay_out_prompts
 from upslope.model.policy import Policy
-
-
-class Decoder(Protocol):
-    """A table of rows, each continuing a prompt of its own. Rows begin, advance together, and leave.
-
-    Made as ``kind(policy, num_rows, max_tokens)``: a row advances at most ``max_tokens`` times after ``place``, so that
-    token t of a response is drawn from the logits of advance t. Where ``slack`` is not 0, a row that ended may be
-    carried along further, with any tokens; its logits mean nothing then, and other rows do not notice.
-    """
-
-    refills: bool
-    """Whether ``place`` may be called again once rows have advanced."""
-    slack: float
-    """Share of finished rows that is cheaper carried along than dropped: 0 where ``keep`` costs nothing."""
-
-    def place(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
-        """Row ``rows[i]`` begins anew with ``prompts[i]``; what it held is forgotten. Everything is computed but the
-        prompt's last token, which the first ``advance`` brings. Equal prompts are computed once."""
-        ...
-
-    def advance(self, token_N: Tensor) -> Tensor:
-        """Append a token to every row of the table; logits [N, V] before the next one."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Only these rows remain, numbered anew in this order."""
-        ...
 
 
 class SharedPromptDecoder:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from upslope.errors import NonFinite
 from upslope.model.distribution import adjusted, ban_
-from upslope.native import kernels
+from upslope.native.ops import ops_for
 from upslope.types import Sampling
 
 NOT_FINITE = "the model's logits are not finite, so nothing can be drawn from them"
@@ -23,9 +23,10 @@ def draw(
     hold a NaN.
     """
     whole = sampling.temperature > 0 and sampling.top_k == 0 and sampling.top_p == 1
-    if whole and kernels.available(logits_RV.dtype, logits_RV.device):
+    ops = ops_for(logits_RV.device, logits_RV.dtype)
+    if whole and ops.fast:
         ban_(logits_RV, position_R, sampling, end_ids)
-        token_R, logp_R = kernels.draw(logits_RV.contiguous(), uniform_R.double().contiguous(), sampling.temperature)
+        token_R, logp_R = ops.draw(logits_RV.contiguous(), uniform_R.double().contiguous(), sampling.temperature)
         if bool((token_R < 0).any()):
             raise NonFinite(NOT_FINITE)
         return token_R, logp_R

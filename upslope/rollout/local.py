@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from upslope.model.fast import Decoder
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
-from upslope.rollout.decoder import Decoder, PlainDecoder, SharedPromptDecoder
+from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
-from upslope.rollout.native import NativeDecoder
 from upslope.rollout.running import Queued, RunningBatch, Written
 from upslope.types import Rollout, Sampling
 
@@ -75,7 +75,7 @@ class LocalSampler:
     def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
         trunk = self._policy.fast_trunk if self._packed else None
         if trunk is not None:
-            return NativeDecoder(self._policy, trunk, num_rows, max_tokens)
+            return trunk.decoder(self._policy.model.get_output_embeddings(), num_rows, max_tokens)
         kind = SharedPromptDecoder if self._packed else PlainDecoder
         return kind(self._policy, num_rows, max_tokens)
 
