@@ -81,10 +81,10 @@ def _processor() -> str:
     return names[0] if names and names[0] != "unknown" else platform.machine()
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table.
 
-    >>> print(table(["a", "b"], [["1", "2"]]))
+    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
     | a | b |
     |---|---|
     | 1 | 2 |
@@ -99,7 +99,7 @@ def _verdicts(found: Sequence[Headache]) -> str:
     for h in found:
         pain, cure = ((WORDS[h.verdict(side)] + _count(h, side)) for side in ("pain", "cure"))
         rows.append([f"{h.parent} → {h.child}", h.pain, pain, h.cure, cure])
-    return table(["step", "headache", "seen here?", "cure", "works here?"], rows)
+    return markdown_table(["step", "headache", "seen here?", "cure", "works here?"], rows)
 
 
 def _count(h: Headache, side: str) -> str:
@@ -113,7 +113,7 @@ def _headache(place: int, h: Headache) -> str:
         return "\n\n".join([*lines, f"Not measured here; it needs runs of {', '.join(h.missing)}."])
     marks = {True: "yes", False: "**no**", None: "not measured"}
     checks = [[c.side, c.expected, c.measured, marks[c.holds]] for c in h.checks]
-    lines.append(table(["", "expected", "measured", "holds?"], checks))
+    lines.append(markdown_table(["", "expected", "measured", "holds?"], checks))
     lines.append(_sentence(h))
     return "\n\n".join(lines)
 
@@ -159,7 +159,7 @@ def _results(facts: Facts) -> str:
     tree = [n for n in facts.main if n not in {x for h in ORDER for x in h}]
     more = [f"- {n} (from {FAMILY[n].parent}): {FAMILY[n].cures}. No rule judges it here." for n in tree]
     extra = "\n\nBeyond the main line:\n\n" + "\n".join(more) if more else ""
-    return table(head, rows) + "\n\nMean, and in brackets the range over seeds." + notes + extra
+    return markdown_table(head, rows) + "\n\nMean, and in brackets the range over seeds." + notes + extra
 
 
 ORDER = (("sft", "rft"), ("reinforce", "reinforce-baseline"), ("importance", "trpo"), ("ppo", "grpo"), ("dapo", ""))
@@ -207,7 +207,7 @@ def _noise(noise: Sequence[Noise], pictures: Mapping[str, str]) -> str:
         "same attempts. Noise: the trace of the gradient's covariance over batches. Signal: the squared norm of its "
         "mean, corrected for the noise in it. Their quotient does not change if an advantage is scaled. The cosine is "
         f"that of the mean gradient with leave_one_out's, which is unbiased; it counts what noise is left.{knows}"
-        f"{constant}\n\n{table(head, rows)}\n\n![Noise to signal of the gradient]({pictures['noise']})"
+        f"{constant}\n\n{markdown_table(head, rows)}\n\n![Noise to signal of the gradient]({pictures['noise']})"
     )
 
 
@@ -238,7 +238,7 @@ def _reuse(facts: Facts, pictures: Mapping[str, str]) -> str:
     head = ["recipe", "passes", "KL of a step, mean / most", "least effective share", "largest ratio", "clipped"]
     head += ["accuracy", "entropy (nats a token)", "seconds", "stopped early"]
     picture = f"\n\n![KL of every step]({pictures['reuse']})" if "reuse" in pictures else ""
-    return "## A batch used 1, 4 and 16 times\n\n" + table(head, rows) + picture
+    return "## A batch used 1, 4 and 16 times\n\n" + markdown_table(head, rows) + picture
 
 
 def _method(ladder: Ladder, facts: Facts, noise: Sequence[Noise]) -> str:
