@@ -112,8 +112,9 @@ def collected(recipe: Recipe, num_samples: int) -> Collected:
 def test_every_attempt_has_a_gradient(name: str, num_samples: int) -> None:
     plain = FAMILY["reinforce"].recipe  # a critic or a penalty would need a model, and leaves no row out anyway
     recipe = FAMILY[name].recipe.patch(critic=plain.critic, regulariser=plain.regulariser)
-    if "values" in recipe.needs:
-        recipe = recipe.patch(advantage=plain.advantage)
+    for slot in ("advantage", "correction"):  # nor do those that look at what a model says
+        if recipe.asked(slot).needs:
+            recipe = recipe.patch(**{slot: getattr(plain, slot)})
     groups = collected(recipe, num_samples).kept
     batch = judge(to_batch(groups, torch.device("cpu"), limit=2), recipe)
     parts = list(passes(batch, recipe, Address(0, "reuse")))
