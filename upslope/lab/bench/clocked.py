@@ -73,12 +73,15 @@ class ClockedSampler:
         progress: Progress | None = None,
         finished: Finished | None = None,
     ) -> list[Rollout]:
-        def told(place: int, rollout: Rollout) -> None:
-            if finished is not None:
-                finished(place, replace(rollout, ended="stop"))
+        ended: dict[int, Rollout] = {}
 
-        found = self._inner.generate(requests, sampling, address, progress, told)
-        return [replace(rollout, ended="stop") for rollout in found]
+        def told(place: int, rollout: Rollout) -> None:
+            ended[place] = replace(rollout, ended="stop")
+            if finished is not None:
+                finished(place, ended[place])
+
+        self._inner.generate(requests, sampling, address, progress, told)
+        return [ended[place] for place in range(len(requests))]
 
 
 class ClockedLearner(Learner):
