@@ -364,6 +364,48 @@ def test_a_second_interrupt_stops_at_once(folder: Path) -> None:
     assert found is not None and found.step == 2
 
 
+PRESSED = """
+import builtins, os, signal
+load = builtins.__import__
+def loading(name, *rest, **more):
+    if name == {module!r}:
+        builtins.__import__ = load
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest, **more)
+builtins.__import__ = loading
+from upslope.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        ("--help", "typer"),
+        ("prove --only kl-ball", "torch"),
+        ("prove --only kl-ball", "upslope.prove.catalogue"),
+        ("eval pocket:blank --problems 2", "transformers"),
+        ("report nowhere", "matplotlib.figure"),
+        ("doctor", "huggingface_hub"),
+    ],
+)
+def test_an_interrupt_anywhere_is_no_traceback(words: str, module: str) -> None:
+    code = PRESSED.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout + done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error"), OSError()])
+def test_an_error_of_the_system_that_names_no_file_is_one_line(
+    error: OSError, upslope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("upslope.config.load_settings", fail)
+    assert upslope("train").err == f"upslope: {error.strerror or 'OSError'}\n"
+
+
 def test_eval_prints_a_table(upslope: Command) -> None:
     said = upslope("eval", "pocket:blank", "--problems", "4", "--samples", "2", "--max-tokens", "4")
     assert said.code == 0
@@ -539,7 +581,7 @@ def test_an_error_of_the_system_without_a_file_is_one_line(
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("upslope.cli.app", full)
+    monkeypatch.setattr("upslope.cli.commands.app", full)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
@@ -547,7 +589,7 @@ def test_an_error_of_the_system_without_a_file_is_one_line(
 
 
 def test_every_command_has_its_place_in_the_help() -> None:
-    from upslope.cli import app
+    from upslope.cli.commands import app
     from upslope.cli.options import ORDER
 
     assert {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} == set(ORDER)

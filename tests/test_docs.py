@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from upslope.algo.codec import SLOTS
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe
-from upslope.cli import app
+from upslope.cli.commands import app
 from upslope.config import load_settings
 from upslope.prove.catalogue import CLAIMS
 from upslope.training.settings import RunSettings

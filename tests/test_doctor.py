@@ -86,6 +86,64 @@ def test_a_full_disk_is_bad(monkeypatch):
     assert "0.1 GB free" in found.text
 
 
+def test_a_folder_that_cannot_be_written_is_bad_and_no_matter_of_room(monkeypatch):
+    here = Path.cwd()
+    monkeypatch.setattr("os.access", lambda place, mode: Path(place) != here)
+    (found,) = doctor._disk()
+    assert found.state == "bad"
+    assert f"{here} cannot be written" in found.text and "a run needs" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("has_mkl", "setting", "state", "told"),
+    [
+        (True, "AUTO,STRICT", "ok", "on any number of threads (MKL_CBWR=AUTO,STRICT)"),
+        (True, "AVX2,STRICT", "ok", "on any number of threads (MKL_CBWR=AVX2,STRICT)"),
+        (True, "COMPATIBLE", "note", "the same number of threads only, by MKL_CBWR=COMPATIBLE; unset it"),
+        (False, "AUTO,STRICT", "note", "on the same number of threads (on any number with MKL"),
+    ],
+)
+def test_what_repeats_is_said_of_this_torch_and_this_setting(has_mkl, setting, state, told, monkeypatch):
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: has_mkl)
+    monkeypatch.setenv("MKL_CBWR", setting)
+    (found,) = doctor._repeatable()
+    assert found.state == state and told in found.text
+
+
+def test_a_setting_of_the_users_own_is_what_the_screen_says():
+    found = {line["topic"]: line for line in json.loads(said(MKL_CBWR="COMPATIBLE").stdout)}
+    assert "COMPATIBLE" in found["repeatable"]["text"] or "which this torch has not" in found["repeatable"]["text"]
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_precision_names_the_instructions_that_decide(has_it, monkeypatch):
+    monkeypatch.setattr("upslope.native.onednn.cpu_multiplies_bf16", lambda: has_it)
+    (_, found) = doctor._processor()
+    assert "AVX512-BF16 or AMX" in found.text
+    assert found.text.startswith("on the CPU bfloat16" if has_it else "on the CPU float32")
+
+
+@pytest.mark.parametrize(
+    ("found", "allowed", "fits"),
+    [
+        ("2.6.0a0+nv24.10", ">=2.6", True),  # a vendor's build of what became 2.6
+        ("2.5.9a0+nv24.10", ">=2.6", False),
+        ("6.0.0rc1", ">=5.0,<6", False),
+        ("5.9.0.dev0", ">=5.0,<6", True),
+        ("3.13.1+", ">=3.11", True),  # Python built from a checkout
+        ("3.10.2+", ">=3.11", False),
+        ("2.13.0+cpu", ">=2.6", True),
+        ("unknown", ">=2.6", False),
+    ],
+)
+def test_a_version_counts_as_the_release_that_it_leads_to(found, allowed, fits, monkeypatch):
+    assert Wanted("torch", SpecifierSet(allowed), "", found).fits is fits
+    monkeypatch.setattr("platform.python_version", lambda: found)
+    monkeypatch.setattr(doctor, "python_range", lambda: SpecifierSet(allowed))
+    python = next(f for f in doctor._versions() if f.topic == "python")
+    assert python.state == ("ok" if fits else "bad") and python.text.startswith(found)
+
+
 def test_missing_kernels_are_said_with_their_cause():
     done = said(UPSLOPE_NATIVE="0")
     found = {line["topic"]: line for line in json.loads(done.stdout)}

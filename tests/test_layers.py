@@ -14,7 +14,7 @@ import upslope
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
     *("types", "errors", "bounds", "versions", "native", "plugins", "algo", "tasks", "model", "rollout"),
-    *("learn", "record", "training", "prove", "inspect", "api", "evaluation", "config", "lab", "doctor", "cli"),
+    *("learn", "record", "training", "prove", "inspect", "api", "config", "lab", "doctor", "cli"),
 )
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -140,7 +140,7 @@ def test_tasks_leave_torch_alone() -> None:
 
 
 def test_the_command_line_says_its_help_without_torch() -> None:
-    assert not loaded_by("upslope.cli") & {"torch", "transformers", "matplotlib"}
+    assert not loaded_by("upslope.cli.commands") & {"torch", "transformers", "matplotlib"}
 
 
 def test_training_loads_neither_ray_nor_vllm() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from upslope.versions import python_range, wanted
+from upslope.versions import python_range, wanted, within
 
 LEAST_MEMORY_GB = 1.0
 """Below this even the pocket model's run may be killed."""
@@ -66,7 +66,7 @@ def examine() -> Iterator[Finding]:
 def _versions() -> Iterator[Finding]:
     here = platform.python_version()
     allowed = python_range()
-    fits = allowed.contains(here, prereleases=True)
+    fits = within(here, allowed)
     yield Finding("python", f"{here} (allowed: {allowed})", "ok" if fits else "bad")
     right = []
     for package in wanted():
@@ -91,9 +91,9 @@ def _processor() -> Iterator[Finding]:
     kind = torch.backends.cpu.get_cpu_capability()
     yield Finding("processor", f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {kind}")
     if cpu_multiplies_bf16():
-        why = f"bfloat16 for models at least {NARROWEST_FOR_BF16} wide (the processor multiplies it), else float32"
+        why = f"bfloat16 for models at least {NARROWEST_FOR_BF16} wide (AVX512-BF16 or AMX is there), else float32"
     else:
-        why = "float32 (the processor does not multiply bfloat16 itself)"
+        why = "float32 (bfloat16 is taken where the processor has AVX512-BF16 or AMX)"
     yield Finding("precision", f"on the CPU {why}; learn.dtype chooses another")
 
 
@@ -115,15 +115,25 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _repeatable() -> Iterator[Finding]:
-    from upslope.native.threads import same_bits_on_any_threads
+    import torch
 
-    if same_bits_on_any_threads():
-        yield Finding("repeatable", "a run on the CPU repeats bit for bit, on any number of threads")
+    from upslope.native.threads import VARIABLE, same_bits_on_any_threads
+
+    said = f"{VARIABLE}={os.environ.get(VARIABLE)}"
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        yield Finding(
+            "repeatable",
+            "a run on the CPU repeats bit for bit on the same number of threads (on any number with MKL, which this "
+            "torch has not)",
+            "note",
+        )
+    elif same_bits_on_any_threads():
+        yield Finding("repeatable", f"a run on the CPU repeats bit for bit, on any number of threads ({said})")
     else:
         yield Finding(
             "repeatable",
-            "a run on the CPU repeats bit for bit on the same number of threads only: MKL_CBWR is set to "
-            f"{os.environ.get('MKL_CBWR')!r}; unset it, or set it to AUTO,STRICT",
+            f"a run on the CPU repeats bit for bit on the same number of threads only, by {said}; unset it, or set it "
+            "to AUTO,STRICT",
             "note",
         )
 
@@ -164,13 +174,14 @@ def _disk() -> Iterator[Finding]:
     from upslope.native.build import cache_folder
 
     places = {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}
-    said, wrong = [], False
+    said, full, closed = [], False, False
     for name, place in places.items():
         there = next(p for p in (place, *place.parents) if p.exists())
         free, writable = shutil.disk_usage(there).free / 1e9, os.access(there, os.W_OK)
         said.append(f"{name} {free:.1f} GB free" + ("" if writable else f" but {there} cannot be written"))
-        wrong = wrong or free < LEAST_DISK_GB or not (writable or name == "cache")
-    yield Finding("disk", ", ".join(said) + f" (a run needs {LEAST_DISK_GB:g})" * wrong, _bad_if(wrong))
+        full = full or free < LEAST_DISK_GB
+        closed = closed or not (writable or name == "cache")
+    yield Finding("disk", ", ".join(said) + f" (a run needs {LEAST_DISK_GB:g})" * full, _bad_if(full or closed))
 
 
 def _gpu() -> Iterator[Finding]:

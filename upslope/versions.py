@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -32,8 +33,21 @@ class Wanted:
 
     @property
     def fits(self) -> bool:
-        """Whether it is there in a version that is allowed; a pre-release of such a version counts."""
-        return self.found is not None and self.range.contains(self.found, prereleases=True)
+        """Whether it is there in a version that is allowed."""
+        return self.found is not None and within(self.found, self.range)
+
+
+def within(found: str, allowed: SpecifierSet) -> bool:
+    """Whether a version is allowed. A pre-release or a build of one's own counts as the release that it leads to; what
+    stands behind the release's numbers is not looked at, be it a version's (PEP 440) or not.
+
+    >>> within("2.6.0a0+nv24.10", SpecifierSet(">=2.6")), within("6.0.0rc1", SpecifierSet(">=5.0,<6"))
+    (True, False)
+    >>> within("3.13.1+", SpecifierSet(">=3.11"))
+    True
+    """
+    release = re.match(r"\d+(\.\d+)*", found)
+    return release is not None and allowed.contains(release[0])
 
 
 def version_of(package: str) -> str | None:

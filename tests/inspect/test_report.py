@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from upslope.errors import UserError
-from upslope.inspect.picture import draw, smooth
-from upslope.inspect.report import before_after, print_before_after, summary_lines, write_report
+from upslope.inspect.picture import draw_journal, smooth
+from upslope.inspect.report import before_after, print_before_after, summary_lines, telling, write_report
 from upslope.record.journal import Journal
 
 
@@ -57,7 +57,7 @@ def words(figure: Figure) -> str:
 
 def test_the_picture_of_a_run_shows_its_columns() -> None:
     rows = [step(s, reward=s / 10, length=20.0 + s, truncated=0.1 * s, entropy=1.0 - s / 10) for s in range(5)]
-    figure = draw(Journal(tuple(rows), (evaluation(0, 0.31), evaluation(5, 0.58))), "first")
+    figure = draw_journal(Journal(tuple(rows), (evaluation(0, 0.31), evaluation(5, 0.58))), "first")
     assert curves(figure, 0, "reward") == [[0.0, 0.1, 0.2, 0.3, 0.4]]
     assert curves(figure, 0, "held-out accuracy, 95 % interval") == [[0.31, 0.58]]
     assert curves(figure, 1, "length") == [[20.0, 21.0, 22.0, 23.0, 24.0]]
@@ -71,7 +71,7 @@ def test_the_picture_of_a_run_shows_its_columns() -> None:
 
 def test_imitation_shows_loss_instead_of_reward_and_exploration() -> None:
     rows = [step(s, reward=1.0, loss=2.0 / (s + 1)) for s in range(4)]
-    figure = draw(Journal(tuple(rows), ()), "warm-up")
+    figure = draw_journal(Journal(tuple(rows), ()), "warm-up")
     assert curves(figure, 3, "loss") == [pytest.approx([2.0, 1.0, 2 / 3, 0.5])]
     assert curves(figure, 0, "reward") == []
     assert "Loss" in words(figure)
@@ -80,17 +80,17 @@ def test_imitation_shows_loss_instead_of_reward_and_exploration() -> None:
 
 def test_long_runs_are_smoothed_and_short_ones_marked() -> None:
     rewards = [float(s % 2) for s in range(80)]
-    long = draw(Journal(tuple(step(s, reward=r) for s, r in enumerate(rewards)), ()), "long")
+    long = draw_journal(Journal(tuple(step(s, reward=r) for s, r in enumerate(rewards)), ()), "long")
     assert curves(long, 0, "reward") == [smooth(rewards, 5)]
     raw = [line for line in long.axes[0].get_lines() if line.get_label() != "reward"]
     assert [np.asarray(line.get_ydata(), dtype=float).tolist() for line in raw] == [rewards]
-    short = draw(Journal(tuple(step(s) for s in range(3)), ()), "short")
+    short = draw_journal(Journal(tuple(step(s) for s in range(3)), ()), "short")
     assert [line.get_marker() for line in short.axes[0].get_lines()] == ["o"]
 
 
 def test_a_band_needs_enough_evaluations_to_speak_between_them() -> None:
-    few = draw(Journal((), tuple(evaluation(s, 0.3) for s in range(4))), "few")
-    many = draw(Journal((), tuple(evaluation(s, 0.3) for s in range(5))), "many")
+    few = draw_journal(Journal((), tuple(evaluation(s, 0.3) for s in range(4))), "few")
+    many = draw_journal(Journal((), tuple(evaluation(s, 0.3) for s in range(5))), "many")
     (bars,), (band,) = (figure.axes[0].collections for figure in (few, many))
     assert isinstance(bars, LineCollection)
     assert isinstance(band, PolyCollection)
@@ -98,7 +98,7 @@ def test_a_band_needs_enough_evaluations_to_speak_between_them() -> None:
 
 
 def test_rewards_beyond_a_share_leave_accuracy_its_own_axis() -> None:
-    figure = draw(Journal((step(0, reward=-2.0), step(1, reward=5.0)), (evaluation(0, 0.5),)), "signed")
+    figure = draw_journal(Journal((step(0, reward=-2.0), step(1, reward=5.0)), (evaluation(0, 0.5),)), "signed")
     right = next(axis for axis in figure.axes if axis.get_ylabel() == "held-out accuracy")
     assert right is not figure.axes[0]
     legend = right.get_legend()
@@ -107,7 +107,7 @@ def test_rewards_beyond_a_share_leave_accuracy_its_own_axis() -> None:
 
 
 def test_the_two_scales_of_a_panel_have_their_own_colours() -> None:
-    figure = draw(Journal((step(0), step(1)), ()), "first")
+    figure = draw_journal(Journal((step(0), step(1)), ()), "first")
     for axis in figure.axes:
         if axis.get_lines():
             assert to_rgba(axis.get_lines()[0].get_color()) == to_rgba(axis.yaxis.get_label().get_color())
@@ -115,10 +115,10 @@ def test_the_two_scales_of_a_panel_have_their_own_colours() -> None:
 
 def test_spikes_of_the_gradient_get_a_logarithmic_scale() -> None:
     norms = [1.0] * 15 + [500.0] + [1.0] * 15
-    figure = draw(Journal(tuple(step(s, grad_norm=n) for s, n in enumerate(norms)), ()), "spiky")
+    figure = draw_journal(Journal(tuple(step(s, grad_norm=n) for s, n in enumerate(norms)), ()), "spiky")
     assert figure.axes[2].get_yscale() == "log"
     assert curves(figure, 2, "grad_norm") == [[1.0] * 31]  # the median of its neighbours, without the spike
-    assert draw(Journal((step(0), step(1)), ()), "calm").axes[2].get_yscale() == "linear"
+    assert draw_journal(Journal((step(0), step(1)), ()), "calm").axes[2].get_yscale() == "linear"
 
 
 def test_smoothing_leaves_gaps_where_nothing_was_measured() -> None:
@@ -153,7 +153,7 @@ def test_the_title_is_the_run_and_its_recipe(tmp_path: Path, monkeypatch: pytest
         titles.append(title)
         return Figure()
 
-    monkeypatch.setattr("upslope.inspect.report.draw", note)
+    monkeypatch.setattr("upslope.inspect.report.draw_journal", note)
     folder = run_folder(tmp_path / "first", step(0))
     write_report(folder)
     (folder / "run.toml").write_text(recipe)
@@ -210,7 +210,7 @@ def test_before_after_takes_what_turned_right_first(tmp_path: Path) -> None:
     save_attempts(tmp_path, 0, {"same": 1.0, "worse": 1.0, "longer-better": 0.0, "better": 0.0, "gone": 0.0})
     save_attempts(tmp_path, 999_999, {"better": 0.0, "worse": 0.0})  # in between: not read
     save_attempts(tmp_path, 1_000_000, {"better": 1.0, "longer-better": 1.0, "worse": 0.0, "same": 1.0, "new": 1.0})
-    found = before_after(tmp_path, num=9)
+    found = telling(before_after(tmp_path), num=9)
     assert [(pair.problem, pair.change) for pair in found] == [
         ("better", "better"), ("longer-better", "better"), ("worse", "worse"), ("same", "same")
     ]  # fmt: skip
@@ -220,7 +220,7 @@ def test_before_after_takes_what_turned_right_first(tmp_path: Path) -> None:
         "answer 1000000",
     )
     assert (found[0].before.ended, found[0].after.ended) == ("length", "stop")
-    assert before_after(tmp_path) == found[:3]
+    assert telling(before_after(tmp_path), num=3) == found[:3]
 
 
 def test_the_first_of_several_attempts_at_a_problem_counts(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from upslope.errors import UserError
-from upslope.record.journal import number, only_imitates, read_journal
+from upslope.record.folder import FolderRecorder
+from upslope.record.journal import number, only_imitates, read_journal, rewind
 
 STEPS = [{"kind": "step", "step": s, "reward": s / 10, "seconds": {"sample": 0.5}} for s in range(3)]
 EVAL = {"kind": "eval", "step": 0, "greedy": {"value": 0.4, "low": 0.3, "high": 0.5}}
@@ -83,6 +84,27 @@ def test_rows_are_in_order_of_step(tmp_path: Path) -> None:
 
 def test_unknown_kinds_are_left_out(tmp_path: Path) -> None:
     assert list(read_journal(write(tmp_path, lines({"kind": "note"}, STEPS[0]))).steps) == STEPS[:1]
+
+
+def test_the_last_word_of_a_run_that_ended_early(tmp_path: Path) -> None:
+    end = {"kind": "end", "step": 3, "cause": 'nothing is left; "kind": "end"'}
+    assert read_journal(write(tmp_path, lines(*STEPS, end))).end == end
+    assert FolderRecorder(tmp_path).rows("end") == [end]
+    # Words inside a line are no line.
+    assert read_journal(write(tmp_path, lines({"kind": "step", "step": 0, "note": '"kind": "end"'}))).end is None
+    assert FolderRecorder(tmp_path).rows("end") == []
+
+
+@pytest.mark.parametrize("bad", ["", "[1]", '{"kind": "step"}', '{"kind": "end"}', "\udcff"])
+def test_reading_and_resuming_refuse_the_same_lines(tmp_path: Path, bad: str) -> None:
+    text = lines(STEPS[0]) + bad + "\n" + lines(STEPS[1])
+    (tmp_path / "journal.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    said = []
+    for look in (lambda: read_journal(tmp_path), lambda: rewind(tmp_path / "journal.jsonl", 2)):
+        with pytest.raises(UserError, match="row 2") as complaint:
+            look()
+        said.append(str(complaint.value))
+    assert said[0] == said[1]
 
 
 def test_what_is_no_number_reads_as_nan() -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from upslope.config import load_settings
 from upslope.native.onednn import lays_out
 from upslope.training import run
-from upslope.training.memory import KERNEL_CACHES, SHAPES_KEPT, SLACK, Keeper, bound_kernel_caches, resident
+from upslope.training.memory import KERNEL_CACHES, SHAPES_KEPT, SLACK, Keeper, bound_kernel_caches
 from upslope.training.start import launch
 from upslope.training.view import NullView
 
@@ -94,27 +94,38 @@ def test_a_run_looks_after_every_piece_of_work(tmp_path: Path, monkeypatch: pyte
     assert [os.environ[name] for name in KERNEL_CACHES] == [SHAPES_KEPT] * 2
 
 
-@LINUX
-def test_resident_memory_is_that_of_this_process() -> None:
-    """New pages, which nobody has held before, as long as they are written to."""
-    before = resident()
-    with mmap.mmap(-1, 2**26) as block:
-        mapped = resident()
-        block.write(b"x" * 2**26)
-        written = resident()
-    assert mapped - before < 2**24
-    assert 2**25 < written - before < 2**28
-    assert resident() - before < 2**25
-
-
-def in_a_process(code: str) -> list[float]:
+def in_a_process(code: str) -> Any:
     """What a process with one thread prints, as JSON."""
     env = {k: v for k, v in os.environ.items() if k not in KERNEL_CACHES} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, check=True
     )
-    found: list[float] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
+
+
+MAPPED = """
+    import json, mmap
+    from upslope.training.memory import resident
+    tries = []
+    for _ in range(5):
+        held = [resident()]
+        with mmap.mmap(-1, 2**26) as block:
+            held.append(resident())
+            block.write(b"x" * 2**26)
+            held.append(resident())
+        tries.append([now - held[0] for now in (*held[1:], resident())])
+    print(json.dumps(tries))
+"""
+
+
+@LINUX
+def test_resident_memory_is_that_of_this_process() -> None:
+    """New pages, which nobody has held before, as long as they are written to. In a process that does nothing else; and
+    what others need can take pages of its libraries away meanwhile, but not every time."""
+    tries = in_a_process(MAPPED)
+    assert any(
+        abs(mapped) < 2**20 and abs(written - 2**26) < 2**20 and abs(after) < 2**20 for mapped, written, after in tries
+    ), tries
 
 
 FRAGMENTS = """

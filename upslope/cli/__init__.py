@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
-
-from upslope import __version__
-from upslope.cli import ladder, look, measure, train
-from upslope.cli.options import app
 from upslope.errors import Stopped, UserError
 from upslope.native.threads import ask_for_same_bits
-
-__all__ = ["app", "ladder", "look", "main", "measure", "train"]  # each module adds its commands to the app
-
-
-@app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
-        print(f"upslope {__version__}")
-        raise typer.Exit
 
 
 def main() -> None:
@@ -33,23 +18,30 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     ask_for_same_bits()  # before torch is loaded
     try:
+        from upslope.cli.commands import app  # here, so that Ctrl-C while it is loaded ends as everywhere
+
         app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
-    except (KeyboardInterrupt, ImportError) as error:
-        if not _interrupted(error):
-            raise
-        sys.exit(130)
     except Stopped as stopped:
         print(f"stopped; {stopped}")
         sys.exit(130)
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted(error):
+            sys.exit(130)
+        _fail(_complaint(error))
+
+
+def _complaint(error: BaseException) -> str:
+    """What a user can mend, in words. Raises the error itself if it is none of that: a defect keeps its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__  # a full disk names no file
-        _fail(what if error.filename is None else f"{error.filename}: {what}")
+        return what if error.filename is None else f"{error.filename}: {what}"
+    raise error
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether it began with Ctrl-C, which transformers turns into an error of its own while it is being imported."""
+    """Whether it began with Ctrl-C, which libraries turn into errors of their own, above all while they are loaded."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

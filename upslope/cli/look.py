@@ -26,14 +26,14 @@ def recipes() -> None:
     _wide().print(table)
 
 
-@app.command()
-def diff(first: str, second: str) -> None:
+@app.command(name="diff")
+def diff_recipes(first: str, second: str) -> None:
     """The slots in which two recipes (names, or FILE.py:NAME) differ, and nothing else."""
-    from upslope.algo.recipe import diff as difference
+    from upslope.algo.recipe import diff
     from upslope.training.start import resolve_recipe
 
     table = Table("slot", first, second, box=None, padding=(0, 2, 0, 0))
-    for slot, (old, new) in difference(resolve_recipe({"name": first}), resolve_recipe({"name": second})).items():
+    for slot, (old, new) in diff(resolve_recipe({"name": first}), resolve_recipe({"name": second})).items():
         table.add_row(slot, old, new)
     _wide().print(table)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from upslope.cli.options import Data, EvalData, Rewards, TaskName, Weights, app
+from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
 from upslope.errors import UserError
 
 
@@ -18,8 +18,8 @@ def evaluate_model(
     task: TaskName = None,
     data: Data = None,
     eval_data: EvalData = None,
-    reward: Rewards = None,
-    reward_weight: Weights = None,
+    reward: RewardSpecs = None,
+    reward_weight: RewardWeights = None,
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
     problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
     temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
@@ -34,7 +34,7 @@ def evaluate_model(
     A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
     """
     from upslope.config import load_settings
-    from upslope.evaluation import evaluate_command
+    from upslope.lab.evaluation import evaluate_command
 
     given = {
         "task.name": task,
@@ -63,16 +63,16 @@ def evaluate_model(
     evaluate_command(settings, as_json=as_json)
 
 
-@app.command()
-def score(
+@app.command(name="score")
+def score_responses(
     responses: Annotated[
         Path | None, typer.Argument(help="JSON lines with `response`; standard input if none.")
     ] = None,
     task: TaskName = None,
     data: Data = None,
     eval_data: EvalData = None,
-    reward: Rewards = None,
-    reward_weight: Weights = None,
+    reward: RewardSpecs = None,
+    reward_weight: RewardWeights = None,
     seed: int = 0,
 ) -> None:
     """Score given responses, so that a reward can be examined before a run.
@@ -94,8 +94,8 @@ def score(
     score_file(opened, responses if responses is not None else sys.stdin, sys.stdout, sys.stderr)
 
 
-@app.command()
-def bench(
+@app.command(name="bench")
+def measure_speed(
     model: Annotated[str, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = "pocket",
     shape: Annotated[
         str | None, typer.Option(metavar="PxGxL", help="Problems, samples, tokens (64x8x32 for pocket, else 4x8x128).")

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from upslope.cli.options import Data, EvalData, Rewards, TaskName, Weights, app
+from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
 from upslope.errors import UserError
 
 
-@app.command()
-def train(
+@app.command(name="train")
+def train_model(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN.toml] [KEY=VALUE]...", help="A run file, and overrides.")
     ] = None,
@@ -23,8 +23,8 @@ def train(
     task: TaskName = None,
     data: Data = None,
     eval_data: EvalData = None,
-    reward: Rewards = None,
-    reward_weight: Weights = None,
+    reward: RewardSpecs = None,
+    reward_weight: RewardWeights = None,
     model: Annotated[str | None, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = None,
     steps: Annotated[int | None, typer.Option(help="Turns of the loop.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this much training time.")] = None,

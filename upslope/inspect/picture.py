@@ -22,7 +22,7 @@ _NUM_SMOOTHED = 20
 Centre = Callable[[Sequence[float]], float]
 
 
-def draw(journal: Journal, title: str) -> Figure:
+def draw_journal(journal: Journal, title: str) -> Figure:
     """Reward and held-out accuracy; length; gradient norm; entropy, or the loss where there is nothing but imitation.
 
     The Figure is made by hand, not by pyplot: no global state, no display, nothing to close.

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from upslope.errors import UserError
-from upslope.inspect.picture import draw
+from upslope.inspect.picture import draw_journal
 from upslope.inspect.words import duration, percent, shorten, visible
 from upslope.record.journal import number, read_journal
 
@@ -26,10 +26,10 @@ Change = Literal["better", "worse", "same"]
 
 
 @dataclass(frozen=True)
-class Attempt:
+class GreedyAttempt:
     """What the policy wrote, greedily decoded, in one evaluation.
 
-    >>> Attempt("#### 72", reward=1.0, ended="stop").reward
+    >>> GreedyAttempt("#### 72", reward=1.0, ended="stop").reward
     1.0
     """
 
@@ -42,14 +42,14 @@ class Attempt:
 class BeforeAfter:
     """One held-out problem in the first and in the last evaluation.
 
-    >>> BeforeAfter("toy/0", "1 + 1 = ?", Attempt("3", 0.0, "stop"), Attempt("2", 1.0, "stop")).change
+    >>> BeforeAfter("toy/0", "1 + 1 = ?", GreedyAttempt("3", 0.0, "stop"), GreedyAttempt("2", 1.0, "stop")).change
     'better'
     """
 
     problem: str
     prompt_text: str
-    before: Attempt
-    after: Attempt
+    before: GreedyAttempt
+    after: GreedyAttempt
 
     @property
     def change(self) -> Change:
@@ -66,7 +66,7 @@ def write_report(folder: Path) -> Path:
     path, aside = Path(folder) / "report.png", Path(folder) / ".report.png.part"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in a title harms nobody
-        draw(journal, shorten(title, 100)).savefig(aside, format="png")
+        draw_journal(journal, shorten(title, 100)).savefig(aside, format="png")
     aside.replace(path)  # whoever looks meanwhile sees the old picture or the new one, never half of it
     return path
 
@@ -101,23 +101,15 @@ def summary_lines(folder: Path) -> list[str]:
     return lines
 
 
-def before_after(folder: Path, num: int = 3) -> list[BeforeAfter]:
-    """``num`` telling problems of the first and last evaluation: those that got better first, then worse, then same.
-
-    Among equals the shortest come first, for they can be read at a glance. Empty where there are not two evaluations.
-    """
-    return _telling(_pairs(Path(folder)), num)
-
-
 def print_before_after(console: Console, folder: Path, num: int = 3) -> None:
-    """The problems of ``before_after`` side by side. The heading counts all of them, since a choice can mislead."""
-    pairs = _pairs(Path(folder))
+    """``num`` telling problems side by side. The heading counts all of them, since a choice can mislead."""
+    pairs = before_after(folder)
     if not pairs:
         return
     counts: Counter[Change] = Counter(pair.change for pair in pairs)
     words = f"{counts['better']} better, {counts['worse']} worse, {counts['same']} with the same reward"
     console.print(Text(f"Of {len(pairs)} held-out problems: {words}.", "bold"))
-    for pair in _telling(pairs, num):
+    for pair in telling(pairs, num):
         table = Table.grid(padding=(0, 2), expand=True)
         for _ in range(2):
             table.add_column(ratio=1, overflow="fold")
@@ -128,12 +120,16 @@ def print_before_after(console: Console, folder: Path, num: int = 3) -> None:
         console.print(table)
 
 
-def _heading(name: str, attempt: Attempt) -> Text:
+def _heading(name: str, attempt: GreedyAttempt) -> Text:
     cut = ", cut off" if attempt.ended == "length" else ""
     return Text(f"{name}: reward {attempt.reward:.3g}{cut}", "bold green" if attempt.reward > 0 else "bold red")
 
 
-def _telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
+def telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
+    """``num`` of them: those that got better first, then worse, then same.
+
+    Among equals the shortest come first, for they can be read at a glance.
+    """
     order: tuple[Change, ...] = ("better", "worse", "same")
 
     def rank(pair: BeforeAfter) -> tuple[int, bool, int]:
@@ -143,23 +139,24 @@ def _telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
     return sorted(pairs, key=rank)[:num]
 
 
-def _pairs(folder: Path) -> list[BeforeAfter]:
-    """Every problem that both the first and the last evaluation hold, in the first one's order."""
-    files = sorted(folder.glob("rollouts/eval-*.parquet"), key=lambda path: (len(path.name), path.name))
+def before_after(folder: Path) -> list[BeforeAfter]:
+    """Every problem that both the first and the last evaluation hold, in the first one's order. Empty where there are
+    not two evaluations."""
+    files = sorted(Path(folder).glob("rollouts/eval-*.parquet"), key=lambda path: (len(path.name), path.name))
     if len(files) < 2:
         return []
     before, after = _attempts(files[0]), _attempts(files[-1])
     return [BeforeAfter(key, *before[key], after[key][1]) for key in before if key in after]
 
 
-def _attempts(path: Path) -> dict[str, tuple[str, Attempt]]:
+def _attempts(path: Path) -> dict[str, tuple[str, GreedyAttempt]]:
     """By problem: its prompt and the first attempt at it."""
     try:
         table = pyarrow.parquet.read_table(path, columns=["problem", "prompt_text", "response_text", "reward", "ended"])
         rows: list[dict[str, Any]] = table.to_pylist()
-        found: dict[str, tuple[str, Attempt]] = {}
+        found: dict[str, tuple[str, GreedyAttempt]] = {}
         for row in rows:
-            attempt = Attempt(row["response_text"], float(row["reward"]), row["ended"])
+            attempt = GreedyAttempt(row["response_text"], float(row["reward"]), row["ended"])
             found.setdefault(row["problem"], (row["prompt_text"], attempt))
     except (OSError, pyarrow.ArrowException, KeyError) as error:
         raise UserError(f"{path}: cannot read the evaluation's attempts: {error}") from error

@@ -20,7 +20,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from upslope.inspect.words import chart, duration, percent, shorten, visible
-from upslope.record.journal import Row, number, only_imitates
+from upslope.record.journal import JournalRow, number, only_imitates
 
 NUM_PLAIN_LINES = 40
 """A plain run prints about this many step lines, however long it is."""
@@ -59,11 +59,11 @@ class TerminalView:
         self._first = self._done = self._num_steps = 0
         self._started = clock()
         self._finished: deque[tuple[int, float]] = deque(maxlen=32)  # (updates done, when), for the time left
-        self._last: Row = {}
+        self._last: JournalRow = {}
         self._rewards: list[float] = []
         self._losses: list[float] = []
         self._imitates = False
-        self._evals: list[Row] = []
+        self._evals: list[JournalRow] = []
         self._phase: tuple[str, int | None, int | None, float | None] | None = None
         self._attempt: tuple[str, str, float] | None = None
 
@@ -94,7 +94,7 @@ class TerminalView:
     ) -> None:
         self._phase = (name, done, total, unit_speed)
 
-    def step(self, row: Row) -> None:
+    def step(self, row: JournalRow) -> None:
         step = number(row, "step")
         self._done = int(step) + 1 if math.isfinite(step) else self._done + 1
         self._imitates = only_imitates([row]) and (self._imitates or not self._rewards)
@@ -106,7 +106,7 @@ class TerminalView:
             words = [_pair(key, number(row, key)) for key in _PLAIN_KEYS if row.get(key) is not None]
             self._print(" ".join([f"step {self._done}/{self._num_steps}", *words, f"left={duration(self._left())}"]))
 
-    def evaluated(self, row: Row) -> None:
+    def evaluated(self, row: JournalRow) -> None:
         self._evals.append(row)
         if self._plain:
             words = [f"eval step={row.get('step', self._done)}", _estimate("accuracy", row.get("greedy"))]

@@ -1,0 +1,1 @@
+"""Measurements: how good a model is, what a step costs, how the recipes compare."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -46,6 +47,8 @@ class Optimizer(Protocol):
     """What the model computes in."""
     num_done: int
     """Updates made."""
+    publishing: Callable[[], AbstractContextManager[object]]
+    """What ``publish`` enters while it works; whoever measures sets it."""
 
     @property
     def masters(self) -> Mapping[str, Tensor]:
@@ -107,6 +110,7 @@ class AdamW:
         """``full`` names parameters that compute in at least float32 whatever ``dtype`` says."""
         self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
         self.num_done = 0
+        self.publishing: Callable[[], AbstractContextManager[object]] = nullcontext
         if dtype == torch.float64:
             widen_norms(model)
         for parameter in model.parameters():
@@ -203,7 +207,7 @@ class AdamW:
 
     def publish(self) -> None:
         """Round the masters into the compute weights, once an update."""
-        with torch.no_grad():
+        with self.publishing(), torch.no_grad():
             for name, master in self.masters.items():
                 if self._compute[name] is not master:
                     self._compute[name].copy_(master)

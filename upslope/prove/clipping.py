@@ -23,8 +23,6 @@ from upslope.prove.expect import gradient, in_expectation, loss, prepared
 from upslope.prove.world import World, stand_at, toy
 from upslope.types import Batch, Group, Problem, Rollout, Score, given
 
-Aggregate = Callable[[Batch], Tensor]
-
 
 def one_token(ratio_N: Tensor, advantage_N: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
     """(value, gradient by log pi, marked as clipped) of N attempts of one token whose ratio is given."""
@@ -183,7 +181,7 @@ def filtered() -> Iterator[Check | Fact]:
     pairs = [(r, r.reward - sum(s.reward for s in g.rollouts) / 2) for g in chosen for r in g.rollouts]
     kept = [(r, a) for r, a in pairs if r.ended == "stop"]
     num, tokens = len(kept), sum(len(r.response) for r, _ in kept)
-    by_hand: dict[Aggregate, Callable[[Rollout], float]] = {
+    by_hand: dict[Callable[[Batch], Tensor], Callable[[Rollout], float]] = {
         token_mean: lambda r: 1 / tokens,
         sequence_sum: lambda r: 1 / num,
         sequence_mean: lambda r: 1 / num / len(r.response),

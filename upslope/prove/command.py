@@ -25,7 +25,7 @@ def prove_command(only: Sequence[str] | None, as_json: bool) -> bool:
     if as_json:
         print(json.dumps([as_object(v) for v in verdicts], indent=2, allow_nan=False))
     else:
-        show(verdicts, Console())
+        print_verdicts(verdicts, Console())
     return all(v.holds for v in verdicts)
 
 
@@ -40,7 +40,7 @@ def picked(only: Sequence[str] | None) -> list[Claim]:
     return [claim for claim in CLAIMS if claim.number in wanted]
 
 
-def show(verdicts: Sequence[Verdict], console: Console) -> None:
+def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """A row a claim; under it, across the page, what did not hold and what was measured."""
     console.print(columns("", "claim", "source", "what is compared", "error", "verdict", style="bold"))
     for verdict in verdicts:
@@ -49,7 +49,7 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
         compared = f"{of.compares} ({len(verdict.checks)} checks)"
         word = Text("holds", style="green") if verdict.holds else Text("FAILS", style="bold red")
         console.print(Rule(style="dim"))
-        console.print(columns(str(of.number), told, of.source, compared, number(verdict.error), word))
+        console.print(columns(str(of.number), told, of.source, compared, spelt(verdict.error), word))
         console.print(beneath(verdict))
     console.print(Rule(style="dim"))
     num_held, num_checks = sum(v.holds for v in verdicts), sum(len(v.checks) for v in verdicts)
@@ -76,10 +76,10 @@ def beneath(verdict: Verdict) -> Table:
     rows.add_column()
     for check in verdict.checks:
         if check.holds and check.why:
-            rows.add_row(number(check.error), Text(f"{check.label}, within {check.tolerance:.0e}: {check.why}"))
+            rows.add_row(spelt(check.error), Text(f"{check.label}, within {check.tolerance:.0e}: {check.why}"))
         if not check.holds:
             told = f"{check.label}: {check.left:.6g} {check.relation} {check.right:.6g} does not hold"
-            rows.add_row(number(check.error), Text(told), style="red")
+            rows.add_row(spelt(check.error), Text(told), style="red")
     if verdict.failure:
         rows.add_row("", Text(verdict.failure), style="red")
     for fact in verdict.facts:
@@ -87,7 +87,7 @@ def beneath(verdict: Verdict) -> Table:
     return rows
 
 
-def number(value: float) -> str:
+def spelt(value: float) -> str:
     return f"{value:.0e}" if math.isfinite(value) else str(value)
 
 
@@ -101,13 +101,13 @@ def as_object(verdict: Verdict) -> dict[str, Any]:
         "source": of.source,
         "compares": of.compares,
         "holds": verdict.holds,
-        "error": finite(verdict.error),
+        "error": or_null(verdict.error),
         "seconds": round(verdict.seconds, 3),
         "failure": verdict.failure or None,
-        "facts": {fact.label: finite(fact.value) for fact in verdict.facts},
-        "checks": [{k: finite(v) for k, v in asdict(c).items()} | {"holds": c.holds} for c in verdict.checks],
+        "facts": {fact.label: or_null(fact.value) for fact in verdict.facts},
+        "checks": [{k: or_null(v) for k, v in asdict(c).items()} | {"holds": c.holds} for c in verdict.checks],
     }
 
 
-def finite(value: Any) -> Any:
+def or_null(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,7 +20,6 @@ from upslope.prove.world import Prefix, World, llama, toy
 from upslope.types import Batch
 
 TRUST = TRPO.patch(advantage=returns)
-Update = Callable[..., Outcome]
 
 
 def ball(delta: float = 0.01, damping: float = 1e-3) -> KLBall:
@@ -65,7 +64,9 @@ def mean_kl(old: World, now: World, share: dict[Prefix, float]) -> Tensor:
     return total
 
 
-def standing(world: World, update: Update, lr: float = 1e-2) -> tuple[BoundLearner, Batch, MeasuredRegion, Tensor]:
+def standing(
+    world: World, update: Callable[..., Outcome], lr: float = 1e-2
+) -> tuple[BoundLearner, Batch, MeasuredRegion, Tensor]:
     """A learner, its batch of every response, and what lies around it; and the slope."""
     learner = world.learner(TRUST.patch(update=update), lr=lr)
     groups, prob_P = world.groups(1)
@@ -119,7 +120,7 @@ def natural_gradient() -> Iterator[Check | Fact]:
     yield from other_coordinates(world)
 
 
-def inside_budget(world: World, share: dict[Prefix, float], update: Update) -> Iterator[Check | Fact]:
+def inside_budget(world: World, share: dict[Prefix, float], update: Callable[..., Outcome]) -> Iterator[Check | Fact]:
     """The step that a run would take: its KL, measured by us, is the one it reports, and within the budget."""
     learner, batch, _, _ = standing(world, update)
     name = "TRPO as shipped" if update is TRPO.update else "the exact direction"

@@ -23,8 +23,7 @@ from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
 
 HERE = Address(0, "reuse")
-Aggregate = Callable[[Batch], Tensor]
-BY_HAND: dict[Aggregate, Callable[[list[int]], list[float]]] = {
+BY_HAND: dict[Callable[[Batch], Tensor], Callable[[list[int]], list[float]]] = {
     sequence_sum: lambda lengths: [1 / len(lengths)] * len(lengths),
     sequence_mean: lambda lengths: [1 / len(lengths) / n for n in lengths],
     token_mean: lambda lengths: [1 / sum(lengths)] * len(lengths),

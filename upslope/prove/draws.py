@@ -26,7 +26,7 @@ WIDTH = 1e-9
 """How near to the edge of a token's interval a number may lie before rounding decides."""
 
 
-def measured(logits_RV: Tensor, position_R: Tensor, sampling: Sampling) -> Tensor:
+def frequencies(logits_RV: Tensor, position_R: Tensor, sampling: Sampling) -> Tensor:
     """The measure of the numbers in [0, 1) that draw each token, [R, V]: since a larger number never draws an earlier
     token, halving finds where each token begins, to the last bit."""
     num_rows, num_tokens = logits_RV.shape
@@ -57,7 +57,7 @@ def draws() -> Iterator[Check | Fact]:
     position_R = torch.tensor([len(p) for p in prefixes])
     for name, sampling in {"plain": Sampling(max_tokens=3), **SAMPLINGS}.items():
         truth_RV = by_hand(world, sampling)
-        found_RV = measured(logits_RV, position_R, sampling)
+        found_RV = frequencies(logits_RV, position_R, sampling)
         yield equal(f"{name}: measure of the numbers that draw a token", found_RV, truth_RV)
         middle_R = torch.full((len(prefixes),), 0.5, dtype=torch.float64)
         token_R, logp_R = draw(logits_RV.clone(), position_R, middle_R, sampling, torch.tensor([END]))
@@ -68,7 +68,7 @@ def draws() -> Iterator[Check | Fact]:
     short_RV = logits_RV.float()
     yield equal(
         "plain, logits in float32, by whichever kernel: the measure",
-        measured(short_RV, position_R, Sampling(max_tokens=3)),
+        frequencies(short_RV, position_R, Sampling(max_tokens=3)),
         short_RV.double().softmax(dim=1),
         tolerance=1e-6,
         why="the kernel's sums are in float32, which ends at 6e-8 of a number",

@@ -42,7 +42,7 @@ class Weight(nn.Module):
         return self.mix @ self.phi
 
 
-class Body(nn.Module):
+class ToyBody(nn.Module):
     """h_s = tanh(W sum_{u <= s} 0.6^(s - u) E[x_u] + b): every token's state holds all tokens before it, through
     weights that all positions share."""
 
@@ -65,7 +65,7 @@ class Toy(nn.Module):
     def __init__(self, vocabulary: int = 3, width: int = 3, seed: int = 0, *, mixed: bool = False) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.base_model = Body(vocabulary, width, generator, mixed=mixed)
+        self.base_model = ToyBody(vocabulary, width, generator, mixed=mixed)
         self.head = Weight(vocabulary, width, generator, mixed=mixed)
         self.config = SimpleNamespace(hidden_size=width, vocab_size=vocabulary)
         self.generation_config = None

@@ -14,21 +14,21 @@ from upslope.tasks.base import Task
 from upslope.training.collect import Collected, Collector
 from upslope.types import Group, Message, Problem, Rollout, Sampling, Score
 
-Rewards = tuple[float, ...]
-KINDS: dict[Rewards, float] = {(0.0, 1.0): 0.2, (1.0, 0.0): 0.1, (0.0, 0.0): 0.4, (1.0, 1.0): 0.3}
+GroupRewards = tuple[float, ...]
+KINDS: dict[GroupRewards, float] = {(0.0, 1.0): 0.2, (1.0, 0.0): 0.1, (0.0, 0.0): 0.4, (1.0, 1.0): 0.3}
 """The rewards of a group of two, and how likely they are: three groups of ten are mixed."""
 MIXED = 0.3
 
 
-class Script(Task):
+class ScriptedTask(Task):
     """Task, renderer and script of a sampler in one: problem after problem gets the next group of rewards. An attempt
     writes its reward, 0 or 1, and the end token."""
 
     name = "script"
 
-    def __init__(self, script: Sequence[Rewards]) -> None:
+    def __init__(self, script: Sequence[GroupRewards]) -> None:
         self._left = iter(script)
-        self._groups: dict[str, Rewards] = {}
+        self._groups: dict[str, GroupRewards] = {}
         self._all = [Problem(f"{i}", ()) for i in range(len(script))]
 
     def problems(self, split: str) -> Sequence[Problem]:
@@ -63,9 +63,9 @@ class Script(Task):
         return (int(self._groups[request.problem_id][request.sample]), 2), (0.0, 0.0)
 
 
-def collected(script: Sequence[Rewards], per_step: int) -> Collected | None:
+def collected(script: Sequence[GroupRewards], per_step: int) -> Collected | None:
     """What the collector of a run makes of it, with a budget of the whole script; None if it cannot fill the step."""
-    world = Script(script)
+    world = ScriptedTask(script)
     sampler = ScriptedSampler(world.write, end_ids=world.end_ids)
     collector = Collector(world, sampler, world, Sampling(), seed=0, per_step=per_step)
     try:
@@ -74,7 +74,7 @@ def collected(script: Sequence[Rewards], per_step: int) -> Collected | None:
         return None
 
 
-def rewards(group: Group) -> Rewards:
+def rewards(group: Group) -> GroupRewards:
     return tuple(r.reward for r in group.rollouts)
 
 

@@ -42,7 +42,7 @@ def exact_values(world: World) -> dict[Prefix, Tensor]:
     return {prefix: found[prefix] for prefix in states}
 
 
-class Table(nn.Module):
+class ValueTable(nn.Module):
     """A value for every state of a world: a critic that can be exactly right."""
 
     def __init__(self, values: dict[Prefix, Tensor]) -> None:
@@ -56,7 +56,7 @@ class TableCritic(CriticLearner):
     """Looks its values up; everything else is production's."""
 
     def values(self, batch: Batch, policy: Policy, states: States | None) -> Tensor:
-        table: Table = self.model  # type: ignore[assignment]
+        table: ValueTable = self.model  # type: ignore[assignment]
         places = [[table.place[r.response[:t]] for t in range(len(r.response))] for r in batch.rollouts]
         width = batch.mask_NT.shape[1]
         index_NT = torch.tensor([row + [0] * (width - len(row)) for row in places])
@@ -67,7 +67,7 @@ def judged_by(world: World, recipe: Recipe, values: dict[Prefix, Tensor], lr: fl
     """The world's learner with these values for a critic."""
     learner = world.learner(recipe, lr=lr)
     settings = LearnSettings(lr=lr, warmup=0, clip=0.0)
-    table = Table(values)
+    table = ValueTable(values)
     slot: LearnedCritic = recipe.critic  # type: ignore[assignment]
     optimizer = AdamW(table, settings, 100, torch.float64)
     optimizer.num_done = slot.warmup

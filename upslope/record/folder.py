@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class FolderRecorder:
         return checkpoint.newest(self._checkpoints)
 
     def rewind(self, step: int) -> list[Row]:
-        kept = journal.rewind(self._journal, step)
+        kept = [dict(row) for row in journal.rewind(self._journal, step)]
         for file in (self.folder / "rollouts").glob("*.parquet"):
             kind, _, number = file.stem.partition("-")
             if int(number) > step or (kind == "step" and int(number) == step):
@@ -82,7 +82,8 @@ class FolderRecorder:
 
     def rows(self, kind: str) -> list[Row]:
         found = journal.read_journal(self.folder)
-        kept: dict[str, Any] = {"step": found.steps, "eval": found.evals}
+        kept: dict[str, Sequence[Mapping[str, Any]]] = {"step": found.steps, "eval": found.evals}
+        kept["end"] = (found.end,) if found.end is not None else ()
         return [dict(row) for row in kept.get(kind, ())]
 
     def attempts(self, kind: str, step: int) -> list[Row]:

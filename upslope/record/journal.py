@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.record.files import write_whole
 
-Row = Mapping[str, Any]
+JournalRow = Mapping[str, Any]
 """One line of the journal. Recipes add numeric keys of their own, so a row is a mapping read by ``number``."""
 
 
 @dataclass(frozen=True)
 class Journal:
-    """A run's steps and evaluations, each in order of ``step``.
+    """A run's steps and evaluations, each in order of ``step``, and its last word if it ended early.
 
     A step's ``reward`` was earned by weights that had seen ``step`` updates; an evaluation's ``step`` counts the
     updates before it. So both may be drawn over the same axis.
@@ -28,8 +28,10 @@ class Journal:
     ([0.0], [0.5])
     """
 
-    steps: tuple[Row, ...]
-    evals: tuple[Row, ...]
+    steps: tuple[JournalRow, ...]
+    evals: tuple[JournalRow, ...]
+    end: JournalRow | None = None
+    """Why it ended before its budget was spent: nothing was left to learn from. None where it did not."""
 
     def column(self, key: str) -> tuple[list[float], list[float]]:
         """The steps that have ``key``, and its values (NaN where it is no finite number)."""
@@ -47,28 +49,20 @@ def append(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def rewind(path: Path, step: int) -> list[dict[str, Any]]:
+def rewind(path: Path, step: int) -> list[JournalRow]:
     """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes;
-    returns the rows that stay.
+    returns the rows that stay. No file is an empty journal.
 
     Raises UserError for any other line that cannot be read: a journal without one of its steps would be no journal.
     """
-    kept, rows = [], []
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            # An evaluation is labelled by the updates before it, a step by its own number.
-            keep = row["step"] <= step if row["kind"] == "eval" else row["step"] < step
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):  # no newline follows: it was never finished
-                continue
-            raise UserError(f"{path}, row {number}: not a line of a journal; remove it to resume") from None
-        if keep:
-            kept.append(line + b"\n")
-            rows.append(row)
-    write_whole(path, b"".join(kept))
-    return rows
+    # An evaluation is labelled by the updates before it, a step by its own number. Without one it is of no step.
+    kept = [
+        (line, row)
+        for line, row in (_lines(path) if path.exists() else ())
+        if "step" not in row or row["step"] < step + (row["kind"] == "eval")
+    ]
+    write_whole(path, b"".join(line + b"\n" for line, _ in kept))
+    return [row for _, row in kept]
 
 
 def plain(value: Any) -> Any:
@@ -90,28 +84,35 @@ def read_journal(folder: Path) -> Journal:
     Lines of an unknown kind are left out, so that old readers can read newer runs.
     """
     path = Path(folder) / "journal.jsonl"
+    kinds: dict[str, dict[int, JournalRow]] = {"step": {}, "eval": {}, "end": {}}
     try:
-        lines = path.read_bytes().split(b"\n")
+        for _, row in _lines(path):
+            if row["kind"] in kinds:
+                kinds[row["kind"]][row["step"]] = row
     except OSError as error:
         reason = "there is no such run folder" if not Path(folder).is_dir() else error.strerror
         raise UserError(f"{path}: cannot read the journal: {reason}") from error
-    kinds: dict[str, dict[int, Row]] = {"step": {}, "eval": {}}
-    for place, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    steps, evals, ends = (tuple(rows[step] for step in sorted(rows)) for rows in kinds.values())
+    return Journal(steps, evals, ends[-1] if ends else None)
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, JournalRow]]:
+    """Every line of the file with its row, but for a last one that was cut in half: it lacks its newline and cannot be
+    read. Raises UserError for any other that cannot be read, and OSError."""
+    *whole, last = path.read_bytes().split(b"\n")
+    for place, line in enumerate(whole, start=1):
         try:
-            row = _parse(line)
+            yield line, _parse(line)
         except ValueError as error:
-            if place == len(lines):  # no newline came after it: half-written
-                break
             raise UserError(f"{path}, row {place}: {error}; mend or remove this line") from error
-        if row["kind"] in kinds:
-            kinds[row["kind"]][row["step"]] = row
-    steps, evals = (tuple(rows[step] for step in sorted(rows)) for rows in kinds.values())
-    return Journal(steps, evals)
+    try:
+        row = _parse(last)
+    except ValueError:
+        return
+    yield last, row
 
 
-def number(row: Row, *keys: str) -> float:
+def number(row: JournalRow, *keys: str) -> float:
     """The number at ``row[key][key]...``; NaN where there is none.
 
     >>> number({"greedy": {"value": 0.41}}, "greedy", "value"), number({"loss": None}, "loss")
@@ -123,17 +124,17 @@ def number(row: Row, *keys: str) -> float:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else math.nan
 
 
-def only_imitates(steps: Iterable[Row]) -> bool:
+def only_imitates(steps: Iterable[JournalRow]) -> bool:
     """True where every reward is 1: demonstrations or kept successes, so that the loss is what tells something."""
     rewards = [number(row, "reward") for row in steps]
     return bool(rewards) and all(reward == 1.0 for reward in rewards)
 
 
-def _parse(line: bytes) -> Row:
+def _parse(line: bytes) -> JournalRow:
     """One line as a row with a ``kind`` and a whole ``step``, or ValueError (bad JSON and bad UTF-8 are such)."""
     row = json.loads(line)
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
         raise ValueError('not an object with a "kind"')
-    if type(row.get("step")) is not int and row["kind"] in ("step", "eval"):
+    if type(row.get("step")) is not int and row["kind"] in ("step", "eval", "end"):
         raise ValueError('"step" is not a whole number')
     return row

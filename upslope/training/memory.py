@@ -93,7 +93,8 @@ class Keeper:
 
 
 def peak_gb(device: torch.device) -> float:
-    """The most memory used so far, in GB (10^9 bytes): the GPU's where the model lies on one, else the process's."""
+    """The most memory used so far, in GB (10^9 bytes): what was allocated on a CUDA device, else what the process held
+    (of an Apple GPU too, which shares its memory). The journal's ``memory_gb`` and the bench's ``peak_gb``."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     units = 1 if sys.platform == "darwin" else 1024

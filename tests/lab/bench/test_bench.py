@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,24 @@ import torch
 
 from upslope.algo.family import FAMILY
 from upslope.algo.objective import Objective
+from upslope.algo.recipe import Recipe
 from upslope.config import load_settings
 from upslope.lab.bench.clock import Clock
+from upslope.lab.bench.clocked import ClockedSampler, ClockedTask
 from upslope.lab.bench.command import acting, bench
 from upslope.lab.bench.figures import learn_figures, rollout_figures, step_figures
 from upslope.lab.bench.flops import forward_flop, learning_flop
-from upslope.lab.bench.measure import PHASES, Timed, with_gradient
+from upslope.lab.bench.measure import PHASES, MeasuredRun, Timed, timed_steps
 from upslope.lab.bench.word_problems import WordProblems, word_problem
 from upslope.learn.prepare import judge, passes, to_batch
+from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.address import Address
-from upslope.types import Group, Problem, Rollout
+from upslope.rollout.local import LocalSampler
+from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.base import Split, Task
+from upslope.training.assemble import assemble
+from upslope.training.collect import Collected, Collector
+from upslope.types import Problem, Sampling, Score
 
 ACTING = [name for name, branch in FAMILY.items() if branch.recipe.acts]
 KEYS = {
@@ -47,18 +56,14 @@ def test_a_clock_gives_each_second_to_one_phase() -> None:
     times = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
     clock = Clock(torch.device("cpu"), now=lambda: next(times))
 
-    class Worker:
-        def work(self, more: int) -> int:
-            return more + 1
-
-    worker = Worker()
-    with clock.watching((worker, "work", "inner")), clock.phase("outer"):  # 0
-        assert worker.work(1) == 2  # 1 to 3
+    with clock.phase("outer"):  # 0
+        with clock.phase("inner"):  # 1
+            pass  # 3
         with clock.phase("inner"):  # 6
             pass  # 10
     # 15: the outer phase had 0 to 1, 3 to 6 and 10 to 15.
-    assert clock.seconds == {"outer": 9.0, "inner": 6.0}
-    assert "work" not in vars(worker)
+    assert clock.take() == {"outer": 9.0, "inner": 6.0}
+    assert clock.take() == {}
 
 
 def timed(sample: float, gradient: float, other: float) -> Timed:
@@ -77,21 +82,29 @@ def test_figures_are_the_best_of_all_steps() -> None:
     assert learn["tokens_per_s"] == 48.0  # 240 tokens in 1 + 3 + 1 seconds
     assert learn["response_tokens_per_s"] == 40.0  # twice 100
     assert learn["share_of_ceiling"] == pytest.approx(0.5)  # 48 x 3 forward passes of 288
-    step = step_figures(steps, peak_gb=1.0)
+    step = step_figures(steps, peak=1.0)
     assert (step["seconds"], step["optimizer_share"]) == (11.0, 1 / 11)
     assert sum(step["seconds_by_phase"].values()) == 11.0
 
 
-def attempts(num_problems: int, num_samples: int) -> list[Group]:
-    groups = []
-    for i in range(num_problems):
-        problem = Problem(f"toy/{i}", ())
-        rollouts = [
-            Rollout(problem.id, s, (1,), (2, 3), (True, True), (-1.0, -1.0), 0, "length", "")
-            for s in range(num_samples)
-        ]
-        groups.append(Group(problem, tuple(rollouts)))
-    return groups
+class Unkind(Task):
+    """Every response is worth nothing."""
+
+    name = "unkind"
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        return tiny.problems(3)
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        return [Score(0.0) for _ in responses]
+
+
+def collected(recipe: Recipe, num_samples: int) -> Collected:
+    """Attempts that the length cut, at three problems, as the measured run sees them."""
+    clock, renderer = Clock(torch.device("cpu")), tiny.policy().renderer
+    sampler = ClockedSampler(ScriptedSampler(lambda request: ((5, 6), (-1.0, -1.0)), end_ids=(2,)), clock)
+    task, sampling = ClockedTask(Unkind(), tiny.problems(3), clock), Sampling(max_tokens=2)
+    return Collector(task, sampler, renderer, sampling, 0, 3)(acting(recipe, num_samples).sample, 0)
 
 
 @pytest.mark.parametrize("name", ACTING)
@@ -102,11 +115,31 @@ def test_every_attempt_has_a_gradient(name: str, num_samples: int) -> None:
     for slot in ("advantage", "surrogate", "correction"):  # nor do those that look at what a model says
         if recipe.asked(slot).needs:
             recipe = recipe.patch(**{slot: getattr(plain, slot)})
-    groups = [with_gradient(group) for group in attempts(3, num_samples)]
+    groups = collected(recipe, num_samples).kept
     batch = judge(to_batch(groups, torch.device("cpu"), limit=2), recipe)
     parts = list(passes(batch, recipe, Address(0, "reuse")))
     assert sum(part.num_rollouts for part in parts) == recipe.reuse.epochs * 3 * num_samples
     assert not any(any(Objective(recipe).without_gradient(part)) for part in parts)
+
+
+def test_the_loop_that_is_measured_is_the_one_that_trains() -> None:
+    """Three turns of it: every update and every handing over of weights is counted by those who do it."""
+    recipe = acting(FAMILY["ppo"].recipe, 2)
+    settings = load_settings(options={"sample.min_tokens": 4, "sample.max_tokens": 4, "learn.lr": 1e-3})
+    model = tiny.model(dtype=torch.float32)
+    learner = assemble(model, tiny.TOKENIZER, recipe, settings, MemoryRecorder(), None)
+    before = [p.detach().clone() for p in model.parameters()]
+    sampler, told = LocalSampler(learner.policy), []
+    run = MeasuredRun(settings, recipe, Unkind(), tiny.problems(3), sampler, learner, 3, told.append)
+    timed = timed_steps(run)
+    assert told == [0, 1, 2] and len(timed) == 2
+    assert sampler.version == 3
+    assert learner.optimizer.num_done == 3 * recipe.reuse.num_updates
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    for step in timed:
+        assert (step.response_tokens, step.passes) == (3 * 2 * 4, recipe.reuse.epochs)
+        assert all(step.by_phase[phase] > 0 for phase in PHASES)
+        assert sum(step.by_phase.values()) == pytest.approx(step.seconds)
 
 
 @pytest.fixture
@@ -143,7 +176,7 @@ def test_prompts_of_a_data_set(small_ceilings: None, tmp_path: Path) -> None:
 
 
 def test_a_critic_does_not_learn_alone() -> None:
-    assert acting(FAMILY["ppo"].recipe).critic.warmup == 0  # type: ignore[attr-defined]
+    assert acting(FAMILY["ppo"].recipe, 8).critic.warmup == 0  # type: ignore[attr-defined]
 
 
 def test_built_in_problems_are_scored_and_always_the_same() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from upslope.lab.ladder.facts import Facts, Point, RunFacts
-from upslope.lab.ladder.headaches import RULES, judge
+from upslope.lab.ladder.headaches import RULES, headaches
 from upslope.lab.ladder.variance import Noise
-from upslope.lab.ladder.verdict import Check, Headache, compare
+from upslope.lab.ladder.verdict import Headache, Sign, compare
 
 NAMES = ("sft", "rft", "reinforce", "reinforce-baseline", "importance", "trpo", "ppo", "grpo", "dapo")
 
@@ -63,8 +63,8 @@ def changed(facts, name, epochs=None, **more):
 
 def check(facts, place, words, noises=QUIET):
     """The one check of the headache at ``place`` whose expectation holds these words."""
-    found = [c for c in judge(facts, noises)[place].checks if words in c.expected]
-    assert len(found) == 1, [c.expected for c in judge(facts, noises)[place].checks]
+    found = [c for c in headaches(facts, noises)[place].checks if words in c.expected]
+    assert len(found) == 1, [c.expected for c in headaches(facts, noises)[place].checks]
     return found[0].holds
 
 
@@ -117,7 +117,7 @@ def test_an_expectation_holds_where_the_numbers_say_so_and_fails_where_they_do_n
 
 
 def test_every_check_of_every_rule_has_both_outcomes_in_the_cases_above():
-    listed = sum(len(h.checks) for h in judge(dull(), QUIET))
+    listed = sum(len(h.checks) for h in headaches(dull(), QUIET))
     assert len({(place, words) for place, words, _, _ in CASES}) == listed - 2  # the two about noise follow
 
 
@@ -147,7 +147,7 @@ def test_a_rule_whose_recipes_did_not_run_judges_nothing(rule):
 
 def test_verdicts_are_all_some_or_none():
     def head(*holds):
-        return Headache("a", "b", "", "", tuple(Check("pain", "", "", h) for h in holds))
+        return Headache("a", "b", "", "", tuple(Sign("pain", "", "", h) for h in holds))
 
     verdicts = [head(*h).verdict("pain") for h in ((True, True), (True, False), (False,), (None,), (True, None))]
     assert verdicts == ["appears", "in part", "does not appear", "not measured", "appears"]
@@ -171,5 +171,5 @@ def test_seeds_are_paired_by_number():
     base = [run("reinforce-baseline", right_share=0.2), replace(run("reinforce-baseline", right_share=0.7), seed=1)]
     late = replace(run("importance", right_share=0.8), seed=1)
     facts = Facts({"reinforce-baseline": base, "importance": [late]}, {})
-    found = next(c for c in judge(facts, {})[3].checks if c.side == "cure")
+    found = next(c for c in headaches(facts, {})[3].checks if c.side == "cure")
     assert found.holds and found.measured.startswith("80.0 %, against 70.0 %")

@@ -8,6 +8,7 @@ import pytest
 from upslope.cli import main
 from upslope.errors import UserError
 from upslope.lab.ladder.command import ladder_command
+from upslope.lab.ladder.options import Ladder
 from upslope.lab.ladder.report import machine, write_ladder_report
 
 REWARD = "def odd(completions, **columns):\n    return [float(sum(map(ord, text)) % 2) for text in completions]\n"
@@ -22,7 +23,7 @@ def task(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mine.py").write_text(REWARD)
     found = {"data": f"{tmp_path}/train.jsonl", "eval_data": f"{tmp_path}/test.jsonl"}
-    return found | {"rewards": [f"{tmp_path}/mine.py:odd"]}
+    return found | {"rewards": (f"{tmp_path}/mine.py:odd",)}
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_two_recipes_become_one_report_and_nothing_runs_twice(tmp_path, runner, 
             "noise_batches": 4,
         }
         settings |= {"noise_problems": 2, "model": "pocket:blank", "out": tmp_path / "out", "overrides": SMALL}
-        return ladder_command("user", **task, **settings | changes, runner=runner, say=said.append)
+        return ladder_command(Ladder(task="user", **task, **settings | changes), runner=runner, say=said.append)
 
     report = ladder()
     text = report.read_text()
@@ -79,7 +80,6 @@ def test_two_recipes_become_one_report_and_nothing_runs_twice(tmp_path, runner, 
 
 def test_a_report_of_nothing_says_that_nothing_was_measured(tmp_path):
     from upslope.lab.ladder.facts import Facts
-    from upslope.lab.ladder.plan import Ladder
 
     text = write_ladder_report(Ladder(tmp_path), Facts({}, {}), [], "upslope ladder").read_text()
     assert text.count("Not measured here") == 8

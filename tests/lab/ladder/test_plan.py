@@ -7,7 +7,8 @@ import pytest
 
 from upslope.algo.family import FAMILY
 from upslope.errors import UserError
-from upslope.lab.ladder.plan import RECIPES, Ladder, cost, main_arms, reuse_arms, start_of, tokens_a_step
+from upslope.lab.ladder.options import RECIPES, Ladder
+from upslope.lab.ladder.plan import cost, main_arms, reuse_arms, start_of, tokens_a_step
 
 LADDER = Ladder(Path("out"), task="pocket", tokens=70_000, reuse_tokens=7_000, seeds=2, lr=1e-3)
 LENGTHS = {0: 14.0, 1: 14.0, 2: 14.0}

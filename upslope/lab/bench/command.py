@@ -13,7 +13,9 @@ import torch
 from rich.console import Console
 
 from upslope.algo.check import check as check_recipe
+from upslope.algo.critic import LearnedCritic
 from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Attempts
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.bench.ceiling import measure_ceiling
@@ -26,10 +28,10 @@ from upslope.lab.bench.figures import (
     step_figures,
 )
 from upslope.lab.bench.flops import forward_flop
-from upslope.lab.bench.measure import Work, timed_step
-from upslope.lab.bench.shape import Shape
-from upslope.lab.bench.table import show
+from upslope.lab.bench.measure import MeasuredRun, timed_steps
+from upslope.lab.bench.table import print_figures
 from upslope.lab.bench.word_problems import WordProblems
+from upslope.lab.bench.workload import Workload
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.record.recorder import MemoryRecorder
@@ -42,9 +44,7 @@ from upslope.training.settings import RunSettings
 from upslope.training.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_rate
 from upslope.types import Problem
 
-POCKET_SHAPE, SHAPE = "64x8x32", "4x8x128"
-
-Say = Callable[[str], None]
+POCKET_WORK, WORK = "64x8x32", "4x8x128"
 
 
 def bench_command(settings: RunSettings, shape: str | None, repeat: int, *, as_json: bool) -> None:
@@ -53,15 +53,15 @@ def bench_command(settings: RunSettings, shape: str | None, repeat: int, *, as_j
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        show(found, Console())
+        print_figures(found, Console())
 
 
-def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) -> dict[str, Any]:
+def bench(settings: RunSettings, shape: str | None, repeat: int, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures: each the best of ``repeat`` steps, after one that warms up."""
-    shape = Shape.parse(shape_text or (POCKET_SHAPE if is_pocket(settings.model) else SHAPE))
-    recipe = acting(resolve_recipe(settings.recipe))
+    work = Workload.parse(shape or (POCKET_WORK if is_pocket(settings.model) else WORK))
+    recipe = acting(resolve_recipe(settings.recipe), work.samples)
     task = prompts_for(settings)
-    problems = first_problems(task, shape)
+    problems = first_problems(task, work)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
@@ -69,18 +69,19 @@ def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) 
         repeat_bits()  # as in training
         bound_kernel_caches()
         keep_freed_memory()
-    sample = replace(settings.sample, min_tokens=shape.tokens, max_tokens=shape.tokens)
-    settings = replace(settings, sample=sample, problems=shape.problems)
+    sample = replace(settings.sample, min_tokens=work.tokens, max_tokens=work.tokens)
+    settings = replace(settings, sample=sample, problems=work.problems)
     model, tokenizer = resolve_model(settings, lambda: TerminalView(Console(stderr=True)))
     settings = with_rate(settings, num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None)
-    check_room(learner.policy, problems, shape)
-    work = Work(shape, task, problems, recipe, LocalSampler(learner.policy), learner)
-    steps = []
-    for turn in range(repeat + 1):
-        say(f"step of {shape} tokens, " + (f"{turn} of {repeat}" if turn else "to warm up"))
-        steps.append(timed_step(work, turn))
-    steps, peak = steps[1:], peak_gb(device)  # before the ceilings' own memory
+    check_room(learner.policy, problems, work)
+
+    def before(step: int) -> None:
+        say(f"step of {work} tokens, " + (f"{step} of {repeat}" if step else "to warm up"))
+
+    sampler = LocalSampler(learner.policy)
+    steps = timed_steps(MeasuredRun(settings, recipe, task, problems, sampler, learner, repeat + 1, before))
+    peak = peak_gb(device)  # before the ceilings' own
     say("ceilings: products of matrices, memory")
     model, dtype = learner.policy.model, next(learner.policy.model.parameters()).dtype
     ceiling = measure_ceiling(device, list(dict.fromkeys((torch.float32, torch.bfloat16, dtype))))
@@ -88,7 +89,7 @@ def bench(settings: RunSettings, shape_text: str | None, repeat: int, say: Say) 
         "model": settings.model,
         "recipe": settings.recipe["name"],
         "task": task.name,
-        "shape": asdict(shape),
+        "shape": asdict(work),
         "repeat": repeat,
         "flop_per_token": forward_flop(model),
         "machine": machine_figures(device, dtype) | {"kernels": kernels_of(learner.policy)},
@@ -104,15 +105,14 @@ def is_pocket(model: str) -> bool:
     return model.partition(":")[0] == "pocket" and not Path(model).is_dir()
 
 
-def acting(recipe: Recipe) -> Recipe:
-    """The recipe as it is once it is under way: a critic's updates on its own are left out. Raises UserError if it
-    imitates, or could not run."""
+def acting(recipe: Recipe, num_samples: int) -> Recipe:
+    """The recipe as it is once it is under way, with so many samples a problem: a critic's updates on its own are left
+    out. Raises UserError if it imitates, or could not run."""
     check_recipe(recipe)
-    if not recipe.acts:
+    if not isinstance(recipe.sample, Attempts):
         raise UserError("bench measures recipes whose policy acts; this one imitates given text")
-    if hasattr(recipe.critic, "warmup"):
-        return recipe.patch(critic=replace(recipe.critic, warmup=0))  # type: ignore[type-var]
-    return recipe
+    recipe = recipe.patch(sample=replace(recipe.sample, group_size=num_samples))
+    return recipe.patch(critic=replace(recipe.critic, warmup=0)) if isinstance(recipe.critic, LearnedCritic) else recipe
 
 
 def prompts_for(settings: RunSettings) -> Task:
@@ -124,21 +124,21 @@ def prompts_for(settings: RunSettings) -> Task:
     return WordProblems()
 
 
-def first_problems(task: Task, shape: Shape) -> list[Problem]:
-    """As many as the shape wants. Raises UserError if there are fewer, or they cannot be scored."""
+def first_problems(task: Task, work: Workload) -> list[Problem]:
+    """As many as there is work on. Raises UserError if there are fewer, or they cannot be scored."""
     task.check_rewards()
-    found = list(task.problems("train")[: shape.problems])
-    if len(found) < shape.problems:
-        raise UserError(f"--shape {shape}: task {task.name} has {len(found)} training problems, not {shape.problems}")
+    found = list(task.problems("train")[: work.problems])
+    if len(found) < work.problems:
+        raise UserError(f"--shape {work}: task {task.name} has {len(found)} training problems, not {work.problems}")
     return found
 
 
-def check_room(policy: Policy, problems: list[Problem], shape: Shape) -> None:
+def check_room(policy: Policy, problems: list[Problem], work: Workload) -> None:
     """Raise UserError if prompt and response of some problem are longer than the model can be."""
     longest = max(len(policy.renderer.prompt_ids(p.messages)) for p in problems)
     room = policy.max_positions - longest
-    if shape.tokens > room:
+    if work.tokens > room:
         raise UserError(
-            f"--shape {shape}: a prompt of {longest} tokens and {shape.tokens} to write do not fit the model's "
+            f"--shape {work}: a prompt of {longest} tokens and {work.tokens} to write do not fit the model's "
             f"{policy.max_positions} positions; the last number can be at most {room}"
         )

@@ -43,13 +43,13 @@ def learn_figures(steps: Sequence[Timed], model: nn.Module, gflops: float) -> di
     }
 
 
-def step_figures(steps: Sequence[Timed], peak_gb: float) -> dict[str, Any]:
-    """Of the fastest whole step, whose phases add up to it."""
+def step_figures(steps: Sequence[Timed], peak: float) -> dict[str, Any]:
+    """Of the fastest whole step, whose phases add up to it. ``peak``: ``training.memory.peak_gb`` after the last."""
     best = min(steps, key=lambda step: step.seconds)
     return {
         "seconds": best.seconds,
         "tokens_per_s": best.response_tokens / best.seconds,
-        "peak_gb": peak_gb,
+        "peak_gb": peak,
         "optimizer_share": best.by_phase["optimizer"] / best.seconds,
         "seconds_by_phase": best.by_phase,
     }

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def show(found: Mapping[str, Any], console: Console) -> None:
+def print_figures(found: Mapping[str, Any], console: Console) -> None:
     """The object that ``--json`` prints, as tables."""
     shape, machine, step = found["shape"], found["machine"], found["step"]
     say = Console(width=200).print if not console.is_terminal else console.print
@@ -27,7 +27,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 
 
 def ceilings(found: Mapping[str, float]) -> Table:
-    table = plain("ceiling", "rate")
+    table = bare("ceiling", "rate")
     for name, rate in found.items():
         kind = name.rpartition("_")[2]
         if name.startswith("gflops"):
@@ -37,7 +37,7 @@ def ceilings(found: Mapping[str, float]) -> Table:
 
 
 def rates(found: Mapping[str, Any]) -> Table:
-    table = plain("work", "tokens/s", "share of the products' rate", "seconds", "tokens")
+    table = bare("work", "tokens/s", "share of the products' rate", "seconds", "tokens")
     for name, title in (("rollout", "rollouts"), ("learn", "learning (each prompt once, and all responses)")):
         row = found[name]
         cells = f"{row['tokens_per_s']:,.1f}", f"{row['share_of_ceiling']:.1%}", f"{row['seconds']:.3f}"
@@ -47,14 +47,14 @@ def rates(found: Mapping[str, Any]) -> Table:
 
 
 def phases(step: Mapping[str, Any]) -> Table:
-    table = plain("phase of a step", "seconds", "share of the step")
+    table = bare("phase of a step", "seconds", "share of the step")
     for name, seconds in step["seconds_by_phase"].items():
         table.add_row(name, f"{seconds:.3f}", f"{seconds / step['seconds']:.1%}")
     table.add_row("all", f"{step['seconds']:.3f}", "", style="bold")
     return table
 
 
-def plain(*columns: str) -> Table:
+def bare(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if place else "left")

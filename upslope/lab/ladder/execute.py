@@ -42,7 +42,7 @@ def state(folder: Path, arm: Arm) -> State:
         num_steps = len(journal.steps)
         spent = sum(number(row, "num_tokens") for row in journal.steps)
         evaluated = any(row["step"] == num_steps for row in journal.evals)
-        if evaluated and (spent >= arm.tokens or _said_its_end(folder)) and has_checkpoint(folder):
+        if evaluated and (spent >= arm.tokens or journal.end is not None) and has_checkpoint(folder):
             return "done"
     return "half" if has_checkpoint(folder) else "new"
 
@@ -54,10 +54,6 @@ def has_checkpoint(folder: Path) -> bool:
     from upslope.record import checkpoint
 
     return checkpoint.newest(folder / "checkpoints") is not None
-
-
-def _said_its_end(folder: Path) -> bool:
-    return any('"kind": "end"' in line for line in (folder / "journal.jsonl").read_text("utf-8").splitlines())
 
 
 def perform(arm: Arm, runs: Path, runner: Runner) -> State:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from upslope.lab.ladder.execute import FAILED
 from upslope.lab.ladder.plan import Arm
-from upslope.record.journal import Journal, Row, number, read_journal
+from upslope.record.journal import Journal, JournalRow, number, read_journal
 
 PHASES = ("sample", "prepare", "update")
 """What a step costs. ``measure`` is this report's own doing and is not counted; ``record`` is next to nothing."""
@@ -153,7 +153,7 @@ def read_run(folder: Path, arm: Arm) -> RunFacts:
     )
 
 
-def _before(steps: Sequence[Row]) -> tuple[list[float], list[float]]:
+def _before(steps: Sequence[JournalRow]) -> tuple[list[float], list[float]]:
     """Tokens and seconds spent before step 0, 1, ... and after the last one."""
     tokens, seconds = [0.0], [0.0]
     for row in steps:
@@ -162,14 +162,14 @@ def _before(steps: Sequence[Row]) -> tuple[list[float], list[float]]:
     return tokens, seconds
 
 
-def _kl_of_step(row: Row) -> float:
+def _kl_of_step(row: JournalRow) -> float:
     """KL of the whole step. Where an update keeps a budget and a step has several, a journal without ``kl_update``
     holds the mean over updates under this name, which is another thing."""
     several = "kl_budget" in row and number(row, "num_updates") > 1 and "kl_update" not in row
     return math.nan if several else number(row, "kl_step")
 
 
-def _kl_of_update(row: Row) -> float:
+def _kl_of_update(row: JournalRow) -> float:
     return number(row, "kl_update" if "kl_update" in row else "kl_step") if "kl_budget" in row else math.nan
 
 
@@ -190,7 +190,7 @@ def _pass_at(journal: Journal, place: int) -> dict[int, float]:
     return {int(k): number(found, k, "value") for k in found}
 
 
-def _sum(rows: Sequence[Row], key: str) -> float:
+def _sum(rows: Sequence[JournalRow], key: str) -> float:
     return _nansum(number(row, key) for row in rows)
 
 
@@ -198,16 +198,16 @@ def _nansum(values: Iterable[float]) -> float:
     return math.fsum(v for v in values if math.isfinite(v))
 
 
-def _known(rows: Sequence[Row], key: str) -> list[float]:
+def _known(rows: Sequence[JournalRow], key: str) -> list[float]:
     return [v for v in (number(row, key) for row in rows) if math.isfinite(v)]
 
 
-def _mean(rows: Sequence[Row], key: str) -> float:
+def _mean(rows: Sequence[JournalRow], key: str) -> float:
     known = _known(rows, key)
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def _most(rows: Sequence[Row], key: str) -> float:
+def _most(rows: Sequence[JournalRow], key: str) -> float:
     return max(_known(rows, key), default=math.nan)
 
 

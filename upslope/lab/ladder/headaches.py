@@ -13,7 +13,7 @@ from dataclasses import replace
 from upslope.inspect.words import percent
 from upslope.lab.ladder.facts import Facts, RunFacts
 from upslope.lab.ladder.variance import Noise
-from upslope.lab.ladder.verdict import Check, Compared, Headache, Side, at_least, average, compare
+from upslope.lab.ladder.verdict import Compared, Headache, Side, Sign, average, compare, reaches
 
 LESS_NOISE = 1.1
 """Noise is lower if the quotient is at least this, and above 1 in both halves of the batches."""
@@ -34,7 +34,7 @@ def mean(runs: Sequence[RunFacts], value: Callable[[RunFacts], float]) -> float:
     return average([value(run) for run in runs])
 
 
-def judge(facts: Facts, noise: Mapping[str, Noise]) -> list[Headache]:
+def headaches(facts: Facts, noise: Mapping[str, Noise]) -> list[Headache]:
     """Every headache in the order of the family tree."""
     return [rule(facts, noise) for rule in RULES]
 
@@ -51,13 +51,13 @@ def capped(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     apart = _accuracy(rft, sft)
     return _with(
         head,
-        Check("pain", "more imitation does not raise accuracy by more than the spread", _from_to(gained),
-              None if gained.larger is None else not gained.larger),
-        Check("cure", "rft ends above sft by more than the spread", _against(apart), apart.larger),
+        Sign("pain", "more imitation does not raise accuracy by more than the spread", _from_to(gained),
+             None if gained.larger is None else not gained.larger),
+        Sign("cure", "rft ends above sft by more than the spread", _against(apart), apart.larger),
     )  # fmt: skip
 
 
-def filtered(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
+def kept_successes(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     head = Headache("rft", "reinforce", "a filter only keeps or drops an attempt", "weigh every attempt by its reward")
     if gone := _missing(head, facts, "rft", "reinforce"):
         return gone
@@ -65,10 +65,10 @@ def filtered(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     taught, learnt, ended = mean(rft, lambda r: r.taught_share), _speed(plain, rft), _accuracy(plain, rft)
     return _with(
         head,
-        Check("pain", "rft learns nothing from some of its attempts", f"{percent(taught)} of them had a gradient",
-              taught < 1 - 1e-9 if _known(taught) else None),
-        Check("cure", "reinforce learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
-        Check("cure", "reinforce ends above rft", _against(ended), ended.larger),
+        Sign("pain", "rft learns nothing from some of its attempts", f"{percent(taught)} of them had a gradient",
+             taught < 1 - 1e-9 if _known(taught) else None),
+        Sign("cure", "reinforce learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
+        Sign("cure", "reinforce ends above rft", _against(ended), ended.larger),
     )  # fmt: skip
 
 
@@ -82,9 +82,9 @@ def noisy(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     return _with(
         head,
         _quieter("pain", "returns", "group_mean", noise),
-        Check("cure", "failures teach too: more attempts have a gradient",
-              f"{percent(shares[1])} of the attempts, against {percent(shares[0])}", shares[1] > shares[0]),
-        Check("cure", "it learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
+        Sign("cure", "failures teach too: more attempts have a gradient",
+             f"{percent(shares[1])} of the attempts, against {percent(shares[0])}", shares[1] > shares[0]),
+        Sign("cure", "it learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
     )  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def dear(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     learnt = _speed(reused, base)
     return _with(
         head,
-        Check("pain", "sampling takes more of the time than learning does",
-              f"{percent(shares[0])} of the seconds (with reuse {percent(shares[1])})", shares[0] > 0.5),
-        Check("cure", "from as many tokens it learns sooner: more of its attempts are right", _against(learnt),
-              learnt.larger),
+        Sign("pain", "sampling takes more of the time than learning does",
+             f"{percent(shares[0])} of the seconds (with reuse {percent(shares[1])})", shares[0] > 0.5),
+        Sign("cure", "from as many tokens it learns sooner: more of its attempts are right", _against(learnt),
+             learnt.larger),
     )  # fmt: skip
 
 
@@ -119,15 +119,15 @@ def runaway(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     within = f"at most {percent(max(steps))} of it in {len(steps)} steps" if steps else "no step recorded"
     return _with(
         head,
-        Check("pain", f"16 passes move the policy at least {RUNS_AWAY:g} times as far a step as 1 pass",
-              f"KL of a step {kl[0]:.2g} -> {kl[1]:.2g} nats a token", at_least(kl[1], RUNS_AWAY * kl[0])),
-        Check("pain", "few attempts carry the weight: the effective sample size falls below half",
-              f"least share {percent(share[0])} -> {percent(share[1])}", at_least(0.5, share[1])),
-        Check("pain", "with 16 passes it ends below 1 pass by more than the spread, or stops altogether",
-              _against(worse) + "".join(f"; stopped: {s}" for s in stopped), True if stopped else worse.larger),
-        Check("cure", "trpo keeps its budget of KL at every update", within, max(steps) <= 1 if steps else None),
-        Check("cure", "with 16 passes trpo ends above importance by more than the spread", _against(safer),
-              safer.larger),
+        Sign("pain", f"16 passes move the policy at least {RUNS_AWAY:g} times as far a step as 1 pass",
+             f"KL of a step {kl[0]:.2g} -> {kl[1]:.2g} nats a token", reaches(kl[1], RUNS_AWAY * kl[0])),
+        Sign("pain", "few attempts carry the weight: the effective sample size falls below half",
+             f"least share {percent(share[0])} -> {percent(share[1])}", reaches(0.5, share[1])),
+        Sign("pain", "with 16 passes it ends below 1 pass by more than the spread, or stops altogether",
+             _against(worse) + "".join(f"; stopped: {s}" for s in stopped), True if stopped else worse.larger),
+        Sign("cure", "trpo keeps its budget of KL at every update", within, max(steps) <= 1 if steps else None),
+        Sign("cure", "with 16 passes trpo ends above importance by more than the spread", _against(safer),
+             safer.larger),
     )  # fmt: skip
 
 
@@ -143,15 +143,15 @@ def curved(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     knows, ended = mean(ppo, lambda r: r.explained_variance), _accuracy(ppo, trpo)
     return _with(
         head,
-        Check("pain", f"an update inside the ball takes {DEARER:g} times as long as a gradient step, or more",
-              f"{cost['trpo']:.2f} s, against {first:.2f} s of importance", at_least(cost["trpo"], DEARER * first)),
-        Check("cure", "an update of ppo, critic included, is cheaper than one of trpo",
-              f"{cost['ppo']:.2f} s, against {cost['trpo']:.2f} s", at_least(cost["trpo"], cost["ppo"])),
-        Check("cure", "with 16 passes clipping keeps the step shorter than the bare ratio does",
-              f"KL of a step {kl[1]:.2g}, against {kl[0]:.2g} nats a token", at_least(kl[0], kl[1])),
-        Check("cure", f"the critic explains more than {KNOWS_SOMETHING:g} of the outcome's variance late in the run",
-              f"{knows:.2f}", at_least(knows, KNOWS_SOMETHING)),
-        Check("cure", "ppo does not end below trpo by more than the spread", _against(ended), ended.not_smaller),
+        Sign("pain", f"an update inside the ball takes {DEARER:g} times as long as a gradient step, or more",
+             f"{cost['trpo']:.2f} s, against {first:.2f} s of importance", reaches(cost["trpo"], DEARER * first)),
+        Sign("cure", "an update of ppo, critic included, is cheaper than one of trpo",
+             f"{cost['ppo']:.2f} s, against {cost['trpo']:.2f} s", reaches(cost["trpo"], cost["ppo"])),
+        Sign("cure", "with 16 passes clipping keeps the step shorter than the bare ratio does",
+             f"KL of a step {kl[1]:.2g}, against {kl[0]:.2g} nats a token", reaches(kl[0], kl[1])),
+        Sign("cure", f"the critic explains more than {KNOWS_SOMETHING:g} of the outcome's variance late in the run",
+             f"{knows:.2f}", reaches(knows, KNOWS_SOMETHING)),
+        Sign("cure", "ppo does not end below trpo by more than the spread", _against(ended), ended.not_smaller),
     )  # fmt: skip
 
 
@@ -166,15 +166,15 @@ def critics(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     ended, learnt = _accuracy(grpo, ppo), _speed(grpo, ppo)
     return _with(
         head,
-        Check("pain", f"with the critic the process takes {MORE_MEMORY:g} times the memory, or more",
-              f"{memory[0]:.2f} GB, against {memory[1]:.2f} GB", at_least(memory[0], MORE_MEMORY * memory[1])),
-        Check("pain", f"with the critic an update takes {DEARER:g} times as long, or more",
-              f"{cost[0]:.2f} s, against {cost[1]:.2f} s", at_least(cost[0], DEARER * cost[1])),
-        Check("pain", "tokens go by while the critic alone learns",
-              f"{idle:,.0f} of {mean(ppo, lambda r: r.tokens):,.0f}", idle > 0),
+        Sign("pain", f"with the critic the process takes {MORE_MEMORY:g} times the memory, or more",
+             f"{memory[0]:.2f} GB, against {memory[1]:.2f} GB", reaches(memory[0], MORE_MEMORY * memory[1])),
+        Sign("pain", f"with the critic an update takes {DEARER:g} times as long, or more",
+             f"{cost[0]:.2f} s, against {cost[1]:.2f} s", reaches(cost[0], DEARER * cost[1])),
+        Sign("pain", "tokens go by while the critic alone learns",
+             f"{idle:,.0f} of {mean(ppo, lambda r: r.tokens):,.0f}", idle > 0),
         _quieter("cure", "gae", "group_z_score", noise),
-        Check("cure", "grpo does not end below ppo by more than the spread", _against(ended), ended.not_smaller),
-        Check("cure", "grpo learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
+        Sign("cure", "grpo does not end below ppo by more than the spread", _against(ended), ended.not_smaller),
+        Sign("cure", "grpo learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
     )  # fmt: skip
 
 
@@ -191,30 +191,30 @@ def wasted(facts: Facts, noise: Mapping[str, Noise]) -> Headache:
     ended, learnt = _accuracy(dapo, grpo), _speed(dapo, grpo)
     return _with(
         head,
-        Check("pain", f"grpo keeps less than {percent(FALLEN)} of its entropy",
-              f"{first:.3f} -> {kept.second:.3f} nats a token", at_least(FALLEN * first, kept.second)),
-        Check("pain", f"late in grpo at least {percent(WASTED)} of the problems have attempts of equal reward",
-              percent(equal), at_least(equal, WASTED)),
-        Check("pain", f"late in grpo at least {percent(CUT)} of the attempts are cut by the limit",
-              percent(cut[0]), at_least(cut[0], CUT)),
-        Check("cure", "dapo ends with more entropy, by more than the spread",
-              f"{kept.first:.3f}, against {kept.second:.3f} nats a token (spread {kept.spread:.3f})",
-              kept.larger),
-        Check("cure", "dapo learns only from groups that differ, and that is worth its price: it ends above grpo",
-              f"{tried:.2f} attempts made for one learnt from; {_against(ended)}", ended.larger),
-        Check("cure", "dapo learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
-        Check("cure", "late in dapo fewer attempts are cut by the limit than late in grpo",
-              f"{percent(cut[1])}, against {percent(cut[0])}", cut[1] < cut[0] if _known(cut[1]) else None),
+        Sign("pain", f"grpo keeps less than {percent(FALLEN)} of its entropy",
+             f"{first:.3f} -> {kept.second:.3f} nats a token", reaches(FALLEN * first, kept.second)),
+        Sign("pain", f"late in grpo at least {percent(WASTED)} of the problems have attempts of equal reward",
+             percent(equal), reaches(equal, WASTED)),
+        Sign("pain", f"late in grpo at least {percent(CUT)} of the attempts are cut by the limit",
+             percent(cut[0]), reaches(cut[0], CUT)),
+        Sign("cure", "dapo ends with more entropy, by more than the spread",
+             f"{kept.first:.3f}, against {kept.second:.3f} nats a token (spread {kept.spread:.3f})",
+             kept.larger),
+        Sign("cure", "dapo learns only from groups that differ, and that is worth its price: it ends above grpo",
+             f"{tried:.2f} attempts made for one learnt from; {_against(ended)}", ended.larger),
+        Sign("cure", "dapo learns sooner: more of its attempts are right", _against(learnt), learnt.larger),
+        Sign("cure", "late in dapo fewer attempts are cut by the limit than late in grpo",
+             f"{percent(cut[1])}, against {percent(cut[0])}", cut[1] < cut[0] if _known(cut[1]) else None),
     )  # fmt: skip
 
 
-RULES = (capped, filtered, noisy, dear, runaway, curved, critics, wasted)
+RULES = (capped, kept_successes, noisy, dear, runaway, curved, critics, wasted)
 
 
 # -- pieces -------------------------------------------------------------------------------------------------------
 
 
-def _with(head: Headache, *checks: Check) -> Headache:
+def _with(head: Headache, *checks: Sign) -> Headache:
     return replace(head, checks=checks)
 
 
@@ -223,18 +223,18 @@ def _missing(head: Headache, facts: Facts, *recipes: str) -> Headache | None:
     return replace(head, missing=gone) if gone else None
 
 
-def _quieter(side: Side, loud: str, quiet: str, noise: Mapping[str, Noise]) -> Check:
+def _quieter(side: Side, loud: str, quiet: str, noise: Mapping[str, Noise]) -> Sign:
     """Whether one advantage's gradient is noisier than another's, at the start, per unit of signal."""
     expected = f"at the start the gradient with {loud} is at least {LESS_NOISE:g} times as noisy as with {quiet}"
     a, b = noise.get(loud), noise.get(quiet)
     if a is None or b is None:
-        return Check(side, expected, "not measured", None)
+        return Sign(side, expected, "not measured", None)
     quotients = [x / y if y > 0 else math.nan for x, y in zip((a.ratio, *a.halves), (b.ratio, *b.halves), strict=True)]
     measured = f"noise to signal {a.ratio:.2f}, against {b.ratio:.2f}: {quotients[0]:.2f} times "
     measured += f"({quotients[1]:.2f} and {quotients[2]:.2f} in the two halves of the batches)"
     if not all(map(_known, quotients)):
-        return Check(side, expected, measured, None)
-    return Check(side, expected, measured, quotients[0] >= LESS_NOISE and min(quotients[1:]) > 1)
+        return Sign(side, expected, measured, None)
+    return Sign(side, expected, measured, quotients[0] >= LESS_NOISE and min(quotients[1:]) > 1)
 
 
 def _after(run: RunFacts) -> float:

@@ -14,14 +14,15 @@ from upslope.algo.family import FAMILY
 from upslope.inspect.words import duration, percent
 from upslope.lab.ladder import headaches as rules
 from upslope.lab.ladder.facts import Facts, RunFacts
-from upslope.lab.ladder.headaches import judge, mean
+from upslope.lab.ladder.headaches import headaches, mean
+from upslope.lab.ladder.options import Ladder
 from upslope.lab.ladder.pictures import by_name, draw_all
-from upslope.lab.ladder.plan import EPOCHS, REUSED, Ladder
+from upslope.lab.ladder.plan import EPOCHS, REUSED
 from upslope.lab.ladder.variance import FIT_BATCHES, Noise, best_constant
-from upslope.lab.ladder.verdict import Headache, Verdict
+from upslope.lab.ladder.verdict import Appearance, Headache
 from upslope.record.files import write_whole
 
-WORDS: Mapping[Verdict, str] = {
+WORDS: Mapping[Appearance, str] = {
     "appears": "yes",
     "in part": "in part",
     "does not appear": "**not on this task**",
@@ -32,7 +33,7 @@ WORDS: Mapping[Verdict, str] = {
 def write_ladder_report(ladder: Ladder, facts: Facts, noise: Sequence[Noise], command: str) -> Path:
     """Pictures and ``report.md`` into the ladder's folder; returns the report's path."""
     pictures = draw_all(facts, noise, ladder.out)
-    found = judge(facts, by_name(noise))
+    found = headaches(facts, by_name(noise))
     parts = [
         _opening(ladder, facts, command),
         "## Which headaches are seen here, and does the next branch cure them?\n\n" + _verdicts(found),
@@ -80,10 +81,10 @@ def _processor() -> str:
     return names[0] if names and names[0] != "unknown" else platform.machine()
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table.
 
-    >>> print(table(["a", "b"], [["1", "2"]]))
+    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
     | a | b |
     |---|---|
     | 1 | 2 |
@@ -98,7 +99,7 @@ def _verdicts(found: Sequence[Headache]) -> str:
     for h in found:
         pain, cure = ((WORDS[h.verdict(side)] + _count(h, side)) for side in ("pain", "cure"))
         rows.append([f"{h.parent} → {h.child}", h.pain, pain, h.cure, cure])
-    return table(["step", "headache", "seen here?", "cure", "works here?"], rows)
+    return markdown_table(["step", "headache", "seen here?", "cure", "works here?"], rows)
 
 
 def _count(h: Headache, side: str) -> str:
@@ -112,7 +113,7 @@ def _headache(place: int, h: Headache) -> str:
         return "\n\n".join([*lines, f"Not measured here; it needs runs of {', '.join(h.missing)}."])
     marks = {True: "yes", False: "**no**", None: "not measured"}
     checks = [[c.side, c.expected, c.measured, marks[c.holds]] for c in h.checks]
-    lines.append(table(["", "expected", "measured", "holds?"], checks))
+    lines.append(markdown_table(["", "expected", "measured", "holds?"], checks))
     lines.append(_sentence(h))
     return "\n\n".join(lines)
 
@@ -158,7 +159,7 @@ def _results(facts: Facts) -> str:
     tree = [n for n in facts.main if n not in {x for h in ORDER for x in h}]
     more = [f"- {n} (from {FAMILY[n].parent}): {FAMILY[n].cures}. No rule judges it here." for n in tree]
     extra = "\n\nBeyond the main line:\n\n" + "\n".join(more) if more else ""
-    return table(head, rows) + "\n\nMean, and in brackets the range over seeds." + notes + extra
+    return markdown_table(head, rows) + "\n\nMean, and in brackets the range over seeds." + notes + extra
 
 
 ORDER = (("sft", "rft"), ("reinforce", "reinforce-baseline"), ("importance", "trpo"), ("ppo", "grpo"), ("dapo", ""))
@@ -206,7 +207,7 @@ def _noise(noise: Sequence[Noise], pictures: Mapping[str, str]) -> str:
         "same attempts. Noise: the trace of the gradient's covariance over batches. Signal: the squared norm of its "
         "mean, corrected for the noise in it. Their quotient does not change if an advantage is scaled. The cosine is "
         f"that of the mean gradient with leave_one_out's, which is unbiased; it counts what noise is left.{knows}"
-        f"{constant}\n\n{table(head, rows)}\n\n![Noise to signal of the gradient]({pictures['noise']})"
+        f"{constant}\n\n{markdown_table(head, rows)}\n\n![Noise to signal of the gradient]({pictures['noise']})"
     )
 
 
@@ -237,7 +238,7 @@ def _reuse(facts: Facts, pictures: Mapping[str, str]) -> str:
     head = ["recipe", "passes", "KL of a step, mean / most", "least effective share", "largest ratio", "clipped"]
     head += ["accuracy", "entropy (nats a token)", "seconds", "stopped early"]
     picture = f"\n\n![KL of every step]({pictures['reuse']})" if "reuse" in pictures else ""
-    return "## A batch used 1, 4 and 16 times\n\n" + table(head, rows) + picture
+    return "## A batch used 1, 4 and 16 times\n\n" + markdown_table(head, rows) + picture
 
 
 def _method(ladder: Ladder, facts: Facts, noise: Sequence[Noise]) -> str:

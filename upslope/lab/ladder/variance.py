@@ -33,7 +33,8 @@ from upslope.algo.family import PPO
 from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts
-from upslope.lab.ladder.plan import Ladder
+from upslope.lab.ladder.options import Ladder
+from upslope.lab.ladder.plan import settings_of
 from upslope.learn.learner import Learner
 from upslope.learn.prepare import weigh
 from upslope.learn.probe import surrogate_gradient
@@ -153,7 +154,7 @@ def best_constant(noise: Sequence[Noise]) -> float | None:
 def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noise]:
     """Sample once, then go through the same attempts with every advantage; weights never move (the critic's do, on
     other batches, before)."""
-    settings = replace(ladder.settings("reinforce"), model=str(model))
+    settings = replace(settings_of(ladder, "reinforce"), model=str(model))
     task = open_run_task(settings.task, settings.seed)
     settings = with_limit(settings, task)
     if ladder.lr is not None:
@@ -224,7 +225,7 @@ def summary(
     )
 
 
-def measured(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noise]:
+def noise_of(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noise]:
     """``measure``, or what it found before for the same question."""
     if not ladder.noise_batches:
         return []

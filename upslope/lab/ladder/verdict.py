@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["pain", "cure"]
-Verdict = Literal["appears", "in part", "does not appear", "not measured"]
+Appearance = Literal["appears", "in part", "does not appear", "not measured"]
 
 
 @dataclass(frozen=True)
-class Check:
+class Sign:
     """An expectation, what was measured, and whether it holds (None: it could not be measured)."""
 
     side: Side
@@ -29,10 +29,10 @@ class Headache:
     child: str
     pain: str
     cure: str
-    checks: tuple[Check, ...] = ()
+    checks: tuple[Sign, ...] = ()
     missing: tuple[str, ...] = ()
 
-    def verdict(self, side: Side) -> Verdict:
+    def verdict(self, side: Side) -> Appearance:
         """All expectations of that side hold, some, or none."""
         known = [c.holds for c in self.checks if c.side == side and c.holds is not None]
         if not known:
@@ -84,6 +84,6 @@ def average(values: Sequence[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def at_least(value: float, bound: float) -> bool | None:
+def reaches(value: float, bound: float) -> bool | None:
     """Whether value >= bound; None where one of them is unknown."""
     return value >= bound if math.isfinite(value) and math.isfinite(bound) else None

@@ -9,11 +9,11 @@ from upslope.errors import UserError
 
 
 @dataclass(frozen=True)
-class Shape:
+class Workload:
     """P problems x G samples x L tokens, every attempt exactly L tokens long.
 
-    >>> Shape.parse("4x8x128").num_tokens
-    4096
+    >>> Workload.parse("4x8x128")
+    Workload(problems=4, samples=8, tokens=128)
     """
 
     problems: int
@@ -21,27 +21,18 @@ class Shape:
     tokens: int
 
     @classmethod
-    def parse(cls, text: str) -> Shape:
+    def parse(cls, text: str) -> Workload:
         """Raises UserError for anything but three numbers that make some work with a gradient."""
         found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
         if found is None:
             raise UserError(f"--shape {text!r} is not of the form PxGxL, for example 4x8x128")
-        shape = cls(*map(int, found.groups()))
-        if min(shape.problems, shape.tokens) < 1 or shape.samples < 2:
+        work = cls(*map(int, found.groups()))
+        if min(work.problems, work.tokens) < 1 or work.samples < 2:
             raise UserError(
                 f"--shape {text}: needs at least one problem, two samples (one alone has no sibling to be compared "
                 "with, so no gradient) and one token"
             )
-        return shape
-
-    @property
-    def num_rollouts(self) -> int:
-        return self.problems * self.samples
-
-    @property
-    def num_tokens(self) -> int:
-        """Of all responses."""
-        return self.num_rollouts * self.tokens
+        return work
 
     def __str__(self) -> str:
         return f"{self.problems}x{self.samples}x{self.tokens}"
