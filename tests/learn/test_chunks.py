@@ -71,7 +71,7 @@ def everything(recipe, dtype=torch.float64):
 def at_once(recipe, dtype=torch.float64):
     """The gradient of one pass with one graph from loss to weights, as the equation says it."""
     subject = learner(recipe, dtype=dtype, sampling=SAMPLING)
-    batch = everything(recipe, dtype)[0]
+    batch = subject.learner.marked(Objective(recipe), everything(recipe, dtype)[0])
     found = subject.policy.distributions(batch.rollouts, subject.scorer.sampling)
     scored = subject.score(batch)  # entropy, divergence and values; log-probabilities by the plain way
     logp_NT = found.rectangle(found.logp_R, scored.logp_NT.shape)
