@@ -18,6 +18,9 @@ from upslope.algo.returns import discounted, generalised_advantage
 from upslope.algo.slots import Advantage, ByToken, Compares, kind
 from upslope.types import Batch, given
 
+Deviation = Literal["sample", "population"]
+"""What a sum of squares is divided by: one less than how many there are, or how many."""
+
 
 def spread(value_N: Tensor, mask_NT: Tensor) -> Tensor:
     """Give every chosen token its rollout's value, and zero to the rest."""
@@ -64,6 +67,14 @@ def whitened(value_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8, size: Tensor 
         return torch.zeros_like(value_NT)
     scaled_NT = (value_NT - inside.mean()) / (inside.var(correction=0).sqrt() + eps)
     return torch.where(mask_NT, scaled_NT, torch.zeros_like(value_NT))
+
+
+def scaled(centred_N: Tensor, group_N: Tensor, eps: float, std: Deviation = "population") -> Tensor:
+    """Divided by the deviation of its group, with eps added; exactly 0 where the group has none, with eps = 0 too."""
+    size_N = size_by_group(centred_N, group_N)
+    freedom_N = (size_N - 1).clamp(min=1) if std == "sample" else size_N
+    deviation_N = (sum_by_group(centred_N**2, group_N) / freedom_N).sqrt()
+    return torch.where(centred_N == 0, 0, centred_N / (deviation_N + eps))
 
 
 @kind("advantage", reads_reward=False)
@@ -122,7 +133,7 @@ class GroupZScore(Advantage):
     """
 
     eps: float = 1e-4
-    std: Literal["sample", "population"] = "sample"
+    std: Deviation = "sample"
     compares: ClassVar[Compares] = "group"
 
     def __post_init__(self) -> None:
@@ -131,11 +142,7 @@ class GroupZScore(Advantage):
 
     def __call__(self, batch: Batch) -> Tensor:
         centred_N = centred(batch.reward_N, batch.group_N)
-        size_N = size_by_group(centred_N, batch.group_N)
-        freedom_N = (size_N - 1).clamp(min=1) if self.std == "sample" else size_N
-        variance_N = sum_by_group(centred_N**2, batch.group_N) / freedom_N
-        scaled_N = centred_N / (variance_N.sqrt() + self.eps)
-        return spread(torch.where(centred_N == 0, 0, scaled_N), batch.mask_NT)  # with eps = 0 too
+        return spread(scaled(centred_N, batch.group_N, self.eps, self.std), batch.mask_NT)
 
 
 @kind("advantage")

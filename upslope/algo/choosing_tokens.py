@@ -10,21 +10,34 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from upslope.algo.log_ratio import log_ratio_to_old, masked
 from upslope.algo.outcome import Scored
 from upslope.algo.slots import Correction, Regulariser, kind
 from upslope.types import Batch, given
 
 
+class FromUpdate(Correction):
+    """A factor of 0 or 1 for each token, as it was seen in the whole update (``over_update``)."""
+
+    reweighs: ClassVar[bool] = False
+
+    def cut(self, scored: Scored, batch: Batch) -> Tensor:
+        """bool NT: which tokens were dropped."""
+        return batch.mask_NT & (batch.marks["correction"] == 0)
+
+    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
+        return batch.marks["correction"]
+
+
 @kind("correction")
 @dataclass(frozen=True)
-class TopEntropy(Correction):
+class TopEntropy(FromUpdate):
     """1 for the ``share`` of the update's tokens where the policy was least sure, 0 for the rest (arXiv 2506.01939: the
     fifth with the most entropy does nearly all the learning). Denominators stay, so a step is smaller for it. share = 1
     keeps all. TRL's ``top_entropy_quantile`` is 1 - share, and its quantile is that of a micro-batch."""
 
     share: float = 0.2
     needs: ClassVar[frozenset[str]] = frozenset({"old_entropy"})
-    reweighs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -34,13 +47,6 @@ class TopEntropy(Correction):
         return highest(given(batch.old_entropy_NT, "old_entropy_NT"), batch.mask_NT, self.share).to(
             batch.reward_N.dtype
         )
-
-    def cut(self, scored: Scored, batch: Batch) -> Tensor:
-        """bool NT: which tokens were dropped."""
-        return batch.mask_NT & (batch.marks["correction"] == 0)
-
-    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
-        return batch.marks["correction"]
 
 
 @kind("regulariser")
@@ -66,14 +72,13 @@ class CovariancePenalty(Regulariser):
         return highest(covariance(batch), batch.mask_NT, self.share).to(batch.reward_N.dtype)
 
     def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
-        difference_NT = scored.logp_NT - given(batch.old_logp_NT, "old_logp_NT")
-        difference_NT = torch.where(batch.mask_NT, difference_NT, torch.zeros_like(difference_NT))
+        difference_NT = log_ratio_to_old(scored.logp_NT, batch)
         return self.coefficient * batch.marks["regulariser"] * (torch.expm1(difference_NT) - difference_NT)
 
 
 @kind("correction")
 @dataclass(frozen=True)
-class CovarianceClip(Correction):
+class CovarianceClip(FromUpdate):
     """0 for a random ``share`` of the update's tokens, out of those whose covariance lies in [low, high]; 1 for the
     others (Clip-Cov, arXiv 2505.22617, equation 11). Which ones is a hash of problem, sample and place, never a
     generator."""
@@ -82,7 +87,6 @@ class CovarianceClip(Correction):
     low: float = 1.0
     high: float = 5.0
     needs: ClassVar[frozenset[str]] = frozenset({"old_logp", "old_logp_before"})
-    reweighs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (0 < self.share <= 1 and self.low <= self.high):
@@ -99,13 +103,6 @@ class CovarianceClip(Correction):
             factor_NT[row, column] = 0
         return factor_NT
 
-    def cut(self, scored: Scored, batch: Batch) -> Tensor:
-        """bool NT: which tokens were dropped."""
-        return batch.mask_NT & (batch.marks["correction"] == 0)
-
-    def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:
-        return batch.marks["correction"]
-
 
 def covariance(batch: Batch) -> Tensor:
     """(log pi_old(y_t) - mean) (A_t - mean), means over all chosen tokens of the update; zero outside the mask."""
@@ -113,7 +110,7 @@ def covariance(batch: Batch) -> Tensor:
     if not batch.mask_NT.any():
         return torch.zeros_like(parts[0])
     logp_NT, advantage_NT = (part_NT - part_NT[batch.mask_NT].mean() for part_NT in parts)
-    return torch.where(batch.mask_NT, logp_NT * advantage_NT, torch.zeros_like(logp_NT))
+    return masked(logp_NT * advantage_NT, batch)
 
 
 def highest(value_NT: Tensor, mask_NT: Tensor, share: float) -> Tensor:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from upslope.algo.log_ratio import log_ratio_to_sampler
 from upslope.algo.outcome import Scored
 from upslope.algo.slots import Correction, Level, kind
 from upslope.types import Batch, given
@@ -28,8 +29,7 @@ def no_correction(scored: Scored, batch: Batch) -> Tensor | None:
 
 def disagreement(batch: Batch, level: Level) -> Tensor:
     """c_t, or prod_t c_t at every token of an attempt; of no meaning outside the mask."""
-    log_NT = given(batch.old_logp_NT, "old_logp_NT") - given(batch.sampler_logp_NT, "sampler_logp_NT")
-    log_NT = torch.where(batch.mask_NT, log_NT, torch.zeros_like(log_NT)).detach()
+    log_NT = log_ratio_to_sampler(given(batch.old_logp_NT, "old_logp_NT"), batch).detach()
     return torch.exp(log_NT if level == "token" else log_NT.sum(dim=1, keepdim=True).expand_as(log_NT))
 
 

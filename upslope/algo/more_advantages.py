@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from upslope.algo.advantage import centred, size_by_group, spread, sum_by_group
+from upslope.algo.advantage import centred, scaled, size_by_group, spread, sum_by_group
+from upslope.algo.log_ratio import log_ratio_to_old
 from upslope.algo.slots import Advantage, Compares, kind
 from upslope.errors import UserError
 from upslope.types import Batch, given
@@ -76,8 +77,7 @@ def teacher_gap(batch: Batch) -> Tensor:
     """A_t = log ref(y_t) - log pi_old(y_t), the reference being a teacher (``reference.model``): minus the reverse KL,
     estimated at every token that the student itself drew (Lu and Thinking Machines Lab 2025, "On-policy distillation";
     arXiv 2306.13649). No reward is read."""
-    gap_NT = given(batch.reference_logp_NT, "reference_logp_NT") - given(batch.old_logp_NT, "old_logp_NT")
-    return torch.where(batch.mask_NT, gap_NT, torch.zeros_like(gap_NT))
+    return log_ratio_to_old(given(batch.reference_logp_NT, "reference_logp_NT"), batch)
 
 
 def parts(batch: Batch) -> dict[str, Tensor]:
@@ -90,9 +90,3 @@ def parts(batch: Batch) -> dict[str, Tensor]:
         )
     found = {name: [r.score.parts.get(name) or 0.0 for r in batch.rollouts] for name in names}
     return {name: batch.reward_N.new_tensor(values) for name, values in found.items()}
-
-
-def scaled(centred_N: Tensor, group_N: Tensor, eps: float) -> Tensor:
-    """Divided by the deviation of its group, with eps added; exactly zero where all of a group are."""
-    variance_N = sum_by_group(centred_N**2, group_N) / size_by_group(centred_N, group_N).clamp(min=1)
-    return torch.where(centred_N == 0, 0, centred_N / (variance_N.sqrt() + eps))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upslope.algo.log_ratio import masked
 from upslope.algo.outcome import Losses, Scored, Trace
 from upslope.algo.recipe import Recipe
 from upslope.algo.wanted import rectangle
@@ -83,16 +84,11 @@ class Objective:
         if self.recipe.penalised or self.recipe.has_critic:
             pushed_NT = batch.mask_NT
         else:
-            pushed_NT = torch.where(batch.mask_NT, given(batch.advantage_NT, "advantage_NT"), 0) != 0
+            pushed_NT = masked(given(batch.advantage_NT, "advantage_NT"), batch) != 0
         return (~(pushed_NT & (given(batch.weight_NT, "weight_NT") != 0)).any(dim=1)).tolist()
 
     def _checked(self, slot: str, found: Any, batch: Batch) -> Tensor:
         return rectangle(slot, getattr(self.recipe, slot), found, batch)
-
-
-def masked(value_NT: Tensor, batch: Batch) -> Tensor:
-    """Zero outside the mask, in value and in gradient."""
-    return torch.where(batch.mask_NT, value_NT, value_NT.new_zeros(()))
 
 
 def weighted_sum(value_NT: Tensor, weight_NT: Tensor | None, name: str, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from upslope.algo.log_ratio import log_ratio_to_sampler, mean_of_attempt
 from upslope.algo.outcome import Scored
 from upslope.algo.slots import Correction, Surrogate, kind
 from upslope.types import Batch, given
@@ -22,8 +23,7 @@ class AgainstSampler(Surrogate):
     against_sampler: ClassVar[bool] = True
 
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
-        difference_NT = logp_NT - given(batch.sampler_logp_NT, "sampler_logp_NT")
-        return torch.where(batch.mask_NT, difference_NT, torch.zeros_like(difference_NT))
+        return log_ratio_to_sampler(logp_NT, batch)
 
     @abstractmethod
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]: ...
@@ -101,9 +101,7 @@ class OffPolicyMask(Correction):
 
     def cut(self, scored: Scored, batch: Batch) -> Tensor:
         """bool NT: which tokens were dropped."""
-        gap_NT = given(batch.sampler_logp_NT, "sampler_logp_NT") - scored.logp_NT.detach()
-        sum_N1 = torch.where(batch.mask_NT, gap_NT, torch.zeros_like(gap_NT)).sum(dim=1, keepdim=True)
-        far_N1 = sum_N1 / batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1) > self.delta
+        far_N1 = -mean_of_attempt(log_ratio_to_sampler(scored.logp_NT.detach(), batch), batch) > self.delta
         return far_N1 & (given(batch.advantage_NT, "advantage_NT") < 0)
 
     def __call__(self, scored: Scored, batch: Batch) -> Tensor | None:

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from upslope.algo.log_ratio import log_ratio_to_old, mean_of_attempt
 from upslope.algo.outcome import Scored
 from upslope.algo.slots import Surrogate, kind
-from upslope.algo.surrogate import log_ratio_to_old
 from upslope.types import Batch, given
 
 
@@ -58,9 +58,7 @@ class GeometricMean(Surrogate):
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         log_NT, good_NT = log_ratio_to_old(logp_NT, batch), given(batch.advantage_NT, "advantage_NT") > 0
         bounded_NT = torch.where(good_NT, log_NT.clamp(max=self.width), log_NT.clamp(min=-self.width))
-        bounded_NT = torch.where(batch.mask_NT, bounded_NT, torch.zeros_like(bounded_NT))
-        mean_N1 = bounded_NT.sum(dim=1, keepdim=True) / batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
-        return mean_N1.expand_as(log_NT)
+        return mean_of_attempt(bounded_NT, batch).expand_as(log_NT)
 
     def clipped(self, logp_NT: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(low_NT, high_NT), bool: this token's own ratio was bounded, so it has no part in the gradient."""

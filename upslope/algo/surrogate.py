@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from upslope.algo.log_ratio import log_ratio_to_old, log_ratio_to_sampler, mean_of_attempt
 from upslope.algo.outcome import Scored
 from upslope.algo.slots import Surrogate, kind
 from upslope.types import Batch, given
@@ -42,12 +43,6 @@ def cut_sides(ratio_NT: Tensor, advantage_NT: Tensor, low: float, high: float) -
     return (ratio_NT < 1 - low) & (advantage_NT < 0), (ratio_NT > 1 + high) & (advantage_NT > 0)
 
 
-def log_ratio_to_old(logp_NT: Tensor, batch: Batch) -> Tensor:
-    """log pi(y_t) - log pi_old(y_t), in log space, so that nothing overflows before it has to; 0 outside the mask."""
-    difference_NT = logp_NT - given(batch.old_logp_NT, "old_logp_NT")
-    return torch.where(batch.mask_NT, difference_NT, torch.zeros((), dtype=logp_NT.dtype, device=logp_NT.device))
-
-
 @kind("surrogate")
 @dataclass(frozen=True)
 class ImportanceRatio(Surrogate):
@@ -72,8 +67,7 @@ class ImportanceRatio(Surrogate):
         return self.level == "trajectory"
 
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
-        difference_NT = logp_NT - given(batch.sampler_logp_NT, "sampler_logp_NT")
-        difference_NT = torch.where(batch.mask_NT, difference_NT, torch.zeros_like(difference_NT))
+        difference_NT = log_ratio_to_sampler(logp_NT, batch)
         if self.level == "token":
             return difference_NT
         return difference_NT.sum(dim=1, keepdim=True).expand_as(difference_NT)
@@ -159,8 +153,7 @@ class SequenceRatio(Surrogate):
 
     def log_ratio(self, logp_NT: Tensor, batch: Batch) -> Tensor:
         difference_NT = log_ratio_to_old(logp_NT, batch)
-        num_N1 = batch.mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
-        mean_NT = (difference_NT.sum(dim=1, keepdim=True) / num_N1).expand_as(difference_NT)
+        mean_NT = mean_of_attempt(difference_NT, batch).expand_as(difference_NT)
         if self.level == "sequence":
             return mean_NT
         return mean_NT.detach() + (difference_NT - difference_NT.detach())

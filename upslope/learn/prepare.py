@@ -11,7 +11,8 @@ from torch import Tensor
 from upslope.algo.aggregate import token_mean
 from upslope.algo.check import one_for_each_token
 from upslope.algo.equal import alike
-from upslope.algo.objective import Objective, masked
+from upslope.algo.log_ratio import masked
+from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.returns import at_chosen, lambda_returns, outcome_at_last
 from upslope.algo.sample import Attempts
