@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,22 @@ from rich.console import Console
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
-from upslope.model.load import load_tokenizer, pick_device
+from upslope.model.load import load_tokenizer
+from upslope.model.names import is_pocket
 from upslope.model.policy import Policy, tokenizer_of
-from upslope.model.precision import cast_weights, pick_dtype
 from upslope.record.folder import FolderRecorder
 from upslope.record.recorder import MemoryRecorder, Recorder
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
-from upslope.tasks.base import Task
+from upslope.tasks.base import Task, scores_of
 from upslope.tasks.complete import complete
-from upslope.training.evaluate import Evaluation, evaluate as measure
+from upslope.training.evaluate import Evaluation
 from upslope.training.run import Run
-from upslope.training.session import MakeSampler, process_state
+from upslope.training.session import MakeSampler
 from upslope.training.settings import RunSettings
-from upslope.training.start import nearest_name, open_run_task, resolve_model, resolve_recipe, train_objects, with_limit
+from upslope.training.speaking import evaluate_on, speaking
+from upslope.training.start import nearest_name, open_run_task, resolve_recipe, train_objects
 from upslope.training.tables import to_settings
 from upslope.training.view import NullView, View
 from upslope.types import Message, Problem, Rollout, Sampling, Score
@@ -108,8 +109,7 @@ def _resolved(
     if task is not None and not isinstance(task, str):
         objects.append("task")
         return wanted, chosen, complete(task), objects
-    pocket = isinstance(model, (str, Path)) and str(model).partition(":")[0] == "pocket"
-    if task is None and not pocket:
+    if task is None and not (isinstance(model, (str, Path)) and is_pocket(str(model))):
         raise UserError("which task? give task=upslope.tasks.gsm8k(FOLDER), or any object with problems() and score()")
     return wanted, chosen, open_run_task(wanted.task, wanted.seed), objects
 
@@ -151,12 +151,8 @@ def evaluate(
         }
     )
     opened = open_run_task(settings.task, seed) if isinstance(task, str) else complete(task)
-    settings = with_limit(settings, opened)
-    sampling = replace(settings.sample.sampling(), temperature=temperature)
-    held_out = list(opened.problems("test"))[:problems]
     with _speaking(model, settings) as policy:
-        sampler = LocalSampler(policy)
-        return measure(opened, sampler, policy.renderer, held_out, sampling, samples=samples, seed=seed)
+        return evaluate_on(opened, settings, policy)
 
 
 def sample(
@@ -192,34 +188,17 @@ def score(task: Task | str, problems: Sequence[Problem], responses: Sequence[str
     opened = open_run_task(to_settings({"task": {"name": task}}).task, 0) if isinstance(task, str) else complete(task)
     if len(problems) != len(responses):
         raise UserError(f"{len(problems)} problems and {len(responses)} responses; each response answers one problem")
-    found = opened.score(list(problems), list(responses))
-    if len(found) != len(responses):
-        raise UserError(f"task {opened.name} returned {len(found)} scores for {len(responses)} responses")
+    found = scores_of(opened, list(problems), list(responses))
     for problem, given in zip(problems, found, strict=True):
         if not math.isfinite(given.reward):
             raise UserError(f"the reward of a response to problem {problem.id} is {given.reward}")
     return found
 
 
-@contextlib.contextmanager
-def _speaking(model: Model, settings: RunSettings) -> Iterator[Policy]:
-    """The model as a policy, for a while: one that is named computes in the settings' precision, one that is handed in
-    as it is."""
-    device = pick_device(settings.device)
-    with process_state(settings, device):
-        if isinstance(model, (str, Path)):
-            loaded, tokenizer = resolve_model(replace(settings, model=str(model)), NullView)
-            cast_weights(loaded, pick_dtype(settings.learn.dtype, loaded, device))
-            loaded = loaded.to(device)
-        else:
-            loaded, tokenizer = with_tokenizer(model)
-        training = loaded.training
-        policy = Policy(loaded, tokenizer)
-        try:
-            yield policy
-        finally:
-            policy.release()
-            loaded.train(training)
+def _speaking(model: Model, settings: RunSettings) -> contextlib.AbstractContextManager[Policy]:
+    if isinstance(model, (str, Path)):
+        return speaking(replace(settings, model=str(model)), NullView)
+    return speaking(settings, NullView, with_tokenizer(model))
 
 
 def with_tokenizer(model: Model) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from upslope.algo.returns import discounted, generalised_advantage
 from upslope.algo.slots import Advantage, ByToken, Compares, kind
 from upslope.types import Batch, given
 
-Deviation = Literal["sample", "population"]
+Divisor = Literal["sample", "population"]
 """What a sum of squares is divided by: one less than how many there are, or how many."""
 
 
@@ -69,7 +69,7 @@ def whitened(value_NT: Tensor, mask_NT: Tensor, eps: float = 1e-8, size: Tensor 
     return torch.where(mask_NT, scaled_NT, torch.zeros_like(value_NT))
 
 
-def scaled(centred_N: Tensor, group_N: Tensor, eps: float, std: Deviation = "population") -> Tensor:
+def scaled(centred_N: Tensor, group_N: Tensor, eps: float, std: Divisor = "population") -> Tensor:
     """Divided by the deviation of its group, with eps added; exactly 0 where the group has none, with eps = 0 too."""
     size_N = size_by_group(centred_N, group_N)
     freedom_N = (size_N - 1).clamp(min=1) if std == "sample" else size_N
@@ -133,7 +133,7 @@ class GroupZScore(Advantage):
     """
 
     eps: float = 1e-4
-    std: Deviation = "sample"
+    std: Divisor = "sample"
     compares: ClassVar[Compares] = "group"
 
     def __post_init__(self) -> None:

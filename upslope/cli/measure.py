@@ -10,6 +10,7 @@ import typer
 
 from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
 from upslope.errors import UserError
+from upslope.model.names import is_pocket
 
 
 @app.command(name="eval")
@@ -35,17 +36,11 @@ def evaluate_model(
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import evaluate_command
+    from upslope.training.tables import task_options
 
-    given = {
-        "task.name": task,
-        "task.data": data,
-        "task.eval_data": eval_data,
-        "task.rewards": reward or None,
-        "task.reward_weights": reward_weight or None,
-        "sample.max_tokens": max_tokens,
-        "seed": seed,
-    }
-    options = {k: v for k, v in given.items() if v is not None} | {
+    given = {"sample.max_tokens": max_tokens, "seed": seed}
+    options = task_options(task, data, eval_data, reward, reward_weight)
+    options |= {k: v for k, v in given.items() if v is not None} | {
         "model": model,
         "device": device,
         "learn.dtype": dtype,
@@ -55,7 +50,7 @@ def evaluate_model(
     }
     own = Path(model) / "run.toml"  # a run is evaluated on its own task, unless another is given
     if task is None and data is None and reward is None:
-        if not own.exists() and model.partition(":")[0] != "pocket":
+        if not own.exists() and not is_pocket(model):
             raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
         settings = load_settings(own if own.exists() else None, options=options)
     else:

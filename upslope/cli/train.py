@@ -44,14 +44,10 @@ def train_model(
     from upslope.inspect.terminal import TerminalView
     from upslope.training.memory import keep_freed_memory
     from upslope.training.start import launch
+    from upslope.training.tables import task_options
 
     given = {
         "recipe": {"name": recipe} if recipe else None,
-        "task.name": task,
-        "task.data": data,
-        "task.eval_data": eval_data,
-        "task.rewards": reward or None,
-        "task.reward_weights": reward_weight or None,
         "model": model,
         "steps": steps,
         "minutes": minutes,
@@ -59,7 +55,8 @@ def train_model(
         "name": name,
         "out": out,
     }
-    options = {k: v for k, v in given.items() if v is not None}
+    options = task_options(task, data, eval_data, reward, reward_weight)
+    options |= {k: v for k, v in given.items() if v is not None}
     if resume is not None:
         if options or arguments:
             raise UserError("--resume continues a run with its own run.toml and takes no other setting")

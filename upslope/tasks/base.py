@@ -82,6 +82,16 @@ class Task(Protocol):
         return digest.hexdigest()
 
 
+def scores_of(
+    task: Task, problems: Sequence[Problem], responses: Sequence[str], *, of: str = "responses"
+) -> list[Score]:
+    """The task's score of each response. Raises UserError unless there are as many."""
+    scores = task.score(problems, responses)
+    if len(scores) != len(responses):
+        raise UserError(f"task {task.name} returned {len(scores)} scores for {len(responses)} {of}")
+    return scores
+
+
 def sides(task: Task) -> dict[Split, Sequence[Problem]]:
     """The problems of every split that has some. Raises UserError if none has."""
     found: dict[Split, Sequence[Problem]] = {}

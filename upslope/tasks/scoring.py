@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from upslope.errors import UserError, nearest
-from upslope.tasks.base import Task, sides
+from upslope.tasks.base import Task, scores_of, sides
 from upslope.tasks.complete import complete
 from upslope.tasks.text_files import json_lines, open_text
 from upslope.types import Problem, Score
@@ -34,7 +34,7 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
     scores: list[Score] = []
     for batch in _batches(task, source):
         problems = [problem for _, problem in batch]
-        new = task.score(problems, [row["response"] for row, _ in batch])
+        new = scores_of(task, problems, [row["response"] for row, _ in batch])
         for (row, _), score in zip(batch, new, strict=True):
             added = {"reward": score.reward, "extracted": score.extracted}
             parts = {"parts": dict(score.parts)} if score.parts else {}

@@ -20,7 +20,7 @@ from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
-from upslope.tasks.base import Task
+from upslope.tasks.base import Task, scores_of
 from upslope.training.beside import Outlet, beside
 from upslope.training.source import Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling, Score
@@ -211,9 +211,7 @@ def score(
     """Every attempt with the task's score, problem by problem. Raises UserError for a NaN or infinite reward."""
     asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
     flat = [r for rollouts in attempts for r in rollouts]
-    scores = task.score(asked, [r.text for r in flat])
-    if len(scores) != len(flat):
-        raise UserError(f"task {task.name} returned {len(scores)} scores for {len(flat)} attempts")
+    scores = scores_of(task, asked, [r.text for r in flat], of="attempts")
     scored = iter([_scored(renderer, rollout, given) for rollout, given in zip(flat, scores, strict=True)])
     return [
         Group(problem, tuple(next(scored) for _ in rollouts))

@@ -22,6 +22,7 @@ from upslope.errors import Stopped, UserError, nearest
 from upslope.learn.scorer import require_scorable
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
+from upslope.model.names import is_pocket
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.native.build import cache_folder
 from upslope.plugins import load_object, names_a_file
@@ -249,7 +250,7 @@ def _without_none(table: dict[str, Any]) -> dict[str, Any]:
 def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
     """(model, tokenizer) of a directory, a hub id, a run folder (its newest checkpoint) or a stage of pocket."""
     name = settings.model
-    if name.partition(":")[0] == "pocket" and not Path(name).is_dir():
+    if is_pocket(name):
         return _pocket(name.partition(":")[2] or "sft", settings, make_view)
     return load_model(name)
 
@@ -288,8 +289,12 @@ def _fingerprint(settings: RunSettings) -> str:
         torch.__version__,
         transformers.__version__,
     ]
-    package = Path(upslope.__file__).parent
-    for room in ("native", "algo", "tasks", "model", "rollout", "learn", "record", "training"):
-        sources = [path for path in (package / room).iterdir() if path.suffix in (".py", ".c", ".h")]
-        parts += [path.read_text(encoding="utf-8") for path in sorted(sources)]
+    parts += [path.read_text(encoding="utf-8") for path in code_of_a_start(Path(upslope.__file__).parent)]
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]
+
+
+def code_of_a_start(package: Path) -> list[Path]:
+    """The files whose change may change what a stage makes, rooms within rooms too."""
+    rooms = ("native", "algo", "tasks", "model", "rollout", "learn", "record", "training")
+    files = (path for room in rooms for path in sorted((package / room).rglob("*")))
+    return [path for path in files if path.suffix in (".py", ".c", ".h")]

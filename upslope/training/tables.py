@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -20,6 +20,24 @@ def to_settings(table: Mapping[str, Any]) -> RunSettings:
     if not isinstance(table.get("recipe", {}), Mapping):  # recipe = "grpo" is short for a table with that name
         table = {**table, "recipe": {"name": table["recipe"]}}
     return typing.cast(RunSettings, _build(RunSettings, table, ""))
+
+
+def task_options(
+    name: str | None,
+    data: str | None,
+    eval_data: str | None,
+    rewards: Sequence[str] | None,
+    reward_weights: Sequence[float] | None,
+) -> dict[str, Any]:
+    """What the task is, by dotted key of the settings, without what was not given."""
+    given = {
+        "task.name": name,
+        "task.data": data,
+        "task.eval_data": eval_data,
+        "task.rewards": list(rewards or ()) or None,
+        "task.reward_weights": list(reward_weights or ()) or None,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _build(kind: type[Any], table: Any, where: str) -> Any:

@@ -112,7 +112,7 @@ def collected(recipe: Recipe, num_samples: int) -> Collected:
 def test_every_attempt_has_a_gradient(name: str, num_samples: int) -> None:
     plain = FAMILY["reinforce"].recipe  # a critic or a penalty would need a model, and leaves no row out anyway
     recipe = FAMILY[name].recipe.patch(critic=plain.critic, regulariser=plain.regulariser)
-    for slot in ("advantage", "surrogate", "correction"):  # nor do those that look at what a model says
+    for slot in ("advantage", "correction"):  # nor do those that look at what a model says
         if recipe.asked(slot).needs:
             recipe = recipe.patch(**{slot: getattr(plain, slot)})
     groups = collected(recipe, num_samples).kept
@@ -173,6 +173,12 @@ def test_prompts_of_a_data_set(small_ceilings: None, tmp_path: Path) -> None:
     data.write_text("\n".join(rows) + "\n")
     options = {"model": "pocket:blank", "task.name": "gsm8k", "task.data": str(data)}
     assert bench(load_settings(options=options), "2x2x1", 1, lambda text: None)["task"] == "gsm8k"
+
+
+def test_a_measurement_leaves_the_process_as_it_was(small_ceilings: None) -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    bench(load_settings(options={"model": "pocket:blank", "threads": 1}), "2x2x1", 1, lambda text: None)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
 def test_a_critic_does_not_learn_alone() -> None:

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,13 +32,14 @@ from upslope.lab.bench.table import print_figures
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.lab.bench.workload import Workload
 from upslope.model.load import pick_device
+from upslope.model.names import is_pocket
 from upslope.model.policy import Policy
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
-from upslope.training.memory import bound_kernel_caches, keep_freed_memory, peak_gb
-from upslope.training.session import repeat_bits
+from upslope.training.memory import keep_freed_memory, peak_gb
+from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
 from upslope.training.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_rate
 from upslope.types import Problem
@@ -58,17 +58,20 @@ def bench_command(settings: RunSettings, shape: str | None, repeat: int, *, as_j
 
 def bench(settings: RunSettings, shape: str | None, repeat: int, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures: each the best of ``repeat`` steps, after one that warms up."""
+    device = pick_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with process_state(settings, device):  # as in training
+        return _bench(settings, shape, repeat, say, device)
+
+
+def _bench(
+    settings: RunSettings, shape: str | None, repeat: int, say: Callable[[str], None], device: torch.device
+) -> dict[str, Any]:
     work = Workload.parse(shape or (POCKET_WORK if is_pocket(settings.model) else WORK))
     recipe = acting(resolve_recipe(settings.recipe), work.samples)
     task = prompts_for(settings)
     problems = first_problems(task, work)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = pick_device(settings.device)
-    if device.type == "cpu":
-        repeat_bits()  # as in training
-        bound_kernel_caches()
-        keep_freed_memory()
     sample = replace(settings.sample, min_tokens=work.tokens, max_tokens=work.tokens)
     settings = replace(settings, sample=sample, problems=work.problems)
     model, tokenizer = resolve_model(settings, lambda: TerminalView(Console(stderr=True)))
@@ -98,11 +101,6 @@ def bench(settings: RunSettings, shape: str | None, repeat: int, say: Callable[[
         "learn": learn_figures(steps, model, ceiling.gflops[dtype]),
         "step": step_figures(steps, peak),
     }
-
-
-def is_pocket(model: str) -> bool:
-    """Whether this names the built-in model."""
-    return model.partition(":")[0] == "pocket" and not Path(model).is_dir()
 
 
 def acting(recipe: Recipe, num_samples: int) -> Recipe:

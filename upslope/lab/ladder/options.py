@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.model.names import is_pocket
 
 RECIPES = ("sft", "rft", "reinforce", "reinforce-baseline", "importance", "trpo", "ppo", "grpo", "dapo")
 """In the order of the family tree: each cures what its predecessors suffer from."""
@@ -54,18 +55,13 @@ class Ladder:
     @property
     def own_start_a_seed(self) -> bool:
         """The pocket model is made anew for every seed; any other start is one for all."""
-        return self.model.partition(":")[0] == "pocket" and not Path(self.model).is_dir()
+        return is_pocket(self.model)
 
     def options(self) -> dict[str, Any]:
         """What the task is, by dotted key of the settings."""
-        given = {
-            "task.name": self.task,
-            "task.data": self.data,
-            "task.eval_data": self.eval_data,
-            "task.rewards": list(self.rewards) or None,
-            "task.reward_weights": list(self.reward_weights) or None,
-        }
-        return {key: value for key, value in given.items() if value is not None}
+        from upslope.training.tables import task_options
+
+        return task_options(self.task, self.data, self.eval_data, self.rewards, self.reward_weights)
 
     def task_words(self) -> list[str]:
         """The same as options of ``upslope train``."""
