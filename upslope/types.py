@@ -36,6 +36,8 @@ class Problem:
     """The right answer in the task's own form."""
     demonstration: str | None = None
     """A worked response to imitate (it may be wrong: that is the annotator's business), or None."""
+    replies: tuple[tuple[int, int], ...] = ()
+    """Where the world speaks in the demonstration, (begin, end) in characters, in order: read and never imitated."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """All further columns of the data row, handed to user reward functions."""
     plain: bool = False
@@ -88,6 +90,8 @@ class Rollout:
     text: str
     """The response decoded without special tokens: what the reward reads."""
     score: Score = Score(0.0)
+    unanswered: int = 0
+    """How often the world was asked in between and had nothing to say."""
     versions: tuple[int, ...] | None = None
     """Per response token, where not all were written by weights of ``version``."""
 

@@ -21,6 +21,9 @@ PLAIN_TEMPLATE = (
 )
 """What a tokenizer without a chat template gets: ``User: ...``, a blank line, ``Assistant:`` and a new line."""
 
+ANCHOR = "\n"
+"""Stands before text that is to be tokenised as if it followed other text; nothing merges with it."""
+
 
 class Renderer(Protocol):
     """Messages to the exact tokens a policy continues, and the tokens it wrote back to text."""
@@ -45,6 +48,11 @@ class Renderer(Protocol):
     def response_ids(self, text: str) -> tuple[int, ...]:
         """A demonstration or document as a policy would have to write it: its tokens, then the end token. Not for what
         a policy has written."""
+        ...
+
+    def middle_ids(self, text: str) -> tuple[int, ...]:
+        """Text that follows other text within a response, where the world speaks: its tokens and no others. Raises
+        UserError if the tokenizer cannot say it without adding anything."""
         ...
 
     def text(self, response: Sequence[int]) -> str:
@@ -88,6 +96,17 @@ class ChatRenderer:
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         return (*self._ids(text), self.end_ids[0])
+
+    def middle_ids(self, text: str) -> tuple[int, ...]:
+        ids = self._ids(text)
+        if self.text(ids) == text:
+            return ids
+        # Tokenizers made by SentencePiece put a space before whatever they are given: let them put it elsewhere.
+        before, both = self._ids(ANCHOR), self._ids(ANCHOR + text)
+        ids = both[len(before) :]
+        if both[: len(before)] != before or self.text(both) != self.text(before) + text:
+            raise UserError(f"the tokenizer cannot write {text!r} in the middle of a response without changing it")
+        return ids
 
     def text(self, response: Sequence[int]) -> str:
         found = self.tokenizer.decode(list(response), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -16,6 +16,19 @@ Progress = Callable[[int, int], None]
 """Called with (tokens written so far, requests finished so far)."""
 Finished = Callable[[int, Rollout], None]
 """Called with a request's place among those given, and its rollout."""
+
+
+class World(Protocol):
+    """What may put tokens of its own in the middle of a response while it is written."""
+
+    def pauses(self, token: int) -> bool:
+        """Whether it may have something to say after this token; asked of every token, so quick."""
+        ...
+
+    def reply(self, response: Sequence[int]) -> tuple[int, ...] | None:
+        """The tokens that follow ``response``, all that was written so far by both; () if it was asked and has nothing
+        to say, None if this is no question to it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class Request:
     """Which of the problem's attempts; no two of a step may have the same problem and sample."""
     prompt: tuple[int, ...]
     """Not empty."""
+    world: World | None = field(default=None, compare=False)
+    """Who may speak in between; None: the policy writes alone."""
 
 
 class Sampler(Protocol):
@@ -43,10 +58,13 @@ class Sampler(Protocol):
       logits over temperature, no end token before ``min_tokens``, then top-k, then top-p. The rollout's ``logp`` is
       log q of each of its tokens, in nats: of what it was really drawn from, with everything that was cut or banned.
       Greedy decoding (temperature 0) is certain: 0.
-    - *The end.* A response ends with its first end token (``ended="stop"``, and that token is its last), else after
-      ``max_tokens`` (``"length"``). It is never empty, and all of it is the policy's choice (``mask``).
+    - *The end.* A response ends with the first end token that the policy chose (``ended="stop"``, and that token is
+      its last), else after ``max_tokens`` (``"length"``), whoever wrote them. It is never empty.
+    - *The world.* Where a request has a ``world``, it is asked after every token that the policy chose and that does
+      not end the response. Its reply follows at once, as far as ``max_tokens`` leaves room: with log-probability 0, and
+      not chosen (``mask``). All else is the policy's choice.
     - *Randomness by address.* The draws of a request are a function of ``address``, its problem and its sample: token t
-      takes number t of ``address.uniforms``. Whoever cannot take numbers seeds itself with ``address.key``. So what is
+      takes number t of ``address.uniforms``, and those that stand where the world speaks are not taken. Whoever cannot take numbers seeds itself with ``address.key``. So what is
       written does not depend on the order of the requests, their company, or a restart.
     - *The version.* Every rollout carries the version of the weights that wrote it.
     - *No text.* ``text`` is empty and ``score`` is none yet.
@@ -92,18 +110,30 @@ def require_room(requests: Sequence[Request], sampling: Sampling, max_positions:
             )
 
 
-def to_rollout(
-    request: Request, response: Sequence[int], logp: Sequence[float], end_ids: Sequence[int], version: int
-) -> Rollout:
+@dataclass(frozen=True)
+class Response:
+    """What was written for a request, token by token."""
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    """Whether the policy chose the token."""
+    logp: tuple[float, ...]
+    """In nats; 0 where it did not."""
+    unanswered: int = 0
+    """How often the world was asked and had nothing to say."""
+
+
+def to_rollout(request: Request, response: Response, end_ids: Sequence[int], version: int) -> Rollout:
     """What a sampler hands over for a request, from a response that has ended."""
     return Rollout(
         problem_id=request.problem_id,
         sample=request.sample,
         prompt=request.prompt,
-        response=tuple(response),
-        mask=(True,) * len(response),
-        logp=tuple(logp),
+        response=response.tokens,
+        mask=response.mask,
+        logp=response.logp,
         version=version,
-        ended="stop" if response[-1] in end_ids else "length",
+        ended="stop" if response.mask[-1] and response.tokens[-1] in end_ids else "length",
         text="",
+        unanswered=response.unanswered,
     )

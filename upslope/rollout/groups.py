@@ -8,10 +8,17 @@ from dataclasses import replace
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Request, Sampler
+from upslope.rollout.world import Worlds
+from upslope.tasks.episode import Episode
 from upslope.types import Problem, Rollout, Sampling
 
 GroupFinished = Callable[[int, list[Rollout]], None]
 """Called with a problem's place among those asked for and all its attempts, once the last of them has ended."""
+
+
+def alone(problem: Problem) -> Episode | None:
+    """No world: the policy writes all of an attempt."""
+    return None
 
 
 def sample_groups(
@@ -23,14 +30,17 @@ def sample_groups(
     address: Address,
     progress: Progress | None = None,
     finished: GroupFinished | None = None,
+    *,
+    episode: Callable[[Problem], Episode | None] = alone,
 ) -> list[list[Rollout]]:
     """``num_samples`` attempts at every problem, with text and without score; the outer list follows ``problems``, an
-    inner one its samples.
+    inner one its samples. ``episode`` is asked for the world of every attempt (``Task.episode``).
 
     ``progress`` and ``finished`` are called in the thread that calls this; what they raise ends the generation.
     """
+    worlds = Worlds(renderer)
     requests = [
-        Request(problem.id, sample, prompt)
+        Request(problem.id, sample, prompt, worlds.of(episode(problem)))
         for problem, prompt in [(p, renderer.prompt_ids(p.messages)) for p in problems]
         for sample in range(num_samples)
     ]

@@ -58,7 +58,7 @@ class LocalSampler:
             num_written += num_drawn
             for written in ended:
                 rollouts[written.place] = to_rollout(
-                    written.request, written.response, written.logp, self._policy.end_ids, self.version
+                    written.request, written.response, self._policy.end_ids, self.version
                 )
             if progress is not None:
                 progress(num_written, len(rollouts))
@@ -101,6 +101,7 @@ class LocalSampler:
                 logits_NV = decoder.advance(batch.newest_N)
                 token_N, logp_N = draw(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
                 free = batch.write(token_N, logp_N, end_ids)
+                batch.hear(free)
                 yield len(live), batch.take(free)
                 if decoder.refills:
                     _begin(free, queue, decoder, batch)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upslope.rollout.address import Address
-from upslope.rollout.base import Request
+from upslope.rollout.base import Request, Response
 
 
 class Queued(NamedTuple):
@@ -26,12 +26,15 @@ class Written:
 
     place: int
     request: Request
-    response: tuple[int, ...]
-    logp: tuple[float, ...]
+    response: Response
 
 
 class RunningBatch:
-    """N rows, each with a position of its own; a free one stays at 0."""
+    """N rows, each with a position of its own; a free one stays at 0.
+
+    What the world says is laid down in a row beforehand, and read token by token like what the policy says, so that no
+    decoder has to know of it: a row that hears advances with all others.
+    """
 
     def __init__(self, num_rows: int, max_tokens: int, address: Address, device: torch.device) -> None:
         real = torch.float32 if device.type == "mps" else torch.float64  # no float64 there
@@ -42,6 +45,10 @@ class RunningBatch:
         self.position_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """Of the token that is to be drawn next, within the response."""
         self._live_N = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self._given_N = torch.zeros(num_rows, dtype=torch.long, device=device)
+        """Where the world's last words end, as a position."""
+        self._chosen_NT = torch.ones(num_rows, max_tokens, dtype=torch.bool, device=device)
+        self._unanswered: dict[int, int] = {}
         self._uniform_NT = torch.zeros(num_rows, max_tokens, dtype=real, device=device)
         self._token_NT = torch.zeros(num_rows, max_tokens, dtype=torch.long, device=device)
         self._logp_NT = torch.zeros(num_rows, max_tokens, dtype=real, device=device)
@@ -65,18 +72,47 @@ class RunningBatch:
         self._uniform_NT[row_R] = torch.from_numpy(uniforms).to(real).to(device)
         self.newest_N[row_R] = torch.tensor([r.prompt[-1] for r in requests], device=device)
         self._live_N[row_R] = True
+        self._given_N[row_R] = 0
+        self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
 
     def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> list[int]:
-        """Every row draws a token; returns the rows whose attempts have ended with it."""
+        """Every row takes the token it drew, or the world's; returns the rows whose attempts have ended with it."""
         at_N1 = self.position_N[:, None]
+        chosen_N = self.position_N >= self._given_N
+        token_N = torch.where(chosen_N, token_N, self._token_NT.gather(1, at_N1)[:, 0])
         self._token_NT.scatter_(1, at_N1, token_N[:, None])
+        logp_N = torch.where(chosen_N, logp_N, logp_N.new_zeros(()))
         self._logp_NT.scatter_(1, at_N1, logp_N[:, None].to(self._logp_NT.dtype))
         self.newest_N = token_N
         self.position_N = self.position_N + self._live_N
-        over_N = self._live_N & (torch.isin(token_N, end_ids) | (self.position_N == self._max_tokens))
+        stops_N = chosen_N & torch.isin(token_N, end_ids)
+        over_N = self._live_N & (stops_N | (self.position_N == self._max_tokens))
         ended: list[int] = over_N.nonzero()[:, 0].tolist()
         return ended
+
+    def hear(self, ended: Sequence[int]) -> None:
+        """Every world whose attempt has not ended may reply to the token that its policy just chose."""
+        asked = [row for row in self._served if self._served[row].request.world is not None]
+        if not asked:
+            return
+        newest, position = self.newest_N.tolist(), self.position_N.tolist()
+        given = self._given_N.tolist()
+        for row in set(asked).difference(ended):
+            world = self._served[row].request.world
+            if world is None or position[row] <= given[row] or not world.pauses(newest[row]):
+                continue
+            reply = world.reply(self._token_NT[row, : position[row]].tolist())
+            if reply:
+                self._lay_down(row, position[row], reply[: self._max_tokens - position[row]])
+            elif reply is not None:
+                self._unanswered[row] = self._unanswered.get(row, 0) + 1
+
+    def _lay_down(self, row: int, begin: int, tokens: Sequence[int]) -> None:
+        end = begin + len(tokens)
+        self._token_NT[row, begin:end] = torch.tensor(tokens, device=self._token_NT.device)
+        self._chosen_NT[row, begin:end] = False
+        self._given_N[row] = end
 
     def take(self, rows: Sequence[int]) -> list[Written]:
         """What was written in these rows, which are free from now on."""
@@ -86,17 +122,28 @@ class RunningBatch:
         lengths = self.position_N[row_R].tolist()
         tokens = self._token_NT[row_R, : max(lengths)].tolist()
         logps = self._logp_NT[row_R, : max(lengths)].tolist()
+        masks = self._chosen_NT[row_R, : max(lengths)].tolist()
         self._live_N[row_R] = False
         self.position_N[row_R] = 0
         return [
-            Written(*self._served.pop(row), tuple(token_T[:length]), tuple(logp_T[:length]))
-            for row, length, token_T, logp_T in zip(rows, lengths, tokens, logps, strict=True)
+            Written(
+                *self._served.pop(row),
+                Response(
+                    tuple(token_T[:length]),
+                    tuple(mask_T[:length]),
+                    tuple(logp_T[:length]),
+                    self._unanswered.pop(row, 0),
+                ),
+            )
+            for row, length, token_T, mask_T, logp_T in zip(rows, lengths, tokens, masks, logps, strict=True)
         ]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows, which must be free."""
         self._served = {new: self._served[old] for new, old in enumerate(rows)}
+        self._unanswered = {new: self._unanswered[old] for new, old in enumerate(rows) if old in self._unanswered}
         row_R = torch.tensor(rows, device=self._live_N.device)
         self.newest_N, self.position_N, self._live_N = self.newest_N[row_R], self.position_N[row_R], self._live_N[row_R]
         self._uniform_NT, self._token_NT = self._uniform_NT[row_R], self._token_NT[row_R]
         self._logp_NT = self._logp_NT[row_R]
+        self._given_N, self._chosen_NT = self._given_N[row_R], self._chosen_NT[row_R]

@@ -22,12 +22,14 @@ def gsm8k(
     *,
     eval_data: str | None = None,
     keep_annotations: bool = False,
+    calculator: bool = False,
     rewards: Sequence[str | RewardFunction] = (),
     reward_weights: Sequence[float] = (),
     columns: Mapping[str, str] | None = None,
 ) -> Task:
     """Grade-school word problems (arXiv 2110.14168), rewarded for the number after ``####``: from a folder with
-    ``train.jsonl`` and ``test.jsonl``, or from the hub. ``rewards`` replace the exact reward. Raises UserError."""
+    ``train.jsonl`` and ``test.jsonl``, or from the hub. With ``calculator`` an attempt that says ``<<3*6=`` is told
+    ``18>>``. ``rewards`` replace the exact reward. Raises UserError."""
     return open(
         "gsm8k",
         data=data,
@@ -35,7 +37,7 @@ def gsm8k(
         rewards=rewards,
         reward_weights=reward_weights,
         columns=columns,
-        options={"keep_annotations": keep_annotations},
+        options={"keep_annotations": keep_annotations, "calculator": calculator},
     )
 
 

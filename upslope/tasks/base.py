@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from upslope.errors import UserError
+from upslope.tasks.episode import Episode
 from upslope.types import Problem, Score
 
 Split = Literal["train", "test"]
@@ -53,6 +54,10 @@ class Task(Protocol):
         further ones are sampled. Which ones share a call is then a matter of timing, so each response is judged by
         itself."""
         ...
+
+    def episode(self, problem: Problem) -> Episode | None:
+        """The world of one attempt at the problem, asked for anew by each; None: the policy writes alone."""
+        return None
 
     def demonstrations(self) -> Sequence[Problem]:
         """Problems whose ``demonstration`` is not None, for imitation; empty if the task has none."""

@@ -31,7 +31,7 @@ def _user(**given: Any) -> Task:
 _OF_FILES = frozenset({"data", "eval_data", "rewards", "columns"})
 
 TASKS: Mapping[str, TaskKind] = {
-    "gsm8k": TaskKind(_gsm8k, "grade-school word problems", _OF_FILES, {"keep_annotations": bool}),
+    "gsm8k": TaskKind(_gsm8k, "grade-school word problems", _OF_FILES, {"keep_annotations": bool, "calculator": bool}),
     "pocket": TaskKind(_pocket, "generated ones for the built-in model", frozenset({"seed"})),
     "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
 }

@@ -14,6 +14,7 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.plugins import describe
 from upslope.tasks.base import Split, Task
+from upslope.tasks.episode import Episode
 from upslope.tasks.rewards import finite
 from upslope.types import Problem, Score
 
@@ -88,6 +89,15 @@ class Completed(Task):
     def check_rewards(self) -> None:
         self._call("check_rewards")
 
+    def episode(self, problem: Problem) -> Episode | None:
+        found: Episode | None = self._call("episode", problem)
+        if found is not None and not (callable(getattr(found, "reply", None)) and _are_stops(found)):
+            raise UserError(
+                f"{self._where}: episode() returned {_kind(found)} for {problem.id}; it needs reply(text), and stops, a "
+                "tuple of texts that are not empty"
+            )
+        return found
+
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         problem = self._call("problem_from_row", row, where)
         if problem is not None and not isinstance(problem, Problem):
@@ -158,6 +168,11 @@ class Completed(Task):
             raise
         except Exception as error:
             raise UserError(f"{self._where}: {method}() crashed: {describe(error, self._file)}") from error
+
+
+def _are_stops(episode: Any) -> bool:
+    stops = getattr(episode, "stops", None)
+    return isinstance(stops, tuple | list) and bool(stops) and all(isinstance(s, str) and s for s in stops)
 
 
 def _is_message(message: Any) -> bool:

@@ -24,7 +24,9 @@ from typing import Any, get_args
 from upslope.errors import UserError
 from upslope.tasks.answer import extract, score_numbers
 from upslope.tasks.base import Split
+from upslope.tasks.calculator import Calculator, filled
 from upslope.tasks.columns import Columns, listed
+from upslope.tasks.episode import Episode
 from upslope.tasks.files import Files, find_files
 from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.row_task import RowTask
@@ -45,23 +47,38 @@ class GSM8K(RowTask):
     fields = (("question",), ("answer",), ("split",))
 
     def __init__(
-        self, files: Files, keep_annotations: bool, rewards: Rewards, columns: Columns = MappingProxyType({})
+        self,
+        files: Files,
+        keep_annotations: bool,
+        rewards: Rewards,
+        columns: Columns = MappingProxyType({}),
+        calculator: bool = False,
     ) -> None:
         super().__init__(files, rewards, columns)
         self._keep_annotations = keep_annotations
+        self._calculator = Calculator() if calculator else None
 
     def build(self, row: Mapping[str, Any], where: str) -> Problem:
         question = row.get("question")
         if not isinstance(question, str) or not question.strip():
             raise UserError(f"{where}: needs 'question', a non-empty text; it has {listed(row)}")
         solution, truth = _solution(row, where)
+        replies: tuple[tuple[int, int], ...] = ()
+        if self._calculator is not None:
+            solution, replies = filled(solution)
+        elif not self._keep_annotations:
+            solution = _ANNOTATION.sub("", solution)
         return Problem(
             id="",
             messages=({"role": "user", "content": f"{question}\n\n{INSTRUCTION}"},),
             truth=truth,
-            demonstration=solution if self._keep_annotations else _ANNOTATION.sub("", solution),
+            demonstration=solution,
+            replies=replies,
             columns=dict(row),
         )
+
+    def episode(self, problem: Problem) -> Episode | None:
+        return self._calculator
 
     def without_files(self) -> Iterator[Row]:
         return _hub_rows()
@@ -89,15 +106,20 @@ def open(
     eval_data: str | None = None,
     rewards: Rewards = NO_REWARDS,
     columns: Columns = MappingProxyType({}),
+    calculator: bool = False,
 ) -> GSM8K:
     """The task. Paths are checked now; rows are read, or the hub is asked, when they are first needed.
 
-    ``keep_annotations`` leaves ``<<3*6=18>>`` in the demonstrations; ``rewards`` replace the exact reward;
-    ``columns`` names the file's own columns for ``question``, ``answer`` and ``split``.
+    ``keep_annotations`` leaves ``<<3*6=18>>`` in the demonstrations; with ``calculator`` they stay too, and what
+    follows ``<<3*6=`` is the calculator's to write, in attempts and demonstrations (``upslope.tasks.calculator``).
+    ``rewards`` replace the exact reward; ``columns`` names the file's own columns for ``question``, ``answer`` and
+    ``split``.
     """
+    if calculator and keep_annotations:
+        raise UserError("calculator=true keeps the annotations already; leave keep_annotations out")
     if data is None and eval_data is not None:
         raise UserError("--eval-data without --data: the data set of the hub has its own test split")
-    return GSM8K(find_files(data, eval_data) if data is not None else (), keep_annotations, rewards, columns)
+    return GSM8K(find_files(data, eval_data) if data is not None else (), keep_annotations, rewards, columns, calculator)
 
 
 def _solution(row: Mapping[str, Any], where: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import math
 import sys
 import time
@@ -90,6 +91,7 @@ class Collector:
             sample.group_size,
             self._sampling,
             Address(self._seed, "sample", step),
+            episode=self._task.episode,
         )
         if self.overlaps:
             groups = self._scored_beside(problems, generate, progress)
@@ -173,20 +175,39 @@ class Collector:
         return self._pools[kind].take(step, num)
 
     def _demonstration(self, problem: Problem) -> Group:
-        text = problem.demonstration or ""
-        return self._shown(problem, self._renderer.prompt_ids(problem.messages), text)
+        return self._shown(problem, self._renderer.prompt_ids(problem.messages))
 
     def _document(self, text: str, step: int, index: int) -> Group:
-        return self._shown(Problem(f"document/{step}/{index}", ()), self._renderer.start_ids, text)
+        return self._shown(Problem(f"document/{step}/{index}", (), demonstration=text), self._renderer.start_ids)
 
-    def _shown(self, problem: Problem, prompt: tuple[int, ...], text: str) -> Group:
-        response = self._renderer.response_ids(text)
+    def _shown(self, problem: Problem, prompt: tuple[int, ...]) -> Group:
+        text = problem.demonstration or ""
+        response, mask = demonstrated(self._renderer, text, problem.replies)
         if len(prompt) + len(response) > self._max_positions:
             raise UserError(
                 f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
                 f"{self._max_positions} positions; shorten the text {text[:40]!r}"
             )
-        return Group(problem, (_given(problem.id, prompt, response, text),))
+        # Somebody else's words as an attempt with reward 1.
+        return Group(problem, (Rollout(problem.id, 0, prompt, response, mask, None, 0, "stop", text, Score(1.0)),))
+
+
+def demonstrated(
+    renderer: Renderer, text: str, replies: Sequence[tuple[int, int]] = ()
+) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """A demonstration's tokens, and which of them are to be imitated: not ``replies``, spans of characters where the
+    world speaks. Both are tokenised apart, as they are when a policy writes and the world replies."""
+    if not replies:
+        response = renderer.response_ids(text)
+        return response, (True,) * len(response)
+    ids: list[int] = []
+    mask: list[bool] = []
+    places = [0, *(place for span in replies for place in span), len(text)]
+    for index, (begin, end) in enumerate(itertools.pairwise(places)):
+        part = renderer.middle_ids(text[begin:end]) if index else renderer.response_ids(text[begin:end])[:-1]
+        ids += part
+        mask += [index % 2 == 0] * len(part)
+    return (*ids, renderer.end_ids[0]), (*mask, True)
 
 
 def _why_short(groups: Sequence[Group], kept: Sequence[Group], wanted: int, sample: Attempts, step: int) -> str:
@@ -198,11 +219,6 @@ def _why_short(groups: Sequence[Group], kept: Sequence[Group], wanted: int, samp
         f"{wanted} were wanted ({high} problems had all attempts rewarded alike above 0, {len(equal) - high} at 0 or "
         f"below); raise recipe.sample.refill (now {sample.refill:g}) or recipe.sample.group_size, or lower problems"
     )
-
-
-def _given(problem: str, prompt: tuple[int, ...], response: tuple[int, ...], text: str) -> Rollout:
-    """Somebody else's words as an attempt with reward 1."""
-    return Rollout(problem, 0, prompt, response, (True,) * len(response), None, 0, "stop", text, Score(1.0))
 
 
 def score(

@@ -55,7 +55,7 @@ def evaluate(
     """
     address = Address(seed, "eval")
     surest = replace(sampling, temperature=0.0)
-    surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress)
+    surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, episode=task.episode)
     greedy = score(task, renderer, problems, surely)
     attempts = [g.rollouts[0] for g in greedy]
     row: dict[str, Any] = {
@@ -65,7 +65,7 @@ def evaluate(
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     }
     if samples:
-        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, progress)
+        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, progress, episode=task.episode)
         sampled = score(task, renderer, problems, drawn)
         num_right = [sum(map(solved, g.rollouts)) for g in sampled]
         ks = sorted({min(2**i, samples) for i in range(samples.bit_length() + 1)})

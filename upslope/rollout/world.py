@@ -1,0 +1,44 @@
+"""An episode, which reads and writes text, for a sampler, which knows tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from upslope.model.renderer import Renderer
+from upslope.tasks.episode import Episode
+
+
+class Worlds:
+    """Makes a ``World`` of every episode; they share what is known of the vocabulary."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._texts: dict[int, str] = {}
+
+    def of(self, episode: Episode | None) -> EpisodeWorld | None:
+        """The world of an attempt, if it has one."""
+        return None if episode is None else EpisodeWorld(episode, self._renderer, self._texts)
+
+
+class EpisodeWorld:
+    """The ``World`` of one episode."""
+
+    def __init__(self, episode: Episode, renderer: Renderer, texts: dict[int, str]) -> None:
+        self._episode, self._renderer, self._texts = episode, renderer, texts
+        self._lasts = {stop[-1] for stop in episode.stops}
+
+    def pauses(self, token: int) -> bool:
+        """Whether a stop can end within this token, as far as the token alone can tell."""
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = self._renderer.text((token,))
+        return not self._lasts.isdisjoint(text)
+
+    def reply(self, response: Sequence[int]) -> tuple[int, ...] | None:
+        """The episode's reply as tokens, if the newest token completes a stop."""
+        text = self._renderer.text(response)
+        known = len(self._renderer.text(response[:-1]))
+        if not any(text.find(stop, max(0, known + 1 - len(stop))) >= 0 for stop in self._episode.stops):
+            return None
+        answer = self._episode.reply(text)
+        return None if answer is None else self._renderer.middle_ids(answer)
