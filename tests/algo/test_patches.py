@@ -175,6 +175,9 @@ def test_covariance_by_hand():
     assert CovariancePenalty(1.0, share=0.2).over_update(b).tolist() == [[1, 0, 0], [0, 0, 0]]
     dropped = CovarianceClip(share=0.2, low=0.5, high=5.0).over_update(b)
     assert float((1 - dropped).sum()) == 1 and dropped[0, 0] + dropped[1, 1] == 1  # one of the two in the band
+    least = CovarianceClip(share=0.0002, low=0.5, high=5.0).over_update(b)
+    assert float((1 - least).sum()) == 1  # 0.0002 of 5 tokens would be none: at least one
+    assert bool((CovarianceClip(share=0.2, low=7.0, high=8.0).over_update(b) == 1).all())  # nobody in the band
     again = CovarianceClip(share=0.2, low=0.5, high=5.0).over_update(b.take([1, 0]))
     assert torch.equal(again, dropped[[1, 0]])  # which one does not depend on the order
 

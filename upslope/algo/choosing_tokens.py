@@ -79,8 +79,8 @@ class CovariancePenalty(Regulariser):
 @kind("correction")
 @dataclass(frozen=True)
 class CovarianceClip(FromUpdate):
-    """0 for a random ``share`` of the update's tokens, out of those whose covariance lies in [low, high]; 1 for the
-    others (Clip-Cov, arXiv 2505.22617, equation 11). Which ones is a hash of problem, sample and place, never a
+    """0 for a random ``share`` of the update's tokens, at least one, out of those whose covariance lies in [low, high];
+    1 for the others (Clip-Cov, arXiv 2505.22617, equation 11). Which ones is a hash of problem, sample and place, never a
     generator."""
 
     share: float = 0.0002
@@ -96,7 +96,7 @@ class CovarianceClip(FromUpdate):
         value_NT = covariance(batch)
         inside_NT = batch.mask_NT & (value_NT >= self.low) & (value_NT <= self.high)
         places = inside_NT.nonzero().tolist()
-        num = min(len(places), round(self.share * int(batch.mask_NT.sum())))
+        num = min(len(places), max(1, round(self.share * int(batch.mask_NT.sum()))))
         drawn = sorted(places, key=lambda at: lot(batch, *at))[:num]
         factor_NT = torch.ones_like(value_NT)
         for row, column in drawn:
