@@ -412,10 +412,15 @@ def test_eval_prints_a_table(upslope: Command) -> None:
     title, *lines = said.out.splitlines()
     assert title == "pocket:blank on pocket, up to 4 tokens"
     assert lines[0].split() == ["measure", "value", "95", "%", "interval", "problems"]
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["greedy accuracy", "pass@1", "pass@2"]
+    assert [line.split("  ")[0] for line in lines[1:5]] == [
+        "greedy accuracy",
+        "greedy, leniently",
+        "pass@1",
+        "pass@2",
+    ]
     # Nothing right of 4: the Wilson interval ends at z²/(n + z²) = 3.8415 / 7.8415 = 49.0 %.
     assert lines[1].split()[2:] == ["0.0%", "0.0%", "to", "49.0%", "4"]
-    assert lines[4].startswith("mean reward 0.000, length ")
+    assert lines[5].startswith("mean reward 0.000, length ")
 
 
 def test_eval_as_json_is_one_object_and_nothing_else(upslope: Command) -> None:
@@ -448,6 +453,16 @@ def test_score_gsm8k_rows(upslope: Command) -> None:
     assert said.code == 0
     assert [json.loads(line)["reward"] for line in said.out.splitlines()] == [1.0, 1.0, 0.0, 0.0]
     assert said.err.startswith("4 responses, mean reward 0.5000")
+    again = upslope("score", "--task", "gsm8k", "responses.jsonl", "task.options.calculator=true")
+    assert (again.code, again.out) == (0, said.out)
+
+
+def test_settings_reach_eval_and_score_and_are_refused_alike(upslope: Command) -> None:
+    said = upslope("eval", "pocket:blank", "--problems", "2", "--max-tokens", "4", "task.options.calculator=true")
+    assert said.code == 2 and "task pocket has no option 'calculator'" in said.err
+    said = upslope("score", "--task", "gsm8k", "task.options.calculater=true", stdin="")
+    assert said.code == 2 and "did you mean calculator" in said.err
+    assert upslope("score", "--task", "pocket", "one.jsonl", "two.jsonl").code == 2
 
 
 def test_score_with_a_reward_of_ones_own(upslope: Command) -> None:

@@ -55,6 +55,9 @@ class Score:
     reward: float
     extracted: str | None = None
     """The answer as read from the response, None where there was none."""
+    lenient: float | None = None
+    """The reward if the answer may stand anywhere in the response; for evaluation, nothing learns from it. None: the
+    task has no such reading."""
     parts: Mapping[str, float | None] = field(default_factory=dict)
     """The value of every reward function by name, where a task has several; None: not applicable."""
     steps: tuple[tuple[int, float], ...] = ()
@@ -98,6 +101,16 @@ class Rollout:
     @property
     def reward(self) -> float:
         return self.score.reward
+
+    @property
+    def num_chosen(self) -> int:
+        """Tokens of the response that the policy chose."""
+        return sum(self.mask)
+
+    @property
+    def num_heard(self) -> int:
+        """Tokens of the response that the world wrote."""
+        return len(self.mask) - self.num_chosen
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,7 @@ class Sampling:
     min_tokens: int = 0
     """The end token cannot be drawn before this many tokens."""
     max_tokens: int = 256
-    """An attempt is cut here."""
+    """An attempt is cut here, whoever wrote its tokens."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:

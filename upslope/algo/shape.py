@@ -27,9 +27,9 @@ def identity(batch: Batch) -> Tensor:
 class SoftOverlong(Shape):
     """R_n + factor * min(0, (L - B - T_n) / B): soft overlong punishment (DAPO, arXiv 2503.14476, equation 13).
 
-    L is the longest response that sampling allows and B = ``buffer`` * L the stretch before it. Up to L - B tokens
-    cost nothing, from there the cost grows linearly, and at L it is ``factor``, in units of reward. The paper's L is
-    20480 and its B 4096: a fifth.
+    T_n counts the tokens that the policy chose; L is the longest response that sampling allows and B = ``buffer`` * L
+    the stretch before it. Up to L - B tokens cost nothing, from there the cost grows linearly, and at L it is
+    ``factor``, in units of reward. The paper's L is 20480 and its B 4096: a fifth.
 
     The paper's factor is 1, on rewards of +1 and -1: half of what right and wrong are apart. Rewards here are 1 and 0,
     and 0.5 is the same half; set factor=1 for rewards of +1 and -1. (With 1 on 1 and 0, a right answer at the limit

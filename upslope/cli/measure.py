@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
+from upslope.cli.options import Data, EvalData, Overrides, RewardSpecs, RewardWeights, TaskName, app
 from upslope.errors import UserError
 from upslope.model.names import is_pocket
 
@@ -16,6 +16,7 @@ from upslope.model.names import is_pocket
 @app.command(name="eval")
 def evaluate_model(
     model: Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")],
+    overrides: Overrides = None,
     task: TaskName = None,
     data: Data = None,
     eval_data: EvalData = None,
@@ -33,6 +34,7 @@ def evaluate_model(
     """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval.
 
     A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
+    Any setting can be given as KEY=VALUE, such as task.options.calculator=true.
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import evaluate_command
@@ -52,16 +54,19 @@ def evaluate_model(
     if task is None and data is None and reward is None:
         if not own.exists() and not is_pocket(model):
             raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
-        settings = load_settings(own if own.exists() else None, options=options)
+        settings = load_settings(own if own.exists() else None, overrides or (), options)
     else:
-        settings = load_settings(options=options)
+        settings = load_settings(None, overrides or (), options)
     evaluate_command(settings, as_json=as_json)
 
 
 @app.command(name="score")
 def score_responses(
-    responses: Annotated[
-        Path | None, typer.Argument(help="JSON lines with `response`; standard input if none.")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RESPONSES] [KEY=VALUE]...", help="JSON lines with `response`, standard input if none; settings."
+        ),
     ] = None,
     task: TaskName = None,
     data: Data = None,
@@ -75,18 +80,27 @@ def score_responses(
     Each line has `response` and either the `id` of a problem or the data set's own columns. Standard output is the
     same lines with `reward` and `extracted` added; the summary goes to standard error.
     """
+    from upslope.config import load_settings
     from upslope.tasks.registry import open_task
     from upslope.tasks.scoring import score_file
+    from upslope.training.tables import task_options
 
+    files = [a for a in arguments or [] if "=" not in a]
+    if len(files) > 1:
+        raise UserError(f"one file of responses at a time, not {' and '.join(files)}")
+    overrides = [a for a in arguments or [] if a not in files]
+    settings = load_settings(None, overrides, task_options(task, data, eval_data, reward, reward_weight)).task
     opened = open_task(
-        task or ("user" if reward else None),
-        data=data,
-        eval_data=eval_data,
-        rewards=tuple(reward or ()),
-        reward_weights=tuple(reward_weight or ()),
+        settings.name or ("user" if reward else None),
+        data=settings.data,
+        eval_data=settings.eval_data,
+        columns=settings.columns,
+        rewards=settings.rewards,
+        reward_weights=settings.reward_weights,
         seed=seed,
+        options=settings.options,
     )
-    score_file(opened, responses if responses is not None else sys.stdin, sys.stdout, sys.stderr)
+    score_file(opened, Path(files[0]) if files else sys.stdin, sys.stdout, sys.stderr)
 
 
 @app.command(name="bench")

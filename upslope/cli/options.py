@@ -28,6 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as task.options.calculator=true.")
+]
 TaskName = Annotated[str | None, typer.Option("--task", help=tasks_help())]
 Data = Annotated[str | None, typer.Option(help="Folder with train.* and test.*, or one file: JSONL, CSV, Parquet ...")]
 EvalData = Annotated[str | None, typer.Option(help="File of held-out problems.")]

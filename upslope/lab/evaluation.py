@@ -29,16 +29,19 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
         def seen(num_tokens: int, num_rows: int) -> None:
             progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
 
-        found = evaluate_on(task, settings, policy, seen).row
+        evaluation = evaluate_on(task, settings, policy, seen)
+    found = evaluation.row
     if as_json:
         print(json.dumps({"model": settings.model, "task": task.name} | found))
         return
     print(f"{settings.model} on {task.name}, up to {with_limit(settings, task).sample.max_tokens} tokens")
     table = Table("measure", "value", "95 % interval", "problems", box=None, padding=(0, 2, 0, 0))
-    measures = {"greedy accuracy": found["greedy"]} | {f"pass@{k}": v for k, v in found.get("pass_at", {}).items()}
-    for name, m in measures.items():
+    for name, m in evaluation.measures.items():
+        name = {"greedy": "greedy accuracy", "lenient": "greedy, leniently"}.get(name, name)
         table.add_row(name, f"{m['value']:.1%}", f"{m['low']:.1%} to {m['high']:.1%}", str(m["num_problems"]))
     Console().print(table)
+    said = f", of the world {found['heard']:.1f}" if "heard" in found else ""
     print(
-        f"mean reward {found['reward']:.3f}, length {found['length']:.1f} tokens, cut {found['truncated']:.1%} (greedy)"
+        f"mean reward {found['reward']:.3f}, length {found['length']:.1f} tokens{said}, cut {found['truncated']:.1%} "
+        "(greedy)"
     )

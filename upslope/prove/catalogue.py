@@ -24,6 +24,7 @@ from upslope.prove import (
     penalty,
     ratio,
     refills,
+    replies,
     reuse,
     sampling,
     score,
@@ -74,4 +75,5 @@ CLAIMS: tuple[Claim, ...] = (
     ball.kl_ball,
     likelihood.max_rl,
     distillation.distillation,
+    replies.replies,
 )

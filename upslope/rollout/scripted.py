@@ -9,17 +9,18 @@ from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
+from upslope.rollout.base import Finished, Progress, Request, Response, require_room, to_rollout
 from upslope.types import Rollout, Sampling
 
 Told = tuple[Sequence[int], Sequence[float]]
-"""The tokens of a response, and the log-probability of each in nats."""
+"""The tokens that the policy chooses, and the log-probability of each in nats."""
 Script = Mapping[tuple[str, int], Sequence[int]] | Callable[[Request], Told]
 
 
 class ScriptedSampler:
-    """A ``Sampler`` whose rollouts are given, by (problem, sample) or as a function of the request. Tokens that are
-    given by a mapping are certain: their log-probabilities are 0.
+    """A ``Sampler`` whose policy's tokens are given, by (problem, sample) or as a function of the request; where the
+    request has a world, its replies come between them. Tokens that are given by a mapping are certain: their
+    log-probabilities are 0.
 
     It does what a real one does and nothing that a real one could not: it raises UserError for a request without a
     script, and for a response that no policy can have written (empty, longer than ``max_tokens``, over before
@@ -60,11 +61,11 @@ class ScriptedSampler:
         num_written = 0
         for place, request in enumerate(requests):
             self.asked.append(request)
-            response, logp = self._told(request)
-            _require_possible(request, response, logp, sampling, self._end_ids)
-            logp = [0.0] * len(response) if sampling.greedy else logp
-            rollouts.append(to_rollout(request, response, logp, self._end_ids, self.version))
-            num_written += len(response)
+            told, logp = self._told(request)
+            response = _heard(request, told, [0.0] * len(told) if sampling.greedy else logp, sampling, self._end_ids)
+            _require_possible(request, told, logp, response, sampling, self._end_ids)
+            rollouts.append(to_rollout(request, response, self._end_ids, self.version))
+            num_written += len(response.tokens)
             if progress is not None:
                 progress(num_written, len(rollouts))
             if finished is not None:
@@ -80,22 +81,48 @@ class ScriptedSampler:
         return response, [0.0] * len(response)
 
 
+def _heard(
+    request: Request, told: Sequence[int], logp: Sequence[float], sampling: Sampling, end_ids: Sequence[int]
+) -> Response:
+    """The script's tokens with the world's replies between them, as far as the sampling has room for both."""
+    tokens: list[int] = []
+    mask: list[bool] = []
+    logps: list[float] = []
+    unanswered = 0
+    for token, value in zip(told, logp, strict=False):  # their numbers are compared afterwards
+        tokens, mask, logps = [*tokens, token], [*mask, True], [*logps, value]
+        room = sampling.max_tokens - len(tokens)
+        if room and request.world is not None and token not in end_ids and request.world.pauses(token):
+            reply = request.world.reply(tokens)
+            unanswered += reply == ()
+            said = (reply or ())[:room]
+            tokens, mask, logps = [*tokens, *said], [*mask, *[False] * len(said)], [*logps, *[0.0] * len(said)]
+        if len(tokens) == sampling.max_tokens and not all(mask):
+            break  # the world took the room of what the script has left
+    return Response(tuple(tokens), tuple(mask), tuple(logps), unanswered)
+
+
 def _require_possible(
-    request: Request, response: Sequence[int], logp: Sequence[float], sampling: Sampling, end_ids: Sequence[int]
+    request: Request,
+    told: Sequence[int],
+    logp: Sequence[float],
+    response: Response,
+    sampling: Sampling,
+    end_ids: Sequence[int],
 ) -> None:
     """Raise UserError for a response that could not have been drawn."""
-    ends = [t for t, token in enumerate(response) if token in end_ids]
+    length = len(response.tokens)
+    ends = [t for t, token in enumerate(response.tokens) if response.mask[t] and token in end_ids]
     faults = {
-        "is empty": not response,
-        f"is longer than max_tokens={sampling.max_tokens}": len(response) > sampling.max_tokens,
+        "is empty": not told,
+        f"has {len(logp)} log-probabilities": len(logp) != len(told),
+        f"is longer than max_tokens={sampling.max_tokens}": length > sampling.max_tokens,
         f"ends before min_tokens={sampling.min_tokens}": any(t < sampling.min_tokens for t in ends),
-        "goes on after an end token": any(t + 1 < len(response) for t in ends),
-        f"has neither an end token nor max_tokens={sampling.max_tokens}": not ends
-        and len(response) < sampling.max_tokens,
-        f"has {len(logp)} log-probabilities": len(logp) != len(response),
+        "goes on after an end token": any(t + 1 < length for t in ends),
+        f"has neither an end token nor max_tokens={sampling.max_tokens}": not ends and length < sampling.max_tokens,
         "has a log-probability that is not at most 0": not all(x <= 0 for x in logp),
     }
     found = [fault for fault, there in faults.items() if there]
     if found:
         where = f"sample {request.sample} of problem {request.problem_id}"
-        raise UserError(f"the script's response to {where}, {len(response)} tokens, {found[0]}")
+        raise UserError(f"the script's response to {where}, {len(told)} tokens, {found[0]}")

@@ -58,6 +58,7 @@ _LINE = re.compile(
     """,
     re.VERBOSE,
 )
+_ANYWHERE = re.compile(r"(?:(?<![\w)\]])[-\u2212])?\$?(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)")
 
 
 def extract(response: str) -> str | None:
@@ -90,14 +91,36 @@ def score_numbers(problems: Sequence[Problem], responses: Sequence[str]) -> list
     """1.0 where a response's answer is the problem's ``truth``, exactly, and 0.0 for anything else.
 
     >>> toy = Problem("toy/0", ({"role": "user", "content": "1 + 1 ="},), truth="2")
-    >>> [(score.reward, score.extracted) for score in score_numbers([toy, toy], ["#### 2.0", "2"])]
-    [(1.0, '2'), (0.0, None)]
+    >>> [(score.reward, score.extracted, score.lenient) for score in score_numbers([toy, toy], ["#### 2.0", "2"])]
+    [(1.0, '2', 1.0), (0.0, None, 1.0)]
     """
     extracted = [extract(response) for response in responses]
     return [
-        Score(float(answer is not None and same_number(answer, problem.truth)), answer)
-        for problem, answer in zip(problems, extracted, strict=True)
+        Score(
+            float(answer is not None and same_number(answer, problem.truth)), answer, lenient(problem, response)
+        )
+        for problem, response, answer in zip(problems, responses, extracted, strict=True)
     ]
+
+
+def lenient(problem: Problem, response: str) -> float:
+    """1.0 if the last number anywhere in the response is the problem's ``truth``, else 0.0: what a grader finds that
+    does not ask for the marker."""
+    answer = last_number(response)
+    return float(answer is not None and same_number(answer, problem.truth))
+
+
+def last_number(response: str) -> str | None:
+    """The last number of a text, canonical, or None: digits with commas between them and at most one point. A minus
+    counts where no digit, letter or bracket stands before it, so that 7-3 ends with 3.
+
+    >>> last_number("16 - 7 = 9 eggs, so $1,018.50."), last_number("from -4 to 7-3"), last_number("none")
+    ('1018.5', '3', None)
+    """
+    found = None
+    for found in _ANYWHERE.finditer(response):
+        pass
+    return None if found is None else _number(found[0].replace(",", "").replace("$", ""))
 
 
 def _number(line: str) -> str | None:

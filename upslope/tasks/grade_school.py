@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from upslope.errors import UserError
-from upslope.tasks.answer import extract, score_numbers
+from upslope.tasks.answer import extract, lenient, score_numbers
 from upslope.tasks.base import Split
 from upslope.tasks.calculator import Calculator, filled
 from upslope.tasks.columns import Columns, listed
@@ -96,7 +96,10 @@ class GSM8K(RowTask):
         if not self._rewards.functions:
             return score_numbers(problems, responses)
         scores = super().score(problems, responses)
-        return [dataclasses.replace(s, extracted=extract(r)) for s, r in zip(scores, responses, strict=True)]
+        return [
+            dataclasses.replace(s, extracted=extract(r), lenient=lenient(p, r))
+            for p, r, s in zip(problems, responses, scores, strict=True)
+        ]
 
 
 def open(

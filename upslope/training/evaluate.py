@@ -13,15 +13,8 @@ from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.collect import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
-from upslope.types import Group, Problem, Rollout, Sampling
-
-FULL_MARKS = 1.0
-
-
-def solved(rollout: Rollout) -> bool:
-    """An attempt counts as right if it earned full marks: a reward of at least 1."""
-    return rollout.reward >= FULL_MARKS
-
+from upslope.training.tally import of_worlds, solved, solved_by_vote, solved_leniently
+from upslope.types import Group, Problem, Sampling
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -30,10 +23,19 @@ class Evaluation:
     row: dict[str, Any]
     greedy: list[Group]
 
+    @property
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """Every share with its interval, by the name people know it by."""
+        found = {"greedy": self.row["greedy"]}
+        if "lenient" in self.row:
+            found["lenient"] = self.row["lenient"] | {"num_problems": self.row["greedy"]["num_problems"]}
+        for name in ("pass", "maj"):
+            found |= {f"{name}@{k}": value for k, value in self.row.get(f"{name}_at", {}).items()}
+        return found
+
     def __str__(self) -> str:
         """``greedy 93.8 % [85.0 %, 97.5 %] of 64 problems; pass@1 ...``"""
-        measures = {"greedy": self.row["greedy"]} | {f"pass@{k}": v for k, v in self.row.get("pass_at", {}).items()}
-        parts = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in measures.items()]
+        parts = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in self.measures.items()]
         return f"{', '.join(parts)} of {self.row['greedy']['num_problems']} problems"
 
 
@@ -50,7 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Attempt every problem greedily and, if ``samples`` > 0, that many times from ``sampling``.
 
-    pass@k is reported for k = 1, 2, 4, ... up to ``samples``. The draws' address does not hold the step, so
+    pass@k is reported for k = 1, 2, 4, ... up to ``samples``; maj@k, where answers can be read, for the first k of
+    them; lenient accuracy, greedy, where the task has such a reading. The draws' address does not hold the step, so
     evaluations of one run differ by the weights alone. ``max_tokens`` and ``min_tokens`` hold for both.
     """
     address = Address(seed, "eval")
@@ -61,9 +64,11 @@ def evaluate(
     row: dict[str, Any] = {
         "greedy": asdict(wilson(sum(map(solved, attempts)), len(attempts))) | {"num_problems": len(attempts)},
         "reward": sum(r.reward for r in attempts) / len(attempts),
-        "length": sum(len(r.response) for r in attempts) / len(attempts),
+        "length": sum(r.num_chosen for r in attempts) / len(attempts),
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
-    }
+    } | of_worlds(attempts)
+    if any(r.score.lenient is not None for r in attempts):
+        row["lenient"] = asdict(wilson(sum(map(solved_leniently, attempts)), len(attempts)))
     if samples:
         drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, progress, episode=task.episode)
         sampled = score(task, renderer, problems, drawn)
@@ -74,4 +79,11 @@ def evaluate(
             | {"num_problems": len(problems), "num_samples": samples}
             for k in ks
         }
+        if any(r.score.extracted is not None for g in sampled for r in g.rollouts):
+            row["maj_at"] = {
+                str(k): asdict(wilson(sum(solved_by_vote(g.rollouts[:k]) for g in sampled), len(sampled)))
+                | {"num_problems": len(problems), "num_samples": k}
+                for k in ks
+                if k > 1
+            }
     return Evaluation(row, greedy)

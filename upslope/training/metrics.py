@@ -14,24 +14,26 @@ from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import estimate_k3
 from upslope.algo.returns import discounted
-from upslope.training.evaluate import solved
+from upslope.training.tally import of_worlds, solved
 from upslope.types import Batch, Group, Rollout, given
 
 
 def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
     """What was attempted, before anything was filtered.
 
-    ``reward`` mean reward; ``accuracy`` share with full marks; ``length`` tokens an attempt; ``truncated`` share cut
-    by the limit; ``equal_groups`` share of problems whose attempts all earned the same, up to rounding.
+    ``reward`` mean reward; ``accuracy`` share with full marks; ``length`` tokens an attempt that the policy chose;
+    ``truncated`` share cut by the limit; ``equal_groups`` share of problems whose attempts all earned the same, up to
+    rounding. Where a world speaks: ``heard`` its tokens an attempt, ``unanswered`` how often an attempt asked it and it
+    had nothing to say.
     """
     rollouts: list[Rollout] = [r for g in groups for r in g.rollouts]
     num = max(len(rollouts), 1)
     row: dict[str, Any] = {
         "reward": sum(r.reward for r in rollouts) / num,
-        "length": sum(len(r.response) for r in rollouts) / num,
+        "length": sum(r.num_chosen for r in rollouts) / num,
         "num_rollouts": len(rollouts),
-        "num_tokens": sum(len(r.response) for r in rollouts),
-    }
+        "num_tokens": sum(r.num_chosen for r in rollouts),
+    } | of_worlds(rollouts)
     if not imitates:
         row |= {
             "accuracy": sum(map(solved, rollouts)) / num,
