@@ -461,7 +461,7 @@ def test_settings_reach_eval_and_score_and_are_refused_alike(upslope: Command) -
     said = upslope("eval", "pocket:blank", "--problems", "2", "--max-tokens", "4", "task.options.calculator=true")
     assert said.code == 2 and "task pocket has no option 'calculator'" in said.err
     said = upslope("score", "--task", "gsm8k", "task.options.calculater=true", stdin="")
-    assert said.code == 2 and "did you mean calculator" in said.err
+    assert said.code == 2 and "did you mean 'calculator'" in said.err
     assert upslope("score", "--task", "pocket", "one.jsonl", "two.jsonl").code == 2
 
 

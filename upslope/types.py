@@ -119,6 +119,9 @@ class Group:
 
     problem: Problem
     rollouts: tuple[Rollout, ...]
+    weight: float = 1.0
+    """What it counts for beside the others of its step: not 1 where its problem was drawn more or less often than
+    they, and that is to make no difference in expectation."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class Batch:
     """int64; rollouts of one problem share a number."""
     truncated_N: Tensor
     """bool; ended by the length limit."""
+    draw_weight_N: Tensor | None = None
+    """What its group counts for beside the others (``Group.weight``); None: all alike."""
     version_NT: Tensor | None = None
     """int64; turns of the loop that the weights which wrote the token had been through."""
     limit: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import tiny
@@ -52,7 +53,7 @@ def holed(groups, seed=1):
 
     def spoken(rollout):
         response, mask, logp = [], [], []
-        for place, token in enumerate((*rollout.response, None)):
+        for token in (*rollout.response, None):
             if rng.random() < 0.35 and rollout.sample != 1:
                 said = [rng.choice([5, 9, 60, *ends]) for _ in range(rng.randint(1, 4))]
                 response, mask, logp = response + said, mask + [False] * len(said), logp + [0.0] * len(said)
@@ -66,7 +67,7 @@ def holed(groups, seed=1):
 class Remembering(Policy):
     """Scores an attempt that was cut down to its chosen tokens as the whole one."""
 
-    whole = {}
+    whole: ClassVar = {}
 
     def _find(self, rollouts):
         return [self.whole[r.problem_id, r.sample] for r in rollouts] if self.whole else rollouts
@@ -226,4 +227,3 @@ def test_a_defect_is_seen(defect, remembering, monkeypatch):
         found = look(recipe, groups, 2)[1]
     remembering(groups)
     assert largest_gap(found, look(recipe, cut_down(groups), 1)[1]) > 1e-6
-

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import random
 import threading
-from collections.abc import Callable
 
 import pytest
 import tiny
-from naive import ENDS, HERE, SAMPLING, policy
-from samplers import REQUESTS, SAMPLINGS, Make, every, plain
+from naive import ENDS, HERE, SAMPLING
+from samplers import REQUESTS, SAMPLINGS, Make, every
 
 from upslope.errors import UserError
-from upslope.model.hf import use_attention
-from upslope.rollout.base import Request, Sampler
-from upslope.rollout.local import LocalSampler
-from upslope.rollout.scripted import ScriptedSampler
+from upslope.rollout.base import Request
 from upslope.types import Rollout, Sampling, Score
+
 
 @every
 @pytest.mark.parametrize(

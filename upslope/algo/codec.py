@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from upslope.algo import sample
+from upslope.algo import learnable, sample
 from upslope.algo.recipe import Recipe
 from upslope.algo.slots import KINDS as SLOTS
 from upslope.errors import UserError, nearest
@@ -29,6 +29,8 @@ from upslope.plugins import load_object, names_a_file
 
 KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded, "mixed": sample.mixed}
 """What ``sample.keep`` can be, by name."""
+ALSO = (learnable,)
+"""Loaded for the values that they register; the family uses none of them."""
 HERE = Path(__file__).resolve().parents[1]
 _OPENED: dict[str, ModuleType] = {}
 """Files of users that are imported already, so that a slot's class is one class."""

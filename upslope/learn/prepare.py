@@ -41,6 +41,7 @@ def to_batch(
     if any(r.score.by_token for r in rollouts):
         way_NT = rectangle([r.score.by_token or () for r in rollouts], dtype)
         reward_NT, reward_N = reward_NT + at_chosen(way_NT, mask_NT), reward_N + way_NT.sum(dim=1)
+    draw_weights = [g.weight for g in groups for _ in g.rollouts]
     versions = [r.versions or (r.version,) * len(r.response) for r in rollouts]
     return Batch(
         rollouts=rollouts,
@@ -50,6 +51,7 @@ def to_batch(
         version_NT=rectangle(versions, torch.long).reshape(len(rollouts), width),
         group_N=torch.tensor(group_of, dtype=torch.long, device=device),
         truncated_N=torch.tensor([r.ended == "length" for r in rollouts], dtype=torch.bool, device=device),
+        draw_weight_N=torch.tensor(draw_weights, dtype=dtype, device=device) if set(draw_weights) - {1.0} else None,
         limit=limit,
         sampler_logp_NT=rectangle([r.logp or () for r in rollouts], dtype) if sampled else None,
     )
@@ -111,8 +113,10 @@ def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
     and the critic's (every token of the mini-batch counts the same there). ``share``: what the update counts for beside
     the others of its epoch."""
     weight_NT = wanted("aggregate", recipe.aggregate, recipe.aggregate(minibatch), minibatch)
+    if minibatch.draw_weight_N is not None:
+        weight_NT = weight_NT * minibatch.draw_weight_N[:, None]
     minibatch = replace(minibatch, weight_NT=share * masked(weight_NT, minibatch))
-    if recipe.has_critic:
+    if recipe.has_critic:  # which states it knows well is a matter of accuracy, not of the objective: all count alike
         minibatch = replace(minibatch, value_weight_NT=share * token_mean(minibatch))
     # Whoever looks with the present policy can look only when the update comes (``Learner.marked``).
     return minibatch if "present_logp" in recipe.needs else Objective(recipe).marked(minibatch)

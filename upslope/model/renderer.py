@@ -105,7 +105,9 @@ class ChatRenderer:
         before, both = self._ids(ANCHOR), self._ids(ANCHOR + text)
         if both[: len(before)] == before and self.text(both) == self.text(before) + text:
             return both[len(before) :]
-        if "".join(self.text(ids).split()) != "".join(text.split()):  # a vocabulary of words cannot say where spaces are
+        if "".join(self.text(ids).split()) != "".join(
+            text.split()
+        ):  # a vocabulary of words cannot say where spaces are
             raise UserError(f"the tokenizer cannot write {text!r} in the middle of a response without changing it")
         return ids
 

@@ -11,6 +11,7 @@ from upslope.prove import (
     curvature,
     denominators,
     distillation,
+    drawing,
     draws,
     dropping,
     entropy,
@@ -76,4 +77,5 @@ CLAIMS: tuple[Claim, ...] = (
     likelihood.max_rl,
     distillation.distillation,
     replies.replies,
+    drawing.learnable_problems,
 )

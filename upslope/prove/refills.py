@@ -54,6 +54,9 @@ class ScriptedTask(Task):
     def response_ids(self, text: str) -> tuple[int, ...]:
         raise RuntimeError("nothing is imitated here")
 
+    def middle_ids(self, text: str) -> tuple[int, ...]:
+        raise RuntimeError("no world speaks here")
+
     def text(self, response: Sequence[int]) -> str:
         return f"{response[0]}"
 

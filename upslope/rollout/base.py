@@ -64,8 +64,9 @@ class Sampler(Protocol):
       not end the response. Its reply follows at once, as far as ``max_tokens`` leaves room: with log-probability 0, and
       not chosen (``mask``). All else is the policy's choice.
     - *Randomness by address.* The draws of a request are a function of ``address``, its problem and its sample: token t
-      takes number t of ``address.uniforms``, and those that stand where the world speaks are not taken. Whoever cannot take numbers seeds itself with ``address.key``. So what is
-      written does not depend on the order of the requests, their company, or a restart.
+      takes number t of ``address.uniforms``, and those that stand where the world speaks are not taken. Whoever cannot
+      take numbers seeds itself with ``address.key``. So what is written does not depend on the order of the requests,
+      their company, or a restart.
     - *The version.* Every rollout carries the version of the weights that wrote it.
     - *No text.* ``text`` is empty and ``score`` is none yet.
     """

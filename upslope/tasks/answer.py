@@ -96,9 +96,7 @@ def score_numbers(problems: Sequence[Problem], responses: Sequence[str]) -> list
     """
     extracted = [extract(response) for response in responses]
     return [
-        Score(
-            float(answer is not None and same_number(answer, problem.truth)), answer, lenient(problem, response)
-        )
+        Score(float(answer is not None and same_number(answer, problem.truth)), answer, lenient(problem, response))
         for problem, response, answer in zip(problems, responses, extracted, strict=True)
     ]
 
@@ -117,10 +115,8 @@ def last_number(response: str) -> str | None:
     >>> last_number("16 - 7 = 9 eggs, so $1,018.50."), last_number("from -4 to 7-3"), last_number("none")
     ('1018.5', '3', None)
     """
-    found = None
-    for found in _ANYWHERE.finditer(response):
-        pass
-    return None if found is None else _number(found[0].replace(",", "").replace("$", ""))
+    numbers = _ANYWHERE.findall(response)
+    return _number(numbers[-1].replace(",", "").replace("$", "")) if numbers else None
 
 
 def _number(line: str) -> str | None:

@@ -17,7 +17,7 @@ and whoever writes goes on alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 OPEN, EQUALS, CLOSE = "<<", "=", ">>"
@@ -43,7 +43,7 @@ class Calculator:
     (None, '')
     """
 
-    stops = (EQUALS,)
+    stops: Sequence[str] = (EQUALS,)
 
     def reply(self, text: str) -> str | None:
         """The result and ``>>``; "" if there is none, or if more than ``=`` was written in one token; None if no

@@ -93,8 +93,8 @@ class Completed(Task):
         found: Episode | None = self._call("episode", problem)
         if found is not None and not (callable(getattr(found, "reply", None)) and _are_stops(found)):
             raise UserError(
-                f"{self._where}: episode() returned {_kind(found)} for {problem.id}; it needs reply(text), and stops, a "
-                "tuple of texts that are not empty"
+                f"{self._where}: episode() returned {_kind(found)} for {problem.id}; it needs reply(text), and "
+                "stops, a tuple of texts that are not empty"
             )
         return found
 

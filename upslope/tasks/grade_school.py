@@ -122,7 +122,9 @@ def open(
         raise UserError("calculator=true keeps the annotations already; leave keep_annotations out")
     if data is None and eval_data is not None:
         raise UserError("--eval-data without --data: the data set of the hub has its own test split")
-    return GSM8K(find_files(data, eval_data) if data is not None else (), keep_annotations, rewards, columns, calculator)
+    return GSM8K(
+        find_files(data, eval_data) if data is not None else (), keep_annotations, rewards, columns, calculator
+    )
 
 
 def _solution(row: Mapping[str, Any], where: str) -> tuple[str, str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upslope.algo.equal import all_alike
+from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
@@ -21,8 +21,10 @@ from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
-from upslope.tasks.base import Task, scores_of
+from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
+from upslope.training.known import KnownProblems
+from upslope.training.scored import score
 from upslope.training.source import Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
@@ -41,6 +43,8 @@ class Collected:
 
     attempted: list[Group]
     kept: list[Group]
+    known: dict[str, float] = field(default_factory=dict)
+    """For the journal, where problems are drawn by what is known of them."""
 
 
 class Collector:
@@ -62,6 +66,8 @@ class Collector:
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self._pools: dict[str, Shuffled[Any]] = {}
         self._scoring = 0.0
+        self.known: KnownProblems | None = None
+        """What is known of the problems, where the recipe draws them by that."""
         self.overlaps = False
         """Whether attempts are scored beside the sampling, from what scoring took the last time."""
 
@@ -71,12 +77,37 @@ class Collector:
         if not isinstance(sample, Attempts):
             given = self._imitate(sample, step)
             return Collected(given, given)
-        problems = self._take("training problems", step, self._per_step)
+        problems = self._problems(sample, step)
         groups = self._attempt(problems, sample, step, progress)
         kept = self._kept(groups, sample)
+        found = Collected(groups, kept)
         if sample.refill and len(kept) < self._per_step:
-            return self._refilled(groups, sample, step, progress)
-        return Collected(groups, kept)
+            found = self._refilled(groups, sample, step, progress)
+        if self.known is not None:
+            found = replace(found, known=self.known.row(step, found.attempted))
+            self.known.learn(step, found.attempted)
+        return found
+
+    def _problems(self, sample: Attempts, step: int) -> list[Problem]:
+        """Whom the step tries: its share of a pass, or drawn by what is known of them."""
+        if not isinstance(sample, Learnable):
+            return self._take("training problems", step, self._per_step)
+        return self.knowing(sample).take(step, self._per_step)
+
+    def knowing(self, sample: Learnable) -> KnownProblems:
+        """What is known of the training problems so far."""
+        if self.known is None:
+            self.known = KnownProblems(self._found("training problems"), sample, self._seed)
+        return self.known
+
+    def state(self) -> dict[str, Any]:
+        """What it learnt of the problems, for a checkpoint."""
+        return {} if self.known is None else {"known": self.known.state()}
+
+    def load(self, sample: Sample, state: Mapping[str, Any]) -> None:
+        """Go on with what a checkpoint says that it learnt."""
+        if isinstance(sample, Learnable):
+            self.knowing(sample).load(state.get("known", {}))
 
     def _attempt(
         self, problems: Sequence[Problem], sample: Attempts, step: int, progress: Progress | None
@@ -98,6 +129,8 @@ class Collector:
         else:
             groups = self._scored(problems, generate(progress))
         self.overlaps = self._scoring > WORTH_A_THREAD * (time.perf_counter() - start)
+        if self.known is not None:
+            groups = [replace(g, weight=self.known.weight_of.get(g.problem.id, 1.0)) for g in groups]
         return groups
 
     def _scored(self, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]) -> list[Group]:
@@ -136,7 +169,9 @@ class Collector:
 
     def _refilled(self, groups: list[Group], sample: Attempts, step: int, progress: Progress | None) -> Collected:
         """Try further problems until as many groups are kept as problems were asked for. Raises Exhausted."""
-        others = self._pools["training problems"].others(step, [g.problem for g in groups])
+        taken = [g.problem for g in groups]
+        pool = self.known or self._pools["training problems"]
+        others = pool.others(step, taken)
         budget = min(int(sample.refill * self._per_step), len(groups) + len(others))
         kept = self._kept(groups, sample)
         while (missing := self._per_step - len(kept)) > 0:
@@ -163,16 +198,19 @@ class Collector:
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
         """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
         if kind not in self._pools:
-            find = {
-                "training problems": lambda: self._task.problems("train"),
-                "demonstrations": self._task.demonstrations,
-                "documents": self._task.documents,
-            }
-            found: Sequence[Any] = find[kind]()
-            if not found:
-                raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
-            self._pools[kind] = Shuffled(found, self._seed, kind)
+            self._pools[kind] = Shuffled(self._found(kind), self._seed, kind)
         return self._pools[kind].take(step, num)
+
+    def _found(self, kind: str) -> Sequence[Any]:
+        find: dict[str, Callable[[], Sequence[Any]]] = {
+            "training problems": lambda: self._task.problems("train"),
+            "demonstrations": self._task.demonstrations,
+            "documents": self._task.documents,
+        }
+        found = find[kind]()
+        if not found:
+            raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
+        return found
 
     def _demonstration(self, problem: Problem) -> Group:
         return self._shown(problem, self._renderer.prompt_ids(problem.messages))
@@ -219,44 +257,3 @@ def _why_short(groups: Sequence[Group], kept: Sequence[Group], wanted: int, samp
         f"{wanted} were wanted ({high} problems had all attempts rewarded alike above 0, {len(equal) - high} at 0 or "
         f"below); raise recipe.sample.refill (now {sample.refill:g}) or recipe.sample.group_size, or lower problems"
     )
-
-
-def score(
-    task: Task, renderer: Renderer, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]
-) -> list[Group]:
-    """Every attempt with the task's score, problem by problem. Raises UserError for a NaN or infinite reward."""
-    asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
-    flat = [r for rollouts in attempts for r in rollouts]
-    scores = scores_of(task, asked, [r.text for r in flat], of="attempts")
-    scored = iter([_scored(renderer, rollout, given) for rollout, given in zip(flat, scores, strict=True)])
-    return [
-        Group(problem, tuple(next(scored) for _ in rollouts))
-        for problem, rollouts in zip(problems, attempts, strict=True)
-    ]
-
-
-def _scored(renderer: Renderer, rollout: Rollout, score: Score) -> Rollout:
-    where = f"the reward of sample {rollout.sample} of problem {rollout.problem_id}"
-    if not math.isfinite(score.reward):
-        raise UserError(f"{where} is {score.reward}")
-    if score.steps:
-        score = replace(score, by_token=tokens_of_steps(renderer, rollout, score.steps, where))
-    if score.by_token is not None and len(score.by_token) != len(rollout.response):
-        raise UserError(f"{where} has {len(score.by_token)} values by token, and the response {len(rollout.response)}")
-    return replace(rollout, score=score)
-
-
-def tokens_of_steps(
-    renderer: Renderer, rollout: Rollout, steps: Sequence[tuple[int, float]], where: str
-) -> tuple[float, ...]:
-    """Rewards on the way, told by characters of the text, at the tokens with which the text reached them; what lies
-    beyond its end, at the last. Raises UserError, beginning with ``where``, for a step that is none."""
-    found = [0.0] * len(rollout.response)
-    for place, reward in steps:
-        if place < 0 or not math.isfinite(reward):
-            raise UserError(f"{where} has a step ({place}, {reward}); a step is a number of characters and a reward")
-        reached = bisect.bisect_left(
-            range(1, len(rollout.response)), place, key=lambda num: len(renderer.text(rollout.response[:num]))
-        )
-        found[reached] += reward
-    return tuple(found)

@@ -11,10 +11,11 @@ from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
-from upslope.training.collect import score
+from upslope.training.scored import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
 from upslope.training.tally import of_worlds, solved, solved_by_vote, solved_leniently
 from upslope.types import Group, Problem, Sampling
+
 
 @dataclass(frozen=True)
 class Evaluation:

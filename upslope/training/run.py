@@ -134,6 +134,7 @@ class Run:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
         self._first_step = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
+        self.collect.load(self.recipe.sample, saved.state)
         self.sampler.load(self.learner.weights(), version=saved.step)
         evals = [row for row in self.recorder.rewind(saved.step) if row["kind"] == "eval"]
         self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
@@ -194,7 +195,7 @@ class Run:
         every = self.settings.save.rollouts
         with self.phase("record"):
             row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts)
-            row |= metrics.of_batch(batch, collected.attempted, self.recipe, outcomes)
+            row |= collected.known | metrics.of_batch(batch, collected.attempted, self.recipe, outcomes)
             row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes)
             if every and step % every == 0 and self.recipe.acts:
                 self.recorder.add_attempts("step", step, attempts.of_step(collected.attempted, batch, outcomes))
@@ -247,6 +248,7 @@ class Run:
         optimizer = self.learner.optimizer
         critic = self.learner.critic
         state = {"num_updates": optimizer.num_done, "spent": self._spent, "tokens": self._tokens, "seed": self.seed}
+        state |= self.collect.state()
         if critic is not None:
             state["num_critic_updates"] = critic.optimizer.num_done
         critics = None if critic is None else critic.state()

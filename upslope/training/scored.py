@@ -1,0 +1,54 @@
+"""Attempts with the task's scores, and rewards on the way at the tokens that reached them."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from upslope.errors import UserError
+from upslope.model.renderer import Renderer
+from upslope.tasks.base import Task, scores_of
+from upslope.types import Group, Problem, Rollout, Score
+
+
+def score(
+    task: Task, renderer: Renderer, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]
+) -> list[Group]:
+    """Every attempt with the task's score, problem by problem. Raises UserError for a NaN or infinite reward."""
+    asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
+    flat = [r for rollouts in attempts for r in rollouts]
+    scores = scores_of(task, asked, [r.text for r in flat], of="attempts")
+    scored = iter([_scored(renderer, rollout, given) for rollout, given in zip(flat, scores, strict=True)])
+    return [
+        Group(problem, tuple(next(scored) for _ in rollouts))
+        for problem, rollouts in zip(problems, attempts, strict=True)
+    ]
+
+
+def _scored(renderer: Renderer, rollout: Rollout, score: Score) -> Rollout:
+    where = f"the reward of sample {rollout.sample} of problem {rollout.problem_id}"
+    if not math.isfinite(score.reward):
+        raise UserError(f"{where} is {score.reward}")
+    if score.steps:
+        score = replace(score, by_token=tokens_of_steps(renderer, rollout, score.steps, where))
+    if score.by_token is not None and len(score.by_token) != len(rollout.response):
+        raise UserError(f"{where} has {len(score.by_token)} values by token, and the response {len(rollout.response)}")
+    return replace(rollout, score=score)
+
+
+def tokens_of_steps(
+    renderer: Renderer, rollout: Rollout, steps: Sequence[tuple[int, float]], where: str
+) -> tuple[float, ...]:
+    """Rewards on the way, told by characters of the text, at the tokens with which the text reached them; what lies
+    beyond its end, at the last. Raises UserError, beginning with ``where``, for a step that is none."""
+    found = [0.0] * len(rollout.response)
+    for place, reward in steps:
+        if place < 0 or not math.isfinite(reward):
+            raise UserError(f"{where} has a step ({place}, {reward}); a step is a number of characters and a reward")
+        reached = bisect.bisect_left(
+            range(1, len(rollout.response)), place, key=lambda num: len(renderer.text(rollout.response[:num]))
+        )
+        found[reached] += reward
+    return tuple(found)
