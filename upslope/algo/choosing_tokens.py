@@ -80,8 +80,8 @@ class CovariancePenalty(Regulariser):
 @dataclass(frozen=True)
 class CovarianceClip(FromUpdate):
     """0 for a random ``share`` of the update's tokens, at least one, out of those whose covariance lies in [low, high];
-    1 for the others (Clip-Cov, arXiv 2505.22617, equation 11). Which ones is a hash of problem, sample and place, never a
-    generator."""
+    1 for the others (Clip-Cov, arXiv 2505.22617, equation 11). Which ones is a hash of problem, sample and place, never
+    a generator."""
 
     share: float = 0.0002
     low: float = 1.0
