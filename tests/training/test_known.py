@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -42,9 +43,7 @@ def test_chances_are_chances_and_sum_to_the_number(estimates, num, floor):
     assert all(0 < c <= 1 for c in found)
     assert sum(found) == pytest.approx(num, abs=1e-9)
     order = sorted(range(len(estimates)), key=lambda i: estimates[i])
-    assert all(found[a] <= found[b] + 1e-12 for a, b in zip(order, order[1:], strict=False)), (
-        "more is never less likely"
-    )
+    assert all(found[a] <= found[b] + 1e-12 for a, b in itertools.pairwise(order)), "more is never less likely"
 
 
 @every(st.lists(st.floats(0.01, 0.25), min_size=2, max_size=30), st.integers(1, 29), st.floats(0, 1, exclude_max=True))

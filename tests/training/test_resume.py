@@ -30,6 +30,12 @@ CARRIED = {
     "a reference": ["recipe=grpo", "recipe.reuse.epochs=2"],
     "an adapter": ["recipe=grpo", "learn.lora_rank=2", "recipe.regulariser.coefficient=0.5"],
     "refills": ["recipe=dapo", "recipe.reuse.minibatches=1"],
+    "what is known of problems": [
+        "recipe=reinforce-baseline",
+        "recipe.sample.kind=learnable",
+        "recipe.sample.fresh=0.5",
+    ],
+    "weighed draws": ["recipe=reinforce-baseline", "recipe.sample.kind=learnable", "recipe.sample.weighted=true"],
 }
 
 

@@ -60,6 +60,46 @@ def evaluate_model(
     evaluate_command(settings, as_json=as_json)
 
 
+@app.command(name="measure")
+def measure_problems(
+    model: Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")],
+    overrides: Overrides = None,
+    task: TaskName = None,
+    data: Data = None,
+    eval_data: EvalData = None,
+    reward: RewardSpecs = None,
+    reward_weight: RewardWeights = None,
+    to: Annotated[Path, typer.Option(help="The file of rows; continued if it is there.")] = Path("measured.jsonl"),
+    samples: Annotated[int, typer.Option(min=1, help="Attempts a problem.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the attempts.")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (default: the task's).")] = None,
+    seed: Annotated[int, typer.Option(help="Of draws and pocket's problems.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: str = "auto",
+) -> None:
+    """Measure how often a model solves each training problem.
+
+    The file has a row a problem: the data's own columns, and num_samples, num_right, pass_rate, mean_reward,
+    mean_length, cut. It is a data set again: task.where="0 < pass_rate < 0.8" trains where there is something to learn,
+    and recipe.sample.kind=learnable begins with what it says. Stopped, the same command continues it.
+    """
+    from upslope.config import load_settings
+    from upslope.lab.measuring import measure_command
+    from upslope.training.tables import task_options
+
+    options = task_options(task, data, eval_data, reward, reward_weight) | {
+        "model": model,
+        "seed": seed,
+        "device": device,
+        "learn.dtype": dtype,
+        "eval.samples": samples,
+        "eval.temperature": temperature,
+    }
+    if max_tokens is not None:
+        options["sample.max_tokens"] = max_tokens
+    measure_command(load_settings(None, overrides or (), options), to)
+
+
 @app.command(name="score")
 def score_responses(
     arguments: Annotated[

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from upslope.tasks.builtin import tasks_help
 
-ORDER = ("train", "eval", "score", "recipes", "diff", "report", "prove", "doctor", "bench", "ladder")
+ORDER = ("train", "eval", "measure", "score", "recipes", "diff", "report", "prove", "doctor", "bench", "ladder")
 
 
 class InOrder(TyperGroup):

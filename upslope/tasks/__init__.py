@@ -69,8 +69,10 @@ def open(
     reward_weights: Sequence[float] = (),
     seed: int = 0,
     options: Mapping[str, object] | None = None,
+    where: str = "",
 ) -> Task:
-    """The task of a name, or a user's own by ``FILE.py:NAME``. Raises UserError."""
+    """The task of a name, or a user's own by ``FILE.py:NAME``; ``where`` is a condition on the columns of its training
+    problems (``0 < pass_rate < 0.8``). Raises UserError."""
     from upslope.tasks.registry import open_task
 
     return open_task(
@@ -82,4 +84,5 @@ def open(
         reward_weights=reward_weights,
         seed=seed,
         options=options,
+        where=where,
     )

@@ -15,6 +15,7 @@ from upslope.tasks.base import Task
 from upslope.tasks.builtin import FOR_DATA, TASKS
 from upslope.tasks.own import own_kind
 from upslope.tasks.rewards import RewardFunction, Rewards, unwrapped
+from upslope.tasks.where import Where
 
 
 def open_task(
@@ -27,11 +28,12 @@ def open_task(
     reward_weights: Sequence[float] = (),
     seed: int = 0,
     options: Mapping[str, object] | None = None,
+    where: str = "",
 ) -> Task:
     """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
     ``columns`` names the file's own column for each field that is called otherwise there. ``seed`` makes the problems
-    of a generated task. Files are never divided by it: the held-out rows of a file are the same in all runs.
+    of a generated task. ``where`` is a condition on the training problems' columns. Files are never divided by it: the held-out rows of a file are the same in all runs.
 
     Raises UserError for an unknown name, for anything given that the task cannot use, and for what the task refuses.
     """
@@ -53,7 +55,7 @@ def open_task(
     if "rewards" in kind.takes:
         given["rewards"] = load_rewards(rewards, reward_weights, modules)
     task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
-    return task
+    return Where(task, where) if where else task
 
 
 def load_rewards(

@@ -25,6 +25,9 @@ class TaskSettings:
     """A file of held-out problems, or a folder that ``datasets`` saved."""
     columns: dict[str, str] = field(default_factory=dict)
     """The data's own column for each field of the task that is called otherwise there: ``prompt = "question"``."""
+    where: str = ""
+    """Only training problems whose columns fulfil it: ``0 < pass_rate < 0.8 and level in ["easy", "hard"]``; empty:
+    all."""
     rewards: tuple[str, ...] = ()
     """Reward functions, FILE.py:FUNCTION each."""
     reward_weights: tuple[float, ...] = ()

@@ -167,16 +167,8 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
 
 def open_run_task(settings: TaskSettings, seed: int) -> Task:
     """The task the settings name; without a name the user's if there is data, else pocket."""
-    return open_task(
-        settings.name or (FOR_DATA if settings.data else DEFAULT),
-        data=settings.data,
-        eval_data=settings.eval_data,
-        columns=settings.columns,
-        rewards=settings.rewards,
-        reward_weights=settings.reward_weights,
-        seed=seed,
-        options=settings.options,
-    )
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "name"}
+    return open_task(settings.name or (FOR_DATA if settings.data else DEFAULT), **given, seed=seed)
 
 
 def free_folder(settings: RunSettings, task: Task) -> Path:

@@ -1,0 +1,90 @@
+"""``upslope measure``: pass rates as rows, resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import upslope as up
+from upslope.config import load_settings
+from upslope.errors import UserError
+from upslope.lab import measuring
+from upslope.lab.measuring import measure_command, summary
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measuring, "WAVE", 2)
+    Path("mine.py").write_text("def odd(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n")
+    rows = [{"prompt": f"{name} has {i} apples.", "level": i} for i, name in enumerate(["Tom", "Sam", "Eva"] * 2)]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("test.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    return tmp_path
+
+
+def settings(**changes):
+    options = {
+        "model": "pocket:blank",
+        "task.data": "data.jsonl",
+        "task.eval_data": "test.jsonl",
+        "task.rewards": ["mine.py:odd"],
+        "sample.max_tokens": 5,
+        "eval.samples": 4,
+        "device": "cpu",
+    }
+    return load_settings(None, (), options | changes)
+
+
+def rows(file):
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def test_a_row_a_problem_with_its_own_columns(folder, capsys):
+    measure_command(settings(), Path("out.jsonl"))
+    found = rows("out.jsonl")
+    assert [row["level"] for row in found] == list(range(6))
+    assert all(row["num_samples"] == 4 and row["pass_rate"] == row["num_right"] / 4 for row in found)
+    assert 0 < sum(row["num_right"] for row in found) < 24
+    assert "6 problems, 4 attempts each" in capsys.readouterr().err
+    again = up.tasks.rows("out.jsonl", ["mine.py:odd"], eval_data="test.jsonl")
+    assert [p.columns["num_right"] for p in again.problems("train")] == [row["num_right"] for row in found]
+
+
+@pytest.mark.parametrize("torn", ["", '{"id": "user/tr'])
+def test_it_goes_on_where_it_stopped_to_the_same_file(folder, torn):
+    measure_command(settings(), Path("whole.jsonl"))
+    whole = Path("whole.jsonl").read_text()
+    kept = "".join(whole.splitlines(keepends=True)[:2])
+    Path("part.jsonl").write_text(kept + torn)
+    measure_command(settings(), Path("part.jsonl"))
+    assert Path("part.jsonl").read_text() == whole
+    measure_command(settings(), Path("part.jsonl"))
+    assert Path("part.jsonl").read_text() == whole, "and once more does nothing"
+
+
+@pytest.mark.parametrize(
+    "change", [{"eval.samples": 3}, {"eval.temperature": 0.5}, {"seed": 1}, {"sample.max_tokens": 4}]
+)
+def test_another_measurement_does_not_go_into_the_same_file(folder, change):
+    measure_command(settings(), Path("out.jsonl"))
+    before = Path("out.jsonl").read_text()
+    with pytest.raises(UserError, match=r"out.jsonl row 1 was measured with another model, task, seed or sampling"):
+        measure_command(settings(**change), Path("out.jsonl"))
+    assert Path("out.jsonl").read_text() == before
+
+
+def test_a_file_that_is_none_is_left_alone(folder):
+    with pytest.raises(UserError, match=r"data.jsonl row 1 is no measurement"):
+        measure_command(settings(), Path("data.jsonl"))
+
+
+def test_the_summary():
+    lines = summary([{"pass_rate": r, "num_samples": 4} for r in (0, 0, 0.5, 1)])
+    assert (
+        lines[0]
+        == "4 problems, 4 attempts each: never solved 2 (50.0%), sometimes solved 1 (25.0%), always solved 1 (25.0%)"
+    )
+    assert lines[1].startswith("pass rate 37.5%")

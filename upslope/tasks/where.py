@@ -1,0 +1,159 @@
+"""``task.where``: only the training problems whose columns fulfil a condition, such as ``0 < pass_rate < 0.8``.
+
+The language is a small part of Python's: names of columns (and ``id``), numbers, texts, ``true`` and ``false``,
+comparisons (also chained, and ``in`` a list), ``and``, ``or``, ``not`` and brackets. It is read, never run as code. A
+cell that is missing or null fulfils no comparison but ``!=`` and ``not in``.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from upslope.errors import UserError, nearest
+from upslope.tasks.base import Split, Task
+from upslope.tasks.episode import Episode
+from upslope.types import Problem, Score
+
+Condition = Callable[[Mapping[str, Any]], bool]
+
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+_WORDS = {"true": True, "false": False, "null": None}
+
+
+class Where(Task):
+    """A task with only those training problems, and demonstrations, that fulfil a condition; all else is the task's."""
+
+    def __init__(self, task: Task, where: str) -> None:
+        """Raises UserError for a condition that cannot be read."""
+        self._task, self._where = task, where
+        self._holds, self._names = condition(where)
+        self.name, self.max_tokens, self.reads_answers = task.name, task.max_tokens, task.reads_answers
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """Raises UserError if no training problem fulfils it, or a column is in none of them."""
+        found = self._task.problems(split)
+        return self._kept(found, "training problems") if split == "train" else found
+
+    def demonstrations(self) -> Sequence[Problem]:
+        found = self._task.demonstrations()
+        return self._kept(found, "demonstrations") if found else found
+
+    def _kept(self, problems: Sequence[Problem], what: str) -> list[Problem]:
+        known = dict.fromkeys(["id", *(name for p in problems for name in p.columns)])
+        for name in self._names:
+            if name not in known:
+                raise UserError(
+                    f"task.where = {self._where!r}: no problem has a column {name!r}{nearest(name, known)}; "
+                    f"they have {', '.join(known)}"
+                )
+        kept = [p for p in problems if self._holds({**p.columns, "id": p.id})]
+        if not kept:
+            raise UserError(f"task.where = {self._where!r}: none of the {len(problems)} {what} fulfils it")
+        return kept
+
+    def documents(self) -> Sequence[str]:
+        return self._task.documents()
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        return self._task.score(problems, responses)
+
+    def check_rewards(self) -> None:
+        self._task.check_rewards()
+
+    def episode(self, problem: Problem) -> Episode | None:
+        return self._task.episode(problem)
+
+    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+        return self._task.problem_from_row(row, where)
+
+
+def condition(where: str) -> tuple[Condition, tuple[str, ...]]:
+    """A condition on a row, and the columns that it reads. Raises UserError if it is none.
+
+    >>> holds, names = condition("0 < pass_rate < 0.8 and level in ['easy', 'hard']")
+    >>> holds({"pass_rate": 0.5, "level": "hard"}), holds({"pass_rate": 0.9, "level": "hard"}), names
+    (True, False, ('pass_rate', 'level'))
+    """
+    try:
+        tree = ast.parse(where.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"task.where = {where!r} cannot be read: {getattr(error, 'msg', error)}") from None
+    names: dict[str, None] = {}
+    holds = _truth(tree, names, where)
+    return holds, tuple(names)
+
+
+def _truth(node: ast.expr, names: dict[str, None], where: str) -> Condition:
+    """What a node says of a row, as true or false."""
+    if isinstance(node, ast.BoolOp):
+        parts = [_truth(part, names, where) for part in node.values]
+        every = isinstance(node.op, ast.And)
+        return lambda row: (all if every else any)(part(row) for part in parts)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        inside = _truth(node.operand, names, where)
+        return lambda row: not inside(row)
+    if isinstance(node, ast.Compare):
+        return _comparison(node, names, where)
+    value = _value(node, names, where)
+    return lambda row: value(row) is True
+
+
+def _comparison(node: ast.Compare, names: dict[str, None], where: str) -> Condition:
+    sides = [_value(side, names, where) for side in (node.left, *node.comparators)]
+    for op in node.ops:
+        if type(op) not in _COMPARE:
+            raise UserError(f"task.where = {where!r}: {_text(node)} compares in a way that is not known here")
+
+    def holds(row: Mapping[str, Any]) -> bool:
+        values = [side(row) for side in sides]
+        return all(
+            _compared(op, a, b, f"task.where = {where!r}")
+            for op, a, b in zip(node.ops, values, values[1:], strict=False)
+        )
+
+    return holds
+
+
+def _compared(op: ast.cmpop, a: Any, b: Any, where: str) -> bool:
+    if (a is None or b is None) and isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
+        return False
+    try:
+        return bool(_COMPARE[type(op)](a, b))
+    except TypeError:
+        raise UserError(f"{where}: {a!r:.60} and {b!r:.60} cannot be compared so") from None
+
+
+def _value(node: ast.expr, names: dict[str, None], where: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A column's cell, a number, a text, or a list of those."""
+    if isinstance(node, ast.Name):
+        name = node.id
+        if name in _WORDS:
+            return lambda row: _WORDS[name]
+        names[name] = None
+        return lambda row: row.get(name)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
+        constant = node.value
+        return lambda row: constant
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        inside = _value(node.operand, names, where)
+        return lambda row: -inside(row)
+    if isinstance(node, ast.List | ast.Tuple):
+        items = [_value(item, names, where) for item in node.elts]
+        return lambda row: [item(row) for item in items]
+    raise UserError(f"task.where = {where!r}: {_text(node)} is no column, number, text or list of these")
+
+
+def _text(node: ast.expr) -> str:
+    return repr(ast.unparse(node))
