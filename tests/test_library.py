@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def test_every_member_of_the_family_is_exported() -> None:
     exported = [getattr(up, name) for name in up.__all__ if name.isupper() and name != "FAMILY"]
     assert len(exported) == len(up.FAMILY)
     assert all(branch.recipe in exported for branch in up.FAMILY.values())
+
+
+@pytest.mark.parametrize("package", [up, up.tasks], ids=lambda package: package.__name__)
+def test_no_module_hides_a_public_name(package: Any) -> None:
+    """Once a submodule is loaded, it stands under its own name in its package, whatever stood there."""
+    modules = {m.name for m in pkgutil.iter_modules(package.__path__)}
+    names = set(package.__all__) - {"tasks"}  # the room itself is what `up.tasks` names
+    assert not modules & names
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from upslope.errors import UserError
 from upslope.tasks import user
+from upslope.tasks.problem_set import held_out
 from upslope.tasks.registry import load_rewards
 from upslope.tasks.rewards import RewardFunction
-from upslope.tasks.rows import held_out
 from upslope.tasks.user import UserTask
 from upslope.types import Problem, Score
 

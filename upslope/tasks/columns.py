@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from upslope.errors import UserError, nearest
-from upslope.tasks.rows import Row
+from upslope.tasks.problem_set import Row
 
 Fields = tuple[tuple[str, ...], ...]
 """What a task reads of a row. The names within one tuple say the same thing, so that a row has only one of them."""

@@ -9,7 +9,7 @@ from typing import get_args
 from upslope.errors import UserError
 from upslope.tasks import arrow_files, text_files
 from upslope.tasks.base import Split
-from upslope.tasks.rows import Row
+from upslope.tasks.problem_set import Row
 from upslope.tasks.text_files import COMPRESSED, Numbered
 
 Files = tuple[tuple[Path, Split | None], ...]

@@ -9,7 +9,7 @@ The data is one of
 - a folder with ``train.jsonl`` and ``test.jsonl``, as the data set is published (one of the two may be missing), or
   with the same in another format (see ``upslope.tasks.files``);
 - a single file of such rows (``question``, ``answer``): it is the training side and ``eval_data`` the held-out
-  one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see ``upslope.tasks.rows``);
+  one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see ``upslope.tasks.problem_set``);
 - nothing: ``openai/gsm8k`` from the Hugging Face hub, by the optional extra ``upslope[hub]``.
 """
 
@@ -28,9 +28,9 @@ from upslope.tasks.calculator import Calculator, filled
 from upslope.tasks.columns import Columns, listed
 from upslope.tasks.episode import Episode
 from upslope.tasks.files import Files, find_files
+from upslope.tasks.problem_set import Row
 from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.row_task import RowTask
-from upslope.tasks.rows import Row
 from upslope.types import Problem, Score
 
 INSTRUCTION = "Solve the problem step by step. Then write the final answer on the last line as: #### <number>"

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from upslope.tasks.base import Split, Task
 from upslope.tasks.columns import Columns, Fields, check_columns, rename, renamed_rows
 from upslope.tasks.files import Files, file_rows
+from upslope.tasks.problem_set import ProblemSet, Row, make_problem_set
 from upslope.tasks.rewards import Rewards
-from upslope.tasks.rows import ProblemSet, Row, make_problem_set
 from upslope.types import Problem, Score
 
 

@@ -31,9 +31,9 @@ from typing import Any
 from upslope.errors import UserError, nearest
 from upslope.tasks.columns import Columns, listed
 from upslope.tasks.files import Files, find_files
+from upslope.tasks.problem_set import Row
 from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.row_task import RowTask
-from upslope.tasks.rows import Row
 from upslope.types import Message, Problem
 
 ROLES = ("system", "user", "assistant", "tool")
