@@ -9,7 +9,8 @@ The data is one of
 - a folder with ``train.jsonl`` and ``test.jsonl``, as the data set is published (one of the two may be missing), or
   with the same in another format (see ``upslope.tasks.files``);
 - a single file of such rows (``question``, ``answer``): it is the training side and ``eval_data`` the held-out
-  one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see ``upslope.tasks.problem_set``);
+  one, or, without ``eval_data``, its ``split`` column or a hash of the prompt divides it (see
+  ``upslope.tasks.problem_set``);
 - nothing: ``openai/gsm8k`` from the Hugging Face hub, by the optional extra ``upslope[hub]``.
 """
 
