@@ -39,8 +39,10 @@ def test_conditions(where, holds):
 
 @pytest.mark.parametrize(
     "where",
-    ["", "pass_rate <", "__import__('os')", "pass_rate + 1 > 0", "row.level == 1", "tags[0] == 'sum'", "a is b"]
-    + ["lambda: 1", "[x for x in tags]", "f'{level}' == 'hard'", "pass_rate := 1", "b'x' == level", "*tags", "1;2"],
+    [
+        *("", "pass_rate <", "__import__('os')", "pass_rate + 1 > 0", "row.level == 1", "tags[0] == 'sum'", "a is b"),
+        *("lambda: 1", "[x for x in tags]", "f'{level}' == 'hard'", "pass_rate := 1", "b'x' == level", "*tags", "1;2"),
+    ],
 )
 def test_what_is_no_condition_is_refused(where):
     with pytest.raises(UserError, match=r"task\.where = "):

@@ -30,11 +30,7 @@ CARRIED = {
     "a reference": ["recipe=grpo", "recipe.reuse.epochs=2"],
     "an adapter": ["recipe=grpo", "learn.lora_rank=2", "recipe.regulariser.coefficient=0.5"],
     "refills": ["recipe=dapo", "recipe.reuse.minibatches=1"],
-    "what is known of problems": [
-        "recipe=reinforce-baseline",
-        "recipe.sample.kind=learnable",
-        "recipe.sample.fresh=0.5",
-    ],
+    "what is known of problems": ["recipe=reinforce-baseline", "recipe.sample.kind=learnable"],
     "weighed draws": ["recipe=reinforce-baseline", "recipe.sample.kind=learnable", "recipe.sample.weighted=true"],
 }
 

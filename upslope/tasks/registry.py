@@ -33,7 +33,8 @@ def open_task(
     """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
     ``columns`` names the file's own column for each field that is called otherwise there. ``seed`` makes the problems
-    of a generated task. ``where`` is a condition on the training problems' columns. Files are never divided by it: the held-out rows of a file are the same in all runs.
+    of a generated task. ``where`` is a condition on the columns of the training problems. Files are never divided by
+    the seed: the held-out rows of a file are the same in all runs.
 
     Raises UserError for an unknown name, for anything given that the task cannot use, and for what the task refuses.
     """

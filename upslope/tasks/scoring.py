@@ -37,8 +37,6 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
         new = scores_of(task, problems, [row["response"] for row, _ in batch])
         for (row, _), score in zip(batch, new, strict=True):
             added = {"reward": score.reward, "extracted": score.extracted}
-            if score.lenient is not None:
-                added["lenient"] = score.lenient
             parts = {"parts": dict(score.parts)} if score.parts else {}
             # ASCII only, so that any output encoding can hold it
             print(json.dumps({**row, **added, **parts}), file=out)
