@@ -23,13 +23,19 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "transformers", "tokenizers", "peft", "pyarrow", "typer", "pydantic", "numpy", "matplotlib")), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest test-newest test-processors check docs links format lock clean
+.PHONY: help train gsm8k test test-oldest test-newest test-processors check docs links format lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: $(VENV)/.run ## the main job: examples/pocket.toml (RUN=FILE for another)
 	$(BIN)/upslope train $(RUN)
+
+# The full way takes hours (docs/results.md); BUDGET=smoke runs every stage in two minutes. MODEL is a directory or hub id,
+# DATA a folder with train.jsonl and test.jsonl.
+gsm8k: $(VENV)/.run ## a real model learns the real GSM8K: make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke]
+	@$(if $(and $(MODEL),$(DATA)),,$(error make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke] [SEEDS=3]))
+	$(BIN)/python examples/gsm8k/run.py --model "$(MODEL)" --data "$(DATA)" --seeds $(or $(SEEDS),1) $(if $(filter smoke,$(BUDGET)),--smoke)
 
 test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
