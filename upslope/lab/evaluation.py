@@ -29,11 +29,12 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
         def seen(num_tokens: int, num_rows: int) -> None:
             progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
 
+        longest = with_limit(settings, task, policy.max_positions).sample.max_tokens
         found = evaluate_on(task, settings, policy, seen).row
     if as_json:
         print(json.dumps({"model": settings.model, "task": task.name} | found))
         return
-    print(f"{settings.model} on {task.name}, up to {with_limit(settings, task).sample.max_tokens} tokens")
+    print(f"{settings.model} on {task.name}, up to {longest} tokens")
     table = Table("measure", "value", "95 % interval", "problems", box=None, padding=(0, 2, 0, 0))
     measures = {"greedy accuracy": found["greedy"]} | {f"pass@{k}": v for k, v in found.get("pass_at", {}).items()}
     for name, m in measures.items():
