@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
 from upslope.algo.slots import KINDS
+from upslope.plugins import is_own
 from upslope.training.settings import RunSettings
 from upslope.types import Sampling
 
@@ -106,11 +107,6 @@ def recipes_page() -> str:
         own = [slot_row(kind, value) for kind, value in sorted(kinds.items()) if is_own(value)]
         parts.append(markdown_table(("kind", "fields", "meaning"), own))
     return "\n".join(parts)
-
-
-def is_own(value: Any) -> bool:
-    """Whether a slot's value is the package's own, and not of a file that was loaded beside it."""
-    return str(getattr(value, "__module__", None)).startswith("upslope.")
 
 
 def slot_row(kind: str, value: Any) -> tuple[str, str, str]:

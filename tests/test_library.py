@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import subprocess
@@ -87,6 +88,18 @@ def test_importing_loads_nothing_and_changes_nothing() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_first_name_that_may_load_torch_asks_for_quiet_threads_before() -> None:
+    """Threads that ask for work for milliseconds made a small model many times slower beside other work."""
+    code = (
+        "import os, upslope; upslope.UserError; assert os.environ['GOMP_SPINCOUNT'] == '3000'; "
+        "assert 'STRICT' in os.environ['MKL_CBWR']; import sys; assert 'torch' not in sys.modules"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "MKL_CBWR", "OMP_WAIT_POLICY")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+    mine = "import os, upslope; upslope.UserError; assert 'GOMP_SPINCOUNT' not in os.environ"
+    subprocess.run([sys.executable, "-c", mine], check=True, env=env | {"OMP_WAIT_POLICY": "active"})
+
+
 def test_a_type_checker_sees_the_package() -> None:
     assert (Path(up.__file__).parent / "py.typed").exists()
 
@@ -132,6 +145,61 @@ def test_a_run_in_a_folder_goes_on_with_the_same_objects(tmp_path: Path) -> None
         up.train(tiny(), **given, steps=4, folder=tmp_path / "parts", **QUICK)
 
 
+def test_a_model_that_is_handed_in_is_the_one_that_goes_on(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"task": Vowels(), "recipe": "grpo", "folder": tmp_path / "a"}
+    first = up.train(tiny(), **given, steps=2, **QUICK)
+    model, tokenizer = tiny()
+    run = up.train((model, tokenizer), **given, steps=2, resume=True, **QUICK)
+    assert run.model is model
+    for own, theirs in zip(model.parameters(), first.model.parameters(), strict=True):
+        assert torch.equal(own, theirs)
+    with pytest.raises(up.UserError, match=r"not the one of .*other names or shapes"):
+        up.train((tiny_model(hidden_size=16), TOKENIZER), **given, steps=3, resume=True, **QUICK)
+
+
+def test_rows_of_a_kind_that_there_is_not(tmp_path: Path) -> None:
+    run = up.train(tiny(), task=Vowels(), steps=1, **QUICK)
+    with pytest.raises(up.UserError, match="no rows of kind 'evals'; did you mean 'eval'"):
+        run.rows("evals")
+
+
+def test_a_member_of_the_family_is_a_recipe_too() -> None:
+    run = up.train(tiny(), task=Vowels(), recipe=up.FAMILY["grpo"], steps=1, **QUICK)
+    assert run.recipe == up.GRPO
+    with pytest.raises(up.UserError, match="advantge is not a slot of a recipe; did you mean 'advantage'"):
+        up.GRPO.patch(advantge=above_half)
+
+
+class Faulty(up.Task):
+    """A subclass of ``Task``, checked like any other object."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def problems(self, split: str) -> list[Problem]:
+        twice = self.fault == "twice"
+        return [Problem(f"{split}/{0 if twice else i}", ({"role": "user", "content": f"{i}"},)) for i in range(8)]
+
+    def score(self, problems: Any, responses: Any) -> Any:
+        if self.fault == "crash":
+            return 1 / 0
+        return [0.5 for _ in responses] if self.fault == "numbers" else [Score(0.5) for _ in responses]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("twice", r"problems\('train'\)\[1\] has the id 'train/0', as problems\('train'\)\[0\] has"),
+        ("crash", r"score\(\) crashed: ZeroDivisionError.*test_library.py:\d+"),
+        ("numbers", r"score\(\)\[0\] is a float, not a Score"),
+    ],
+)
+def test_a_subclass_of_task_is_checked_like_any_object(fault: str, words: str) -> None:
+    with pytest.raises(up.UserError, match=words):
+        up.train(tiny(), task=Faulty(fault), steps=1, **QUICK)
+    assert up.train(tiny(), task=Faulty("none"), steps=1, **QUICK).task.name == "Faulty"
+
+
 def above_half(batch: up.Batch) -> torch.Tensor:
     """A slot of one's own, without any declaration."""
     return torch.where(batch.mask_NT, (batch.reward_N - 0.5)[:, None], 0.0)
@@ -167,6 +235,14 @@ def test_a_saved_model_is_an_ordinary_directory(tmp_path: Path) -> None:
         ({"reference": {"every": 3}}, "no slot of this recipe refers"),
         ({"reference": {"every": 3, "model": "x"}, "recipe": "rloo"}, "set one of the two"),
         ({"recipe": up.REINFORCE.patch(advantage=up.PPO.advantage)}, "needs a critic"),
+        ({"lr": 1e-4}, "there is no setting lr; did you mean learn.lr (in Python learn={'lr': ...})?"),
+        ({"recipe": 3}, "recipe is a int; give a name"),
+        ({"task": up.tasks.pocket}, "task pocket is a function; call it"),
+        ({"task": Vowels}, "task Vowels is a type; call it"),
+        ({"progress": None}, "progress is a NoneType; give True, False"),
+        ({"sampler": object()}, "sampler is a object; give a function from the policy"),
+        ({"folder": __file__}, "is a file; give a folder"),
+        ({"resume": True}, "resume=True continues the run of a folder; give folder="),
     ],
 )
 def test_what_the_command_line_refuses_is_refused_here(arguments: dict[str, Any], words: str) -> None:
@@ -181,6 +257,8 @@ def test_what_the_command_line_refuses_is_refused_here(arguments: dict[str, Any]
     [
         (3, "a int is no model"),
         ((1, 2, 3), "a tuple of 3 is no model"),
+        ((1, 2), r"\(int, int\) is no \(model, tokenizer\)"),
+        (tiny()[::-1], r"is no \(model, tokenizer\)"),
         ("no/such/place", "there is no such directory"),
     ],
 )
@@ -212,6 +290,26 @@ def test_evaluate_sample_and_score() -> None:
     assert scores[0].reward == 5 / 6 and scores[1].reward == 0
     with pytest.raises(up.UserError, match="2 problems and 1 responses"):
         up.score(Vowels(), Vowels().problems("test")[:2], ["a"])
+
+
+def test_one_prompt_is_not_taken_for_many() -> None:
+    for prompts in ("hello", [{"role": "user", "content": "hello"}], {"role": "user", "content": "hello"}):
+        with pytest.raises(up.UserError, match=r"prompts is a list; for one question or one chat give \[it\]"):
+            up.sample(tiny(), prompts)  # type: ignore[arg-type]
+
+
+def test_what_sampling_may_take_by_default_fits_the_model() -> None:
+    ((attempt,),) = up.sample(tiny(), ["Say a. " * 20])
+    assert 1 <= len(attempt.response) <= 256 - len(attempt.prompt)
+
+
+def test_arguments_that_would_do_nothing_are_refused() -> None:
+    with pytest.raises(up.UserError, match="problems = 0: an evaluation needs at least one"):
+        up.evaluate(tiny(), Vowels(), problems=0)
+    with pytest.raises(up.UserError, match="dtype and device are for models that are named"):
+        up.evaluate(tiny(), Vowels(), dtype="float64")
+    with pytest.raises(up.UserError, match="dtype and device are for models that are named"):
+        up.sample(tiny(), ["Say a."], device="cpu")
 
 
 # -- the examples ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from upslope.native.threads import before_torch
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # a type checker and an editor see the same names
@@ -61,23 +63,24 @@ if TYPE_CHECKING:  # a type checker and an editor see the same names
         Score as Score,
     )
 
-_ROOMS = {
-    "upslope.api": ("evaluate", "sample", "score", "train"),
+_MODULES = {
     "upslope.algo.family": (
-        *("CISPO", "DAPO", "DR_GRPO", "FAMILY", "GRPO", "GSPO", "IMPORTANCE", "PPO", "PRETRAIN", "REINFORCE"),
-        *("REINFORCE_BASELINE", "REINFORCE_PLUS_PLUS", "REINFORCE_PLUS_PLUS_BASELINE", "RFT", "RLOO", "SFT", "TRPO"),
-        *("MAXRL", "DISTILL", "SAPO", "GMPO", "DPPO", "M2PO", "DEEPSEEK_V3_2", "TOP_ENTROPY", "CLIP_COV", "KL_COV"),
-        "SCALERL",
+        *("CISPO", "CLIP_COV", "DAPO", "DEEPSEEK_V3_2", "DISTILL", "DPPO", "DR_GRPO", "FAMILY", "GMPO", "GRPO"),
+        *("GSPO", "IMPORTANCE", "KL_COV", "M2PO", "MAXRL", "PPO", "PRETRAIN", "REINFORCE", "REINFORCE_BASELINE"),
+        *("REINFORCE_PLUS_PLUS", "REINFORCE_PLUS_PLUS_BASELINE", "RFT", "RLOO", "SAPO", "SCALERL", "SFT"),
+        *("TOP_ENTROPY", "TRPO"),
     ),
     "upslope.algo.outcome": ("Scored",),
     "upslope.algo.recipe": ("Recipe",),
     "upslope.algo.slots": ("kind",),
+    "upslope.api": ("evaluate", "sample", "score", "train"),
     "upslope.errors": ("Stopped", "UserError"),
     "upslope.tasks.base": ("Task",),
     "upslope.training.run": ("Run",),
     "upslope.types": ("Batch", "Problem", "Rollout", "Sampling", "Score"),
 }
-_WHERE = {name: room for room, names in _ROOMS.items() for name in names}
+"""Which module has which public names; the same as above, for those that ask at run time."""
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = ["__version__", "tasks", *_WHERE]
 
 
@@ -86,6 +89,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("upslope.tasks")
     if name not in _WHERE:
         raise AttributeError(f"module 'upslope' has no attribute {name!r}")
+    before_torch()  # the module may load it
     found = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
     return found
 

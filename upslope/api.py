@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from upslope.algo.family import Branch
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
@@ -24,12 +25,13 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task, scores_of
 from upslope.tasks.complete import complete
+from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import nearest_name, open_run_task, resolve_recipe, train_objects
+from upslope.training.start import open_run_task, resolve_recipe, train_objects
 from upslope.training.tables import to_settings
 from upslope.training.view import NullView, View
 from upslope.types import Message, Problem, Rollout, Sampling, Score
@@ -43,7 +45,7 @@ def train(
     model: Model = "pocket",
     *,
     task: Task | str | None = None,
-    recipe: Recipe | str | None = None,
+    recipe: Recipe | Branch | Mapping[str, Any] | str | None = None,
     steps: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
@@ -60,6 +62,7 @@ def train(
 
     Raises UserError for what can be mended, before anything is trained where that can be known; Stopped after Ctrl-C.
     """
+    _require_arguments(folder, progress, sampler, resume=resume)
     wanted, chosen, opened, objects = _resolved(model, task, recipe, steps, settings)
     recorder: Recorder = MemoryRecorder(wanted.name or f"{opened.name}-{wanted.recipe['name']}-{wanted.seed}")
     if folder is not None:
@@ -83,7 +86,11 @@ def train(
 
 
 def _resolved(
-    model: Model, task: Task | str | None, recipe: Recipe | str | None, steps: int | None, settings: Mapping[str, Any]
+    model: Model,
+    task: Task | str | None,
+    recipe: Recipe | Branch | Mapping[str, Any] | str | None,
+    steps: int | None,
+    settings: Mapping[str, Any],
 ) -> tuple[RunSettings, Recipe, Task, list[str]]:
     """Settings, recipe, task, and which of model and task are objects that no file can name."""
     named: dict[str, Any] = {}
@@ -94,24 +101,47 @@ def _resolved(
     if steps is not None:
         named["steps"] = steps
     objects = []
+    given = _one_recipe(recipe)
     if isinstance(model, (str, Path)):
         named["model"] = str(model)
     else:
         objects.append("model")
-    if isinstance(recipe, Recipe):
-        named["recipe"] = nearest_name(recipe)
-    elif recipe is not None:
-        named["recipe"] = recipe
+    if isinstance(given, Recipe):
+        named["recipe"] = nearest_name(given)
+    elif given is not None:
+        named["recipe"] = given
     if isinstance(task, str):
         named["task"] = {"name": task}
     wanted = to_settings(named)
-    chosen = recipe if isinstance(recipe, Recipe) else resolve_recipe(wanted.recipe)
+    chosen = given if isinstance(given, Recipe) else resolve_recipe(wanted.recipe)
     if task is not None and not isinstance(task, str):
         objects.append("task")
         return wanted, chosen, complete(task), objects
     if task is None and not (isinstance(model, (str, Path)) and is_pocket(str(model))):
         raise UserError("which task? give task=upslope.tasks.gsm8k(FOLDER), or any object with problems() and score()")
     return wanted, chosen, open_run_task(wanted.task, wanted.seed), objects
+
+
+def _one_recipe(recipe: Any) -> Recipe | str | Mapping[str, Any] | None:
+    """A recipe, its name, or a table of name and patches. Raises UserError for anything else."""
+    found = recipe.recipe if isinstance(recipe, Branch) else recipe  # what FAMILY holds
+    if found is not None and not isinstance(found, (str, Recipe, Mapping)):
+        raise UserError(
+            f"recipe is a {type(found).__name__}; give a name, one of the family (upslope.GRPO), or a patch"
+        )
+    return found
+
+
+def _require_arguments(folder: object, progress: object, sampler: object, *, resume: bool) -> None:
+    """Raise UserError for an argument of ``train`` that is of no use, before anything begins."""
+    if resume and folder is None:
+        raise UserError("resume=True continues the run of a folder; give folder= as well")
+    if folder is not None and Path(str(folder)).is_file():
+        raise UserError(f"folder={str(folder)!r} is a file; give a folder, which need not be there yet")
+    if not isinstance(progress, bool) and not all(hasattr(progress, name) for name in ("start", "step", "close")):
+        raise UserError(f"progress is a {type(progress).__name__}; give True, False or a upslope.training.view.View")
+    if sampler is not None and not callable(sampler):
+        raise UserError(f"sampler is a {type(sampler).__name__}; give a function from the policy to a sampler")
 
 
 def _free(folder: Path, *, resume: bool) -> Path:
@@ -139,7 +169,10 @@ def evaluate(
     device: str = "auto",
 ) -> Evaluation:
     """Accuracy on the task's held-out problems: greedy, and with ``samples`` attempts a problem pass@k, each with its
-    95 % interval. An attempt is right if its reward is at least 1. Raises UserError."""
+    95 % interval. An attempt is right if its reward is at least 1. ``dtype`` and ``device`` are for models that are
+    named; one that is handed in computes as it is. Raises UserError."""
+    if problems < 1:
+        raise UserError(f"problems = {problems}: an evaluation needs at least one held-out problem")
     settings = to_settings(
         {
             "seed": seed,
@@ -166,13 +199,22 @@ def sample(
     device: str = "auto",
 ) -> list[list[Rollout]]:
     """``samples`` attempts at every prompt (a question, a chat, or a task's problem), with tokens, log-probabilities
-    and text; without reward. Equal arguments give equal attempts."""
+    and text; without reward. Equal arguments give equal attempts. Without ``sampling`` an attempt may have 256 tokens,
+    or as many as the model has positions left. ``dtype`` and ``device`` as in ``evaluate``. Raises UserError."""
+    if isinstance(prompts, (str, Mapping)) or any(isinstance(p, Mapping) for p in prompts):
+        raise UserError("prompts is a list; for one question or one chat give [it]")
     problems = [_problem(prompt, index) for index, prompt in enumerate(prompts)]
     settings = to_settings({"seed": seed, "device": device, "learn": {"dtype": dtype}})
     with _speaking(model, settings) as policy:
         address = Address(seed, "sample", 0)
-        drawn_from = sampling or Sampling()
+        drawn_from = sampling or _roomy(policy, problems)
         return sample_groups(LocalSampler(policy), policy.renderer, problems, samples, drawn_from, address)
+
+
+def _roomy(policy: Policy, problems: Sequence[Problem]) -> Sampling:
+    """The default distribution, with as many tokens as the longest prompt leaves."""
+    longest = max((len(policy.renderer.prompt_ids(p.messages)) for p in problems), default=0)
+    return Sampling(max_tokens=max(1, min(Sampling().max_tokens, policy.max_positions - longest)))
 
 
 def _problem(prompt: str | Sequence[Message] | Problem, index: int) -> Problem:
@@ -198,6 +240,8 @@ def score(task: Task | str, problems: Sequence[Problem], responses: Sequence[str
 def _speaking(model: Model, settings: RunSettings) -> contextlib.AbstractContextManager[Policy]:
     if isinstance(model, (str, Path)):
         return speaking(replace(settings, model=str(model)), NullView)
+    if (settings.learn.dtype, settings.device) != ("auto", "auto"):
+        raise UserError("dtype and device are for models that are named; a model that is handed in computes as it is")
     return speaking(settings, NullView, with_tokenizer(model))
 
 
@@ -206,6 +250,9 @@ def with_tokenizer(model: Model) -> tuple[Any, Any]:
     if isinstance(model, tuple):
         if len(model) != 2:
             raise UserError(f"a tuple of {len(model)} is no model; give (model, tokenizer)")
+        if not hasattr(model[0], "parameters") or not hasattr(model[1], "decode"):
+            kinds = ", ".join(type(part).__name__ for part in model)
+            raise UserError(f"({kinds}) is no (model, tokenizer); give a transformers model first, then its tokenizer")
         return model
     if not hasattr(model, "parameters"):
         raise UserError(f"a {type(model).__name__} is no model; give a name, a path, or (model, tokenizer)")

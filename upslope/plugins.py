@@ -13,6 +13,12 @@ from typing import Any
 from upslope.errors import UserError, nearest
 
 
+def is_own(value: Any) -> bool:
+    """Whether a function, a class or an object of one is the package's and not a user's."""
+    module = getattr(value, "__module__", None) or ""
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
 def names_a_file(spec: str) -> bool:
     """Whether a text is of the form ``FILE.py:NAME``."""
     file, _, name = spec.rpartition(":")

@@ -64,7 +64,7 @@ class Score:
     """Rewards on the way, beside ``reward``, which is paid at the end: (number of characters, reward), paid to the
     token with which the response reached that many characters."""
     by_token: tuple[float, ...] | None = None
-    """The same, one a response token; made of ``steps`` where a response is scored as text."""
+    """The same rewards, one number for every token of the response. Left out, it is made of ``steps``."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from upslope.algo.codec import patched, to_dict
 from upslope.algo.family import GRPO, REINFORCE, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.reuse import Reuse
+from upslope.algo.slots import KINDS, kind, kinds
 from upslope.algo.surrogate import ClippedRatio
 from upslope.config import load_settings
 from upslope.errors import UserError
@@ -267,3 +268,38 @@ def test_present_and_old_are_what_a_fresh_scoring_says():
         torch.testing.assert_close(told.old_logp_NT, before.logp_NT, rtol=0, atol=1e-12)
         torch.testing.assert_close(told.old_entropy_NT, before.entropy_NT, rtol=0, atol=1e-12)
     assert batch.present_logp_NT is None
+
+
+def test_a_class_declares_by_its_members_and_not_to_kind():
+    with pytest.raises(TypeError, match="Mine is no function; write compares as a member of the class"):
+
+        @kind("advantage", compares="group")
+        @dataclass(frozen=True)
+        class Mine:
+            def __call__(self, batch):
+                return batch.reward_NT
+
+    assert "mine" not in kinds("advantage")
+
+
+def test_a_name_of_the_package_is_not_taken_over():
+    """Or a run file that says ``token_mean`` would mean something else from then on."""
+    built_in = kinds("aggregate")["token_mean"]
+
+    def token_mean(batch):
+        return batch.mask_NT.float()
+
+    with pytest.raises(TypeError, match="aggregate has a value of its own called 'token_mean'"):
+        kind("aggregate")(token_mean)
+    assert kinds("aggregate")["token_mean"] is built_in
+
+
+def test_a_cell_of_a_notebook_may_be_run_again():
+    def of_the_cell(batch):
+        return batch.reward_NT
+
+    try:
+        for _ in range(2):
+            assert kind("advantage", compares="batch")(of_the_cell) is of_the_cell
+    finally:
+        del KINDS["advantage"]["of_the_cell"]

@@ -373,3 +373,18 @@ def test_combinations(recipe, told):
 def test_senseless_fields_are_refused(make):
     with pytest.raises(ValueError, match=r"must be|needs|is a"):
         make()
+
+
+def test_maxrl_refuses_rewards_below_zero():
+    b = to_batch([group("p", [1], [[5], [8]], [-1.0, 0.5])], torch.device("cpu"), F64)
+    with pytest.raises(UserError, match="divides by the mean reward, and there is a reward of -1"):
+        success_rate(b)
+
+
+def test_a_dropped_token_whose_ratio_overflows_has_no_gradient():
+    """mu = e^-95 and pi = e^-1: in float32 the ratio e^94 is infinite, and 0 times its gradient would be no number."""
+    logp_NT = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+    b = to_batch([group("p", [1], [[5, 6]], [1.0])], torch.device("cpu"), torch.float32)
+    b = replace(b, sampler_logp_NT=torch.tensor([[-95.0, -1.1]]), advantage_NT=torch.ones(1, 2))
+    BinaryDivergence(0.2)(scored(logp_NT), b).sum().backward()
+    assert logp_NT.grad[0, 0] == 0 and float(logp_NT.grad[0, 1]) == pytest.approx(math.exp(0.1))

@@ -79,7 +79,7 @@ def test_needs_is_the_union_over_slots():
 
 
 def test_patching_an_unknown_slot_is_an_error():
-    with pytest.raises(TypeError):
+    with pytest.raises(UserError, match="surogate is not a slot of a recipe; did you mean 'surrogate'"):
         REINFORCE.patch(surogate=None)
 
 

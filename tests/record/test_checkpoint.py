@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
@@ -243,3 +244,15 @@ def test_a_kill_between_any_two_file_operations_leaves_a_checkpoint(parent: Path
             break
     assert len(outcomes) > 15  # it was killed, many times, and in the end it was not
     assert set(outcomes) == {first, second} and outcomes == sorted(outcomes)  # once the new one is there it stays
+
+
+def test_a_tokenizer_with_several_chat_templates_is_saved_and_watched_over(parent: Path) -> None:
+    """transformers writes all but the default one into a folder of their own."""
+    tokenizer = copy.deepcopy(tiny.TOKENIZER)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
+    subject = Policy(tiny.model(dtype=torch.float32), tokenizer)
+    folder = save(parent, 1, subject, subject.weights(), {"x": torch.zeros(1)}, {})
+    inside = [p for p in folder.rglob("*") if p.is_file() and p.parent != folder]
+    assert inside and is_complete(folder)
+    inside[0].write_text("something else")
+    assert not is_complete(folder)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from tiny import TOKENIZER, policy, problems
 
+from upslope.errors import UserError
 from upslope.model.renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request
@@ -99,3 +100,28 @@ def test_a_renderer_sees_every_prompt_once_and_every_response_once() -> None:
     sampler = ScriptedSampler(by_number, end_ids=CHAT.end_ids)
     sample_groups(sampler, Noting(TOKENIZER, CHAT.end_ids), problems(2), 3, SAMPLING, HERE, finished=lambda *_: None)
     assert seen == ["prompt"] * 2 + ["text"] * 6
+
+
+class Quiet(ScriptedSampler):
+    """Tells of nothing before it is through, as the signature allows."""
+
+    def generate(self, requests, sampling, address, progress=None, finished=None):  # type: ignore[no-untyped-def]
+        return super().generate(requests, sampling, address)[: self.most]
+
+    most: int | None = None
+
+
+def test_a_sampler_may_tell_of_nothing_before_it_is_through() -> None:
+    asked, told = problems(2), []
+    made = sample_groups(
+        Quiet(by_number, end_ids=CHAT.end_ids), CHAT, asked, 2, SAMPLING, HERE, None, lambda i, _: told.append(i)
+    )
+    assert [[r.text.split() for r in g] for g in made] == [[["3", "3"], ["3", "4"]], [["4", "3"], ["4", "4"]]]
+    assert told == [0, 1]
+
+
+def test_a_sampler_that_loses_a_request_is_named() -> None:
+    lossy = Quiet(by_number, end_ids=CHAT.end_ids)
+    lossy.most = 3
+    with pytest.raises(UserError, match="the sampler Quiet returned 3 rollouts for 4 requests"):
+        sample_groups(lossy, CHAT, problems(2), 2, SAMPLING, HERE)

@@ -73,8 +73,10 @@ def test_a_subclass_of_task_is_whole() -> None:
         name = "mine"
 
     task = Mine()
-    assert complete(task) is task and isinstance(task, Task)
+    assert isinstance(task, Task)
     assert task.max_tokens is None and task.demonstrations() == ()
+    checked = complete(task)
+    assert checked is not task and checked.name == "mine" and complete(checked) is checked
     assert not isinstance(Two(), Task)
 
 

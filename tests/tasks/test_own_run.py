@@ -88,9 +88,9 @@ def test_a_task_in_a_run_file_is_looked_for_beside_it(folder: Path) -> None:
 
 def test_what_the_task_suggests_is_the_limit_where_none_is_set() -> None:
     settings = load_settings(None, [])
-    limits = [with_limit(settings, open_task(name)).sample.max_tokens for name in ("pocket", "gsm8k", "user")]
+    limits = [with_limit(settings, open_task(name), 10**9).sample.max_tokens for name in ("pocket", "gsm8k", "user")]
     assert limits == [32, 256, 256]
-    assert with_limit(load_settings(None, ["sample.max_tokens=9"]), open_task("pocket")).sample.max_tokens == 9
+    assert with_limit(load_settings(None, ["sample.max_tokens=9"]), open_task("pocket"), 10**9).sample.max_tokens == 9
     assert WordProblems().max_tokens is None
 
 

@@ -11,14 +11,14 @@ from tiny import TOKENIZER, drawn, learner, policy, problems, random_groups
 from upslope.algo.family import GRPO, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.algo.reuse import Reuse
-from upslope.algo.sample import Attempts, Demonstrations, Documents, rewarded
+from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.errors import UserError
 from upslope.learn.prepare import passes, to_batch
 from upslope.record import attempts
 from upslope.rollout.address import Address
 from upslope.rollout.local import LocalSampler
 from upslope.training import metrics
-from upslope.training.collect import Collector
+from upslope.training.collect import Collector, _why_short
 from upslope.training.evaluate import evaluate
 from upslope.types import Group, Problem, Sampling, Score
 
@@ -301,3 +301,10 @@ def test_a_step_that_is_none_stops_the_run(step):
 
     with pytest.raises(UserError, match="a step is a number of characters and a reward"):
         collector(task=Wrong())(Attempts(2), step=0)
+
+
+def test_where_all_problems_were_tried_nobody_is_told_to_try_more():
+    slot = Attempts(keep=mixed, refill=10.0)
+    assert "raise recipe.sample.refill (now 10) or recipe.sample.group_size" in _why_short([], [], 4, slot, 0, 5)
+    said = _why_short([], [], 4, slot, 0, 0)
+    assert "these are all the problems there are: raise recipe.sample.group_size, or lower problems" in said

@@ -163,5 +163,5 @@ def test_a_run_with_nothing_left_to_learn_from_ends_in_order(tmp_path, monkeypat
 
 def test_a_run_that_never_had_anything_to_learn_from_is_a_mistake_to_mend(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"raise recipe\.sample\.refill"):
+    with pytest.raises(UserError, match=r"all the problems there are: raise recipe\.sample\.group_size"):
         launched("never")

@@ -125,7 +125,7 @@ def highest(value_NT: Tensor, mask_NT: Tensor, share: float) -> Tensor:
 
 
 def lot(batch: Batch, row: int, column: int) -> bytes:
-    """A number for a token that depends on nothing but which token it is."""
+    """What a token is sorted by: bytes that depend on nothing but which token it is."""
     rollout = batch.rollouts[row]
     text = f"{rollout.problem_id}\x00{rollout.sample}\x00{rollout.version}\x00{column}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()

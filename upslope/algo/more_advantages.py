@@ -19,8 +19,14 @@ from upslope.types import Batch, given
 def success_rate(batch: Batch) -> Tensor:
     """A_i = (R_i - mean) / mean over the group, 0 where the mean is 0 (MaxRL, arXiv 2602.02710): for rewards of 0 and 1
     and success rate p, G attempts have the gradient of the first G - 1 terms of log p = -sum_k (1 - p)^k / k: plain
-    reward at G = 2, grad log p = grad p / p in the limit (``upslope prove --only max-rl``).
+    reward at G = 2, grad log p = grad p / p in the limit (``upslope prove --only max-rl``). Raises UserError for
+    rewards below 0: then the mean is no rate of success.
     """
+    if bool((batch.reward_N < 0).any()):
+        raise UserError(
+            f"advantage=success_rate divides by the mean reward, and there is a reward of "
+            f"{float(batch.reward_N.min()):g}; give rewards from 0 on, or set advantage=group_z_score"
+        )
     centred_N = centred(batch.reward_N, batch.group_N)
     mean_N = sum_by_group(batch.reward_N, batch.group_N) / size_by_group(batch.reward_N, batch.group_N)
     return spread(torch.where(mean_N > 0, centred_N / mean_N.clamp(min=1e-12), 0), batch.mask_NT)
@@ -58,6 +64,10 @@ class DecoupledZScore(Advantage):
     eps: float = 1e-6
     compares: ClassVar[Compares] = "group"
     reads_reward: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.eps >= 0:
+            raise ValueError(f"eps must be at least 0, not {self.eps}")
 
     def __call__(self, batch: Batch) -> Tensor:
         values = parts(batch)

@@ -12,7 +12,7 @@ from torch import Tensor
 from upslope.algo.log_ratio import masked
 from upslope.algo.outcome import Losses, Scored, Trace
 from upslope.algo.recipe import Recipe
-from upslope.algo.wanted import rectangle
+from upslope.algo.wanted import require_rectangle
 from upslope.types import Batch, given
 
 
@@ -65,7 +65,7 @@ class Objective:
         found = {f.name: self.recipe.asked(f.name).over_update(batch) for f in fields(Recipe)}
         marks = {slot: mark for slot, mark in found.items() if mark is not None}
         for slot, mark in marks.items():
-            rectangle(slot, getattr(self.recipe, slot), mark, batch, of="over_update")
+            require_rectangle(slot, getattr(self.recipe, slot), mark, batch, of="over_update")
         return replace(batch, marks=marks) if marks else batch
 
     def with_old(self, batch: Batch, logp_NT: Tensor) -> Batch:
@@ -88,7 +88,7 @@ class Objective:
         return (~(pushed_NT & (given(batch.weight_NT, "weight_NT") != 0)).any(dim=1)).tolist()
 
     def _checked(self, slot: str, found: Any, batch: Batch) -> Tensor:
-        return rectangle(slot, getattr(self.recipe, slot), found, batch)
+        return require_rectangle(slot, getattr(self.recipe, slot), found, batch)
 
 
 def weighted_sum(value_NT: Tensor, weight_NT: Tensor | None, name: str, batch: Batch) -> Tensor:

@@ -30,8 +30,11 @@ class AgainstSampler(Surrogate):
 
     def __call__(self, scored: Scored, batch: Batch) -> Tensor:
         low_NT, high_NT = self.clipped(scored.logp_NT, batch)
-        value_NT = torch.exp(self.log_ratio(scored.logp_NT, batch)) * given(batch.advantage_NT, "advantage_NT")
-        return torch.where(low_NT | high_NT, torch.zeros_like(value_NT), value_NT)
+        dropped_NT = low_NT | high_NT
+        # Before anything is computed of it: a ratio that overflows has no gradient that a mask could make 0.
+        difference_NT = self.log_ratio(scored.logp_NT, batch).masked_fill(dropped_NT, 0)
+        value_NT = torch.exp(difference_NT) * given(batch.advantage_NT, "advantage_NT")
+        return value_NT.masked_fill(dropped_NT, 0)
 
 
 @kind("surrogate")

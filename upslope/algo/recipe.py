@@ -13,6 +13,7 @@ from upslope.algo.outcome import Outcome, Scored
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Sample
 from upslope.algo.slots import Place, members
+from upslope.errors import UserError, nearest
 from upslope.types import Batch
 
 
@@ -49,7 +50,11 @@ class Recipe:
     """Sampler and learner disagree, or data is stale."""
 
     def patch(self, **slots: Any) -> Recipe:
-        """The same recipe with some slots replaced; an unknown slot is a TypeError."""
+        """The same recipe with some slots replaced. Raises UserError for a slot that there is not."""
+        known = [f.name for f in fields(self)]
+        for name in slots:
+            if name not in known:
+                raise UserError(f"{name} is not a slot of a recipe{nearest(name, known)}")
         return replace(self, **slots)
 
     @property

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from upslope.algo.outcome import Outcome, Scored
 from upslope.algo.protocols import Loss, Stepper
+from upslope.plugins import is_own
 from upslope.types import Batch
 
 Need = Literal[
@@ -185,7 +186,8 @@ class Correction(Slot):
 
     @property
     def reweighs(self) -> bool:
-        """False: its factors are 0 and 1, and say which tokens count; so a ratio against the sampler goes with it."""
+        """False: its factors are 0 and 1 and only say which tokens count, so it may be combined with a surrogate whose
+        ratio is taken against the sampler."""
         return True
 
     def cut(self, scored: Scored, batch: Batch) -> Tensor | None:
@@ -246,7 +248,8 @@ def kind(slot: str, **declared: Any) -> Callable[[Value], Value]:
     """Register a function, or a dataclass, as a value of ``slot``: run files and KEY=VALUE then know it by its name (a
     dataclass by its name in snake case). ``declared`` are members of the slot's contract, for a function.
 
-    Raises TypeError for a slot or a member that there is not.
+    Raises TypeError for a slot or a member that there is not, for members declared of a class (it has its own), and
+    for a name that a value of the package has.
     """
     if slot not in CONTRACTS:
         raise TypeError(f"there is no slot {slot!r}; slots: {', '.join(CONTRACTS)}")
@@ -255,7 +258,13 @@ def kind(slot: str, **declared: Any) -> Callable[[Value], Value]:
         raise TypeError(f"slot {slot} declares no {unknown[0]!r}; it declares: {', '.join(_member_names(slot))}")
 
     def register(value: Value) -> Value:
-        KINDS[slot][snake(value.__name__)] = value
+        name = snake(value.__name__)
+        if declared and not isfunction(value):
+            raise TypeError(f"{value.__name__} is no function; write {next(iter(declared))} as a member of the class")
+        taken = KINDS[slot].get(name)
+        if is_own(taken) and not is_own(value):
+            raise TypeError(f"{slot} has a value of its own called {name!r}; give yours another name")
+        KINDS[slot][name] = value
         if declared:
             _DECLARED[value] = declared
         return value

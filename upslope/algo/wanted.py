@@ -21,7 +21,7 @@ GIVES = {
 }
 
 
-def rectangle(slot: str, value: Any, found: Any, batch: Batch, *, of: str = "") -> Tensor:
+def require_rectangle(slot: str, value: Any, found: Any, batch: Batch, *, of: str = "") -> Tensor:
     """``found``, which the slot's ``value`` (or its method ``of``) gave for the batch. Raises UserError unless it is
     one number for every token: a tensor of N rollouts by T tokens."""
     wanted = tuple(batch.mask_NT.shape)

@@ -6,17 +6,13 @@ import os
 import sys
 
 from upslope.errors import Stopped, UserError
-from upslope.native.threads import ask_for_same_bits
+from upslope.native.threads import before_torch
 
 
 def main() -> None:
     """Entry point: a mistake a user can mend is one line and exit code 2, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # How long an idle thread keeps asking for work (read when torch is loaded). By default for milliseconds, which
-        # on a machine that has something else to do halves the speed; briefly costs nothing where it has not.
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    ask_for_same_bits()  # before torch is loaded
+    before_torch()
     try:
         from upslope.cli.commands import app  # here, so that Ctrl-C while it is loaded ends as everywhere
 

@@ -29,12 +29,13 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
         def seen(num_tokens: int, num_rows: int) -> None:
             progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
 
+        longest = with_limit(settings, task, policy.max_positions).sample.max_tokens
         evaluation = evaluate_on(task, settings, policy, seen)
     found = evaluation.row
     if as_json:
         print(json.dumps({"model": settings.model, "task": task.name} | found))
         return
-    print(f"{settings.model} on {task.name}, up to {with_limit(settings, task).sample.max_tokens} tokens")
+    print(f"{settings.model} on {task.name}, up to {longest} tokens")
     table = Table("measure", "value", "95 % interval", "problems", box=None, padding=(0, 2, 0, 0))
     for name, m in evaluation.measures.items():
         name = {"greedy": "greedy accuracy", "lenient": "greedy, leniently"}.get(name, name)

@@ -36,7 +36,6 @@ def measure_command(settings: RunSettings, file: Path) -> None:
     """Measure all training problems that ``file`` does not have yet, and append a row for each. Progress and a summary
     go to standard error. Raises UserError for a file that was measured otherwise."""
     task = open_run_task(settings.task, settings.seed)
-    settings = with_limit(settings, task)
     problems = list(task.problems("train"))
     mark = fingerprint(settings, task)
     known = read_rows(file, mark)
@@ -47,6 +46,7 @@ def measure_command(settings: RunSettings, file: Path) -> None:
     left = [p for p in problems if p.id not in known]
     if left:
         with speaking(settings, lambda: TerminalView(aside)) as policy, file.open("a", encoding="utf-8") as out:
+            settings = with_limit(settings, task, policy.max_positions)
             for row in _measured(task, policy, problems, left, settings, aside):
                 out.write(json.dumps(row | {"measured": mark}, ensure_ascii=False) + "\n")
                 out.flush()

@@ -16,7 +16,7 @@ from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.returns import at_chosen, lambda_returns, outcome_at_last
 from upslope.algo.sample import Attempts
-from upslope.algo.wanted import rectangle as wanted
+from upslope.algo.wanted import require_rectangle
 from upslope.errors import UserError
 from upslope.rollout.address import Address
 from upslope.types import Batch, Group, given
@@ -60,25 +60,24 @@ def to_batch(
 def judge(batch: Batch, recipe: Recipe) -> Batch:
     """Fill the advantages: shape the outcome, let every token pay what the penalty costs in the reward, then compare.
 
-    What has to be scored for that (reference, values) must be in the batch. Raises UserError for a slot that gives
-    anything but one value a token; what it gives outside the mask is dropped, so that padding never counts. Only
-    afterwards does overlong filtering take rows away, so that a truncated attempt still counts when its siblings are
-    compared.
+    What has to be scored for that (reference, values) must be in the batch. What a slot gives outside the mask is
+    dropped, so that padding never counts. Raises UserError for a slot that gives anything but one value a token.
     """
-    reward_NT = masked(wanted("shape", recipe.shape, recipe.shape(batch), batch), batch)
+    reward_NT = masked(require_rectangle("shape", recipe.shape, recipe.shape(batch), batch), batch)
     outcome_N = torch.where(batch.mask_NT.any(dim=1), reward_NT.sum(dim=1), batch.reward_N)
     if recipe.penalty_place == "reward":
         found = recipe.asked("regulariser").cost(batch)
-        cost_NT = masked(wanted("regulariser", recipe.regulariser, found, batch, of="cost"), batch)
+        cost_NT = masked(require_rectangle("regulariser", recipe.regulariser, found, batch, of="cost"), batch)
         reward_NT = reward_NT - cost_NT
         outcome_N = outcome_N - cost_NT.sum(dim=1)
     batch = replace(batch, reward_N=outcome_N, reward_NT=reward_NT)
-    advantage_NT = wanted("advantage", recipe.advantage, recipe.advantage(batch), batch)
+    advantage_NT = require_rectangle("advantage", recipe.advantage, recipe.advantage(batch), batch)
     batch = replace(batch, advantage_NT=masked(advantage_NT, batch))
     if recipe.asked("surrogate").one_ratio:
         require_one_advantage(batch, recipe)
     if batch.value_NT is not None:
         batch = replace(batch, return_NT=targets(batch, recipe))
+    # Only now: a truncated attempt still counts when its siblings are compared.
     if isinstance(recipe.sample, Attempts) and recipe.sample.drop_truncated:
         batch = batch.take((~batch.truncated_N).nonzero()[:, 0].tolist())
     return batch
@@ -112,7 +111,7 @@ def weigh(minibatch: Batch, recipe: Recipe, share: float = 1.0) -> Batch:
     """Fix all denominators of an update, and what slots see in it as a whole, before anything is split: the policy's,
     and the critic's (every token of the mini-batch counts the same there). ``share``: what the update counts for beside
     the others of its epoch."""
-    weight_NT = wanted("aggregate", recipe.aggregate, recipe.aggregate(minibatch), minibatch)
+    weight_NT = require_rectangle("aggregate", recipe.aggregate, recipe.aggregate(minibatch), minibatch)
     if minibatch.draw_weight_N is not None:
         weight_NT = weight_NT * minibatch.draw_weight_N[:, None]
     minibatch = replace(minibatch, weight_NT=share * masked(weight_NT, minibatch))

@@ -17,7 +17,11 @@ T = TypeVar("T")
 
 
 class Ranks(Protocol):
-    """One of ``size`` learners. Every method is called by all of them, in the same order, with the same batch."""
+    """One of ``size`` learners. Every method is called by all of them, in the same order, with the same batch.
+
+    ``Alone`` is the one that trains today. ``stand_ins.py`` plays several in one process, and shows that a distributed
+    one needs nothing else.
+    """
 
     rank: int
     size: int

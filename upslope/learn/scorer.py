@@ -135,6 +135,7 @@ class Scorer:
             mine = self.policy.states(part.rollouts)
         if {"reference_logp_NT", "reference_kl_NT"} & set(names):
             theirs = self.must_refer.states(part.rollouts)
+        if theirs is not None and "reference_logp_NT" in names:
             logp_R = token_scores(self.must_refer, theirs, self.sampling).logp_R
             found["reference_logp_NT"] = rectangle(logp_R, part.mask_NT)
         if mine is not None and own:

@@ -115,8 +115,13 @@ class MeasuredRegion:
         for index, part in enumerate(self._parts()):
             now = self._distributions(part)
             loss += self._loss(part, now)
-            kl += divergence(self._before(index, part), now.logp_RV).sum().item() / self._num_states
+            kl += self._far(index, part, now)
         return self._summed(loss), self._summed(kl)
+
+    def _far(self, index: int, part: Batch, now: TokenDistributions) -> float:
+        """The part's share of the mean KL(origin || now)."""
+        kl = divergence(self._before(index, part), now.logp_RV).sum().item()
+        return kl / max(self._num_states, 1)
 
     @torch.no_grad()
     def _loss(self, part: Batch, now: TokenDistributions) -> float:
@@ -129,10 +134,8 @@ class MeasuredRegion:
     @torch.no_grad()
     def distance(self) -> float:
         """Mean KL(origin || now) in nats a token over the states."""
-        kl = 0.0
-        for index, part in enumerate(self._parts()):
-            kl += divergence(self._before(index, part), self._distributions(part).logp_RV).sum().item()
-        return self._summed(kl) / max(self._num_states, 1)
+        parts = enumerate(self._parts())
+        return self._summed(sum(self._far(index, part, self._distributions(part)) for index, part in parts))
 
     def _parts(self) -> Iterator[Batch]:
         """The same micro-batches at every measurement."""

@@ -33,6 +33,11 @@ def tokenizer_of(model: Any) -> Any | None:
     return _TOKENIZERS.get(model)
 
 
+def max_positions(model: Any) -> int:
+    """The longest prompt plus response a model was made for; unbounded if its config gives none."""
+    return int(getattr(text_config(model), "max_position_embeddings", None) or sys.maxsize)
+
+
 class Policy:
     """A model, its tokenizer, and the renderer between tokens and text. The weights here are the ones that compute;
     masters, if any, are the optimizer's."""
@@ -76,7 +81,7 @@ class Policy:
     @property
     def max_positions(self) -> int:
         """The longest prompt plus response the model was made for; unbounded if its config gives none."""
-        return int(getattr(text_config(self.model), "max_position_embeddings", None) or sys.maxsize)
+        return max_positions(self.model)
 
     @property
     def cache_bytes(self) -> int:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from upslope.algo.outcome import Outcome
-from upslope.record.files import sync_folder
+from upslope.record.files import write_whole
 from upslope.types import Batch, Group, Problem
 
 TOKENS = pa.list_(pa.int32())
@@ -111,7 +111,6 @@ def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 def write(path: Path, table: pa.Table) -> None:
     """Write a table of attempts, whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    pq.write_table(table, aside, compression="zstd")
-    aside.replace(path)
-    sync_folder(path.parent)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.model.policy import Policy
-from upslope.record.files import sync_folder, write_whole
+from upslope.record.files import flush_folder, sync_folder, write_whole
 
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -67,9 +66,8 @@ def save(
     if critic is not None:
         save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
     (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
-    hashes = {p.name: _digest(p) for p in sorted(aside.iterdir())}
-    for name in hashes:
-        _flush(aside / name)
+    written = flush_folder(aside)  # a tokenizer may have a folder of chat templates
+    hashes = {p.relative_to(aside).as_posix(): _digest(p) for p in written}
     write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
     replaced = parent / f"{folder.name}.replaced"
     if folder.exists():  # a finished run is resumed, or a run is stopped right after it saved
@@ -135,11 +133,3 @@ def _step(folder: Path) -> int:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,9 +7,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: Buffer) -> None:
     """Write aside, flush to the disk, rename over ``path``."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with aside.open("wb") as file:
@@ -36,9 +40,24 @@ def sync_folder(folder: Path) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, renamed into place when it is filled: whole or absent."""
     aside = folder.with_name(f".{folder.name}.part")
-    for old in (aside, folder):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     yield aside
+    flush_folder(aside)
+    shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     sync_folder(folder.parent)
+
+
+def flush_folder(folder: Path) -> list[Path]:
+    """Flush all files below to the disk, and the folders that name them; returns the files, in order."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    for inner in {file.parent for file in files}:
+        sync_folder(inner)
+    return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from upslope.model.policy import Policy
 from upslope.record import attempts, checkpoint, journal
 from upslope.record.files import whole_folder, write_whole
 from upslope.record.recorder import Row, Snapshot
+
+ROLLOUTS = re.compile(r"(step|eval)-(\d+)\.parquet")
+REFERENCE = re.compile(r"reference(?:-(\d+))?")
 
 
 class FolderRecorder:
@@ -55,8 +59,8 @@ class FolderRecorder:
     def rewind(self, step: int) -> list[Row]:
         kept = [dict(row) for row in journal.rewind(self._journal, step)]
         for file in (self.folder / "rollouts").glob("*.parquet"):
-            kind, _, number = file.stem.partition("-")
-            if int(number) > step or (kind == "step" and int(number) == step):
+            named = ROLLOUTS.fullmatch(file.name)  # anything else in there is somebody else's
+            if named and (int(named[2]) > step or (named[1] == "step" and int(named[2]) == step)):
                 file.unlink()
         return kept
 
@@ -70,8 +74,8 @@ class FolderRecorder:
         return found[-1] if found else None
 
     def _references(self) -> list[tuple[int, Path]]:
-        places = [p for p in self.folder.glob("reference*") if p.is_dir()]
-        return sorted((int(p.name.partition("-")[2] or 0), p) for p in places)
+        named = [(REFERENCE.fullmatch(p.name), p) for p in self.folder.glob("reference*") if p.is_dir()]
+        return sorted((int(name[1] or 0), place) for name, place in named if name)
 
     def _prune_references(self) -> None:
         """Drop the references that held before the oldest checkpoint."""

@@ -21,8 +21,8 @@ JournalRow = Mapping[str, Any]
 class Journal:
     """A run's steps and evaluations, each in order of ``step``, and its last word if it ended early.
 
-    A step's ``reward`` was earned by weights that had seen ``step`` updates; an evaluation's ``step`` counts the
-    updates before it. So both may be drawn over the same axis.
+    A step's ``reward`` was earned by weights that had been through ``step`` turns of the loop; an evaluation's ``step``
+    counts the turns before it. So both may be drawn over the same axis.
 
     >>> Journal(steps=({"kind": "step", "step": 0, "reward": 0.5},), evals=()).column("reward")
     ([0.0], [0.5])
@@ -50,12 +50,12 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def rewind(path: Path, step: int) -> list[JournalRow]:
-    """Forget everything after update number ``step``, and a last line that was cut in half, before a run resumes;
+    """Forget everything after turn number ``step``, and a last line that was cut in half, before a run resumes;
     returns the rows that stay. No file is an empty journal.
 
     Raises UserError for any other line that cannot be read: a journal without one of its steps would be no journal.
     """
-    # An evaluation is labelled by the updates before it, a step by its own number. Without one it is of no step.
+    # An evaluation is labelled by the turns before it, a step by its own number. Without one it is of no step.
     kept = [
         (line, row)
         for line, row in (_lines(path) if path.exists() else ())

@@ -15,6 +15,8 @@ from upslope.record.checkpoint import Checkpoint
 from upslope.record.journal import plain
 
 Row = dict[str, Any]
+KINDS = ("step", "eval", "end")
+"""Of the journal's rows."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Recorder(Protocol):
         ...
 
     def rewind(self, step: int) -> list[Row]:
-        """Forget all that came after update number ``step``; returns the rows that stay."""
+        """Forget all that came after turn number ``step``; returns the rows that stay."""
         ...
 
     def keep_reference(self, step: int, policy: Policy) -> None:

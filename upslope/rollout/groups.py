@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from upslope.errors import UserError
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Request, Sampler
@@ -57,5 +58,13 @@ def sample_groups(
         if finished is not None and not num_left[index]:
             finished(index, group(index))
 
-    sampler.generate(requests, sampling, address, progress, end)
+    returned = sampler.generate(requests, sampling, address, progress, end)
+    if len(returned) != len(requests):
+        who = type(sampler).__name__
+        raise UserError(
+            f"the sampler {who} returned {len(returned)} rollouts for {len(requests)} requests; one for each"
+        )
+    for place, rollout in enumerate(returned):
+        if place not in ended:  # a sampler that tells of nothing before it is through
+            end(place, rollout)
     return [group(index) for index in range(len(problems))]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe
+from upslope.plugins import describe, is_own
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
 from upslope.tasks.rewards import finite
@@ -27,11 +27,13 @@ _NAME = re.compile(r"[\w][\w .+-]*")
 
 
 def complete(task: Any) -> Task:
-    """The object itself if it has all of ``Task``, else with the defaults, and checked.
+    """The object with ``Task``'s defaults for what it lacks, and checked; the package's own tasks as they are.
 
     Raises UserError if it has no ``problems`` or no ``score``.
     """
-    return task if isinstance(task, Task) else Completed(task, type(task).__name__)
+    if inspect.isclass(task) or inspect.isroutine(task):
+        raise UserError(f"task {task.__name__} is a {type(task).__name__}; call it, and give what it returns")
+    return task if isinstance(task, Task) and is_own(task) else Completed(task, type(task).__name__)
 
 
 def missing(own: Any) -> str:

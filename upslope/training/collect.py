@@ -178,7 +178,7 @@ class Collector:
             share = max(len(kept) / len(groups), LEAST_SHARE)
             num = min(math.ceil(missing / share), self._per_step, budget - len(groups))
             if num <= 0:
-                raise Exhausted(_why_short(groups, kept, self._per_step, sample, step))
+                raise Exhausted(_why_short(groups, kept, self._per_step, sample, step, len(others)))
             more = self._attempt(others[:num], sample, step, progress)
             others = others[num:]
             groups, kept = groups + more, kept + self._kept(more, sample)
@@ -248,12 +248,18 @@ def demonstrated(
     return (*ids, renderer.end_ids[0]), (*mask, True)
 
 
-def _why_short(groups: Sequence[Group], kept: Sequence[Group], wanted: int, sample: Attempts, step: int) -> str:
+def _why_short(
+    groups: Sequence[Group], kept: Sequence[Group], wanted: int, sample: Attempts, step: int, num_left: int
+) -> str:
     rewards = [[r.reward for r in g.rollouts] for g in groups]
     equal = [min(r) for r in rewards if r and all_alike(r)]
     high = sum(value > 0 for value in equal)
+    more = f"recipe.sample.refill (now {sample.refill:g}) or " if num_left else ""
+    mend = f"raise {more}recipe.sample.group_size, or lower problems"
+    if not num_left:
+        mend = f"these are all the problems there are: {mend}"
     return (
         f"step {step}: of {len(groups)} problems tried, {len(kept)} gave a group that {show(sample.keep)} keeps, and "
         f"{wanted} were wanted ({high} problems had all attempts rewarded alike above 0, {len(equal) - high} at 0 or "
-        f"below); raise recipe.sample.refill (now {sample.refill:g}) or recipe.sample.group_size, or lower problems"
+        f"below); {mend}"
     )

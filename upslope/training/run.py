@@ -13,13 +13,13 @@ from typing import Any
 
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
-from upslope.errors import NonFinite, Stopped, UserError
+from upslope.errors import NonFinite, Stopped, UserError, nearest
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
 from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
-from upslope.record.recorder import Recorder, Snapshot
+from upslope.record.recorder import KINDS, Recorder, Snapshot
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
@@ -90,12 +90,14 @@ class Run:
         return self.policy.tokenizer
 
     def rows(self, kind: str = "step") -> list[dict[str, Any]]:
-        """The journal: a row a ``step``, or an ``eval``; docs/library.md says what their keys mean."""
+        """The journal's rows of a kind: ``step``, ``eval``, or ``end`` where it ended early. docs/library.md says what
+        their keys mean. Raises UserError for another kind."""
+        if kind not in KINDS:
+            raise UserError(f"the journal has no rows of kind {kind!r}{nearest(kind, KINDS)}")
         return self.recorder.rows(kind)
 
     def rollouts(self, step: int) -> list[dict[str, Any]]:
-        """Every attempt of a step: texts, tokens, log-probabilities, reward, advantage, what the update did to it.
-        Raises UserError if none were kept (``save.rollouts``)."""
+        """Every attempt of a step, with what the update did to it. Raises UserError if none were kept."""
         try:
             return self.recorder.attempts("step", step)
         except KeyError:
@@ -248,9 +250,7 @@ class Run:
         optimizer = self.learner.optimizer
         critic = self.learner.critic
         state = {"num_updates": optimizer.num_done, "spent": self._spent, "tokens": self._tokens, "seed": self.seed}
-        state |= self.collect.state()
-        if critic is not None:
-            state["num_critic_updates"] = critic.optimizer.num_done
+        state |= self.collect.state() | ({} if critic is None else {"num_critic_updates": critic.optimizer.num_done})
         critics = None if critic is None else critic.state()
         weights = optimizer.full_precision()
         self.recorder.save(Snapshot(step, self.policy, weights, optimizer.state(), critics, state))

@@ -89,8 +89,8 @@ def repeat_bits() -> None:
     """Make sums of gradients come in one order: on a CPU several threads otherwise add up in the order they finish,
     and two runs of one seed drift apart. Costs nothing measurable there; on a GPU some operations have no such order.
 
-    What products of matrices add up in which order can be chosen before the process's first one only
-    (``native/threads.py``); the command line has done so by now.
+    The order within products of matrices has to be chosen before the process's first product (``native/threads.py``);
+    the command line and ``import upslope`` have done so by now.
     """
     ask_for_same_bits()
     torch.use_deterministic_algorithms(True)

@@ -42,7 +42,7 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
 
 def evaluate_on(task: Task, settings: RunSettings, policy: Policy, progress: Progress | None = None) -> Evaluation:
     """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says."""
-    settings = with_limit(settings, task)
+    settings = with_limit(settings, task, policy.max_positions)
     return evaluate(
         task,
         LocalSampler(policy, max_rows=settings.sample.max_rows),

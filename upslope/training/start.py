@@ -15,15 +15,16 @@ from filelock import FileLock
 
 import upslope
 from upslope.algo.check import check as check_recipe
-from upslope.algo.codec import patched, to_dict
-from upslope.algo.family import FAMILY, find
-from upslope.algo.recipe import Recipe, diff, show
+from upslope.algo.codec import patched
+from upslope.algo.family import find
+from upslope.algo.recipe import Recipe
 from upslope.errors import Stopped, UserError, nearest
 from upslope.learn.scorer import require_scorable
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.names import is_pocket
 from upslope.model.pocket import build_model, build_tokenizer
+from upslope.model.policy import max_positions
 from upslope.native.build import cache_folder
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
@@ -34,12 +35,12 @@ from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.training.assemble import saved_in
+from upslope.training.document import to_document
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler, run_to_end
 from upslope.training.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
 from upslope.training.stages import STAGES
 from upslope.training.view import View
-from upslope.versions import running
 
 SMALL = 10_000_000
 """Trainable weights below which the default learning rate is the pocket model's."""
@@ -80,22 +81,36 @@ def train_objects(
     ``launch`` does.
     """
     pick_device(settings.device)
-    settings = replace(with_limit(settings, task), name=recorder.name)
+    settings = replace(settings, name=recorder.name)
     check(settings, recipe, task)
     saved = recorder.newest() if resume else None
     if resume and saved is None:
-        where = recorder.folder or "a run in memory"
-        raise UserError(f"{where} holds no complete checkpoint to resume from; start it anew under another name")
+        raise UserError(
+            f"{recorder.folder} holds no complete checkpoint to resume from; start it anew in another folder"
+        )
     if saved is not None and not settings.learn.lora_rank:
         exact = torch.float64 if settings.learn.dtype == "float64" else torch.float32
-        model = load(str(saved.folder), exact)
+        model = carried_on(model, load(str(saved.folder), exact), saved.folder)
     elif model is None:
         model = resolve_model(settings, make_view)
+    settings = with_limit(settings, task, max_positions(model[0]))
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     document = to_document(settings, recipe, objects)
     return run_to_end(*model, task, recipe, settings, recorder, make_view(), document, saved, make_sampler)
+
+
+def carried_on(given: tuple[Any, Any] | None, saved: tuple[Any, Any], folder: Path) -> tuple[Any, Any]:
+    """A checkpoint's model, in the very object that was handed in, where one was."""
+    if given is None:
+        return saved
+    model, tokenizer = given
+    weights = saved[0].state_dict()
+    if {n: w.shape for n, w in model.state_dict().items()} != {n: w.shape for n, w in weights.items()}:
+        raise UserError(f"the model that was given is not the one of {folder}: its weights have other names or shapes")
+    model.to(saved[0].dtype).load_state_dict(weights)
+    return model, tokenizer
 
 
 def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
@@ -130,11 +145,12 @@ def check_length(settings: RunSettings, recipe: Recipe) -> None:
         )
 
 
-def with_limit(settings: RunSettings, task: Task) -> RunSettings:
-    """The longest attempt made explicit where it was left to us."""
+def with_limit(settings: RunSettings, task: Task, max_positions: int) -> RunSettings:
+    """The longest attempt made explicit where it was left to us: what the task suggests, else ``DEFAULT_LONGEST``, or
+    half of a model's positions where those are few, so that there is room for prompts."""
     if settings.sample.max_tokens is not None:
         return settings
-    longest = DEFAULT_LONGEST if task.max_tokens is None else task.max_tokens
+    longest = min(DEFAULT_LONGEST, max(1, max_positions // 2)) if task.max_tokens is None else task.max_tokens
     return replace(settings, sample=replace(settings.sample, max_tokens=longest))
 
 
@@ -186,57 +202,6 @@ def free_folder(settings: RunSettings, task: Task) -> Path:
     while (out / (name := stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
     return out / name
-
-
-def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = ()) -> dict[str, Any]:
-    """The resolved configuration as it stands in run.toml: nothing left to a default, paths from the root; and the
-    versions it runs with.
-
-    Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it. What was given as
-    an object of Python that nothing can name is listed under ``python``.
-    """
-    document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
-    document["model"] = _absolute(settings.model)
-    document["reference"]["model"] = _absolute(settings.reference.model) if settings.reference.model else ""
-    table = document["task"]
-    if names_a_file(table["name"]):
-        table["name"] = _absolute(table["name"])
-    table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
-    table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
-    name = settings.recipe["name"]
-    unnamed = list(objects)
-    if names_a_file(name):
-        document["recipe"] = settings.recipe | {"name": _absolute(name)}
-    else:
-        try:
-            document["recipe"] = {"name": name} | to_dict(recipe)
-        except ValueError:
-            document["recipe"] = {"name": name} | {f.name: show(getattr(recipe, f.name)) for f in fields(recipe)}
-            unnamed.append("recipe")
-    if unnamed:
-        document["python"] = {"objects": unnamed}
-    return _without_none(document)
-
-
-def nearest_name(recipe: Recipe) -> str:
-    """The member of the family from which this recipe differs in the fewest slots."""
-    return min(FAMILY, key=lambda name: len(diff(FAMILY[name].recipe, recipe)))
-
-
-def _absolute(text: str | None) -> str | None:
-    """A path, or FILE.py:NAME, that exists, from the root; any other text as it is."""
-    if text is None:
-        return None
-    path, colon, name = text.partition(":") if names_a_file(text) else (text, "", "")
-    return f"{Path(path).resolve()}{colon}{name}" if Path(path).exists() else text
-
-
-def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: _without_none(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v
-        for k, v in table.items()
-        if v is not None
-    }
 
 
 def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]:

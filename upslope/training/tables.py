@@ -48,7 +48,7 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise UserError(f"there is no setting {where}{key}{nearest(key, known)}")
+            raise UserError(f"there is no setting {where}{key}{_meant(key, kind)}")
         if is_dataclass(hints[key]):
             values[key] = _build(typing.cast(type[Any], hints[key]), value, f"{where}{key}.")
             continue
@@ -68,6 +68,16 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
         raise UserError(f"{where}{error}") from None
     except ValueError as error:
         raise UserError(f"{where.rstrip('.') or 'settings'}: {error}") from None
+
+
+def _meant(key: str, kind: type[Any]) -> str:
+    """The setting that was meant: one of a group, by its dotted key, else the nearest of these."""
+    hints = typing.get_type_hints(kind)
+    groups = [f.name for f in fields(kind) if is_dataclass(hints[f.name])]
+    inside = [g for g in groups if key in {f.name for f in fields(typing.cast(Any, hints[g]))}]
+    if inside:
+        return "; did you mean " + " or ".join(f"{g}.{key} (in Python {g}={{'{key}': ...}})" for g in inside) + "?"
+    return nearest(key, [f.name for f in fields(kind)])
 
 
 def _why(error: ValidationError) -> str:

@@ -39,6 +39,7 @@ from upslope.learn.learner import Learner
 from upslope.learn.prepare import weigh
 from upslope.learn.probe import surrogate_gradient
 from upslope.model.load import pick_device
+from upslope.model.policy import max_positions
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.local import LocalSampler
 from upslope.training.assemble import assemble
@@ -156,10 +157,10 @@ def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noi
     other batches, before)."""
     settings = replace(settings_of(ladder, "reinforce"), model=str(model))
     task = open_run_task(settings.task, settings.seed)
-    settings = with_limit(settings, task)
     if ladder.lr is not None:
         settings = replace(settings, learn=replace(settings.learn, lr=ladder.lr))
     network, tokenizer = resolve_model(settings, NullView)
+    settings = with_limit(settings, task, max_positions(network))
     settings = with_rate(settings, num_trainable(network, settings.learn))
     base = resolve_recipe(settings.recipe)
     assert isinstance(base.sample, Attempts)
