@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
+from upslope.algo.codec import SLOTS as KINDS
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
-from upslope.algo.slots import KINDS
 from upslope.plugins import is_own
 from upslope.training.settings import RunSettings
 from upslope.types import Sampling

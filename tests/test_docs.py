@@ -88,7 +88,7 @@ def wrong(command: str) -> str | None:
     known: set[str]
     if program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        known = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+        known = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
         known |= {f"{name}=" for name in re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE)}
         return next((a for a in arguments if re.sub("=.*", "=", a) not in known), None)
     if program == "python":

@@ -13,6 +13,8 @@ from upslope.rollout.base import require_room, to_rollout
 class PlainSampler:
     """Satisfies ``upslope.rollout.base.Sampler``; every request by itself."""
 
+    listens = False  # it pauses for no calculator
+
     def __init__(self, policy):
         self.policy, self.version = policy, 0
 

@@ -11,7 +11,7 @@ import upslope as up
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab import measuring
-from upslope.lab.measuring import measure_command, summary
+from upslope.lab.measuring import measure_command, summed_up
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_file_that_is_none_is_left_alone(folder):
 
 
 def test_the_summary():
-    lines = summary([{"pass_rate": r, "num_samples": 4} for r in (0, 0, 0.5, 1)])
+    lines = summed_up([{"pass_rate": r, "num_samples": 4} for r in (0, 0, 0.5, 1)])
     assert (
         lines[0]
         == "4 problems, 4 attempts each: never solved 2 (50.0%), sometimes solved 1 (25.0%), always solved 1 (25.0%)"

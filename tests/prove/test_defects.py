@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from upslope.algo import advantage, aggregate, conjugate, correction, critic, objective, regulariser, sample, update
+from upslope.algo import (
+    advantage,
+    aggregate,
+    conjugate,
+    correction,
+    critic,
+    learnable,
+    objective,
+    regulariser,
+    sample,
+    update,
+)
 from upslope.algo.advantage import ConstantBaseline, GroupZScore, spread
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import SharedTrunk
@@ -34,6 +45,7 @@ from upslope.prove.claim import judged
 from upslope.rollout import local
 from upslope.training import statistics
 from upslope.training.collect import Collected, Collector
+from upslope.training.known import KnownProblems
 from upslope.types import Batch, Group, Sampling, given
 
 Plant = Callable[[pytest.MonkeyPatch], object]
@@ -399,6 +411,22 @@ def plugged_in(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - (1.0 - num_correct / num_samples) ** k  # type: ignore[no-any-return]
 
 
+def last_word(reward_N: Tensor, mask_NT: Tensor) -> Tensor:
+    """The outcome in the last column."""
+    return torch.nn.functional.pad(reward_N[:, None], (mask_NT.shape[1] - 1, 0))
+
+
+def by_share_of_choices(weight_N: Tensor, batch: Batch) -> Tensor:
+    """An attempt counts by how much of it was chosen."""
+    lengths_N = weight_N.new_tensor([len(r.response) for r in batch.rollouts])
+    return (weight_N * batch.mask_NT.sum(dim=1) / lengths_N)[:, None] * batch.mask_NT
+
+
+def all_alike(estimates: Sequence[float], num: float, floor: float) -> list[float]:
+    """Whatever is known of them."""
+    return [num / len(estimates)] * len(estimates)
+
+
 DEFECTS = [
     Defect("log-derivative", "logarithms to base 2", putting(TokenDistributions, "logp_R", property(in_bits))),
     Defect("log-derivative", "tokens scored a position late", putting(policy, "before_tokens", one_position_late)),
@@ -487,6 +515,10 @@ DEFECTS = [
     Defect("mini-batches", "denominators of the whole", putting(prepare, "passes", denominators_of_the_whole)),
     Defect("mini-batches", "a short one counts in full", putting(prepare, "passes", denominators_of_equals)),
     Defect("ascent", "the other way", putting(AdamW, "step", uphill)),
+    Defect("replies", "the outcome at the last word, whoever spoke", putting(prepare, "outcome_at_last", last_word)),
+    Defect("replies", "as many choices as words", putting(aggregate, "alike_in_rollout", by_share_of_choices)),
+    Defect("learnable-problems", "all alike", putting(learnable, "chances", all_alike)),
+    Defect("learnable-problems", "weights forgotten", putting(KnownProblems, "weight", lambda self, chance, num: 1.0)),
     Defect("kl-ball", "no test for improvement", putting(KLBall, "search", any_step_will_do)),
 ]
 

@@ -15,6 +15,7 @@ from upslope.rollout.base import Finished, Progress, Request
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.calculator import Calculator
 from upslope.types import Rollout, Sampling
 
 HERE, SAMPLING = Address(0, "sample", 3), Sampling(max_tokens=5)
@@ -125,3 +126,11 @@ def test_a_sampler_that_loses_a_request_is_named() -> None:
     lossy.most = 3
     with pytest.raises(UserError, match="the sampler Quiet returned 3 rollouts for 4 requests"):
         sample_groups(lossy, CHAT, problems(2), 2, SAMPLING, HERE)
+
+
+def test_a_sampler_that_does_not_pause_is_not_given_a_world() -> None:
+    deaf = Quiet(by_number, end_ids=CHAT.end_ids)
+    deaf.listens = False
+    with pytest.raises(UserError, match="the sampler Quiet does not pause for the task's world"):
+        sample_groups(deaf, CHAT, problems(1), 1, SAMPLING, HERE, episode=lambda problem: Calculator())
+    assert deaf.asked == []

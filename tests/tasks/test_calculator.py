@@ -14,7 +14,7 @@ import upslope as up
 from upslope.errors import UserError
 from upslope.model.renderer import ChatRenderer
 from upslope.tasks.calculator import MAX_DIGITS, MAX_LENGTH, Calculator, filled, value_of
-from upslope.training.collect import demonstrated
+from upslope.training.collect import shown_tokens
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_the_task_shows_and_speaks_with_it(folder):
 def test_imitation_leaves_out_what_the_calculator_will_write():
     renderer = ChatRenderer.of(tiny.TOKENIZER)
     text, spans = "3 + 4 = 7 . 7 .", ((8, 9),)
-    ids, mask = demonstrated(renderer, text, spans)
+    ids, mask = shown_tokens(renderer, text, spans)
     assert renderer.text(ids).replace(" ", "") == text.replace(" ", "")
     assert [renderer.text((i,)).strip() for i, m in zip(ids, mask, strict=True) if not m] == ["7"]
     assert mask[-1] and ids[-1] == renderer.end_ids[0]
-    whole, all_of_it = demonstrated(renderer, text)
+    whole, all_of_it = shown_tokens(renderer, text)
     assert whole == ids and all(all_of_it) and len(all_of_it) == len(whole)
-    assert demonstrated(renderer, "7 3", ((0, 1),))[1] == (False, True, True)
-    assert demonstrated(renderer, "3 7", ((2, 3),))[1] == (True, False, True)
+    assert shown_tokens(renderer, "7 3", ((0, 1),))[1] == (False, True, True)
+    assert shown_tokens(renderer, "3 7", ((2, 3),))[1] == (True, False, True)

@@ -9,14 +9,16 @@ import torch
 from tiny import TOKENIZER, drawn, learner, policy, problems, random_groups
 
 from upslope.algo.family import GRPO, REINFORCE_BASELINE
+from upslope.algo.learnable import Learnable
 from upslope.algo.objective import Objective
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.errors import UserError
-from upslope.learn.prepare import passes, to_batch
+from upslope.learn.prepare import judge, passes, to_batch, weigh
 from upslope.record import attempts
 from upslope.rollout.address import Address
 from upslope.rollout.local import LocalSampler
+from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collector, _why_short
 from upslope.training.evaluate import evaluate
@@ -25,7 +27,7 @@ from upslope.types import Group, Problem, Sampling, Score
 SAMPLING = Sampling(max_tokens=6)
 
 
-class Toy:
+class Toy(Task):
     """Rewards by (problem, response), so that a mix-up of either shows."""
 
     name = "toy"
@@ -308,3 +310,25 @@ def test_where_all_problems_were_tried_nobody_is_told_to_try_more():
     assert "raise recipe.sample.refill (now 10) or recipe.sample.group_size" in _why_short([], [], 4, slot, 0, 5)
     said = _why_short([], [], 4, slot, 0, 0)
     assert "these are all the problems there are: raise recipe.sample.group_size, or lower problems" in said
+
+
+def test_draws_that_are_weighed_weigh_their_groups_in_the_update():
+    """Of n problems one is known, with chance 1 and weight 2 / n; the others share the other place, 2 (n - 1) / n."""
+    task, slot = Toy(), Learnable(group_size=2, fresh=0.5, weighted=True)
+    subject = collector(task, per_step=2)
+    known = subject.knowing(slot)
+    known.load({p.id: [1.0, 1.0, 0] for p in task.problems("train")[:1]})
+    got = subject(slot, 1)
+    weights = {g.problem.id: g.weight for g in got.kept}
+    first = task.problems("train")[0].id
+    num = len(task.problems("train"))
+    assert weights[first] == pytest.approx(2 / num)
+    (other,) = weights.keys() - {first}
+    assert weights[other] == pytest.approx(2 / (num * 1 / (num - 1)))
+    assert got.known["num_known"] == 1 and known.state().keys() == {first, other}
+    plain = to_batch([replace(g, weight=1.0) for g in got.kept], torch.device("cpu"), torch.float64)
+    batch = to_batch(got.kept, torch.device("cpu"), torch.float64)
+    assert plain.draw_weight_N is None
+    weighed, even = (weigh(judge(b, REINFORCE_BASELINE), REINFORCE_BASELINE).weight_NT for b in (batch, plain))
+    factor_N = torch.tensor([weights[r.problem_id] for r in batch.rollouts], dtype=torch.float64)
+    torch.testing.assert_close(weighed, even * factor_N[:, None])

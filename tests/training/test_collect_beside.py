@@ -16,13 +16,14 @@ from upslope.algo.sample import Attempts
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
 from upslope.rollout.local import LocalSampler
+from upslope.tasks.base import Task
 from upslope.training.collect import Collector
 from upslope.types import Sampling, Score
 
 SAMPLING = Sampling(max_tokens=6)
 
 
-class Toy:
+class Toy(Task):
     """Rewards by (problem, response); remembers who was asked about together."""
 
     name = "toy"

@@ -14,6 +14,7 @@ from upslope.config import load_settings
 from upslope.errors import Exhausted, UserError
 from upslope.model.renderer import ChatRenderer
 from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.base import Task
 from upslope.training.collect import Collector
 from upslope.training.start import launch
 from upslope.training.view import NullView
@@ -22,7 +23,7 @@ from upslope.types import Sampling, Score
 NUM = 24
 
 
-class Coin:
+class Coin(Task):
     """Problems whose number is divisible by ``every`` get rewards that differ within a group; others are all equal."""
 
     name = "coin"

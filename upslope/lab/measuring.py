@@ -51,7 +51,7 @@ def measure_command(settings: RunSettings, file: Path) -> None:
                 out.write(json.dumps(row | {"measured": mark}, ensure_ascii=False) + "\n")
                 out.flush()
             os.fsync(out.fileno())
-    for line in summary(list(read_rows(file, mark).values())):
+    for line in summed_up(list(read_rows(file, mark).values())):
         aside.print(line, highlight=False, markup=False)
 
 
@@ -132,7 +132,7 @@ def read_rows(file: Path, mark: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def summed_up(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """How many problems are solved never, sometimes, always; and the mean pass rate."""
     rates = [row["pass_rate"] for row in rows]
     shares = {

@@ -18,7 +18,7 @@ Finished = Callable[[int, Rollout], None]
 """Called with a request's place among those given, and its rollout."""
 
 
-class World(Protocol):
+class Listener(Protocol):
     """What may put tokens of its own in the middle of a response while it is written."""
 
     def pauses(self, token: int) -> bool:
@@ -44,7 +44,7 @@ class Request:
     """Which of the problem's attempts; no two of a step may have the same problem and sample."""
     prompt: tuple[int, ...]
     """Not empty."""
-    world: World | None = field(default=None, compare=False)
+    listener: Listener | None = field(default=None, compare=False, repr=False)
     """Who may speak in between; None: the policy writes alone."""
 
 
@@ -60,7 +60,7 @@ class Sampler(Protocol):
       Greedy decoding (temperature 0) is certain: 0.
     - *The end.* A response ends with the first end token that the policy chose (``ended="stop"``, and that token is
       its last), else after ``max_tokens`` (``"length"``), whoever wrote them. It is never empty.
-    - *The world.* Where a request has a ``world``, it is asked after every token that the policy chose and that does
+    - *The world.* Where a request has a ``listener``, it is asked after every token that the policy chose and that does
       not end the response. Its reply follows at once, as far as ``max_tokens`` leaves room: with log-probability 0, and
       not chosen (``mask``). All else is the policy's choice.
     - *Randomness by address.* The draws of a request are a function of ``address``, its problem and its sample: token t
@@ -70,6 +70,11 @@ class Sampler(Protocol):
     - *The version.* Every rollout carries the version of the weights that wrote it.
     - *No text.* ``text`` is empty and ``score`` is none yet.
     """
+
+    @property
+    def listens(self) -> bool:
+        """Whether it pauses for a request's listener. One that does not is never given any."""
+        ...
 
     @property
     def version(self) -> int:
@@ -111,30 +116,28 @@ def require_room(requests: Sequence[Request], sampling: Sampling, max_positions:
             )
 
 
-@dataclass(frozen=True)
-class Response:
-    """What was written for a request, token by token."""
-
-    tokens: tuple[int, ...]
-    mask: tuple[bool, ...]
-    """Whether the policy chose the token."""
-    logp: tuple[float, ...]
-    """In nats; 0 where it did not."""
-    unanswered: int = 0
-    """How often the world was asked and had nothing to say."""
-
-
-def to_rollout(request: Request, response: Response, end_ids: Sequence[int], version: int) -> Rollout:
-    """What a sampler hands over for a request, from a response that has ended."""
+def to_rollout(
+    request: Request,
+    response: Sequence[int],
+    logp: Sequence[float],
+    end_ids: Sequence[int],
+    version: int,
+    *,
+    mask: Sequence[bool] | None = None,
+    unanswered: int = 0,
+) -> Rollout:
+    """What a sampler hands over for a request, from a response that has ended. ``mask``: which tokens the policy chose;
+    None: all. ``unanswered``: how often a listener was asked and had nothing to say."""
+    mask = (True,) * len(response) if mask is None else tuple(mask)
     return Rollout(
         problem_id=request.problem_id,
         sample=request.sample,
         prompt=request.prompt,
-        response=response.tokens,
-        mask=response.mask,
-        logp=response.logp,
+        response=tuple(response),
+        mask=mask,
+        logp=tuple(logp),
         version=version,
-        ended="stop" if response.mask[-1] and response.tokens[-1] in end_ids else "length",
+        ended="stop" if mask[-1] and response[-1] in end_ids else "length",
         text="",
-        unanswered=response.unanswered,
+        unanswered=unanswered,
     )

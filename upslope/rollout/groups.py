@@ -9,7 +9,7 @@ from upslope.errors import UserError
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Request, Sampler
-from upslope.rollout.world import Worlds
+from upslope.rollout.listener import Listeners
 from upslope.tasks.episode import Episode
 from upslope.types import Problem, Rollout, Sampling
 
@@ -17,7 +17,7 @@ GroupFinished = Callable[[int, list[Rollout]], None]
 """Called with a problem's place among those asked for and all its attempts, once the last of them has ended."""
 
 
-def alone(problem: Problem) -> Episode | None:
+def no_episode(problem: Problem) -> Episode | None:
     """No world: the policy writes all of an attempt."""
     return None
 
@@ -32,19 +32,24 @@ def sample_groups(
     progress: Progress | None = None,
     finished: GroupFinished | None = None,
     *,
-    episode: Callable[[Problem], Episode | None] = alone,
+    episode: Callable[[Problem], Episode | None] = no_episode,
 ) -> list[list[Rollout]]:
     """``num_samples`` attempts at every problem, with text and without score; the outer list follows ``problems``, an
     inner one its samples. ``episode`` is asked for the world of every attempt (``Task.episode``).
 
     ``progress`` and ``finished`` are called in the thread that calls this; what they raise ends the generation.
     """
-    worlds = Worlds(renderer)
+    listeners = Listeners(renderer)
     requests = [
-        Request(problem.id, sample, prompt, worlds.of(episode(problem)))
+        Request(problem.id, sample, prompt, listeners.of(episode(problem)))
         for problem, prompt in [(p, renderer.prompt_ids(p.messages)) for p in problems]
         for sample in range(num_samples)
     ]
+    if any(request.listener for request in requests) and not getattr(sampler, "listens", False):
+        raise UserError(
+            f"the sampler {type(sampler).__name__} does not pause for the task's world (a calculator, say); sample in "
+            "this process, or take the world away (gsm8k: calculator=false)"
+        )
     ended: dict[int, Rollout] = {}
     num_left = [num_samples] * len(problems)
 

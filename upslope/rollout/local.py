@@ -26,6 +26,8 @@ MOST_ROWS = 512
 class LocalSampler:
     """Samples from the very weights the learner computes with; a ``Sampler``."""
 
+    listens = True
+
     def __init__(self, policy: Policy, *, max_rows: int = 0, packed: bool = True) -> None:
         """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
         ``packed=False`` takes the ordinary way."""
@@ -58,7 +60,13 @@ class LocalSampler:
             num_written += num_drawn
             for written in ended:
                 rollouts[written.place] = to_rollout(
-                    written.request, written.response, self._policy.end_ids, self.version
+                    written.request,
+                    written.response,
+                    written.logp,
+                    self._policy.end_ids,
+                    self.version,
+                    mask=written.mask,
+                    unanswered=written.unanswered,
                 )
             if progress is not None:
                 progress(num_written, len(rollouts))

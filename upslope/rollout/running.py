@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upslope.rollout.address import Address
-from upslope.rollout.base import Request, Response
+from upslope.rollout.base import Request
 
 
 class Queued(NamedTuple):
@@ -26,7 +26,13 @@ class Written:
 
     place: int
     request: Request
-    response: Response
+    response: tuple[int, ...]
+    mask: tuple[bool, ...]
+    """Whether the policy chose the token."""
+    logp: tuple[float, ...]
+    """In nats; 0 where it did not."""
+    unanswered: int
+    """How often the listener was asked and had nothing to say."""
 
 
 class RunningBatch:
@@ -93,16 +99,16 @@ class RunningBatch:
 
     def hear(self, ended: Sequence[int]) -> None:
         """Every world whose attempt has not ended may reply to the token that its policy just chose."""
-        asked = [row for row in self._served if self._served[row].request.world is not None]
+        asked = [row for row in self._served if self._served[row].request.listener is not None]
         if not asked:
             return
         newest, position = self.newest_N.tolist(), self.position_N.tolist()
         given = self._given_N.tolist()
         for row in set(asked).difference(ended):
-            world = self._served[row].request.world
-            if world is None or position[row] <= given[row] or not world.pauses(newest[row]):
+            listener = self._served[row].request.listener
+            if listener is None or position[row] <= given[row] or not listener.pauses(newest[row]):
                 continue
-            reply = world.reply(self._token_NT[row, : position[row]].tolist())
+            reply = listener.reply(self._token_NT[row, : position[row]].tolist())
             if reply:
                 self._lay_down(row, position[row], reply[: self._max_tokens - position[row]])
             elif reply is not None:
@@ -128,12 +134,10 @@ class RunningBatch:
         return [
             Written(
                 *self._served.pop(row),
-                Response(
-                    tuple(token_T[:length]),
-                    tuple(mask_T[:length]),
-                    tuple(logp_T[:length]),
-                    self._unanswered.pop(row, 0),
-                ),
+                tuple(token_T[:length]),
+                tuple(mask_T[:length]),
+                tuple(logp_T[:length]),
+                self._unanswered.pop(row, 0),
             )
             for row, length, token_T, mask_T, logp_T in zip(rows, lengths, tokens, masks, logps, strict=True)
         ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, Response, require_room, to_rollout
+from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
 from upslope.types import Rollout, Sampling
 
 Told = tuple[Sequence[int], Sequence[float]]
@@ -17,9 +18,18 @@ Told = tuple[Sequence[int], Sequence[float]]
 Script = Mapping[tuple[str, int], Sequence[int]] | Callable[[Request], Told]
 
 
+class Heard(NamedTuple):
+    """A script's tokens with a listener's between them."""
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logp: tuple[float, ...]
+    unanswered: int
+
+
 class ScriptedSampler:
     """A ``Sampler`` whose policy's tokens are given, by (problem, sample) or as a function of the request; where the
-    request has a world, its replies come between them. Tokens that are given by a mapping are certain: their
+    request has a listener, its replies come between them. Tokens that are given by a mapping are certain: their
     log-probabilities are 0.
 
     It does what a real one does and nothing that a real one could not: it raises UserError for a request without a
@@ -35,6 +45,8 @@ class ScriptedSampler:
     >>> sampler.asked
     [Request(problem_id='toy/0', sample=0, prompt=(3,))]
     """
+
+    listens = True
 
     def __init__(self, script: Script, *, end_ids: Sequence[int], max_positions: int = sys.maxsize) -> None:
         """``max_positions``: how long the model that it stands for lets prompt and response together be."""
@@ -64,7 +76,17 @@ class ScriptedSampler:
             told, logp = self._told(request)
             response = _heard(request, told, [0.0] * len(told) if sampling.greedy else logp, sampling, self._end_ids)
             _require_possible(request, told, logp, response, sampling, self._end_ids)
-            rollouts.append(to_rollout(request, response, self._end_ids, self.version))
+            rollouts.append(
+                to_rollout(
+                    request,
+                    response.tokens,
+                    response.logp,
+                    self._end_ids,
+                    self.version,
+                    mask=response.mask,
+                    unanswered=response.unanswered,
+                )
+            )
             num_written += len(response.tokens)
             if progress is not None:
                 progress(num_written, len(rollouts))
@@ -83,7 +105,7 @@ class ScriptedSampler:
 
 def _heard(
     request: Request, told: Sequence[int], logp: Sequence[float], sampling: Sampling, end_ids: Sequence[int]
-) -> Response:
+) -> Heard:
     """The script's tokens with the world's replies between them, as far as the sampling has room for both."""
     tokens: list[int] = []
     mask: list[bool] = []
@@ -92,21 +114,21 @@ def _heard(
     for token, value in zip(told, logp, strict=False):  # their numbers are compared afterwards
         tokens, mask, logps = [*tokens, token], [*mask, True], [*logps, value]
         room = sampling.max_tokens - len(tokens)
-        if room and request.world is not None and token not in end_ids and request.world.pauses(token):
-            reply = request.world.reply(tokens)
+        if room and request.listener is not None and token not in end_ids and request.listener.pauses(token):
+            reply = request.listener.reply(tokens)
             unanswered += reply == ()
             said = (reply or ())[:room]
             tokens, mask, logps = [*tokens, *said], [*mask, *[False] * len(said)], [*logps, *[0.0] * len(said)]
         if len(tokens) == sampling.max_tokens and not all(mask):
             break  # the world took the room of what the script has left
-    return Response(tuple(tokens), tuple(mask), tuple(logps), unanswered)
+    return Heard(tuple(tokens), tuple(mask), tuple(logps), unanswered)
 
 
 def _require_possible(
     request: Request,
     told: Sequence[int],
     logp: Sequence[float],
-    response: Response,
+    response: Heard,
     sampling: Sampling,
     end_ids: Sequence[int],
 ) -> None:

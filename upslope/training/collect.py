@@ -220,7 +220,7 @@ class Collector:
 
     def _shown(self, problem: Problem, prompt: tuple[int, ...]) -> Group:
         text = problem.demonstration or ""
-        response, mask = demonstrated(self._renderer, text, problem.replies)
+        response, mask = shown_tokens(self._renderer, text, problem.replies)
         if len(prompt) + len(response) > self._max_positions:
             raise UserError(
                 f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
@@ -230,7 +230,7 @@ class Collector:
         return Group(problem, (Rollout(problem.id, 0, prompt, response, mask, None, 0, "stop", text, Score(1.0)),))
 
 
-def demonstrated(
+def shown_tokens(
     renderer: Renderer, text: str, replies: Sequence[tuple[int, int]] = ()
 ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """A demonstration's tokens, and which of them are to be imitated: not ``replies``, spans of characters where the

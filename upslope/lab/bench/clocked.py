@@ -15,6 +15,7 @@ from upslope.learn.learner import Learner
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, Sampler
 from upslope.tasks.base import Split, Task
+from upslope.tasks.episode import Episode
 from upslope.types import Batch, Problem, Rollout, Sampling, Score
 
 
@@ -28,6 +29,9 @@ class ClockedTask(Task):
     def problems(self, split: Split) -> Sequence[Problem]:
         """The same on both sides: nobody is evaluated."""
         return self._problems
+
+    def episode(self, problem: Problem) -> Episode | None:
+        return self._inner.episode(problem)
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """A problem's responses in the order of their samples: whole groups share a call."""
@@ -56,6 +60,10 @@ class ClockedSampler:
 
     def __init__(self, inner: Sampler, clock: Clock) -> None:
         self._inner, self._clock = inner, clock
+
+    @property
+    def listens(self) -> bool:
+        return self._inner.listens
 
     @property
     def version(self) -> int:

@@ -8,20 +8,20 @@ from upslope.model.renderer import Renderer
 from upslope.tasks.episode import Episode
 
 
-class Worlds:
-    """Makes a ``World`` of every episode; they share what is known of the vocabulary."""
+class Listeners:
+    """Makes a ``Listener`` of every episode; they share what is known of the vocabulary."""
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
         self._texts: dict[int, str] = {}
 
-    def of(self, episode: Episode | None) -> EpisodeWorld | None:
-        """The world of an attempt, if it has one."""
-        return None if episode is None else EpisodeWorld(episode, self._renderer, self._texts)
+    def of(self, episode: Episode | None) -> EpisodeListener | None:
+        """The listener of an attempt, if it has a world."""
+        return None if episode is None else EpisodeListener(episode, self._renderer, self._texts)
 
 
-class EpisodeWorld:
-    """The ``World`` of one episode."""
+class EpisodeListener:
+    """The ``Listener`` of one episode."""
 
     def __init__(self, episode: Episode, renderer: Renderer, texts: dict[int, str]) -> None:
         self._episode, self._renderer, self._texts = episode, renderer, texts

@@ -15,9 +15,9 @@ from upslope.model.renderer import ChatRenderer
 from upslope.rollout.base import Request
 from upslope.rollout.draw import draw
 from upslope.rollout.groups import sample_groups
+from upslope.rollout.listener import Listeners
 from upslope.rollout.local import LocalSampler
 from upslope.rollout.scripted import ScriptedSampler
-from upslope.rollout.world import Worlds
 from upslope.types import Sampling
 
 LONG = Sampling(max_tokens=12)
@@ -62,8 +62,8 @@ def naive(plain, request, sampling):
         tokens, mask, logps = [*tokens, int(token)], [*mask, True], [*logps, float(logp)]
         if tokens[-1] in ENDS:
             return tokens, mask, logps, "stop", unanswered
-        if len(tokens) < sampling.max_tokens and request.world.pauses(tokens[-1]):
-            reply = request.world.reply(tokens)
+        if len(tokens) < sampling.max_tokens and request.listener.pauses(tokens[-1]):
+            reply = request.listener.reply(tokens)
             unanswered += reply == ()
             said = list(reply or ())[: sampling.max_tokens - len(tokens)]
             tokens, mask, logps = tokens + said, mask + [False] * len(said), logps + [0.0] * len(said)
@@ -101,9 +101,9 @@ def test_an_attempt_with_a_world_is_the_same_alone_and_among_63_others_in_float3
 
 def test_whoever_has_no_world_does_not_notice_those_who_have():
     subject = policy()
-    quiet = [replace(request, world=None) for request in asked(None)]
+    quiet = [replace(request, listener=None) for request in asked(None)]
     expected = LocalSampler(subject).generate(quiet, LONG, HERE)
-    mixed = [replace(q, world=Echo() if i % 2 else None) for i, q in enumerate(quiet)]
+    mixed = [replace(q, listener=Echo() if i % 2 else None) for i, q in enumerate(quiet)]
     got = LocalSampler(subject).generate(mixed, LONG, HERE)
     words, before = ([(r.response, r.mask) for r in rollouts] for rollouts in (got, expected))
     assert words[::2] == before[::2] and words[1::2] != before[1::2]
@@ -223,7 +223,7 @@ def test_a_stop_over_several_tokens_and_one_inside_a_token():
         def reply(self, text):
             return f"{len(text)}"
 
-    world = Worlds(Letters()).of(Watch())
+    world = Listeners(Letters()).of(Watch())
     assert [world.pauses(t) for t in range(6)] == [True, True, False, True, True, True]
     assert world.reply((0,)) is None, "half a stop"
     assert world.reply((2, 0, 1)) == (99,), "complete with its second half"
