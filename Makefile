@@ -4,6 +4,10 @@ PYTHON ?= python3
 WORKERS ?= 2
 RUN ?= examples/pocket.toml
 TESTS ?=
+MODEL ?=
+DATA ?=
+SEEDS ?= 1
+BUDGET ?= full
 
 # The build of torch is the machine's business (CPU, CUDA, MPS), so it is installed first, by its exact version, and is
 # no part of the locks. On Linux the default one brings gigabytes of CUDA. Without a GPU, take the build for CPUs:
@@ -35,7 +39,7 @@ train: $(VENV)/.run ## the main job: examples/pocket.toml (RUN=FILE for another)
 # DATA a folder with train.jsonl and test.jsonl.
 gsm8k: $(VENV)/.run ## a real model learns the real GSM8K: make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke]
 	@$(if $(and $(MODEL),$(DATA)),,$(error make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke] [SEEDS=3]))
-	$(BIN)/python examples/gsm8k/run.py --model "$(MODEL)" --data "$(DATA)" --seeds $(or $(SEEDS),1) $(if $(filter smoke,$(BUDGET)),--smoke)
+	$(BIN)/python examples/gsm8k/run.py --model "$(MODEL)" --data "$(DATA)" --seeds $(SEEDS) $(if $(filter smoke,$(BUDGET)),--smoke)
 
 test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
