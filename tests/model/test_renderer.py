@@ -155,3 +155,30 @@ def test_tokenising_elsewhere_would_be_seen(line):
 @pytest.mark.parametrize("line", ["text.encode()", "build_tokenizer()", "tokenizer.save_pretrained(folder)"])
 def test_what_is_no_tokenising_is_left_alone(line):
     assert tokenising(line) == []
+
+
+class Prefixing:
+    """A tokenizer as SentencePiece makes them: a space is put before whatever it is given."""
+
+    eos_token_id, bos_token_id, chat_template = 0, None, None
+
+    def __call__(self, text, add_special_tokens=False):
+        return SimpleNamespace(input_ids=[ord(letter) for letter in f" {text}"])
+
+    def decode(self, ids, **_):
+        return "".join(map(chr, ids))
+
+
+def test_words_in_the_middle_of_a_response_bring_no_space_of_the_tokenizers():
+    assert "".join(map(chr, ChatRenderer(Prefixing(), (0,)).middle_ids("18>>"))) == "18>>"
+    assert CHAT.text(CHAT.middle_ids("18")).strip() == "18"
+    assert CHAT.middle_ids("") == ()
+
+
+def test_what_a_tokenizer_cannot_write_is_said():
+    class Deaf(Prefixing):
+        def __call__(self, text, add_special_tokens=False):
+            return SimpleNamespace(input_ids=[ord("?")])
+
+    with pytest.raises(UserError, match="cannot write '18>>' in the middle of a response"):
+        ChatRenderer(Deaf(), (0,)).middle_ids("18>>")

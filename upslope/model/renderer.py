@@ -105,9 +105,8 @@ class ChatRenderer:
         before, both = self._ids(ANCHOR), self._ids(ANCHOR + text)
         if both[: len(before)] == before and self.text(both) == self.text(before) + text:
             return both[len(before) :]
-        if "".join(self.text(ids).split()) != "".join(
-            text.split()
-        ):  # a vocabulary of words cannot say where spaces are
+        # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
+        if "".join(self.text(ids).split()) != "".join(text.split()):
             raise UserError(f"the tokenizer cannot write {text!r} in the middle of a response without changing it")
         return ids
 
