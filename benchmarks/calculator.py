@@ -3,8 +3,8 @@
     python benchmarks/calculator.py MODEL [PxGxL] [ROUNDS]
 
 Both sides write exactly L tokens an attempt (no end token before). On one side a listener replies with four tokens
-after every token whose number forty divides, so that about a tenth of all tokens are the world's. Rounds alternate; the ratio
-is of the best of each side.
+after every token whose number forty divides, so that about a tenth of all tokens are the world's. Rounds
+alternate; the ratio is of the best of each side.
 """
 
 from __future__ import annotations
