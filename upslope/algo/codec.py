@@ -23,14 +23,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from upslope.algo import learnable, sample
 from upslope.algo.recipe import Recipe
-from upslope.algo.slots import KINDS as SLOTS
+from upslope.algo.slots import KINDS
 from upslope.errors import UserError, nearest
 from upslope.plugins import load_object, names_a_file
 
 KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded, "mixed": sample.mixed}
 """What ``sample.keep`` can be, by name."""
+SLOTS = KINDS
+"""Every value that a slot can take by name: here all modules that register some are loaded."""
 ALSO = (learnable,)
-"""Loaded for the values that they register; the family uses none of them."""
+"""Those that the family uses nothing of."""
 HERE = Path(__file__).resolve().parents[1]
 _OPENED: dict[str, ModuleType] = {}
 """Files of users that are imported already, so that a slot's class is one class."""
