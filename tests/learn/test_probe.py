@@ -76,6 +76,22 @@ def test_kl_step_is_zero_before_and_that_of_the_step_after():
     assert probe.row()["kl_step"] == pytest.approx(outcome.stats["kl_update"], rel=1e-9)
 
 
+def test_of_many_tokens_some_problems_are_measured(monkeypatch):
+    """Six problems of three attempts; a bound of a third of their tokens leaves two problems, evenly spaced."""
+    subject = learner(REINFORCE_BASELINE)
+    batch = subject.prepare(random_groups(6, 3))
+    monkeypatch.setattr("upslope.learn.probe.MOST_TOKENS", int(batch.mask_NT.sum()) // 3)
+    some = Probe(subject.learner, subject.recipe, batch)
+    rows = [n for n, g in enumerate(batch.group_N.tolist()) if g in (0, 3)]
+    alone = Probe(subject.learner, subject.recipe, batch.take(rows))
+    monkeypatch.undo()
+    everything = Probe(subject.learner, subject.recipe, batch)
+    updated(subject, batch)
+    assert some.row()["kl_step"] == pytest.approx(alone.row()["kl_step"], rel=1e-12)
+    assert some.row()["kl_step"] != everything.row()["kl_step"]
+    assert some.row()["grad_norm_up"] == everything.row()["grad_norm_up"], "the gradient is of the whole batch"
+
+
 def test_imitation_and_empty_steps_have_nothing_to_measure():
     for recipe, groups in ((SFT, random_groups(2, 1)), (GRPO, [])):
         subject = learner(recipe)

@@ -168,10 +168,10 @@ class MeasuredRegion:
         return self._scorer.distributions(part)
 
 
-def spaced(batch: Batch, share: float) -> Batch:
-    """About that share of the batch's problems, evenly spaced and each with all its rows, but not fewer than
-    ``LEAST_CURVED`` while there are any."""
+def spaced(batch: Batch, share: float, least: int | None = None) -> Batch:
+    """About that share of the batch's problems, evenly spaced and each with all its rows, but not fewer than ``least``
+    (``LEAST_CURVED``) while there are any."""
     groups = list(dict.fromkeys(batch.group_N.tolist()))
-    num = min(len(groups), max(LEAST_CURVED, round(share * len(groups))))
+    num = min(len(groups), max(LEAST_CURVED if least is None else least, round(share * len(groups))))
     chosen = {groups[i * len(groups) // num] for i in range(num)} if groups else set()
     return batch.take([row for row, group in enumerate(batch.group_N.tolist()) if group in chosen])
