@@ -1,0 +1,70 @@
+"""examples/gsm8k/against_lm_eval.py judges by the harness's rules exactly, where the harness is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "gsm8k"
+TEXTS = [
+    "so 3*6 = 18\n#### 18",
+    "#### 1,018.50",
+    "#### 18.",
+    "#### $18",
+    "#### 17\n#### 18",
+    "the answer is 18",
+    "It costs $1,018.",
+    "from -4 to 7-3",
+    "nothing at all",
+    "",
+    "5 apples ####",
+    "#### 18 or 20",
+]
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("against_lm_eval", FOLDER / "against_lm_eval.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_rules_are_those_of_the_yaml(example: ModuleType) -> None:
+    strict, flexible = (f["filter"][0] for f in yaml.safe_load((FOLDER / "lm_eval.yaml").read_text())["filter_list"])
+    assert strict["regex_pattern"] == example.STRICT.pattern
+    assert flexible["regex_pattern"] == example.FLEXIBLE.pattern and flexible["group_select"] == -1
+
+
+def test_the_prompt_of_the_yaml_is_the_tasks(example: ModuleType) -> None:
+    from upslope.tasks.grade_school import INSTRUCTION
+
+    asked = yaml.safe_load((FOLDER / "lm_eval.yaml").read_text())["doc_to_text"]
+    assert asked == "{{question}}\n\n" + INSTRUCTION
+
+
+def test_answers_are_read_as_the_harness_reads_them(example: ModuleType) -> None:
+    extraction = pytest.importorskip("lm_eval.filters.extraction")
+    strict = extraction.RegexFilter(example.STRICT.pattern)
+    flexible = extraction.RegexFilter(example.FLEXIBLE.pattern, group_select=-1)
+    docs = [{}] * len(TEXTS)
+    assert [found[0] for found in strict.apply([[t] for t in TEXTS], docs)] == [
+        example.first(example.STRICT, t) for t in TEXTS
+    ]
+    assert [found[0] for found in flexible.apply([[t] for t in TEXTS], docs)] == [
+        example.last(example.FLEXIBLE, t) for t in TEXTS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"), [("1,018", "1018", True), ("$18.", "18", True), ("18.0", "18", False)]
+)
+def test_exact_match_ignores_commas_dollars_and_a_final_point(
+    example: ModuleType, answer: str, truth: str, right: bool
+) -> None:
+    assert example.same(answer, truth) is right
