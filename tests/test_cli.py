@@ -457,6 +457,37 @@ def test_score_gsm8k_rows(upslope: Command) -> None:
     assert (again.code, again.out) == (0, said.out)
 
 
+def test_measure_writes_rows_that_train_where_there_is_something_to_learn(upslope: Command) -> None:
+    Path("mine.py").write_text("def odd(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n")
+    rows = [{"prompt": f"{name} has {i} apples."} for i, name in enumerate(["Tom", "Sam", "Eva", "Leo"] * 2)]
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("held-out.jsonl").write_text(json.dumps({"prompt": "Tom has 9 pens."}) + "\n")
+    what = ("--reward", "mine.py:odd", "--eval-data", "held-out.jsonl")
+    arguments = (
+        "pocket:blank",
+        "--data",
+        "data.jsonl",
+        *what,
+        "--samples",
+        "4",
+        "--max-tokens",
+        "4",
+        "--to",
+        "m.jsonl",
+    )
+    said = upslope("measure", *arguments)
+    assert said.code == 0 and said.out == "" and "8 problems, 4 attempts each" in said.err
+    rates = [json.loads(line)["pass_rate"] for line in Path("m.jsonl").read_text().splitlines()]
+    assert len(rates) == 8 and any(0 < rate < 1 for rate in rates)
+    few = ("train", "--model", "pocket:blank", "--data", "m.jsonl", *what, "--steps", "1", "sample.max_tokens=4")
+    some = (*few, "eval.problems=0", "recipe.sample.kind=learnable", "recipe.sample.group_size=2")
+    some += (f"problems={sum(0 < rate < 1 for rate in rates)}", "task.where=0 < pass_rate < 1")
+    assert upslope(*some, "--name", "some").code == 0
+    assert upslope(*some[:-2], "problems=8", some[-1], "--name", "more").code == 2
+    again = upslope("measure", *arguments, "--temperature", "0.5")
+    assert again.code == 2 and "m.jsonl row 1 was measured with another model" in again.err
+
+
 def test_settings_reach_eval_and_score_and_are_refused_alike(upslope: Command) -> None:
     said = upslope("eval", "pocket:blank", "--problems", "2", "--max-tokens", "4", "task.options.calculator=true")
     assert said.code == 2 and "task pocket has no option 'calculator'" in said.err
