@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from typing import get_type_hints
 
 import pytest
 import typer.main
+from scripts import loaded
 from typer.testing import CliRunner
 
 from upslope.algo.codec import SLOTS
@@ -196,11 +196,7 @@ def test_every_slot_has_its_section_in_the_reference() -> None:
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_settings", DOCS / "make_settings.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(DOCS / "make_settings.py")
 
 
 @pytest.mark.parametrize("name", ["settings.md", "recipes.md"])

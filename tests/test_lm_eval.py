@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import yaml
+from scripts import loaded
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "gsm8k"
 TEXTS = [
@@ -28,11 +28,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("against_lm_eval", FOLDER / "against_lm_eval.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(FOLDER / "against_lm_eval.py")
 
 
 def test_the_rules_are_those_of_the_yaml(example: ModuleType) -> None:

@@ -4,14 +4,13 @@ The comparison itself is benchmarks/compare_trl_losses.py, which anyone can run.
 trainer, so an older or much newer version may not fit the stand-in; the tests want the one they were written for.
 """
 
-import importlib.util
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import loaded
 
 from upslope.algo.advantage import GroupZScore, group_mean
 from upslope.algo.aggregate import sequence_mean
@@ -20,10 +19,7 @@ from upslope.algo.surrogate import ClippedRatio, ClippedWeight
 from upslope.types import Batch
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "compare_trl_losses.py"
-spec = importlib.util.spec_from_file_location("compare_trl_losses", SCRIPT)
-compare = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = compare  # dataclasses look their module up
-spec.loader.exec_module(compare)
+compare = loaded(SCRIPT)
 
 CASES = {case.name: case for case in compare.CASES}
 SEEDS = range(3)

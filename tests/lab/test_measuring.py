@@ -25,17 +25,19 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+OPTIONS = {
+    "model": "pocket:blank",
+    "task.data": "data.jsonl",
+    "task.eval_data": "test.jsonl",
+    "task.rewards": ["mine.py:odd"],
+    "sample.max_tokens": 5,
+    "eval.samples": 4,
+    "device": "cpu",
+}
+
+
 def settings(**changes):
-    options = {
-        "model": "pocket:blank",
-        "task.data": "data.jsonl",
-        "task.eval_data": "test.jsonl",
-        "task.rewards": ["mine.py:odd"],
-        "sample.max_tokens": 5,
-        "eval.samples": 4,
-        "device": "cpu",
-    }
-    return load_settings(None, (), options | changes)
+    return load_settings(None, (), OPTIONS | changes)
 
 
 def rows(file):
@@ -63,6 +65,19 @@ def test_it_goes_on_where_it_stopped_to_the_same_file(folder, torn):
     assert Path("part.jsonl").read_text() == whole
     measure_command(settings(), Path("part.jsonl"))
     assert Path("part.jsonl").read_text() == whole, "and once more does nothing"
+
+
+def test_an_id_of_the_datas_own_and_any_character_do_not_keep_it_from_going_on(folder):
+    """gsm8k numbers its problems itself; a line separator of Unicode is no end of a row."""
+    row = {"id": "mine", "question": "Tom has\u2028 3 apples?", "answer": "so\n#### 3"}
+    for name in ("train", "test"):
+        Path(f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    given = {"task.name": "gsm8k", "task.data": ".", "task.eval_data": None, "task.rewards": []}
+    options = {k: v for k, v in (OPTIONS | given).items() if v is not None}
+    for _ in range(2):
+        measure_command(load_settings(None, (), options), Path("own.jsonl"))
+    (found,) = (json.loads(line) for line in Path("own.jsonl").read_text().split("\n")[:-1])
+    assert found["id"] == "gsm8k/train/0" and found["question"] == row["question"]
 
 
 @pytest.mark.parametrize(

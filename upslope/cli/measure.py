@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from upslope.cli.options import Data, EvalData, Overrides, RewardSpecs, RewardWeights, TaskName, app
+from upslope.cli.options import Data, Dtype, EvalData, ModelName, Overrides, RewardSpecs, RewardWeights, TaskName, app
 from upslope.errors import UserError
 from upslope.model.names import is_pocket
 
 
 @app.command(name="eval")
 def evaluate_model(
-    model: Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")],
+    model: ModelName,
     overrides: Overrides = None,
     task: TaskName = None,
     data: Data = None,
@@ -27,7 +27,7 @@ def evaluate_model(
     temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
     max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -62,7 +62,7 @@ def evaluate_model(
 
 @app.command(name="measure")
 def measure_problems(
-    model: Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")],
+    model: ModelName,
     overrides: Overrides = None,
     task: TaskName = None,
     data: Data = None,
@@ -74,7 +74,7 @@ def measure_problems(
     temperature: Annotated[float, typer.Option(min=0, help="Of the attempts.")] = 1.0,
     max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (default: the task's).")] = None,
     seed: Annotated[int, typer.Option(help="Of draws and pocket's problems.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
 ) -> None:
     """Measure how often a model solves each training problem.
@@ -152,7 +152,7 @@ def measure_speed(
     recipe: Annotated[str | None, typer.Option(help="See `upslope recipes`.")] = None,
     task: TaskName = None,
     data: Annotated[str | None, typer.Option(help="Prompts from GSM8K's files (default: built in).")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float64.")] = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Steps measured; every figure is the best of them.")] = 3,

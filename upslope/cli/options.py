@@ -28,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+ModelName = Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float64.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as task.options.calculator=true.")
 ]

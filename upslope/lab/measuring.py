@@ -90,6 +90,7 @@ def row_of(group: Group) -> dict[str, Any]:
     columns = dict(problem.columns) or {"prompt": problem.messages[-1]["content"], "answer": problem.truth}
     num_right = sum(map(solved, rollouts))
     return {"id": problem.id} | columns | {
+        "id": problem.id,  # also where the data has an id of its own: by this one the file goes on
         "num_samples": len(rollouts),
         "num_right": num_right,
         "pass_rate": num_right / len(rollouts),
@@ -117,7 +118,7 @@ def read_rows(file: Path, mark: str) -> dict[str, dict[str, Any]]:
         with file.open("r+b") as out:
             out.truncate(len(whole))
     rows: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], 1):
         try:
             row = json.loads(line)
             name, measured = row["id"], row["measured"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upslope.rollout.address import Address
-from upslope.rollout.base import Request
+from upslope.rollout.base import Listener, Request
 
 
 class Queued(NamedTuple):
@@ -54,6 +54,7 @@ class RunningBatch:
         self._given_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """Where the world's last words end, as a position."""
         self._chosen_NT = torch.ones(num_rows, max_tokens, dtype=torch.bool, device=device)
+        self._listening: dict[int, Listener] = {}
         self._unanswered: dict[int, int] = {}
         self._uniform_NT = torch.zeros(num_rows, max_tokens, dtype=real, device=device)
         self._token_NT = torch.zeros(num_rows, max_tokens, dtype=torch.long, device=device)
@@ -81,6 +82,8 @@ class RunningBatch:
         self._given_N[row_R] = 0
         self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
+        pairs = zip(rows, requests, strict=True)
+        self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
 
     def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> list[int]:
         """Every row takes the token it drew, or the world's; returns the rows whose attempts have ended with it."""
@@ -99,14 +102,11 @@ class RunningBatch:
 
     def hear(self, ended: Sequence[int]) -> None:
         """Every world whose attempt has not ended may reply to the token that its policy just chose."""
-        asked = [row for row in self._served if self._served[row].request.listener is not None]
-        if not asked:
+        if not self._listening:
             return
-        newest, position = self.newest_N.tolist(), self.position_N.tolist()
-        given = self._given_N.tolist()
-        for row in set(asked).difference(ended):
-            listener = self._served[row].request.listener
-            if listener is None or position[row] <= given[row] or not listener.pauses(newest[row]):
+        newest, position, given = self.newest_N.tolist(), self.position_N.tolist(), self._given_N.tolist()
+        for row, listener in self._listening.items():
+            if row in ended or position[row] <= given[row] or not listener.pauses(newest[row]):
                 continue
             reply = listener.reply(self._token_NT[row, : position[row]].tolist())
             if reply:
@@ -131,6 +131,8 @@ class RunningBatch:
         masks = self._chosen_NT[row_R, : max(lengths)].tolist()
         self._live_N[row_R] = False
         self.position_N[row_R] = 0
+        for row in rows:
+            self._listening.pop(row, None)
         return [
             Written(
                 *self._served.pop(row),
@@ -145,6 +147,7 @@ class RunningBatch:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows, which must be free."""
         self._served = {new: self._served[old] for new, old in enumerate(rows)}
+        self._listening = {new: self._listening[old] for new, old in enumerate(rows) if old in self._listening}
         self._unanswered = {new: self._unanswered[old] for new, old in enumerate(rows) if old in self._unanswered}
         row_R = torch.tensor(rows, device=self._live_N.device)
         self.newest_N, self.position_N, self._live_N = self.newest_N[row_R], self.position_N[row_R], self._live_N[row_R]
