@@ -139,7 +139,7 @@ def _require_arguments(folder: object, progress: object, sampler: object, *, res
     if folder is not None and Path(str(folder)).is_file():
         raise UserError(f"folder={str(folder)!r} is a file; give a folder, which need not be there yet")
     if not isinstance(progress, bool) and not all(hasattr(progress, name) for name in ("start", "step", "close")):
-        raise UserError(f"progress is a {type(progress).__name__}; give True, False or a upslope.training.view.View")
+        raise UserError(f"progress is a {type(progress).__name__}; give True, False or an upslope.training.view.View")
     if sampler is not None and not callable(sampler):
         raise UserError(f"sampler is a {type(sampler).__name__}; give a function from the policy to a sampler")
 

@@ -30,6 +30,11 @@ def sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # not on Windows
         return
+    _flush(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    """To the disk, and closed."""
     try:
         os.fsync(descriptor)
     finally:
@@ -53,11 +58,7 @@ def flush_folder(folder: Path) -> list[Path]:
     """Flush all files below to the disk, and the folders that name them; returns the files, in order."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(os.open(file, os.O_RDONLY))
     for inner in {file.parent for file in files}:
         sync_folder(inner)
     return files
