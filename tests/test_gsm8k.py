@@ -35,6 +35,7 @@ def test_every_stage_runs_and_what_is_done_is_skipped(smollm2_dir: Path, tmp_pat
     for stage in stages:
         found = json.loads((out / f"{stage}.json").read_text())
         assert found["greedy"]["num_problems"] == 4 and {"lenient", "pass_at"} <= found.keys()
+        assert len((out / f"{stage}.attempts.jsonl").read_text().splitlines()) == 4 * (1 + 2)
     assert [line.split("|")[1].strip() for line in (out / "table.md").read_text().splitlines()[2:]] == [
         "as it comes",
         "imitation",

@@ -2,9 +2,9 @@
 
     python examples/gsm8k/run.py --model DIRECTORY --data FOLDER        (or: make gsm8k MODEL=DIRECTORY DATA=FOLDER)
 
-FOLDER has train.jsonl and test.jsonl. Everything goes to runs/gsm8k; what is done is skipped, and a training that was
-stopped goes on from its newest checkpoint, so the same command can be given again at any time. ``--smoke`` runs every
-stage on next to nothing, in two minutes, to see that all of it works here.
+FOLDER has train.jsonl and test.jsonl. Everything goes to runs/gsm8k; what is done is skipped, a training that was
+stopped goes on from its newest checkpoint, an evaluation from its last attempt: give the same command again.
+``--smoke`` runs every stage on next to nothing, in two minutes, to see that all of it works here.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def train(folder: Path, file: str, settings: list[str]) -> None:
 
 
 def evaluate(file: Path, arguments: list[str]) -> None:
-    """Greedy, lenient, pass@k and maj@k to a file, unless it is there."""
+    """Greedy, lenient, pass@k and maj@k to a file, unless it is there; every attempt to another."""
     if not file.exists():
-        found = upslope("eval", *arguments, "--temperature", "0.8", "--json", read=True)
+        attempts = file.with_name(f"{file.stem}.attempts.jsonl")
+        found = upslope("eval", *arguments, "--temperature", "0.8", "--json", "--attempts", str(attempts), read=True)
         file.write_text(found)
 
 

@@ -12,6 +12,7 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab import measuring
 from upslope.lab.measuring import measure_command, summed_up
+from upslope.model.pocket import build_model, build_tokenizer
 
 
 @pytest.fixture
@@ -86,13 +87,24 @@ def test_an_id_of_the_datas_own_and_any_character_do_not_keep_it_from_going_on(f
 def test_another_measurement_does_not_go_into_the_same_file(folder, change):
     measure_command(settings(), Path("out.jsonl"))
     before = Path("out.jsonl").read_text()
-    with pytest.raises(UserError, match=r"out.jsonl row 1 was measured with another model, task, seed or sampling"):
+    with pytest.raises(UserError, match=r"out.jsonl row 1 was made with other weights, another task, seed or sampling"):
         measure_command(settings(**change), Path("out.jsonl"))
     assert Path("out.jsonl").read_text() == before
 
 
+def test_other_weights_under_the_same_name_do_not_go_into_the_same_file(folder):
+    for seed in (0, 1):
+        build_model(seed).save_pretrained("model")
+        build_tokenizer().save_pretrained("model")
+        if seed:
+            with pytest.raises(UserError, match=r"out.jsonl row 1 was made with other weights"):
+                measure_command(settings(model="model"), Path("out.jsonl"))
+        else:
+            measure_command(settings(model="model"), Path("out.jsonl"))
+
+
 def test_a_file_that_is_none_is_left_alone(folder):
-    with pytest.raises(UserError, match=r"data.jsonl row 1 is no measurement"):
+    with pytest.raises(UserError, match=r"data.jsonl row 1 is none of this command's"):
         measure_command(settings(), Path("data.jsonl"))
 
 

@@ -29,12 +29,16 @@ def evaluate_model(
     seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Dtype = "auto",
     device: str = "auto",
+    attempts: Annotated[
+        Path | None, typer.Option(help="File for every attempt, a JSON line each; what is there is not made again.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval.
 
     A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
-    Any setting can be given as KEY=VALUE, such as task.options.calculator=true.
+    Any setting can be given as KEY=VALUE, such as task.options.calculator=true. Stopped, the same command continues
+    with --attempts FILE; upslope score reads that file.
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import evaluate_command
@@ -57,7 +61,7 @@ def evaluate_model(
         settings = load_settings(own if own.exists() else None, overrides or (), options)
     else:
         settings = load_settings(None, overrides or (), options)
-    evaluate_command(settings, as_json=as_json)
+    evaluate_command(settings, attempts, as_json=as_json)
 
 
 @app.command(name="measure")

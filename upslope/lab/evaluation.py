@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from upslope.inspect.terminal import TerminalView
+from upslope.lab.kept import KeptSampler, drawn_with, mark_of
+from upslope.rollout.base import Sampler
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
 from upslope.training.start import open_run_task, with_limit
 
 
-def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
-    """Evaluate ``settings.model`` and print a table (progress on standard error), or one JSON object."""
+def evaluate_command(settings: RunSettings, attempts: Path | None = None, *, as_json: bool) -> None:
+    """Evaluate ``settings.model`` and print a table (progress on standard error), or one JSON object. Every attempt
+    goes to the file ``attempts``, and what is there is not made again. Raises UserError for one of another evaluation.
+    """
     task = open_run_task(settings.task, settings.seed)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)
@@ -29,13 +34,18 @@ def evaluate_command(settings: RunSettings, *, as_json: bool) -> None:
         def seen(num_tokens: int, num_rows: int) -> None:
             progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
 
-        longest = with_limit(settings, task, policy.max_positions).sample.max_tokens
-        evaluation = evaluate_on(task, settings, policy, seen)
+        def kept(sampler: Sampler) -> Sampler:
+            if attempts is None:
+                return sampler
+            return KeptSampler(sampler, attempts, mark_of(policy, *drawn_with(settings, task)), policy.renderer.text)
+
+        settings = with_limit(settings, task, policy.max_positions)
+        evaluation = evaluate_on(task, settings, policy, seen, kept)
     found = evaluation.row
     if as_json:
         print(json.dumps({"model": settings.model, "task": task.name} | found))
         return
-    print(f"{settings.model} on {task.name}, up to {longest} tokens")
+    print(f"{settings.model} on {task.name}, up to {settings.sample.max_tokens} tokens")
     table = Table("measure", "value", "95 % interval", "problems", box=None, padding=(0, 2, 0, 0))
     for name, m in evaluation.measures.items():
         name = {"greedy": "greedy accuracy", "lenient": "greedy, leniently"}.get(name, name)

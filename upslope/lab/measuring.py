@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
+from upslope.lab.kept import drawn_with, mark_of, read_rows, write_row
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
@@ -37,21 +36,20 @@ def measure_command(settings: RunSettings, file: Path) -> None:
     go to standard error. Raises UserError for a file that was measured otherwise."""
     task = open_run_task(settings.task, settings.seed)
     problems = list(task.problems("train"))
-    mark = fingerprint(settings, task)
-    known = read_rows(file, mark)
-    stray = known.keys() - {p.id for p in problems}
-    if stray:
-        raise UserError(f"{file} has rows of other problems, such as {sorted(stray)[0]!r}; choose another file")
     aside = Console(stderr=True)
-    left = [p for p in problems if p.id not in known]
-    if left:
-        with speaking(settings, lambda: TerminalView(aside)) as policy, file.open("a", encoding="utf-8") as out:
-            settings = with_limit(settings, task, policy.max_positions)
+    with speaking(settings, lambda: TerminalView(aside)) as policy:
+        settings = with_limit(settings, task, policy.max_positions)
+        mark = mark_of(policy, *drawn_with(settings, task), settings.eval.samples)
+        known = {row["id"] for row in read_rows(file, mark)}
+        stray = known - {p.id for p in problems}
+        if stray:
+            raise UserError(f"{file} has rows of other problems, such as {sorted(stray)[0]!r}; choose another file")
+        left = [p for p in problems if p.id not in known]
+        with file.open("a", encoding="utf-8") as out:
             for row in _measured(task, policy, problems, left, settings, aside):
-                out.write(json.dumps(row | {"measured": mark}, ensure_ascii=False) + "\n")
-                out.flush()
+                write_row(out, row, mark)
             os.fsync(out.fileno())
-    for line in summed_up(list(read_rows(file, mark).values())):
+    for line in summed_up(read_rows(file, mark)):
         aside.print(line, highlight=False, markup=False)
 
 
@@ -98,39 +96,6 @@ def row_of(group: Group) -> dict[str, Any]:
         "mean_length": sum(r.num_chosen for r in rollouts) / len(rollouts),
         "cut": sum(r.ended == "length" for r in rollouts) / len(rollouts),
     }  # fmt: skip
-
-
-def fingerprint(settings: RunSettings, task: Task) -> str:
-    """What a measurement depends on, in twelve digits: a file must not mix several."""
-    told = [settings.model, settings.seed, settings.learn.dtype, settings.eval.samples, settings.eval.temperature]
-    told += [settings.sample.max_tokens, task.name, sorted(settings.task.options.items())]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
-
-
-def read_rows(file: Path, mark: str) -> dict[str, dict[str, Any]]:
-    """The rows that are there, by problem; a last line that was cut off is taken away. Raises UserError for rows that
-    were measured otherwise, or are none."""
-    if not file.exists():
-        return {}
-    data = file.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        with file.open("r+b") as out:
-            out.truncate(len(whole))
-    rows: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-            name, measured = row["id"], row["measured"]
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{file} row {number} is no measurement; choose another file") from None
-        if measured != mark:
-            raise UserError(
-                f"{file} row {number} was measured with another model, task, seed or sampling; choose another file, or "
-                "give what it was measured with"
-            )
-        rows[name] = row
-    return rows
 
 
 def summed_up(rows: Sequence[Mapping[str, Any]]) -> list[str]:

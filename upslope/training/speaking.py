@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
-from upslope.rollout.base import Progress
+from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.evaluate import Evaluation, evaluate
@@ -40,12 +40,19 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
             model.train(training)
 
 
-def evaluate_on(task: Task, settings: RunSettings, policy: Policy, progress: Progress | None = None) -> Evaluation:
-    """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says."""
+def evaluate_on(
+    task: Task,
+    settings: RunSettings,
+    policy: Policy,
+    progress: Progress | None = None,
+    keep: Callable[[Sampler], Sampler] = lambda sampler: sampler,
+) -> Evaluation:
+    """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says. ``keep`` may put something
+    around the sampler."""
     settings = with_limit(settings, task, policy.max_positions)
     return evaluate(
         task,
-        LocalSampler(policy, max_rows=settings.sample.max_rows),
+        keep(LocalSampler(policy, max_rows=settings.sample.max_rows)),
         policy.renderer,
         list(task.problems("test"))[: settings.eval.problems],
         replace(settings.sample.sampling(), temperature=settings.eval.temperature),
