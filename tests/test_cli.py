@@ -485,7 +485,7 @@ def test_measure_writes_rows_that_train_where_there_is_something_to_learn(upslop
     assert upslope(*some, "--name", "some").code == 0
     assert upslope(*some[:-2], "problems=8", some[-1], "--name", "more").code == 2
     again = upslope("measure", *arguments, "--temperature", "0.5")
-    assert again.code == 2 and "m.jsonl row 1 was measured with another model" in again.err
+    assert again.code == 2 and "m.jsonl row 1 was made with other weights" in again.err
 
 
 def test_settings_reach_eval_and_score_and_are_refused_alike(upslope: Command) -> None:
