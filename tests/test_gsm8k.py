@@ -42,6 +42,7 @@ def test_every_stage_runs_and_what_is_done_is_skipped(smollm2_dir: Path, tmp_pat
         "imitation, calculator taken away",
         "reinforcement learning, seed 0",
     ]
+    assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     for run in ("sft", "rl-0"):
         rows = [json.loads(line) for line in (out / run / "journal.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows if row["kind"] == "step"] == [0, 1]

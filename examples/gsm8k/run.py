@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from picture import draw
+
 HERE = Path(__file__).parent
 CALCULATOR = "task.options.calculator=true"
 SMOKE = {
@@ -50,6 +52,7 @@ def main() -> None:
         evaluate(out / f"{name}.json", [str(out / name), CALCULATOR, *data, *budget["eval"]])
     (out / "table.md").write_text(table(out, given.seeds))
     print((out / "table.md").read_text())
+    print(draw(out))
 
 
 def train(folder: Path, file: str, settings: list[str]) -> None:
