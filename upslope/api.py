@@ -18,6 +18,7 @@ from upslope.inspect.terminal import TerminalView
 from upslope.model.load import load_tokenizer
 from upslope.model.names import is_pocket
 from upslope.model.policy import Policy, tokenizer_of
+from upslope.record.claim import claimed
 from upslope.record.folder import FolderRecorder
 from upslope.record.recorder import MemoryRecorder, Recorder
 from upslope.rollout.address import Address
@@ -66,21 +67,22 @@ def train(
     wanted, chosen, opened, objects = _resolved(model, task, recipe, steps, settings)
     recorder: Recorder = MemoryRecorder(wanted.name or f"{opened.name}-{wanted.recipe['name']}-{wanted.seed}")
     if folder is not None:
-        recorder = FolderRecorder(_free(Path(folder), resume=resume), wanted.save.keep)
+        recorder = FolderRecorder(Path(folder), wanted.save.keep)
     given = None if isinstance(model, (str, Path)) else with_tokenizer(model)
     if sampler is not None:
         objects.append("sampler")
-    run = train_objects(
-        wanted,
-        chosen,
-        opened,
-        recorder,
-        lambda: _view(progress),
-        model=given,
-        resume=resume,
-        objects=objects,
-        make_sampler=sampler,
-    )
+    with contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume):
+        run = train_objects(
+            wanted,
+            chosen,
+            opened,
+            recorder,
+            lambda: _view(progress),
+            model=given,
+            resume=resume,
+            objects=objects,
+            make_sampler=sampler,
+        )
     run.policy.release()
     return run
 
@@ -142,12 +144,6 @@ def _require_arguments(folder: object, progress: object, sampler: object, *, res
         raise UserError(f"progress is a {type(progress).__name__}; give True, False or an upslope.training.view.View")
     if sampler is not None and not callable(sampler):
         raise UserError(f"sampler is a {type(sampler).__name__}; give a function from the policy to a sampler")
-
-
-def _free(folder: Path, *, resume: bool) -> Path:
-    if not resume and (folder / "journal.jsonl").exists():
-        raise UserError(f"{folder} holds a run already; choose another folder, or continue it with resume=True")
-    return folder
 
 
 def _view(progress: bool | View) -> View:

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from upslope.errors import UserError
 from upslope.model.policy import Policy
-from upslope.record.checkpoint import MANIFEST, OPTIMIZER, STATE, is_complete, newest, prune, save
+from upslope.record.checkpoint import OPTIMIZER, STATE, newest, passed_over, prune, save
+from upslope.record.manifest import MANIFEST, is_whole
 
 Saver = Callable[[int], Path]
 
@@ -132,7 +133,7 @@ def test_a_half_written_newest_is_passed_over(parent: Path, write: Saver, spoil:
     folder = write(4)
     assert newest_step(parent) == 4
     spoil(folder)
-    assert not is_complete(folder)
+    assert not is_whole(folder)
     assert newest_step(parent) == 2
 
 
@@ -141,10 +142,59 @@ def test_nothing_is_deleted_while_the_newest_is_broken(
     parent: Path, write: Saver, spoil: Callable[[Path], None]
 ) -> None:
     write(2)
-    spoil(write(4))
-    with pytest.raises(UserError, match="older checkpoints were kept"):
+    folder = write(4)
+    spoil(folder)
+    if spoil is drop_manifest:  # then it could be anybody's, and is left alone
         prune(parent, keep=1)
+        assert folder.exists()
+    else:
+        with pytest.raises(UserError, match="older checkpoints were kept"):
+            prune(parent, keep=1)
     assert newest_step(parent) == 2
+
+
+REASONS = {
+    drop_manifest: "it has no manifest.json",
+    empty_manifest: "it was not finished",
+    cut_manifest: "its manifest.json cannot be read",
+    drop_weights: "model.safetensors is missing",
+    truncate_optimizer: "optimizer.safetensors is not as it was written",
+    change_one_byte: "model.safetensors is not as it was written",
+    change_the_state: "run_state.json is not as it was written",
+}
+
+
+@pytest.mark.parametrize("spoil", BREAK, ids=lambda f: f.__name__)
+def test_what_is_passed_over_is_said(parent: Path, write: Saver, spoil: Callable[[Path], None]) -> None:
+    write(2)
+    assert passed_over(parent) == []
+    folder = write(4)
+    spoil(folder)
+    assert passed_over(parent) == [f"{folder} is passed over: {REASONS[spoil]}"]
+
+
+@pytest.mark.parametrize("name", ["step-000009", ".step-000004.part", "step-000004", "step-000004.replaced"])
+def test_what_somebody_else_wrote_is_never_deleted(parent: Path, write: Saver, name: str) -> None:
+    write(2)
+    (parent / name).mkdir()
+    (parent / name / "mine.txt").write_text("mine")
+    if "000004" in name and not name.endswith("replaced"):
+        with pytest.raises(UserError, match=f"{name} was not written by upslope"):
+            write(4)
+    else:
+        write(4)
+        prune(parent, keep=1)
+    assert (parent / name / "mine.txt").read_text() == "mine"
+    assert newest_step(parent) in (2, 4)
+
+
+def test_a_link_to_a_folder_of_somebody_elses_is_not_followed(parent: Path, write: Saver, tmp_path: Path) -> None:
+    folder = write(2)
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    (parent / "step-000004").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="was not written by upslope"):
+        write(4)
+    assert is_whole(tmp_path / "elsewhere")
 
 
 def test_leftovers_of_a_killed_save_are_passed_over_and_then_removed(parent: Path, write: Saver) -> None:
@@ -253,6 +303,6 @@ def test_a_tokenizer_with_several_chat_templates_is_saved_and_watched_over(paren
     subject = Policy(tiny.model(dtype=torch.float32), tokenizer)
     folder = save(parent, 1, subject, subject.weights(), {"x": torch.zeros(1)}, {})
     inside = [p for p in folder.rglob("*") if p.is_file() and p.parent != folder]
-    assert inside and is_complete(folder)
+    assert inside and is_whole(folder)
     inside[0].write_text("something else")
-    assert not is_complete(folder)
+    assert not is_whole(folder)

@@ -11,8 +11,8 @@ import tiny
 import torch
 
 from upslope.record.attempts import EVAL_SCHEMA, write
-from upslope.record.files import whole_folder
 from upslope.record.folder import FolderRecorder
+from upslope.record.manifest import whole_folder
 from upslope.record.recorder import Snapshot
 
 
@@ -64,4 +64,6 @@ def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path: Path) ->
     assert (place / "a").read_text() == "old"
     with whole_folder(place) as aside:
         (aside / "b").write_text("new")
-    assert [p.name for p in place.iterdir()] == ["b"] and [p.name for p in tmp_path.iterdir()] == ["reference"]
+    assert sorted(p.name for p in place.iterdir()) == ["b", "manifest.json"] and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["reference"]

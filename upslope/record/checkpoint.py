@@ -7,10 +7,8 @@ right), never by a name or a date alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,8 @@ from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.model.policy import Policy
-from upslope.record.files import flush_folder, sync_folder, write_whole
+from upslope.record.manifest import is_ours, is_whole, remove, whole_folder, why_not_whole
 
-MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
 CRITIC = "critic.safetensors"
 STATE = "run_state.json"
@@ -58,54 +55,38 @@ def save(
 ) -> Path:
     """Write ``parent/step-000010``, whole or not at all. ``weights`` (full precision) stand in for the compute ones."""
     folder = parent / f"step-{step:06d}"
-    aside = parent / f".{folder.name}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    policy.save(aside, weights)
-    save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
-    if critic is not None:
-        save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
-    (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
-    written = flush_folder(aside)  # a tokenizer may have a folder of chat templates
-    hashes = {p.relative_to(aside).as_posix(): _digest(p) for p in written}
-    write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
-    replaced = parent / f"{folder.name}.replaced"
-    if folder.exists():  # a finished run is resumed, or a run is stopped right after it saved
-        if is_complete(folder):
-            shutil.rmtree(replaced, ignore_errors=True)
-            folder.rename(replaced)
-        else:
-            shutil.rmtree(folder)
-    aside.rename(folder)
-    sync_folder(parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with whole_folder(folder) as aside:
+        policy.save(aside, weights)
+        save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
+        if critic is not None:
+            save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
+        (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
     for later in _folders(parent):
-        if _step(later) > step and not is_complete(later):
-            shutil.rmtree(later)  # broken, and passed over when the run went back to an older one
+        if _step(later) > step and not is_whole(later):
+            remove(later)  # broken, and passed over when the run went back to an older one
     return folder
 
 
 def newest(parent: Path) -> Checkpoint | None:
-    """The complete checkpoint of the highest step, or None. Incomplete ones are passed over."""
+    """The complete checkpoint of the highest step, or None. Incomplete ones are passed over (``passed_over``)."""
     for folder in _folders(parent):
-        if is_complete(folder):
+        if is_whole(folder):
             state = json.loads((folder / STATE).read_text())
             return Checkpoint(folder, int(state["step"]), state)
     return None
 
 
+def passed_over(parent: Path) -> list[str]:
+    """A line for each checkpoint that is newer than the newest complete one, and why it is none."""
+    found = newest(parent)
+    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name) and path.is_dir()]
+    later = [path for path in named if found is None or _step(path) > found.step]
+    return [f"{path} is passed over: {why_not_whole(path)}" for path in sorted(later, key=_step)]
+
+
 def steps(parent: Path) -> list[int]:
     """The steps of all checkpoints there, lowest first."""
     return sorted(_step(folder) for folder in _folders(parent))
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether every file of the manifest is there with the hash it was written with."""
-    try:
-        hashes = json.loads((folder / MANIFEST).read_text())
-        return bool(hashes) and all(_digest(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError):
-        return False
 
 
 def prune(parent: Path, keep: int) -> None:
@@ -114,22 +95,17 @@ def prune(parent: Path, keep: int) -> None:
     Raises UserError, and deletes nothing, if it is not.
     """
     folders = _folders(parent)
-    if folders and not is_complete(folders[0]):
+    if folders and not is_whole(folders[0]):
         raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
-    for folder in (*folders[max(keep, 1) :], *parent.glob(".step-*.part")):
-        shutil.rmtree(folder)
+    for folder in (*folders[max(keep, 1) :], *filter(is_ours, parent.glob(".step-*.part"))):
+        remove(folder)
 
 
 def _folders(parent: Path) -> list[Path]:
-    """Everything named like a checkpoint, highest step first; a replaced one stands behind its replacement."""
-    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name)]
+    """Every checkpoint of ours, highest step first; a replaced one stands behind its replacement."""
+    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name) and is_ours(path)]
     return sorted(named, key=lambda path: (-_step(path), path.suffix))
 
 
 def _step(folder: Path) -> int:
     return int(folder.stem.removeprefix("step-"))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

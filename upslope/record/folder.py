@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from upslope.errors import UserError
 from upslope.model.policy import Policy
 from upslope.record import attempts, checkpoint, journal
-from upslope.record.files import whole_folder, write_whole
+from upslope.record.files import write_whole
+from upslope.record.manifest import is_ours, remove, whole_folder, why_not_whole
 from upslope.record.recorder import Row, Snapshot
 
 ROLLOUTS = re.compile(r"(step|eval)-(\d+)\.parquet")
@@ -30,7 +31,7 @@ class FolderRecorder:
 
     @property
     def _journal(self) -> Path:
-        return self.folder / "journal.jsonl"
+        return self.folder / journal.JOURNAL
 
     @property
     def _checkpoints(self) -> Path:
@@ -71,10 +72,15 @@ class FolderRecorder:
 
     def reference(self, step: int) -> Path | None:
         found = [place for since, place in self._references() if since <= step]
-        return found[-1] if found else None
+        if not found:
+            return None
+        wrong = why_not_whole(found[-1])
+        if wrong:
+            raise UserError(f"{found[-1]}, the run's reference: {wrong}; a run cannot go on with another one")
+        return found[-1]
 
     def _references(self) -> list[tuple[int, Path]]:
-        named = [(REFERENCE.fullmatch(p.name), p) for p in self.folder.glob("reference*") if p.is_dir()]
+        named = [(REFERENCE.fullmatch(p.name), p) for p in self.folder.glob("reference*") if is_ours(p)]
         return sorted((int(name[1] or 0), place) for name, place in named if name)
 
     def _prune_references(self) -> None:
@@ -82,7 +88,7 @@ class FolderRecorder:
         steps = checkpoint.steps(self._checkpoints)
         held = [place for since, place in self._references() if steps and since <= steps[0]]
         for place in held[:-1]:
-            shutil.rmtree(place)
+            remove(place)
 
     def rows(self, kind: str) -> list[Row]:
         found = journal.read_journal(self.folder)

@@ -13,6 +13,8 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.record.files import write_whole
 
+JOURNAL = "journal.jsonl"
+
 JournalRow = Mapping[str, Any]
 """One line of the journal. Recipes add numeric keys of their own, so a row is a mapping read by ``number``."""
 
@@ -83,7 +85,7 @@ def read_journal(folder: Path) -> Journal:
     that does not parse is a UserError with file and row. Where a resumed run did a step again, the later line holds.
     Lines of an unknown kind are left out, so that old readers can read newer runs.
     """
-    path = Path(folder) / "journal.jsonl"
+    path = Path(folder) / JOURNAL
     kinds: dict[str, dict[int, JournalRow]] = {"step": {}, "eval": {}, "end": {}}
     try:
         for _, row in _lines(path):

@@ -138,7 +138,11 @@ class Run:
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
         self.sampler.load(self.learner.weights(), version=saved.step)
-        evals = [row for row in self.recorder.rewind(saved.step) if row["kind"] == "eval"]
+        self.rewind(saved.step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after turn number ``step``."""
+        evals = [row for row in self.recorder.rewind(step) if row["kind"] == "eval"]
         self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
 
     @contextlib.contextmanager

@@ -39,8 +39,11 @@ def run_to_end(
     document: Mapping[str, Any],
     saved: Checkpoint | None = None,
     make_sampler: MakeSampler | None = None,
+    *,
+    resume: bool = False,
 ) -> Run:
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
+    ``resume`` without ``saved``: from the start, in the folder of a run that was stopped before its first checkpoint.
 
     ``document`` is the resolved configuration, for the record; ``make_sampler`` makes whoever writes the attempts,
     None: this process. Raises UserError for what a user can mend, ``Stopped`` after Ctrl-C.
@@ -53,6 +56,8 @@ def run_to_end(
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document))
         if saved is not None:
             run.resume(saved)
+        elif resume:
+            run.rewind(0)
         try:
             try:
                 train(run)

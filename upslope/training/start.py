@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from upslope.model.policy import max_positions
 from upslope.native.build import cache_folder
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
+from upslope.record.claim import Taken, claimed, within
 from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model
 from upslope.record.recorder import Recorder
@@ -57,9 +61,9 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) 
     anything a user can mend (before minutes are spent on a start, where that can be known), ``Stopped`` after Ctrl-C.
     """
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
-    folder = Path(settings.out) / settings.name if resume else free_folder(settings, task)
-    recorder = FolderRecorder(folder, settings.save.keep)
-    train_objects(settings, recipe, task, recorder, make_view, resume=resume)
+    check(settings, recipe, task)
+    with claim(settings, task, resume=resume) as folder:
+        train_objects(settings, recipe, task, FolderRecorder(folder, settings.save.keep), make_view, resume=resume)
     return folder
 
 
@@ -84,7 +88,7 @@ def train_objects(
     settings = replace(settings, name=recorder.name)
     check(settings, recipe, task)
     saved = recorder.newest() if resume else None
-    if resume and saved is None:
+    if resume and saved is None and recorder.folder is not None and checkpoint.steps(recorder.folder / "checkpoints"):
         raise UserError(
             f"{recorder.folder} holds no complete checkpoint to resume from; start it anew in another folder"
         )
@@ -98,7 +102,9 @@ def train_objects(
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     document = to_document(settings, recipe, objects)
-    return run_to_end(*model, task, recipe, settings, recorder, make_view(), document, saved, make_sampler)
+    return run_to_end(
+        *model, task, recipe, settings, recorder, make_view(), document, saved, make_sampler, resume=resume
+    )
 
 
 def carried_on(given: tuple[Any, Any] | None, saved: tuple[Any, Any], folder: Path) -> tuple[Any, Any]:
@@ -187,21 +193,23 @@ def open_run_task(settings: TaskSettings, seed: int) -> Task:
     return open_task(settings.name or (FOR_DATA if settings.data else DEFAULT), **given, seed=seed)
 
 
-def free_folder(settings: RunSettings, task: Task) -> Path:
-    """Where the run goes. Raises UserError if a name was given and something is there already."""
+@contextlib.contextmanager
+def claim(settings: RunSettings, task: Task, *, resume: bool) -> Iterator[Path]:
+    """Where the run goes, held until it ends. Without a name it takes the next number that is free, also of runs that
+    begin at the same moment. Raises UserError as ``claimed`` does."""
     out = Path(settings.out)
-    if settings.name:
-        if (out / settings.name / "journal.jsonl").exists():
-            raise UserError(
-                f"{out / settings.name} holds a run already; choose another --name, or continue it with "
-                f"--resume {out / settings.name}"
-            )
-        return out / settings.name
+    if settings.name or resume:
+        with claimed(within(out, settings.name), resume=resume) as folder:
+            yield folder
+        return
     stem = f"{task.name}-{settings.recipe['name'].rpartition(':')[2]}-{settings.seed}"
-    number = 1
-    while (out / (name := stem if number == 1 else f"{stem}-{number}")).exists():
-        number += 1
-    return out / name
+    with contextlib.ExitStack() as held:
+        for number in itertools.count(1):
+            folder = out / (stem if number == 1 else f"{stem}-{number}")
+            with contextlib.suppress(Taken):
+                held.enter_context(claimed(folder))
+                break
+        yield folder
 
 
 def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
@@ -225,8 +233,8 @@ def _pocket(stage: str, wanted: RunSettings, make_view: MakeView) -> tuple[Any, 
     with FileLock(f"{folder}.lock"):  # two runs that start together make it once
         saved = checkpoint.newest(folder / "checkpoints")
         if saved is None or saved.step < settings.steps:
-            if saved is None and (folder / "journal.jsonl").exists():
-                (folder / "journal.jsonl").unlink()  # killed before its first checkpoint
+            if saved is None:
+                shutil.rmtree(folder, ignore_errors=True)  # a name that only we give, in a cache that is ours
             try:
                 launch(settings, make_view, resume=saved is not None)
             except Stopped as stopped:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Literal
 from upslope.errors import Stopped, UserError
 from upslope.inspect.words import duration, percent
 from upslope.lab.ladder.plan import Arm
-from upslope.record.journal import number, read_journal
+from upslope.record.journal import JOURNAL, number, read_journal
 
 State = Literal["new", "half", "done", "failed"]
 Runner = Callable[[Sequence[str], Path], int]
@@ -37,7 +36,7 @@ def state(folder: Path, arm: Arm) -> State:
     """
     if (folder / FAILED).exists():
         return "failed"
-    if (folder / "journal.jsonl").exists():
+    if (folder / JOURNAL).exists():
         journal = read_journal(folder)
         num_steps = len(journal.steps)
         spent = sum(number(row, "num_tokens") for row in journal.steps)
@@ -69,8 +68,7 @@ def perform(arm: Arm, runs: Path, runner: Runner) -> State:
     before = state(folder, arm)
     if before in ("done", "failed"):
         return before
-    if before == "new":
-        shutil.rmtree(folder, ignore_errors=True)
+    if before == "new" and not (folder / "run.toml").exists():
         note.write_text(json.dumps(arm.words), "utf-8")
         code = runner([*arm.words, "--name", arm.name, "--out", str(runs)], log)
     else:
@@ -81,7 +79,7 @@ def perform(arm: Arm, runs: Path, runner: Runner) -> State:
     if code == 0 and after == "done":
         return after
     cause = last_words(log)
-    if code == 2 and (folder / "journal.jsonl").exists() and read_journal(folder).steps:
+    if code == 2 and (folder / JOURNAL).exists() and read_journal(folder).steps:
         (folder / FAILED).write_text(cause + "\n", "utf-8")
         return "failed"
     raise UserError(f"the arm {arm.name} ended with code {code}: {cause or 'no message'} (all of it: {log})")

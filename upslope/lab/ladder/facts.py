@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from upslope.lab.ladder.execute import FAILED
 from upslope.lab.ladder.plan import Arm
-from upslope.record.journal import Journal, JournalRow, number, read_journal
+from upslope.record.journal import JOURNAL, Journal, JournalRow, number, read_journal
 
 PHASES = ("sample", "prepare", "update")
 """What a step costs. ``measure`` is this report's own doing and is not counted; ``record`` is next to nothing."""
@@ -228,7 +228,7 @@ def read_facts(runs: Path, arms: Sequence[Arm]) -> Facts:
     main: dict[str, list[RunFacts]] = {}
     reuse: dict[tuple[str, int], list[RunFacts]] = {}
     for arm in arms:
-        if not (runs / arm.name / "journal.jsonl").exists():
+        if not (runs / arm.name / JOURNAL).exists():
             continue
         found = read_run(runs / arm.name, arm)
         if arm.epochs is None:
