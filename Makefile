@@ -46,7 +46,7 @@ sums: $(VENV)/.run ## a real model learns sums, in minutes: make sums MODEL=DIRE
 # The full way takes hours (docs/results.md); BUDGET=smoke runs every stage in two minutes. MODEL is a directory or hub id,
 # DATA a folder with train.jsonl and test.jsonl.
 gsm8k: $(VENV)/.run ## a real model learns the real GSM8K: make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke]
-	@$(if $(and $(MODEL),$(DATA)),,$(error make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke] [SEEDS=3]))
+	@$(if $(and $(MODEL),$(DATA),$(filter smoke full,$(BUDGET))),,$(error make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke] [SEEDS=3]))
 	$(BIN)/python examples/gsm8k/run.py --model "$(MODEL)" --data "$(DATA)" --seeds $(SEEDS) $(if $(filter smoke,$(BUDGET)),--smoke)
 
 test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)

@@ -30,11 +30,20 @@ POINTS = (0.25, 0.5, 1.0)
 
 
 def train(out: Path, name: str, *words: str) -> list[dict[str, Any]]:
-    """The journal of a run, made if it is not there."""
-    done = out / name / "done"
+    """The journal of a run, made if it is not there, and gone on with if it was stopped. Ends the script if it was made
+    with other words."""
+    asked, done = out / f"{name}.json", out / name / "done"
+    out.mkdir(parents=True, exist_ok=True)
+    if asked.exists() and json.loads(asked.read_text()) != list(words):
+        raise SystemExit(f"{out / name} was made with other settings; choose another OUT")
     if not done.exists():
-        command = [sys.executable, "-m", "upslope.cli", "train", "--plain", "--task", "pocket", "--out", str(out)]
-        command += ["--name", name, "save.rollouts=0", "save.every=0", "save.keep=1", *words]
+        asked.write_text(json.dumps(words))
+        command = [sys.executable, "-m", "upslope.cli", "train", "--plain"]
+        if (out / name / "run.toml").exists():
+            command += ["--resume", str(out / name)]
+        else:
+            command += ["--task", "pocket", "--out", str(out), "--name", name]
+            command += ["save.rollouts=0", "save.every=0", "save.keep=1", *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         done.touch()
     return [json.loads(line) for line in (out / name / "journal.jsonl").read_text().splitlines()]

@@ -9,8 +9,6 @@ from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from upslope.algo.family import Branch
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
@@ -148,7 +146,7 @@ def _require_arguments(folder: object, progress: object, sampler: object, *, res
 
 def _view(progress: bool | View) -> View:
     if isinstance(progress, bool):
-        return TerminalView(Console()) if progress else NullView()
+        return TerminalView() if progress else NullView()
     return progress
 
 

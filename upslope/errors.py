@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from signal import SIGINT
 
 
 class UserError(Exception):
     """One line: what is wrong, where (file and row, key, slot), and how to mend it. The CLI prints it and exits 2."""
+
+
+class Unavailable(UserError):
+    """What is wrong is the machine's or the network's, not the command's: no room, no memory, no answer."""
 
 
 class NonFinite(UserError):
@@ -15,7 +20,11 @@ class NonFinite(UserError):
 
 
 class Stopped(Exception):
-    """Ctrl-C: the step was finished and a checkpoint written; the message says how to go on."""
+    """Ctrl-C, SIGTERM or SIGHUP: the step was finished and a checkpoint written; the message says how to go on."""
+
+    def __init__(self, message: str, signal: int = SIGINT) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -6,11 +6,15 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from upslope.errors import UserError, nearest
+
+LONGEST = 500
+"""Characters that are quoted of what a user's object says."""
 
 
 def is_own(value: Any) -> bool:
@@ -55,13 +59,30 @@ def _import(path: Path, what: str) -> ModuleType:
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
+        unless_interrupted(error)
         raise UserError(f"importing {path} failed: {describe(error, str(path.resolve()))}") from error
     return module
 
 
-def describe(error: Exception, file: str) -> str:
+def unless_interrupted(error: BaseException) -> None:
+    """Of what a user's code raised, only Ctrl-C goes on as it is. All else is a fault of that code, ``sys.exit`` and
+    the errors that ``except Exception`` lets through among it: none of them may end a run as if it were done."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+
+
+def describe(error: BaseException, file: str) -> str:
     """Type, message and the deepest line in the user's own file (not in a library that it called)."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    return f"{type(error).__name__}: {' '.join(said(error, str).split())}{place}"
+
+
+def said(value: object, how: Callable[[object], str] = repr) -> str:
+    """What a user's object says of itself, where it can: its own ``__str__`` or ``__repr__`` may raise, or be long."""
+    try:
+        return f"{how(value):.{LONGEST}}"
+    except BaseException as error:
+        unless_interrupted(error)
+        return f"<a {type(value).__name__} that cannot be printed>"

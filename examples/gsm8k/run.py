@@ -57,31 +57,60 @@ def main() -> None:
 
 def train(folder: Path, file: str, settings: list[str]) -> None:
     """Train, or go on, or do nothing if all steps are done."""
+    asked = [str(HERE / file), *settings]
+    require_same(folder.with_name(f"{folder.name}.asked.json"), asked)
     if (folder / "done").exists():
         return
-    if list(folder.glob("checkpoints/step-*")):
+    if (folder / "run.toml").exists():
         upslope("train", "--resume", str(folder))
     else:
-        upslope("train", str(HERE / file), "--name", folder.name, "--out", str(folder.parent), *settings)
+        upslope("train", *asked, "--name", folder.name, "--out", str(folder.parent))
     (folder / "done").touch()
 
 
 def evaluate(file: Path, arguments: list[str]) -> None:
     """Greedy, lenient, pass@k and maj@k to a file, unless it is there; every attempt to another."""
+    require_same(file.with_name(f"{file.stem}.asked.json"), arguments)
+    if file.exists():
+        return
+    attempts = file.with_name(f"{file.stem}.attempts.jsonl")
+    found = upslope("eval", *arguments, "--temperature", "0.8", "--json", "--attempts", str(attempts), read=True)
+    write(file, found)
+
+
+def require_same(file: Path, asked: list[str]) -> None:
+    """Keep what is asked for. Ends the script if something else was before: one folder holds one run."""
     if not file.exists():
-        attempts = file.with_name(f"{file.stem}.attempts.jsonl")
-        found = upslope("eval", *arguments, "--temperature", "0.8", "--json", "--attempts", str(attempts), read=True)
-        file.write_text(found)
+        write(file, json.dumps(asked))
+    before = json.loads(file.read_text())
+    if before != asked:
+        raise SystemExit(f"{file.parent} was made with {' '.join(before)}; choose another --out, or remove it")
+
+
+def write(file: Path, text: str) -> None:
+    """Whole or not at all."""
+    aside = file.with_name(f".{file.name}.part")
+    aside.write_text(text)
+    aside.replace(file)
 
 
 def upslope(*arguments: str, read: bool = False) -> str:
-    """Run a command of upslope; its progress goes to standard error. Ends this script if it fails."""
+    """Run a command of upslope; its progress goes to standard error. Ends this script if it fails.
+
+    Ctrl-C reaches the command as well, which finishes its step and saves; so it is waited for.
+    """
     print("upslope", *arguments, file=sys.stderr)
     command = [sys.executable, "-m", "upslope.cli", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE if read else sys.stderr, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return done.stdout or ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE if read else sys.stderr, text=True) as running:
+        while True:
+            try:
+                found, _ = running.communicate()
+                break
+            except KeyboardInterrupt:
+                continue
+    if running.returncode:
+        raise SystemExit(running.returncode)
+    return found or ""
 
 
 def table(out: Path, seeds: int) -> str:

@@ -10,9 +10,13 @@ import pytest
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab.evaluation import evaluate_command
+from upslope.lab.kept import KeptSampler
+from upslope.lab.rows import RowFile, mark_of
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.rollout.local import LocalSampler
-from upslope.tasks.pocket_problems import Pocket
+from upslope.tasks.pocket_problems import Pocket, open_pocket
+from upslope.training.speaking import evaluate_on, speaking
+from upslope.training.view import NullView
 from upslope.types import Problem
 
 OPTIONS = {
@@ -82,12 +86,19 @@ def test_a_larger_evaluation_begins_with_the_smaller_one(capsys, asked):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"sample.max_tokens": 5}, {"eval.temperature": 0.5}, {"sample.top_k": 3}]
+    ("change", "what"),
+    [
+        ({"seed": 1}, "model and seed"),
+        ({"sample.max_tokens": 5}, "sampling"),
+        ({"eval.temperature": 0.5}, "sampling"),
+        ({"sample.top_k": 3}, "sampling"),
+        ({"learn.dtype": "float64"}, "precision and model"),
+    ],
 )
-def test_attempts_of_another_evaluation_are_refused(capsys, change):
+def test_attempts_of_another_evaluation_are_refused(capsys, change, what):
     evaluated(capsys)
     before = FILE.read_bytes()
-    with pytest.raises(UserError, match=r"attempts.jsonl row 1 was made with other weights, another task, seed or"):
+    with pytest.raises(UserError, match=rf"attempts.jsonl row 1 was made with another {what};"):
         evaluated(capsys, **change)
     assert FILE.read_bytes() == before
 
@@ -97,7 +108,7 @@ def test_attempts_of_other_weights_under_the_same_name_are_refused(capsys):
     build_model(0).save_pretrained("model")
     evaluated(capsys, model="model")
     build_model(1).save_pretrained("model")
-    with pytest.raises(UserError, match=r"attempts.jsonl row 1 was made with other weights"):
+    with pytest.raises(UserError, match=r"attempts.jsonl row 1 was made with another model;"):
         evaluated(capsys, model="model")
 
 
@@ -120,3 +131,33 @@ def test_a_file_of_something_else_is_left_alone(capsys):
     with pytest.raises(UserError, match=r"attempts.jsonl row 1 is none of this command's; choose another file"):
         evaluated(capsys)
     assert FILE.read_text() == '{"question": "?"}\n'
+
+
+def test_progress_goes_on_from_what_is_there_and_ends_at_the_totals(capsys):
+    """Greedy attempts first, then the others; the numbers never fall."""
+    evaluated(capsys)
+    FILE.write_text("".join(FILE.read_text().splitlines(keepends=True)[:12]))
+    for _ in range(2):  # with a part to do, and with nothing
+        seen = progress()
+        assert seen == sorted(seen) and seen[-1][1] == 5 + 15
+
+
+def progress() -> list[tuple[int, int]]:
+    seen: list[tuple[int, int]] = []
+    task, given = open_pocket(), load_settings(None, (), OPTIONS)
+    with speaking(given, NullView) as policy, RowFile(FILE) as file:
+        evaluate_on(
+            task,
+            given,
+            policy,
+            lambda tokens, done: seen.append((tokens, done)),
+            lambda sampler: KeptSampler(sampler, file, mark_of(given, task, policy), policy.renderer.text),
+        )
+    return seen
+
+
+def test_one_sample_at_temperature_0_is_the_greedy_attempt(capsys):
+    found = evaluated(capsys, **{"eval.temperature": 0.0, "eval.samples": 1})
+    assert found["pass_at"]["1"]["value"] == found["greedy"]["value"] and len(rows()) == 5
+    with pytest.raises(UserError, match=r"eval.samples = 2 at temperature 0 would be the same attempt every time"):
+        evaluated(capsys, **{"eval.temperature": 0.0, "eval.samples": 2})

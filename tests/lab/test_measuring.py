@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import upslope as up
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab import measuring
-from upslope.lab.measuring import measure_command, summed_up
+from upslope.lab.measuring import measure_command, row_of, summed_up
+from upslope.lab.rows import RowFile
 from upslope.model.pocket import build_model, build_tokenizer
+from upslope.types import Group, Problem, Rollout
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "WAVE", 2)
-    Path("mine.py").write_text("def odd(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n")
+    Path("mine.py").write_text(
+        "def odd(completions, **_):\n    return [float(len(c) % 2) for c in completions]\n\none = odd\n"
+    )
     rows = [{"prompt": f"{name} has {i} apples.", "level": i} for i, name in enumerate(["Tom", "Sam", "Eva"] * 2)]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("test.jsonl").write_text(json.dumps(rows[0]) + "\n")
@@ -82,12 +90,21 @@ def test_an_id_of_the_datas_own_and_any_character_do_not_keep_it_from_going_on(f
 
 
 @pytest.mark.parametrize(
-    "change", [{"eval.samples": 3}, {"eval.temperature": 0.5}, {"seed": 1}, {"sample.max_tokens": 4}]
+    ("change", "what"),
+    [
+        ({"eval.samples": 3}, "samples;"),
+        ({"eval.temperature": 0.5}, "sampling;"),
+        ({"seed": 1}, "model and seed;"),  # the blank pocket model is a function of the seed
+        ({"sample.max_tokens": 4}, "sampling;"),
+        ({"task.rewards": ["mine.py:one"]}, "reward;"),
+        ({"task.reward_weights": [2.0]}, "reward;"),
+        ({"learn.dtype": "float64"}, "precision and model;"),
+    ],
 )
-def test_another_measurement_does_not_go_into_the_same_file(folder, change):
+def test_another_measurement_does_not_go_into_the_same_file(folder, change, what):
     measure_command(settings(), Path("out.jsonl"))
     before = Path("out.jsonl").read_text()
-    with pytest.raises(UserError, match=r"out.jsonl row 1 was made with other weights, another task, seed or sampling"):
+    with pytest.raises(UserError, match=rf"out.jsonl row 1 was made with another {what}"):
         measure_command(settings(**change), Path("out.jsonl"))
     assert Path("out.jsonl").read_text() == before
 
@@ -97,15 +114,99 @@ def test_other_weights_under_the_same_name_do_not_go_into_the_same_file(folder):
         build_model(seed).save_pretrained("model")
         build_tokenizer().save_pretrained("model")
         if seed:
-            with pytest.raises(UserError, match=r"out.jsonl row 1 was made with other weights"):
+            with pytest.raises(UserError, match=r"out.jsonl row 1 was made with another model;"):
                 measure_command(settings(model="model"), Path("out.jsonl"))
         else:
             measure_command(settings(model="model"), Path("out.jsonl"))
 
 
-def test_a_file_that_is_none_is_left_alone(folder):
-    with pytest.raises(UserError, match=r"data.jsonl row 1 is none of this command's"):
+def test_a_changed_reward_of_the_same_name_is_another_measurement(folder):
+    measure_command(settings(), Path("out.jsonl"))
+    Path("mine.py").write_text("def odd(completions, **_):\n    return [1.0 for c in completions]\n")
+    with pytest.raises(UserError, match=r"row 1 was made with another reward"):
+        measure_command(settings(), Path("out.jsonl"))
+
+
+def test_changed_problems_under_the_same_ids_are_another_measurement(folder):
+    measure_command(settings(), Path("out.jsonl"))
+    Path("data.jsonl").write_text(Path("data.jsonl").read_text().replace("apples", "pens"))
+    before = Path("out.jsonl").read_text()
+    with pytest.raises(UserError, match=r"out.jsonl: the problem 'user/train/0' is another now"):
+        measure_command(settings(), Path("out.jsonl"))
+    assert Path("out.jsonl").read_text() == before
+
+
+FOREIGN = ['{"lr": 1e-4, "mine": true}', '{"id": 1, "prompt": "?"}', "notes", '{"id": 1}\n', "one\ntwo", "\n", "\xff"]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_file_that_is_none_is_left_alone(folder, content):
+    """With and without a newline at its end: half a row of ours is taken away, and nothing else ever is."""
+    file = Path("mine.json")
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"mine.json row \d is none of this command's; choose another file"):
+        measure_command(settings(), file)
+    assert file.read_text() == content
+
+
+def test_the_data_is_not_measured_into_itself(folder):
+    with pytest.raises(UserError, match=r"data.jsonl is the data itself"):
         measure_command(settings(), Path("data.jsonl"))
+
+
+@pytest.mark.parametrize(("to", "why"), [("no/x.jsonl", "there is no folder no"), (".", "is a folder")])
+def test_a_place_where_no_file_can_be_is_known_before_a_model_is_loaded(folder, to, why):
+    with pytest.raises(UserError, match=why):
+        measure_command(settings(model="./nowhere"), Path(to))
+
+
+def test_one_process_writes_at_a_time(folder):
+    with RowFile(Path("out.jsonl")), pytest.raises(UserError, match=r"another process writes to out.jsonl"):
+        measure_command(settings(), Path("out.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["num_right", "cut", "crc"])
+def test_a_column_of_the_data_is_not_overwritten(folder, name):
+    rows = [{"prompt": "Tom has 3 apples.", name: "mine"}]
+    Path("data.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(UserError, match=rf"user/train/0 has a column '{name}', which a measurement would overwrite"):
+        measure_command(settings(model="./nowhere"), Path("out.jsonl"))
+
+
+def test_what_was_measured_can_be_measured_again(folder):
+    measure_command(settings(), Path("out.jsonl"))
+    measure_command(settings(**{"task.data": "out.jsonl", "seed": 3}), Path("again.jsonl"))
+    assert [row["level"] for row in rows("again.jsonl")] == list(range(6))
+
+
+def test_cells_that_json_cannot_hold(folder):
+    when = datetime.datetime(2026, 1, 2)
+    pq.write_table(pa.table({"prompt": ["Tom has 3 apples."], "when": [when], "x": [math.nan]}), "data.parquet")
+    measure_command(settings(**{"task.data": "data.parquet"}), Path("out.jsonl"))
+    (row,) = rows("out.jsonl")
+    assert row["when"] == str(when) and row["x"] is None
+    Path("data.jsonl").write_text('{"prompt": "Tom has 3 apples.", "odd": "\\ud800"}\n')
+    measure_command(settings(), Path("other.jsonl"))
+    assert rows("other.jsonl")[0]["odd"] == "\ud800"
+
+
+def test_a_row_has_its_prompt_also_where_the_columns_have_none(folder):
+    message = {"role": "user", "content": "?"}
+    for chat, prompt in (
+        ((message,), "?"),
+        ((message | {"role": "system"}, message), [message | {"role": "system"}, message]),
+    ):
+        problem = Problem("x", chat, "4", columns={"level": 1})
+        row = row_of(Group(problem, (Rollout("x", 0, (1,), (2,), (True,), None, 0, "stop", "4"),)))
+        assert (row["prompt"], row["answer"], row["level"]) == (prompt, "4", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [({"eval.samples": 0}, "at least one"), ({"eval.temperature": 0.0}, "the same")]
+)
+def test_attempts_that_would_be_none_or_the_same(folder, change, why):
+    with pytest.raises(UserError, match=why):
+        measure_command(settings(**change), Path("out.jsonl"))
 
 
 def test_the_summary():

@@ -179,6 +179,31 @@ def test_a_scripts_tokens_and_the_worlds_between_them_by_hand():
 # -- text to tokens -------------------------------------------------------------------------------------------------
 
 
+def test_a_stop_of_a_character_that_several_tokens_make():
+    """A byte is a token: no single one of them tells that a stop ends with it."""
+
+    class Bytes:
+        def text(self, response):
+            return bytes(response).decode("utf-8", "replace")
+
+        def middle_ids(self, text):
+            return tuple(text.encode())
+
+    class Watch:
+        stops = ("→", "答：")
+
+        def reply(self, text):
+            return "ok"
+
+    world = Listeners(Bytes()).of(Watch())
+    script = "a→é b 答：c答b→→".encode()
+    asked = [
+        i + 1 for i, byte in enumerate(script) if world.pauses(byte) and world.reply(tuple(script[: i + 1])) is not None
+    ]
+    ends = [end for end in range(1, len(script) + 1) if script[:end].endswith(("→".encode(), "答：".encode()))]
+    assert asked == ends and len(ends) == 4
+
+
 class Shout:
     """Says so whenever ``has`` is complete."""
 

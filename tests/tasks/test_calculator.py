@@ -37,6 +37,7 @@ from upslope.training.collect import shown_tokens
         ("1.50+1.50", "3"),
         ("100*10", "1000"),
         ("99999999999999999999+0", "99999999999999999999"),
+        (".00000000000000000001*1", "0.00000000000000000001"),  # twenty places
     ],
 )
 def test_exact_values(source, value):

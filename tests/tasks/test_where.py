@@ -8,7 +8,9 @@ import pytest
 
 import upslope as up
 from upslope.errors import UserError
-from upslope.tasks.where import condition
+from upslope.tasks.base import Task
+from upslope.tasks.where import Where, condition
+from upslope.types import Problem
 
 ROW = {"pass_rate": 0.25, "level": "hard", "tags": ["sum", "money"], "done": False, "none": None}
 
@@ -31,6 +33,22 @@ ROW = {"pass_rate": 0.25, "level": "hard", "tags": ["sum", "money"], "done": Fal
         ("none != 3", True),
         ("missing > 0", False),
         ("-1 < pass_rate", True),
+        ("-pass_rate < 0", True),
+        ("-none < 1", False),
+        ("-missing < 1", False),
+        ("none == null", True),
+        ("missing == null", True),
+        ("null != level", True),
+        ("level == null", False),
+        ("none == missing", False),
+        ("none != missing", True),
+        ("none in [null, 1]", True),
+        ("level in [null, 1]", False),
+        ("none in [1]", False),
+        ("none not in [1]", True),
+        ("'sum' in none", False),
+        ("'sum' not in none", True),
+        ("none", False),
     ],
 )
 def test_conditions(where, holds):
@@ -41,6 +59,8 @@ def test_conditions(where, holds):
     "where",
     [
         *("", "pass_rate <", "__import__('os')", "pass_rate + 1 > 0", "row.level == 1", "tags[0] == 'sum'", "a is b"),
+        *("null in 'abc'", "null < 3", "-level < 3", "-done < 3", "pass_rate", "level", "tags", "not " * 3000 + "done"),
+        *("-" * 1900 + "1 < 2", "not " * 450 + "done" * 100, "(" * 900 + "1" + ")" * 900 + " < 2", "1 < 'a'"),
         *("lambda: 1", "[x for x in tags]", "f'{level}' == 'hard'", "pass_rate := 1", "b'x' == level", "*tags", "1;2"),
     ],
 )
@@ -50,8 +70,28 @@ def test_what_is_no_condition_is_refused(where):
 
 
 def test_what_cannot_be_compared_is_said():
-    with pytest.raises(UserError, match=r"'hard' and 3 cannot be compared so"):
+    with pytest.raises(UserError, match=r"'hard' and 3 cannot be compared so; every cell of a CSV is text"):
         condition("level < 3")[0](ROW)
+
+
+def test_a_tasks_own_fingerprint_and_the_condition_make_the_fingerprint(folder):
+    class Own(Task):
+        name = "own"
+
+        def problems(self, split):
+            return [Problem(f"{split}/{i}", ({"role": "user", "content": "?"},), columns={"i": i}) for i in range(3)]
+
+        def score(self, problems, responses):
+            return []
+
+        def fingerprint(self):
+            return self.name
+
+    own = Own()
+    one, other = Where(own, "i > 0"), Where(own, "i > 1")
+    assert len({own.fingerprint(), one.fingerprint(), other.fingerprint()}) == 3
+    own.name = "changed"
+    assert one.fingerprint() != Where(Own(), "i > 0").fingerprint()
 
 
 @pytest.fixture

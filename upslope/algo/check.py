@@ -9,6 +9,7 @@ from dataclasses import fields
 from upslope.algo.advantage import ones
 from upslope.algo.correction import no_correction
 from upslope.algo.critic import LearnedCritic, SharedTrunk
+from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe, show
 from upslope.algo.regulariser import K1, SampledPenalty
 from upslope.algo.sample import Attempts, everything, mixed
@@ -94,6 +95,11 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
         yield (
             f"{who} compares the attempts at one problem, and sample.group_size is {sample.group_size}; set it to 2 "
             "or more"
+        )
+    if isinstance(sample, Learnable) and sample.weighted and recipe.asked("advantage").compares == "batch":
+        yield (
+            f"advantage={advantage} compares all attempts of a step, whose problems were not drawn alike, so weights "
+            "cannot undo the draw; set sample.weighted=false, or an advantage that compares the attempts at one problem"
         )
     if sample.refill and sample.keep is everything:
         yield "sample.refill tries further problems until enough groups are kept; set sample.keep=mixed or rewarded"

@@ -31,7 +31,8 @@ class Learnable(Attempts):
 
     The chances are exact (systematic sampling), so what a step expects is known: with ``weighted``, a group counts
     1/n over its chance, and the expected gradient is that of problems drawn uniformly, at the price of variance;
-    without, it is that of another objective, in which a problem counts by its chance of being drawn.
+    without, it is that of another objective, in which a problem counts by its chance of being drawn. ``refill`` draws
+    further problems by the same estimates, those never tried among them, and knows no ``fresh``.
     """
 
     fresh: float = 0.5
@@ -72,17 +73,25 @@ def chances(estimates: Sequence[float], num: float, floor: float) -> list[float]
     """
     if num >= len(estimates):
         return [1.0] * len(estimates)
-    total = sum(estimates)
-    even = floor / len(estimates)
-    weights = [(1 - floor) * e / total + even if total else 1 / len(estimates) for e in estimates]
+    weight_of = weights(estimates, floor)
     certain: set[int] = set()
     while True:
-        rest = sum(w for i, w in enumerate(weights) if i not in certain)
+        rest = sum(w for i, w in enumerate(weight_of) if i not in certain)
         scale = (num - len(certain)) / rest
-        above = {i for i, w in enumerate(weights) if i not in certain and w * scale >= 1}
+        above = {i for i, w in enumerate(weight_of) if i not in certain and w * scale >= 1}
         if not above:
-            return [1.0 if i in certain else w * scale for i, w in enumerate(weights)]
+            return [1.0 if i in certain else w * scale for i, w in enumerate(weight_of)]
         certain |= above
+
+
+def weights(estimates: Sequence[float], floor: float) -> list[float]:
+    """(1 - floor) e / sum e + floor / n for each estimate e of n; they sum to 1.
+
+    >>> weights([0.2, 0.0], floor=0.5)
+    [0.75, 0.25]
+    """
+    total, even = sum(estimates), 1 / max(len(estimates), 1)
+    return [(1 - floor) * e / total + floor * even if total else even for e in estimates]
 
 
 def systematic(chance: Sequence[float], start: float) -> list[int]:

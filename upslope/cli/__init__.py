@@ -1,16 +1,37 @@
-"""The command line; what each command does is said in its own docstring."""
+"""The command line; what each command does is said in its own docstring.
+
+Exit codes: 0 every step was done · 1 a claim or a check failed · 2 a mistake that the user can mend · 3 the machine or
+the network (no room, no memory, no answer) · 70 a defect of upslope, with its traceback · 128 + n stopped by signal n
+(130 Ctrl-C, 143 SIGTERM, 129 SIGHUP).
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
+from typing import TextIO
 
-from upslope.errors import Stopped, UserError
+from upslope.errors import Stopped, Unavailable, UserError
 from upslope.native.threads import before_torch
+from upslope.plugins import said
+
+MISTAKE, MACHINE, DEFECT, INTERRUPTED = 2, 3, 70, 130
+LONGEST_MESSAGE = 2000
+"""Characters of an error's line: what is quoted in it may be of any length."""
+_MACHINES = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EIO", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EROFS", "ESTALE", "ENXIO", "ENODEV"),
+        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ENETUNREACH", "ENETDOWN", "EHOSTUNREACH", "ETIMEDOUT"),
+    )
+    if hasattr(errno, name)
+)
 
 
 def main() -> None:
-    """Entry point: a mistake a user can mend is one line and exit code 2, never a traceback."""
+    """Entry point: a mistake a user can mend is one line, never a traceback; a defect of ours is loud."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     before_torch()
     try:
@@ -18,22 +39,39 @@ def main() -> None:
 
         app()  # Ctrl-C and a closed pipe are typer's: exit codes 130 and 1, nothing printed
     except Stopped as stopped:
-        print(f"stopped; {stopped}")
-        sys.exit(130)
+        _say(f"stopped; {stopped}", sys.stdout)
+        sys.exit(128 + stopped.signal)
     except (KeyboardInterrupt, Exception) as error:
         if _interrupted(error):
-            sys.exit(130)
-        _fail(_complaint(error))
+            sys.exit(INTERRUPTED)
+        message, code = _complaint(error)
+        if code == DEFECT:
+            traceback.print_exception(error)
+        _say(f"upslope: {message}", sys.stderr)
+        sys.exit(code)
 
 
-def _complaint(error: BaseException) -> str:
-    """What a user can mend, in words. Raises the error itself if it is none of that: a defect keeps its traceback."""
+def _complaint(error: BaseException) -> tuple[str, int]:
+    """What is wrong, in words, and the exit code."""
     if isinstance(error, UserError):
-        return str(error)
+        machine = isinstance(error, Unavailable) or _is_machines(error.__cause__)
+        return str(error), MACHINE if machine else MISTAKE
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__  # a full disk names no file
-        return what if error.filename is None else f"{error.filename}: {what}"
-    raise error
+        code = MACHINE if _is_machines(error) else MISTAKE
+        return what if error.filename is None else f"{error.filename}: {what}", code
+    if _is_machines(error):
+        return f"there is not enough memory: {error or type(error).__name__}", MACHINE
+    return f"this is a defect of upslope, not of your command: {type(error).__name__}", DEFECT
+
+
+def _is_machines(error: BaseException | None) -> bool:
+    """Whether the machine or the network is at fault, and the same command could do elsewhere or later."""
+    if isinstance(error, OSError):
+        return error.errno in _MACHINES or isinstance(error, ConnectionError | TimeoutError)
+    if isinstance(error, RuntimeError):  # torch's
+        return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said(error, str)
+    return isinstance(error, MemoryError)
 
 
 def _interrupted(error: BaseException | None) -> bool:
@@ -43,6 +81,12 @@ def _interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _fail(message: str) -> None:
-    print(f"upslope: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def _say(message: str, where: TextIO | None) -> None:
+    """One line, whatever is quoted in it, to a stream that may be closed or full."""
+    from upslope.inspect.screen import Unbreakable
+    from upslope.inspect.words import shorten, visible
+
+    screen = Unbreakable(where)
+    line = shorten(visible(" ".join(message.split())), LONGEST_MESSAGE)
+    screen.write(line.encode(screen.encoding, "replace").decode(screen.encoding) + "\n")
+    screen.flush()

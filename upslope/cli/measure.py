@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -54,14 +55,35 @@ def evaluate_model(
         "eval.samples": samples,
         "eval.temperature": temperature,
     }
-    own = Path(model) / "run.toml"  # a run is evaluated on its own task, unless another is given
-    if task is None and data is None and reward is None:
-        if not own.exists() and not is_pocket(model):
-            raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
-        settings = load_settings(own if own.exists() else None, overrides or (), options)
-    else:
-        settings = load_settings(None, overrides or (), options)
+    require_read("eval", overrides, SPEAKING)
+    named = task is not None or data is not None or bool(reward)
+    settings = load_settings(None if named else own_task(model), overrides or (), options)
     evaluate_command(settings, attempts, as_json=as_json)
+
+
+SPEAKING = ("task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
+"""The settings that a model's attempts depend on."""
+SCORING = tuple(
+    f"task.{name}" for name in ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
+)
+"""And what a score depends on."""
+
+
+def own_task(model: str) -> Path | None:
+    """Where the task stands if none was given: in a run folder; with pocket it is pocket's. Raises UserError if nothing
+    says it."""
+    own = Path(model) / "run.toml"
+    if not own.exists() and not is_pocket(model):
+        raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
+    return own if own.exists() else None
+
+
+def require_read(command: str, overrides: Sequence[str] | None, read: Sequence[str]) -> None:
+    """Raise UserError for a setting that a command would take and ignore."""
+    for override in overrides or ():
+        key = override.partition("=")[0].strip()
+        if not any(key == name or key.startswith(f"{name}.") for name in read):
+            raise UserError(f"upslope {command} does not read {key}; it reads {', '.join(read)}")
 
 
 @app.command(name="measure")
@@ -76,8 +98,8 @@ def measure_problems(
     to: Annotated[Path, typer.Option(help="The file of rows; continued if it is there.")] = Path("measured.jsonl"),
     samples: Annotated[int, typer.Option(min=1, help="Attempts a problem.")] = 8,
     temperature: Annotated[float, typer.Option(min=0, help="Of the attempts.")] = 1.0,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (default: the task's).")] = None,
-    seed: Annotated[int, typer.Option(help="Of draws and pocket's problems.")] = 0,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Dtype = "auto",
     device: str = "auto",
 ) -> None:
@@ -93,15 +115,16 @@ def measure_problems(
 
     options = task_options(task, data, eval_data, reward, reward_weight) | {
         "model": model,
-        "seed": seed,
         "device": device,
         "learn.dtype": dtype,
         "eval.samples": samples,
         "eval.temperature": temperature,
     }
-    if max_tokens is not None:
-        options["sample.max_tokens"] = max_tokens
-    measure_command(load_settings(None, overrides or (), options), to)
+    given = {"sample.max_tokens": max_tokens, "seed": seed}
+    options |= {k: v for k, v in given.items() if v is not None}
+    require_read("measure", overrides, SPEAKING)
+    named = task is not None or data is not None or bool(reward)
+    measure_command(load_settings(None if named else own_task(model), overrides or (), options), to)
 
 
 @app.command(name="score")
@@ -133,6 +156,7 @@ def score_responses(
     if len(files) > 1:
         raise UserError(f"one file of responses at a time, not {' and '.join(files)}")
     overrides = [a for a in arguments or [] if a not in files]
+    require_read("score", overrides, (*SCORING, "task.options"))
     settings = load_settings(None, overrides, task_options(task, data, eval_data, reward, reward_weight)).task
     opened = open_task(
         settings.name or ("user" if reward else None),

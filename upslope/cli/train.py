@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
-from upslope.errors import UserError
+from upslope.errors import Stopped, UserError
 
 
 @app.command(name="train")
@@ -41,7 +41,9 @@ def train_model(
     """
     from upslope.config import load_settings
     from upslope.inspect.report import print_before_after, summary_lines, write_report
+    from upslope.inspect.screen import unbreakable
     from upslope.inspect.terminal import TerminalView
+    from upslope.training.ending import AtOnce
     from upslope.training.memory import keep_freed_memory
     from upslope.training.start import launch
     from upslope.training.tables import task_options
@@ -69,12 +71,11 @@ def train_model(
         overrides = [a for a in arguments or [] if a not in files]
         settings = load_settings(Path(files[0]) if files else None, overrides, options)
     keep_freed_memory()
-    console = Console()
+    console = Console(file=unbreakable(sys.stdout))
     try:
         folder = launch(settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None)
-    except KeyboardInterrupt:
-        print("upslope: stopped at once; the newest checkpoint is kept", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except AtOnce as stop:
+        raise Stopped(f"at once, within a step; {stop}", stop.signal) from None
     write_report(folder)
     print_before_after(console, folder)
     for line in summary_lines(folder):

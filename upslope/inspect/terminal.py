@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
 from upslope.record.journal import JournalRow, number, only_imitates
 
@@ -49,7 +50,7 @@ class TerminalView:
         plain: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console(file=sys.stdout)
+        self._console = console or Console(file=unbreakable(sys.stdout))
         able = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._plain = plain if plain is not None else not (able and self._console.encoding.startswith("utf"))
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
-from upslope.lab.kept import KeptSampler, drawn_with, mark_of
+from upslope.lab.kept import KeptSampler
+from upslope.lab.rows import RowFile, mark_of
 from upslope.rollout.base import Sampler
 from upslope.training.settings import RunSettings
-from upslope.training.speaking import evaluate_on, speaking
+from upslope.training.speaking import evaluate_on, require_several, speaking
 from upslope.training.start import open_run_task, with_limit
 
 
@@ -21,11 +24,16 @@ def evaluate_command(settings: RunSettings, attempts: Path | None = None, *, as_
     """Evaluate ``settings.model`` and print a table (progress on standard error), or one JSON object. Every attempt
     goes to the file ``attempts``, and what is there is not made again. Raises UserError for one of another evaluation.
     """
+    if not settings.eval.problems:
+        raise UserError("eval.problems = 0: an evaluation needs at least one held-out problem")
+    require_several(settings)
     task = open_run_task(settings.task, settings.seed)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    file = None if attempts is None else RowFile(attempts)
     with (
+        contextlib.nullcontext() if file is None else file,
         speaking(settings, lambda: TerminalView(aside)) as policy,
         Progress(*columns, console=aside, transient=True) as progress,
     ):
@@ -35,9 +43,9 @@ def evaluate_command(settings: RunSettings, attempts: Path | None = None, *, as_
             progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
 
         def kept(sampler: Sampler) -> Sampler:
-            if attempts is None:
+            if file is None:
                 return sampler
-            return KeptSampler(sampler, attempts, mark_of(policy, *drawn_with(settings, task)), policy.renderer.text)
+            return KeptSampler(sampler, file, mark_of(settings, task, policy), policy.renderer.text)
 
         settings = with_limit(settings, task, policy.max_positions)
         evaluation = evaluate_on(task, settings, policy, seen, kept)

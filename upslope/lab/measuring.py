@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
-from upslope.lab.kept import drawn_with, mark_of, read_rows, write_row
+from upslope.lab.rows import Row, RowFile, mark_of, source
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
@@ -21,7 +21,7 @@ from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
-from upslope.training.speaking import speaking
+from upslope.training.speaking import require_several, speaking
 from upslope.training.start import open_run_task, with_limit
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
@@ -29,28 +29,58 @@ from upslope.types import Group, Problem
 
 WAVE = 32
 """Problems tried at once; after each wave its rows are on the disk."""
+FOUND = ("num_samples", "num_right", "pass_rate", "mean_reward", "mean_length", "cut", "crc", "measured")
+"""What a row says beside the data's own columns."""
+PROMPTS = ("prompt", "messages", "question")
+"""Columns that hold a prompt, one of which a row needs to be data again."""
 
 
-def measure_command(settings: RunSettings, file: Path) -> None:
-    """Measure all training problems that ``file`` does not have yet, and append a row for each. Progress and a summary
+def measure_command(settings: RunSettings, path: Path) -> None:
+    """Measure all training problems that the file does not have yet, and append a row for each. Progress and a summary
     go to standard error. Raises UserError for a file that was measured otherwise."""
+    if settings.eval.samples < 1:
+        raise UserError(f"eval.samples = {settings.eval.samples}: a measurement needs at least one attempt a problem")
+    require_several(settings)
+    if settings.task.data is not None and path.exists() and path.samefile(settings.task.data):
+        raise UserError(f"{path} is the data itself; choose another file")
+    file = RowFile(path)
     task = open_run_task(settings.task, settings.seed)
     problems = list(task.problems("train"))
+    require_room(problems)
     aside = Console(stderr=True)
-    with speaking(settings, lambda: TerminalView(aside)) as policy:
+    with file, speaking(settings, lambda: TerminalView(aside)) as policy:
         settings = with_limit(settings, task, policy.max_positions)
-        mark = mark_of(policy, *drawn_with(settings, task), settings.eval.samples)
-        known = {row["id"] for row in read_rows(file, mark)}
-        stray = known - {p.id for p in problems}
-        if stray:
-            raise UserError(f"{file} has rows of other problems, such as {sorted(stray)[0]!r}; choose another file")
+        rewards = [[spec, source(spec)] for spec in settings.task.rewards]
+        mark = mark_of(
+            settings, task, policy, samples=settings.eval.samples, reward=[rewards, settings.task.reward_weights]
+        )
+        rows = file.read(mark)
+        require_same(path, rows, problems)
+        known = {row["id"] for row in rows}
         left = [p for p in problems if p.id not in known]
-        with file.open("a", encoding="utf-8") as out:
-            for row in _measured(task, policy, problems, left, settings, aside):
-                write_row(out, row, mark)
-            os.fsync(out.fileno())
-    for line in summed_up(read_rows(file, mark)):
+        for row in _measured(task, policy, problems, left, settings, aside):
+            file.add(row)
+            rows.append(row)
+    for line in summed_up(rows):
         aside.print(line, highlight=False, markup=False)
+
+
+def require_room(problems: Sequence[Problem]) -> None:
+    """Raise UserError for a column of the data that a row would overwrite (one that was measured before may be)."""
+    for problem in problems:
+        taken = [] if "measured" in problem.columns else [name for name in FOUND if name in problem.columns]
+        if taken:
+            raise UserError(f"{problem.id} has a column {taken[0]!r}, which a measurement would overwrite; rename it")
+
+
+def require_same(path: Path, rows: Sequence[Row], problems: Sequence[Problem]) -> None:
+    """Raise UserError if a row is of no problem of these, or of one that has changed since."""
+    now = {p.id: crc_of(p) for p in problems}
+    for row in rows:
+        if row["id"] not in now:
+            raise UserError(f"{path} has rows of other problems, such as {row['id']!r}; choose another file")
+        if row["crc"] != now[row["id"]]:
+            raise UserError(f"{path}: the problem {row['id']!r} is another now; choose another file")
 
 
 def _measured(
@@ -60,7 +90,7 @@ def _measured(
     left: Sequence[Problem],
     settings: RunSettings,
     aside: Console,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """A row for every problem that is left, wave by wave."""
     sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
@@ -82,10 +112,13 @@ def _measured(
             progress.advance(bar, len(wave))
 
 
-def row_of(group: Group) -> dict[str, Any]:
-    """A problem's own columns (or prompt and truth, where it has none), and what came of the attempts at it."""
+def row_of(group: Group) -> Row:
+    """A problem's own columns, its prompt and truth where they have none, and what came of the attempts at it."""
     problem, rollouts = group.problem, group.rollouts
-    columns = dict(problem.columns) or {"prompt": problem.messages[-1]["content"], "answer": problem.truth}
+    columns = dict(problem.columns)
+    if not any(name in columns for name in PROMPTS):
+        prompt = problem.messages[0]["content"] if len(problem.messages) == 1 else list(map(dict, problem.messages))
+        columns = {"prompt": prompt, "answer": problem.truth} | columns
     num_right = sum(map(solved, rollouts))
     return {"id": problem.id} | columns | {
         "id": problem.id,  # also where the data has an id of its own: by this one the file goes on
@@ -95,7 +128,14 @@ def row_of(group: Group) -> dict[str, Any]:
         "mean_reward": sum(r.reward for r in rollouts) / len(rollouts),
         "mean_length": sum(r.num_chosen for r in rollouts) / len(rollouts),
         "cut": sum(r.ended == "length" for r in rollouts) / len(rollouts),
+        "crc": crc_of(problem),
     }  # fmt: skip
+
+
+def crc_of(problem: Problem) -> int:
+    """A checksum of what a problem asks and what is right."""
+    told = [[message.get("role"), message.get("content")] for message in problem.messages], problem.truth
+    return zlib.crc32(repr(told).encode("utf-8", "replace"))
 
 
 def summed_up(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -111,5 +151,6 @@ def summed_up(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{len(rates)} problems, {rows[0]['num_samples']} attempts each: "
         + ", ".join(f"{name} solved {num} ({num / len(rates):.1%})" for name, num in shares.items()),
         f"pass rate {mean.value:.1%} [{mean.low:.1%}, {mean.high:.1%}]",
-        'learn where there is something to learn: task.where="0 < pass_rate < 0.8", with this file as --data',
+        'learn where there is something to learn: task.where="0 < pass_rate < 0.8", with this file as --data and the '
+        "held-out problems as --eval-data",
     ]

@@ -133,6 +133,11 @@ class Learner:
         self.optimizer.count()
         return {"lr": 0.0} | ({} if self.critic is None else self.critic.step())
 
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The policy's, and the critic's where there is one."""
+        return (self.optimizer,) if self.critic is None else (self.optimizer, self.critic.optimizer)
+
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights, for the sampler."""
         return self.policy.weights()

@@ -47,6 +47,8 @@ class Optimizer(Protocol):
     """What the model computes in."""
     num_done: int
     """Updates made."""
+    moved: bool
+    """Set as soon as a master may have moved; whoever wants to know sets it back."""
     publishing: Callable[[], AbstractContextManager[object]]
     """What ``publish`` enters while it works; whoever measures sets it."""
 
@@ -109,7 +111,7 @@ class AdamW:
     ) -> None:
         """``full`` names parameters that compute in at least float32 whatever ``dtype`` says."""
         self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
-        self.num_done = 0
+        self.num_done, self.moved = 0, False
         self.publishing: Callable[[], AbstractContextManager[object]] = nullcontext
         if dtype == torch.float64:
             widen_norms(model)
@@ -186,6 +188,7 @@ class AdamW:
         rate = (self.settings.lr or 0.0) * schedule(self.num_done, self.num_updates, self.settings)
         for group in self._adam.param_groups:
             group["lr"] = rate
+        self.moved = True
         self._adam.step()
         self.count()
         return {"grad_norm": norm, "lr": rate}
@@ -219,6 +222,7 @@ class AdamW:
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
         """Put the masters where ``full_precision`` said they were."""
+        self.moved = True
         for name, master in self.masters.items():
             master.copy_(weights[name])
         self.publish()

@@ -102,6 +102,7 @@ class MeasuredRegion:
     @torch.no_grad()
     def move(self, step: Tensor) -> None:
         """Set the weights to origin + step; a zero step restores them bit for bit."""
+        self._optimizer.moved = True
         pieces = torch.split(step, self._sizes)
         for master, origin, piece in zip(self._masters, self._origin, pieces, strict=True):
             master.copy_(origin + piece.view_as(origin))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from upslope.errors import UserError
+from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import base_name, load_adapter, names_base
 from upslope.model.hf import without_bars
+from upslope.plugins import said
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -27,19 +29,52 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:
         with without_bars():
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(f"model {name!r} cannot be loaded: {first_line}") from error
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
+    except Exception as error:  # what a damaged file or a strange configuration makes transformers raise is anything
+        raise _unloadable(name, error) from error
+    _require_all(name, found)
     return model, tokenizer
+
+
+def _unloadable(name: str, error: Exception) -> UserError:
+    first_line = next(iter(said(error, str).strip().splitlines()), "") or type(error).__name__
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    if isinstance(error, MemoryError) or _unreachable(error):
+        return Unavailable(f"model {name!r} cannot be loaded now: {first_line}")
+    return UserError(f"model {name!r} cannot be loaded: {kind}{first_line}")
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    """Whether it began with a hub that did not answer; its client's errors are of several libraries."""
+    names = {"ConnectError", "ConnectTimeout", "ReadTimeout", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ in names:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _require_all(name: str, found: Mapping[str, Any]) -> None:
+    """Raise UserError if weights of the model were in no file, or of another shape: transformers fills them with chance
+    and warns. Weights that are tied to others are in no file and not missing."""
+    for what, keys in (("are missing", found["missing_keys"]), ("have another shape", found["mismatched_keys"])):
+        names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"model {name!r}: weights {what} in its files: {names[0]}{more}; they would be random. Its "
+                "config.json or its weights are damaged, or of another model"
+            )
 
 
 def load_tokenizer(name: str) -> Any | None:
     """The tokenizer of a local directory; None if it has none."""
     if not (Path(name) / "tokenizer_config.json").is_file():
         return None
-    return AutoTokenizer.from_pretrained(name)
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 def pick_device(name: str) -> torch.device:

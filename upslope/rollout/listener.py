@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from upslope.model.renderer import Renderer
 from upslope.tasks.episode import Episode
 
+BROKEN = "\ufffd"
+"""What stands in a text for bytes that are no whole character."""
+
 
 class Listeners:
     """Makes a ``Listener`` of every episode; they share what is known of the vocabulary."""
@@ -28,16 +31,17 @@ class EpisodeListener:
         self._lasts = {stop[-1] for stop in episode.stops}
 
     def pauses(self, token: int) -> bool:
-        """Whether a stop can end within this token, as far as the token alone can tell."""
+        """Whether a stop can end within this token, as far as the token alone can tell: of one that holds a part of a
+        character (text has ``BROKEN`` there) nothing is known."""
         text = self._texts.get(token)
         if text is None:
             text = self._texts[token] = self._renderer.text((token,))
-        return not self._lasts.isdisjoint(text)
+        return BROKEN in text or not self._lasts.isdisjoint(text)
 
     def reply(self, response: Sequence[int]) -> tuple[int, ...] | None:
         """The episode's reply as tokens, if the newest token completes a stop."""
         text = self._renderer.text(response)
-        known = len(self._renderer.text(response[:-1]))
+        known = len(self._renderer.text(response[:-1]).rstrip(BROKEN))
         if not any(text.find(stop, max(0, known + 1 - len(stop))) >= 0 for stop in self._episode.stops):
             return None
         answer = self._episode.reply(text)

@@ -24,7 +24,8 @@ OPEN, EQUALS, CLOSE = "<<", "=", ">>"
 MAX_LENGTH = 100
 """Longest expression, in characters: it also bounds how deep brackets go, and how large numbers get."""
 MAX_DIGITS = 20
-"""Most digits of a result, on both sides of the point together."""
+"""Most digits of a result, on both sides of the point together, without zeros before the first other digit; and most
+places after the point."""
 
 _TOKEN = re.compile(r" *(?:(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<sign>[-+*/()]))")
 _ANNOTATION = re.compile(r"<<(?P<expression>[^<>=\n]*)=(?P<result>[^<>=\n]*)>>")
@@ -163,7 +164,7 @@ def _decimal(value: Fraction) -> str:
             raise _Silent
         rest, places = rest // step, places + 1
     digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
-    if len(digits) > MAX_DIGITS:
+    if len(digits.lstrip("0")) > MAX_DIGITS:
         raise _Silent
     point = len(digits) - places
     return ("-" if value < 0 else "") + digits[:point] + ("." + digits[point:] if places else "")

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe, is_own
+from upslope.plugins import describe, is_own, said, unless_interrupted
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
+from upslope.tasks.guarded import GuardedEpisode, require_spans
 from upslope.tasks.rewards import finite
 from upslope.types import Problem, Score
 
@@ -55,11 +56,11 @@ class Completed(Task):
         self._file = _file_of(own)
         name = getattr(own, "name", None) or type(own).__name__
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UserError(f"{self._where}: its name {name!r} must be a word or two; run folders are called so")
+            raise UserError(f"{self._where}: its name {said(name)} must be a word or two; run folders are called so")
         self.name = name
         self.max_tokens = getattr(own, "max_tokens", None)
         if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
-            raise UserError(f"{self._where}: max_tokens = {self.max_tokens!r} must be None or a number from 1 on")
+            raise UserError(f"{self._where}: max_tokens = {said(self.max_tokens)} must be None or a number from 1 on")
         self.reads_answers = bool(getattr(own, "reads_answers", True))
 
     def problems(self, split: Split) -> Sequence[Problem]:
@@ -93,12 +94,7 @@ class Completed(Task):
 
     def episode(self, problem: Problem) -> Episode | None:
         found: Episode | None = self._call("episode", problem)
-        if found is not None and not (callable(getattr(found, "reply", None)) and _are_stops(found)):
-            raise UserError(
-                f"{self._where}: episode() returned {_kind(found)} for {problem.id}; it needs reply(text), and "
-                "stops, a tuple of texts that are not empty"
-            )
-        return found
+        return None if found is None else GuardedEpisode(found, self._where, _file_of(found))
 
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         problem = self._call("problem_from_row", row, where)
@@ -133,22 +129,26 @@ class Completed(Task):
         gave = f"{self._where}: score() gave {problem.id}"
         reward = finite(score.reward)
         if reward is None:
-            raise UserError(f"{gave} the reward {score.reward!r:.60}; it must be a finite number")
+            raise UserError(f"{gave} the reward {said(score.reward):.60}; it must be a finite number")
         if not isinstance(score.extracted, str | None):
-            raise UserError(f"{gave} extracted={score.extracted!r:.60}; it must be text, or None for no answer")
+            raise UserError(f"{gave} extracted={said(score.extracted):.60}; it must be text, or None for no answer")
         return replace(score, reward=reward)
 
     def _check_problem(self, method: str, place: int, problem: Problem) -> None:
         where = f"{self._where}: {method}[{place}]"
         if not isinstance(problem.id, str) or not problem.id:
-            raise UserError(f"{where} has the id {problem.id!r:.60}; it must be a text of its own")
+            raise UserError(f"{where} has the id {said(problem.id):.60}; it must be a text of its own")
         chat = problem.messages
         if not isinstance(chat, tuple | list) or not chat or not all(map(_is_message, chat)):
             raise UserError(
-                f"{where} ({problem.id}): messages must be a tuple of {{'role': ..., 'content': ...}}, not {chat!r:.60}"
+                f"{where} ({problem.id}): messages must be a tuple of {{'role': ..., 'content': ...}}, not "
+                f"{said(chat):.60}"
             )
         if not isinstance(problem.truth, str):
-            raise UserError(f"{where} ({problem.id}): truth must be text, not {problem.truth!r:.60} (str(x) of it)")
+            raise UserError(f"{where} ({problem.id}): truth must be text, not {said(problem.truth):.60} (str(x) of it)")
+        if problem.replies:
+            shown = problem.demonstration if isinstance(problem.demonstration, str) else ""
+            require_spans(problem.replies, len(shown), f"{where} ({problem.id})")
 
     def _list(self, method: str, kind: type, found: Any) -> Any:
         """The list that a method returned, every item of the right type."""
@@ -168,13 +168,9 @@ class Completed(Task):
             return own(*arguments)
         except UserError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            unless_interrupted(error)
             raise UserError(f"{self._where}: {method}() crashed: {describe(error, self._file)}") from error
-
-
-def _are_stops(episode: Any) -> bool:
-    stops = getattr(episode, "stops", None)
-    return isinstance(stops, tuple | list) and bool(stops) and all(isinstance(s, str) and s for s in stops)
 
 
 def _is_message(message: Any) -> bool:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe, load_object
+from upslope.plugins import describe, load_object, unless_interrupted
 from upslope.tasks.base import Task
 from upslope.tasks.complete import NEEDED, Completed, missing
 from upslope.tasks.kind import TaskKind
@@ -62,7 +62,8 @@ def _make(factory: Callable[..., Any], spec: str, needed: list[str], **arguments
         made = factory(**arguments)
     except UserError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        unless_interrupted(error)
         file = inspect.getsourcefile(inspect.unwrap(factory)) or ""
         raise UserError(f"task {spec} cannot be made: {describe(error, file)}") from error
     if made is None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe
+from upslope.plugins import describe, said, unless_interrupted
 from upslope.types import Problem, Score
 
 RewardFunction = Callable[..., Any]
@@ -102,7 +102,8 @@ def _call(
         result = function(**wanted)
         if inspect.isawaitable(result):
             result = _wait(result)
-    except Exception as error:
+    except BaseException as error:
+        unless_interrupted(error)
         what = describe(error, code.co_filename if code else "")
         raise UserError(
             f"reward function {name!r} crashed on {problems[0].id}{several}: {what}; "
@@ -151,7 +152,8 @@ def finite(value: Any) -> float | None:
     try:
         # Numbers of all libraries (and bools) have __float__; float() would also parse strings, which are mistakes.
         number = float(value) if hasattr(value, "__float__") else math.nan
-    except (TypeError, ValueError, OverflowError):
+    except BaseException as error:
+        unless_interrupted(error)
         return None
     return number if math.isfinite(number) else None
 
@@ -162,7 +164,7 @@ def _value(name: str, value: Any, problem: Problem) -> float | None:
     number = finite(value)
     if number is None:
         raise UserError(
-            f"reward function {name!r} returned {value!r:.80} for {problem.id}: "
+            f"reward function {name!r} returned {said(value):.80} for {problem.id}: "
             "return a finite number, or None where the function does not apply"
         )
     return number

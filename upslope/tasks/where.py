@@ -1,13 +1,15 @@
 """``task.where``: only the training problems whose columns fulfil a condition, such as ``0 < pass_rate < 0.8``.
 
-The language is a small part of Python's: names of columns (and ``id``), numbers, texts, ``true`` and ``false``,
-comparisons (also chained, and ``in`` a list), ``and``, ``or``, ``not`` and brackets. It is read, never run as code. A
-cell that is missing or null fulfils no comparison but ``!=`` and ``not in``.
+The language is a small part of Python's: names of columns (and ``id``), numbers, texts, ``true``, ``false`` and
+``null``, comparisons (also chained, and ``in`` a list), ``and``, ``or``, ``not`` and brackets. It is read, never run as
+code. A cell that is missing or null fulfils no comparison but ``!=`` and ``not in``; ``== null`` and ``!= null`` ask
+for just that. A column whose name is no name in Python cannot be asked for.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +18,9 @@ from upslope.errors import UserError, nearest
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
 from upslope.types import Problem, Score
+
+LONGEST = 2000
+"""Characters of a condition."""
 
 Condition = Callable[[Mapping[str, Any]], bool]
 
@@ -29,7 +34,9 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
 }
-_WORDS = {"true": True, "false": False, "null": None}
+NULL = object()
+"""What ``null`` means where it is written; a cell that is null is None."""
+_WORDS = {"true": True, "false": False, "null": NULL}
 
 
 class Where(Task):
@@ -69,6 +76,9 @@ class Where(Task):
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         return self._task.score(problems, responses)
 
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self._task.fingerprint()}\n{self._where}".encode()).hexdigest()
+
     def check_rewards(self) -> None:
         self._task.check_rewards()
 
@@ -86,12 +96,18 @@ def condition(where: str) -> tuple[Condition, tuple[str, ...]]:
     >>> holds({"pass_rate": 0.5, "level": "hard"}), holds({"pass_rate": 0.9, "level": "hard"}), names
     (True, False, ('pass_rate', 'level'))
     """
+    if len(where) > LONGEST:
+        raise UserError(
+            f"task.where = {where[:40]!r}... is longer than {LONGEST} characters; select the rows beforehand"
+        )
+    names: dict[str, None] = {}
     try:
-        tree = ast.parse(where.strip(), mode="eval").body
+        holds = _truth(ast.parse(where.strip(), mode="eval").body, names, where)
+        holds({})  # how deep it goes is known now, not at the first row
     except (SyntaxError, ValueError) as error:
         raise UserError(f"task.where = {where!r} cannot be read: {getattr(error, 'msg', error)}") from None
-    names: dict[str, None] = {}
-    holds = _truth(tree, names, where)
+    except (RecursionError, MemoryError):
+        raise UserError(f"task.where = {where[:40]!r}... is nested too deeply") from None
     return holds, tuple(names)
 
 
@@ -107,7 +123,14 @@ def _truth(node: ast.expr, names: dict[str, None], where: str) -> Condition:
     if isinstance(node, ast.Compare):
         return _comparison(node, names, where)
     value = _value(node, names, where)
-    return lambda row: value(row) is True
+
+    def is_true(row: Mapping[str, Any]) -> bool:
+        found = value(row)
+        if found is None or isinstance(found, bool):
+            return bool(found)
+        raise UserError(f"task.where = {where!r}: {_text(node)} is {found!r:.60}, not true or false; compare it")
+
+    return is_true
 
 
 def _comparison(node: ast.Compare, names: dict[str, None], where: str) -> Condition:
@@ -127,12 +150,21 @@ def _comparison(node: ast.Compare, names: dict[str, None], where: str) -> Condit
 
 
 def _compared(op: ast.cmpop, a: Any, b: Any, where: str) -> bool:
-    if (a is None or b is None) and isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
-        return False
+    denied = isinstance(op, ast.NotEq | ast.NotIn)
+    if a is NULL or b is NULL:
+        if not isinstance(op, ast.Eq | ast.NotEq):
+            raise UserError(f"{where}: null can be compared by == and != alone")
+        return ((b if a is NULL else a) in (None, NULL)) != denied
+    if a is None and isinstance(op, ast.In | ast.NotIn) and isinstance(b, list) and NULL in b:
+        return not denied
+    if a is None or b is None:
+        return denied
     try:
         return bool(_COMPARE[type(op)](a, b))
     except TypeError:
-        raise UserError(f"{where}: {a!r:.60} and {b!r:.60} cannot be compared so") from None
+        text = isinstance(a, str) != isinstance(b, str)
+        hint = "; every cell of a CSV is text, so give numbers as JSONL or Parquet" if text else ""
+        raise UserError(f"{where}: {a!r:.60} and {b!r:.60} cannot be compared so{hint}") from None
 
 
 def _value(node: ast.expr, names: dict[str, None], where: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -148,7 +180,16 @@ def _value(node: ast.expr, names: dict[str, None], where: str) -> Callable[[Mapp
         return lambda row: constant
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inside = _value(node.operand, names, where)
-        return lambda row: -inside(row)
+
+        def negative(row: Mapping[str, Any]) -> Any:
+            found = inside(row)
+            if found is None:
+                return None
+            if isinstance(found, bool) or not isinstance(found, int | float):
+                raise UserError(f"task.where = {where!r}: {_text(node)} is minus {found!r:.60}, which is no number")
+            return -found
+
+        return negative
     if isinstance(node, ast.List | ast.Tuple):
         items = [_value(item, names, where) for item in node.elts]
         return lambda row: [item(row) for item in items]

@@ -14,7 +14,7 @@ from upslope.tasks.base import Task
 from upslope.training.scored import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
 from upslope.training.tally import of_worlds, solved, solved_by_vote, solved_leniently
-from upslope.types import Group, Problem, Sampling
+from upslope.types import Group, Problem, Rollout, Sampling
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Evaluation:
         """``greedy 93.8 % [85.0 %, 97.5 %] of 64 problems; pass@1 ...``"""
         parts = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in self.measures.items()]
         return f"{', '.join(parts)} of {self.row['greedy']['num_problems']} problems"
+
+
+def after(progress: Progress, attempts: Sequence[Rollout]) -> Progress:
+    """The same, of what is done after these attempts: its numbers go on from theirs."""
+    num_tokens = sum(len(r.response) for r in attempts)
+    return lambda tokens, rows: progress(num_tokens + tokens, len(attempts) + rows)
 
 
 def evaluate(
@@ -71,7 +77,8 @@ def evaluate(
     if any(r.score.lenient is not None for r in attempts):
         row["lenient"] = asdict(wilson(sum(map(solved_leniently, attempts)), len(attempts)))
     if samples:
-        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, progress, episode=task.episode)
+        further = None if progress is None else after(progress, attempts)
+        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, further, episode=task.episode)
         sampled = score(task, renderer, problems, drawn)
         num_right = [sum(map(solved, g.rollouts)) for g in sampled]
         ks = sorted({min(2**i, samples) for i in range(samples.bit_length() + 1)})

@@ -31,13 +31,18 @@ class KnownProblems:
         self.weight_of: dict[str, float] = {}
         """Of the problems drawn last: what a group of theirs counts for."""
 
+    def require(self, num: int) -> None:
+        """Raise UserError if there are not as many problems as a step takes."""
+        if num > len(self._problems):
+            raise UserError(
+                f"a step takes {num} training problems, and the task has {len(self._problems)}; set problems to that "
+                "or less"
+            )
+
     def take(self, step: int, num: int) -> list[Problem]:
         """The problems of a step. Raises UserError if there are not that many."""
+        self.require(num)
         problems = self.in_order(step)
-        if num > len(problems):
-            raise UserError(
-                f"a step wants {num} training problems, and the task has {len(problems)}; set problems to that or less"
-            )
         chance = self.chances(problems, step, num)
         start = float(Address(self._seed, f"{PURPOSE}/start", step).uniforms([("", 0)], 1)[0, 0])
         drawn = systematic(chance, start)
@@ -53,8 +58,9 @@ class KnownProblems:
         u^(1/w), in falling order): what to turn to when a step wants more."""
         left = [p for p in self.in_order(step) if not any(p is t for t in taken)]
         uniforms = Address(self._seed, f"{PURPOSE}/others", step).uniforms([("", 0)], len(left))[0]
-        even = self._slot.floor / max(len(left), 1)
-        keys = [float(u) ** (1 / (self.estimate(p, step) + even)) for u, p in zip(uniforms, left, strict=True)]
+        estimates = [self.estimate(p, step) for p in left]
+        weights = learnable.weights(estimates, self._slot.floor)
+        keys = [float(u) ** (1 / weight) for u, weight in zip(uniforms, weights, strict=True)]
         return [left[i] for i in sorted(range(len(left)), key=lambda i: -keys[i])]
 
     def learn(self, step: int, groups: Sequence[Group]) -> None:
@@ -109,6 +115,7 @@ def _measured(problem: Problem) -> tuple[float, float] | None:
     right, num = (problem.columns.get(name) for name in ("num_right", "num_samples"))
     if right is None or num is None:
         return None
-    if not (isinstance(right, int) and isinstance(num, int) and 0 <= right <= num):
+    counts = isinstance(right, int | float) and isinstance(num, int | float) and right == int(right) and num == int(num)
+    if not (counts and 0 <= right <= num):
         raise UserError(f"{problem.id}: num_right = {right!r} of num_samples = {num!r} is no count of attempts")
     return float(right), float(num - right)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,21 @@ from upslope.algo.regulariser import estimate_k3
 from upslope.algo.returns import discounted
 from upslope.training.tally import of_worlds, solved
 from upslope.types import Batch, Group, Rollout, given
+
+
+def of_step(
+    attempted: Sequence[Group],
+    known: Mapping[str, float],
+    batch: Batch,
+    recipe: Recipe,
+    measured: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+) -> dict[str, Any]:
+    """All that a step's line of the journal says of attempts, batch and updates; ``known`` and ``measured`` as others
+    found them."""
+    row = of_attempts(attempted, imitates=not recipe.acts)
+    row |= {**known, **of_batch(batch, attempted, recipe, outcomes), **measured}
+    return row | of_updates(batch, outcomes) | of_correction(outcomes)
 
 
 def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:

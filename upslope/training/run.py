@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from upslope.algo.outcome import Outcome
@@ -24,6 +22,7 @@ from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collected, Collector
+from upslope.training.ending import Signals
 from upslope.training.evaluate import evaluate
 from upslope.training.memory import Keeper, peak_gb
 from upslope.training.settings import RunSettings
@@ -65,8 +64,10 @@ class Run:
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
         self._tokens = 0
-        self._stop = False
         self._step = 0
+        self._signals = Signals(view.message)
+        self._finished, self._saved = 0, -1  # steps, and of the newest checkpoint
+        self._known: dict[str, Any] = {}
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
@@ -111,21 +112,22 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps still to do. Writes the folder first, evaluates before and after, and turns
-        Ctrl-C into a checkpoint after the step under way."""
+        a signal into a checkpoint after the step under way."""
         self.recorder.begin(self._document)
-        self.view.start(self.recorder.name, self._recipe_line(), self.settings.steps, self._first_step)
-        with self._interruptible():
+        what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
+        self.view.start(self.recorder.name, what, self.settings.steps, self._first_step)
+        with self._signals:
+            self._finish(self._first_step)
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self._first_step
             while step < self.settings.steps and not self._out_of_budget():
+                self._stop_if_asked()
                 self._seconds, self._step = {}, step
                 self._reset_reference(step)
                 yield step
                 step += 1
-                if self._stop:
-                    self._save(step)
-                    raise Stopped(self._how_to_go_on())
+            self._stop_if_asked()
             self._save(step)
             self._evaluate(step, samples=self.settings.eval.samples)
 
@@ -134,7 +136,7 @@ class Run:
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
         if self.learner.critic is not None:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
-        self._first_step = saved.step
+        self._first_step = self._saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
         self.sampler.load(self.learner.weights(), version=saved.step)
@@ -154,8 +156,7 @@ class Run:
             yield
         except NonFinite as error:
             raise UserError(
-                f"step {self._step}: {error}. The run stops here; the newest checkpoint is {self._newest_name()}. "
-                "Lower learn.lr, or look at the attempts of the step before"
+                f"step {self._step}: {error}. Lower learn.lr, or look at the attempts of the step before"
             ) from error
         finally:
             self._memory.check(name)
@@ -186,7 +187,9 @@ class Run:
         self.view.message(f"the run ends here: {cause}")
 
     def sampled(self, num_tokens: int, num_rows: int) -> None:
-        """Progress of sampling, from the sampler."""
+        """Progress of sampling, from the sampler. Raises Stopped if there may be no time to finish the step."""
+        if self._signals.hurried:
+            self._stop_if_asked()
         elapsed = max(time.perf_counter() - self._phase_began, 1e-9)
         self.view.phase(self._phase_name, num_rows, None, num_tokens / elapsed)
 
@@ -200,9 +203,7 @@ class Run:
         """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
-            row = metrics.of_attempts(collected.attempted, imitates=not self.recipe.acts)
-            row |= collected.known | metrics.of_batch(batch, collected.attempted, self.recipe, outcomes)
-            row |= self._measured | metrics.of_updates(batch, outcomes) | metrics.of_correction(outcomes)
+            row = metrics.of_step(collected.attempted, collected.known, batch, self.recipe, self._measured, outcomes)
             if every and step % every == 0 and self.recipe.acts:
                 self.recorder.add_attempts("step", step, attempts.of_step(collected.attempted, batch, outcomes))
         seconds = {k: round(v, 4) for k, v in self._seconds.items()}
@@ -213,6 +214,7 @@ class Run:
         row["memory_gb"], row["resident_gb"] = peak_gb(self.policy.device), self._memory.most() / 1e9
         row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
         self.recorder.add(row)
+        self._finish(step + 1)
         self.view.step(row)
         if self.recipe.acts and collected.attempted:
             group = collected.attempted[step % len(collected.attempted)]
@@ -249,15 +251,37 @@ class Run:
         self.recorder.add(row)
         self.view.evaluated(row)
 
+    def rescue(self) -> str:
+        """After whatever ended the run: a checkpoint of the last finished step, if the weights are still what it left
+        (a step of several updates that broke off between them is lost). What there is to go on from, in words."""
+        if self._finished and not any(optimizer.moved for optimizer in self.learner.optimizers):
+            self._save(self._finished)
+        return self._how_to_go_on() if self._saved >= 0 and self.folder is not None else ""
+
+    def _finish(self, step: int) -> None:
+        """So many steps are done; what they left is what ``rescue`` saves."""
+        self._finished, self._known = step, self.collect.state()
+        for optimizer in self.learner.optimizers:
+            optimizer.moved = False
+
+    def _stop_if_asked(self) -> None:
+        if self._signals.asked is not None:
+            if self._finished:
+                self._save(self._finished)
+            raise Stopped(self._how_to_go_on(), self._signals.asked)
+
     def _save(self, step: int) -> None:
+        if step == self._saved:
+            return
         self.view.phase("checkpoint")
         optimizer = self.learner.optimizer
         critic = self.learner.critic
         state = {"num_updates": optimizer.num_done, "spent": self._spent, "tokens": self._tokens, "seed": self.seed}
-        state |= self.collect.state() | ({} if critic is None else {"num_critic_updates": critic.optimizer.num_done})
+        state |= self._known | ({} if critic is None else {"num_critic_updates": critic.optimizer.num_done})
         critics = None if critic is None else critic.state()
         weights = optimizer.full_precision()
         self.recorder.save(Snapshot(step, self.policy, weights, optimizer.state(), critics, state))
+        self._saved = step
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -272,33 +296,5 @@ class Run:
             self.recorder.keep_reference(step, self.policy)
 
     def _how_to_go_on(self) -> str:
-        if self.folder is None:
-            return "the run kept its records in memory, and what it learnt is in its model"
-        return f"continue with: upslope train --resume {self.folder}"
-
-    def _newest_name(self) -> str:
-        found = self.recorder.newest()
-        return found.folder.name if found else "none yet"
-
-    def _recipe_line(self) -> str:
-        return f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C finishes the step; the second one stops at once (the last checkpoint stays)."""
-
-        def ask(_signal: int, _frame: FrameType | None) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            self.view.message("finishing this step, then writing a checkpoint; Ctrl-C again to stop at once")
-
-        try:
-            before = signal.signal(signal.SIGINT, ask)
-        except ValueError:  # not in the main thread: whoever runs us handles signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+        here = "the run kept its records in memory, and what it learnt is in its model"
+        return here if self.folder is None else f"continue with: upslope train --resume {self.folder}"

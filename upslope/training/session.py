@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
-from upslope.errors import Exhausted
+from upslope.errors import Exhausted, UserError
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.native.threads import ask_for_same_bits
@@ -19,6 +19,7 @@ from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
+from upslope.training.ending import AtOnce
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
@@ -63,11 +64,24 @@ def run_to_end(
                 train(run)
             except Exhausted as cause:
                 run.end_early(str(cause))
-        except BaseException:
+        except BaseException as error:
+            kept = _rescued(run)
             view.close(False)
+            if kept and isinstance(error, UserError):
+                raise type(error)(f"{error}; {kept}") from error.__cause__
+            if isinstance(error, AtOnce):
+                raise AtOnce(error.signal, kept or "no step was finished, so there is no checkpoint") from None
             raise
         view.close(True)
     return run
+
+
+def _rescued(run: Run) -> str:
+    """What ``run.rescue`` says, or why it could not."""
+    try:
+        return run.rescue()
+    except (OSError, UserError) as error:
+        return f"what was learnt since the newest checkpoint could not be saved ({error})"
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import upslope
 from upslope.algo.check import check as check_recipe
 from upslope.algo.codec import patched
 from upslope.algo.family import find
+from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe
 from upslope.errors import Stopped, UserError, nearest
 from upslope.learn.scorer import require_scorable
@@ -40,6 +41,7 @@ from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.training.assemble import saved_in
 from upslope.training.document import to_document
+from upslope.training.known import KnownProblems
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler, run_to_end
 from upslope.training.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
@@ -127,7 +129,9 @@ def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         raise UserError("reference.*: no slot of this recipe refers to a reference; set recipe.regulariser, or drop it")
     if recipe.acts:
         require_scorable(settings.sample.sampling())
-        task.problems("train")
+        problems = task.problems("train")
+        if isinstance(recipe.sample, Learnable):
+            KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
     if settings.eval.problems:
         task.problems("test")
     if recipe.acts or settings.eval.problems:

@@ -83,15 +83,17 @@ def test_a_new_arm_runs_once_and_then_never_again(tmp_path):
     assert len(stub.asked) == 1
 
 
-def test_a_half_done_arm_is_resumed_and_one_without_a_checkpoint_begins_anew(tmp_path):
-    journal(tmp_path / "grpo-0", 1, final=False)
-    (tmp_path / "grpo-0" / "left.txt").write_text("")
+@pytest.mark.parametrize("begun", ["journal.jsonl", "run.toml"])
+def test_an_arm_that_was_begun_is_resumed_and_nothing_in_its_folder_is_deleted(tmp_path, begun):
+    folder = tmp_path / "grpo-0"
+    journal(folder, 1, final=False)
+    if not begun.startswith("journal"):
+        (folder / "journal.jsonl").unlink()
+    (folder / begun).touch()
+    (folder / "left.txt").write_text("")
     stub = Stub(tmp_path)
     perform(ARM, tmp_path, stub)
-    assert "--resume" not in stub.asked[0] and not (tmp_path / "grpo-0" / "left.txt").exists()
-    journal(tmp_path / "grpo-0", 1, final=False)
-    perform(ARM, tmp_path, stub)
-    assert stub.asked[1] == ["--resume", str(tmp_path / "grpo-0")]
+    assert stub.asked[0] == ["--resume", str(folder)] and (folder / "left.txt").exists()
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):

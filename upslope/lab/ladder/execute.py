@@ -68,7 +68,7 @@ def perform(arm: Arm, runs: Path, runner: Runner) -> State:
     before = state(folder, arm)
     if before in ("done", "failed"):
         return before
-    if before == "new" and not (folder / "run.toml").exists():
+    if before == "new" and not (folder / JOURNAL).exists() and not (folder / "run.toml").exists():
         note.write_text(json.dumps(arm.words), "utf-8")
         code = runner([*arm.words, "--name", arm.name, "--out", str(runs)], log)
     else:

@@ -1,0 +1,56 @@
+"""How a run ends before its last step: what signals ask for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What people, SLURM, Kubernetes and a closing terminal send."""
+
+
+class AtOnce(KeyboardInterrupt):
+    """Asked to stop a second time: not after this step, but now. The message says what there is to go on from."""
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+class Signals:
+    """While it lasts, the first signal is only remembered, and the second one raises ``AtOnce``. Signals that are
+    ignored (``nohup``) stay so. Outside the main thread nothing is changed: whoever runs us handles signals."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.asked: int | None = None
+        """The first signal; None: none came."""
+        self._before: dict[int, Any] = {}
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a kill may follow soon, so that what was only begun should be dropped: all but Ctrl-C."""
+        return self.asked not in (None, signal.SIGINT)
+
+    def __enter__(self) -> Signals:
+        for number in ASKING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                try:
+                    self._before[number] = signal.signal(number, self._handle)
+                except ValueError:
+                    break
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked is not None:
+            raise AtOnce(number)
+        self.asked = number
+        again = "Ctrl-C again" if number == signal.SIGINT else "once more"
+        name = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
+        self._say(f"{name}finishing this step, then writing a checkpoint; {again} to stop at once")
