@@ -42,6 +42,8 @@ def odd(completions, **kwargs):
     global seen
     seen += len(completions)
     if seen - len(completions) < int(os.environ.get("STOP_AT", 0)) <= seen:
+        if os.environ["STOP_BY"] == "crash":
+            raise SystemExit(0)
         os.kill(os.getpid(), getattr(signal, os.environ["STOP_BY"]))
     return [float(sum(map(ord, text)) % 2) for text in completions]
 
@@ -366,21 +368,28 @@ def deterministic(run: Path) -> list[dict[str, object]]:
     # The reward sees 1 attempt an evaluation and 8 a step: evaluations come before steps 0 and 2, so the 20th is of
     # step 2 and the 28th of step 3. Ctrl-C finishes step 2, so 3 updates are done; a kill in step 3 loses step 2 as
     # well, which is in the journal already, because the newest checkpoint is the one after 2 updates.
-    [("SIGINT", 20, 130, 3, 3), ("SIGKILL", 28, -signal.SIGKILL, 2, 3)],
+    # SIGTERM and SIGHUP end like Ctrl-C; a crash in step 3 leaves a checkpoint of the three steps before it.
+    [
+        ("SIGINT", 20, 130, 3, 3),
+        ("SIGTERM", 20, 143, 3, 3),
+        ("SIGHUP", 20, 129, 3, 3),
+        ("crash", 28, 2, 3, 3),
+        ("SIGKILL", 28, -signal.SIGKILL, 2, 3),
+    ],
 )
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(
     upslope: Command, folder: Path, signal_name: str, stop_at: int, code: int, step_left: int, steps_left: int
 ) -> None:
     said = shell(*LONGER, "--name", "stopped", STOP_AT=str(stop_at), STOP_BY=signal_name)
     assert said.code == code, said.err
-    assert said.err == ""
+    assert said.err.count("\n") == (code == 2)
     stopped, whole = folder / "runs" / "stopped", folder / "runs" / "whole"
     found = newest(stopped / "checkpoints")
     assert found is not None and found.step == step_left
     rows = deterministic(stopped)
     assert [r["step"] for r in rows if r["kind"] == "step"] == list(range(steps_left))
-    if code == 130:
-        assert "upslope train --resume runs/stopped" in said.out
+    if code > 0:
+        assert "continue with: upslope train --resume runs/stopped" in said.out + said.err
     else:
         with (stopped / "journal.jsonl").open("a") as file:
             file.write('{"kind": "step", "step": 3, "rew')  # as if the power had gone while it wrote

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from upslope.config import load_settings
 from upslope.errors import UserError
+from upslope.learn.learner import Learner
+from upslope.learn.optimizer import AdamW
 from upslope.model.adapter import load_adapter
 from upslope.record.checkpoint import newest
 from upslope.training.start import launch
@@ -87,6 +90,56 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(folder: Path, what: str, 
     assert all(torch.equal(first[n], second[n]) for n in first)
     assert any("critic" in n for n in first) == ("critic" in what)
     assert (whole / "reference").is_dir() == ("critic" in what or "reference" in what)
+
+
+class Defect(BaseException):
+    """Something that nobody foresaw."""
+
+
+@pytest.mark.parametrize("place", ["prepare", "gradient", "moved"])
+@pytest.mark.parametrize("what", CARRIED)
+def test_whatever_ends_a_run_saves_the_last_finished_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, place: str
+) -> None:
+    """Three steps, and the third breaks off: before its update, within it but before a weight moved, and after."""
+    if (what, place) == ("a trust region", "gradient"):
+        pytest.skip("its gradient is another one, and moves nothing either")
+    changes = [*CARRIED[what], "save.every=0"]
+    changes += [f"model={saved_start()}"] if "adapter" in what else []
+    whole = run("whole", 4, changes)
+    prepared = 0
+    prepare, gradient, moved = Learner.prepare, Learner.gradient, AdamW.publish
+
+    def counted(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        nonlocal prepared
+        prepared += 1
+        if prepared == 3 and place == "prepare":
+            raise Defect
+        return prepare(self, *args, **kwargs)
+
+    def broken(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        found = gradient(self, *args, **kwargs)
+        if prepared == 3 and place == "gradient":
+            raise Defect
+        return found
+
+    def published(self: AdamW) -> None:
+        moved(self)
+        if prepared == 3 and place == "moved":
+            raise Defect
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "prepare", counted)
+        patched.setattr(Learner, "gradient", broken)
+        patched.setattr(AdamW, "publish", published)
+        with pytest.raises(Defect):
+            run("broken", 4, changes)
+    saved = newest(folder / "runs" / "broken" / "checkpoints")
+    assert (saved.step if saved else None) == (None if place == "moved" else 2)
+    resumed = run("broken", 4, changes, resume=True)
+    assert journal(resumed) == journal(whole)
+    first, second = tensors(whole), tensors(resumed)
+    assert first.keys() == second.keys() and all(torch.equal(t, second[name]) for name, t in first.items())
 
 
 def test_the_adapter_is_a_directory_peft_reads_and_the_base_stays_as_it_was(folder: Path) -> None:
