@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -27,6 +28,12 @@ def names_a_file(spec: str) -> bool:
     """Whether a text is of the form ``FILE.py:NAME``."""
     file, _, name = spec.rpartition(":")
     return file.endswith(".py") and bool(name)
+
+
+def source(spec: str) -> str:
+    """A hash of the file that ``FILE.py:NAME`` names; the text itself if it names none."""
+    file = Path(spec.rpartition(":")[0])
+    return hashlib.sha256(file.read_bytes()).hexdigest() if names_a_file(spec) and file.is_file() else spec
 
 
 def load_object(spec: str, what: str, modules: dict[str, ModuleType] | None = None) -> Any:

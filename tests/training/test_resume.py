@@ -58,7 +58,7 @@ def run(name: str, steps: int, extra: list[str], *, resume: bool = False) -> Pat
 
 def journal(folder: Path) -> list[dict[str, object]]:
     rows = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in MEASURED} for r in rows]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in rows if r["kind"] != "resume"]
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

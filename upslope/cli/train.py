@@ -31,7 +31,12 @@ def train_model(
     seed: Annotated[int | None, typer.Option(help="Every random draw is a function of it.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under --out.")] = None,
     out: Annotated[str | None, typer.Option(help="Where runs go (default: runs).")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run folder; takes no other setting.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue this run folder; steps, minutes, learn.lr, save, eval may change.")
+    ] = None,
+    since: Annotated[
+        int | None, typer.Option("--from", help="With --resume: from this step's checkpoint, not the newest.")
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
 ) -> None:
     """Train. Without arguments: the pocket model on pocket word problems, by reinforcement learning.
@@ -45,6 +50,7 @@ def train_model(
     from upslope.inspect.terminal import TerminalView
     from upslope.training.ending import AtOnce
     from upslope.training.memory import keep_freed_memory
+    from upslope.training.resuming import require_changeable
     from upslope.training.start import launch
     from upslope.training.tables import task_options
 
@@ -59,21 +65,25 @@ def train_model(
     }
     options = task_options(task, data, eval_data, reward, reward_weight)
     options |= {k: v for k, v in given.items() if v is not None}
+    files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
+    overrides = [a for a in arguments or [] if a not in files]
+    if since is not None and resume is None:
+        raise UserError("--from says where --resume goes on; give both")
     if resume is not None:
-        if options or arguments:
-            raise UserError("--resume continues a run with its own run.toml and takes no other setting")
+        require_changeable([*files, *options, *(text.partition("=")[0].strip() for text in overrides)])
         resume = resume if resume.name else resume.resolve()  # --resume . inside a run folder
-        settings = replace(load_settings(resume / "run.toml"), out=str(resume.parent), name=resume.name)
+        settings = load_settings(resume / "run.toml", overrides, options)
+        settings = replace(settings, out=str(resume.parent), name=resume.name)
     else:
-        files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
         if len(files) > 1:
             raise UserError(f"one run file at a time, not {' and '.join(files)}")
-        overrides = [a for a in arguments or [] if a not in files]
         settings = load_settings(Path(files[0]) if files else None, overrides, options)
     keep_freed_memory()
     console = Console(file=unbreakable(sys.stdout))
     try:
-        folder = launch(settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None)
+        folder = launch(
+            settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None, since=since
+        )
     except AtOnce as stop:
         raise Stopped(f"at once, within a step; {stop}", stop.signal) from None
     write_report(folder)

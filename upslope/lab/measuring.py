@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
-from upslope.lab.rows import Row, RowFile, mark_of, source
+from upslope.lab.rows import Row, RowFile, mark_of
 from upslope.model.policy import Policy
+from upslope.plugins import source
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from upslope.errors import UserError
 from upslope.model.policy import Policy
-from upslope.plugins import names_a_file
+from upslope.plugins import source
 from upslope.tasks.base import Task
+from upslope.training.resuming import digest
 from upslope.training.settings import RunSettings
 
 Row = dict[str, Any]
@@ -106,14 +106,10 @@ class RowFile:
 
 def mark_of(settings: RunSettings, task: Task, policy: Policy, **more: Any) -> Mark:
     """What attempts depend on besides their prompts. ``more``: what else a row does, by name."""
-    weights = hashlib.sha256()
-    for name, weight in policy.model.state_dict().items():
-        weights.update(name.encode())
-        weights.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
     told = {
         "precision": str(policy.model.dtype).removeprefix("torch."),
-        "model": weights.hexdigest()[:12],
+        "model": digest(policy.model)[:12],
         "seed": str(settings.seed),
         "sampling": short(sampling),
         "task": short([task.name, sorted(settings.task.options.items()), source(settings.task.name)]),
@@ -124,12 +120,6 @@ def mark_of(settings: RunSettings, task: Task, policy: Policy, **more: Any) -> M
 def short(value: Any) -> str:
     """A hash of what a value looks like."""
     return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
-
-
-def source(spec: str) -> str:
-    """A hash of the file that ``FILE.py:NAME`` names; the text itself if it names none."""
-    file = Path(spec.rpartition(":")[0])
-    return hashlib.sha256(file.read_bytes()).hexdigest() if names_a_file(spec) and file.is_file() else spec
 
 
 def as_json(value: Any) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.model.policy import Policy
+from upslope.record.files import sync_folder
 from upslope.record.manifest import is_ours, is_whole, remove, whole_folder, why_not_whole
 
 OPTIMIZER = "optimizer.safetensors"
@@ -82,6 +83,21 @@ def passed_over(parent: Path) -> list[str]:
     named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name) and path.is_dir()]
     later = [path for path in named if found is None or _step(path) > found.step]
     return [f"{path} is passed over: {why_not_whole(path)}" for path in sorted(later, key=_step)]
+
+
+def why_not(parent: Path, step: int) -> str:
+    """What is wrong with the checkpoint of a step, in a few words; empty if nothing is."""
+    return why_not_whole(parent / f"step-{step:06d}")
+
+
+def abandon(parent: Path, step: int) -> None:
+    """Set all checkpoints of later steps aside: no checkpoint any more, and deleted by the next ``prune``."""
+    for folder in _folders(parent):
+        if _step(folder) > step:
+            aside = parent / f".{folder.name}.part"
+            remove(aside)
+            folder.rename(aside)
+    sync_folder(parent)
 
 
 def steps(parent: Path) -> list[int]:

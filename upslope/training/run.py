@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from upslope.learn.probe import Probe
 from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
-from upslope.record.recorder import KINDS, Recorder, Snapshot
+from upslope.record.recorder import KINDS, Recorder
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
@@ -25,6 +25,7 @@ from upslope.training.collect import Collected, Collector
 from upslope.training.ending import Signals
 from upslope.training.evaluate import evaluate
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
 from upslope.types import Batch
@@ -43,8 +44,11 @@ class Run:
         learner: Learner,
         view: View,
         document: dict[str, Any],
+        made_with: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        """``document`` is the resolved configuration that ``run.toml`` will hold."""
+        """``document`` is the resolved configuration that ``run.toml`` will hold; ``made_with`` what else the results
+        depend on, for the checkpoints; ``notes`` are for whoever watches, and the journal."""
         self.settings, self.recorder, self.recipe, self.task = settings, recorder, recipe, task
         self.policy, self.sampler, self.learner, self.view = learner.policy, sampler, learner, view
         self.seed = settings.seed
@@ -57,7 +61,7 @@ class Run:
             settings.problems,
             max_positions=self.policy.max_positions,
         )
-        self._document = document
+        self._document, self._notes = document, notes
         self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
         self._first_step = 0
         self._evaluated: set[tuple[int, int]] = set()  # (step, samples)
@@ -66,8 +70,9 @@ class Run:
         self._tokens = 0
         self._step = 0
         self._signals = Signals(view.message)
-        self._finished, self._saved = 0, -1  # steps, and of the newest checkpoint
-        self._known: dict[str, Any] = {}
+        self._saving = Saving(
+            learner, recorder, self.collect, settings.sample.sampling(), settings.seed, made_with or {}
+        )
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
@@ -116,8 +121,12 @@ class Run:
         self.recorder.begin(self._document)
         what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
         self.view.start(self.recorder.name, what, self.settings.steps, self._first_step)
+        for note in self._notes:
+            self.view.message(note)
+        if self._notes:
+            self.recorder.add({"kind": "resume", "step": self._first_step, "notes": list(self._notes)})
         with self._signals:
-            self._finish(self._first_step)
+            self._saving.finish(self._first_step, self._spent, self._tokens)
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self._first_step
@@ -128,7 +137,7 @@ class Run:
                 yield step
                 step += 1
             self._stop_if_asked()
-            self._save(step)
+            self._save()
             self._evaluate(step, samples=self.settings.eval.samples)
 
     def resume(self, saved: Checkpoint) -> None:
@@ -136,7 +145,8 @@ class Run:
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
         if self.learner.critic is not None:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
-        self._first_step = self._saved = saved.step
+        self._first_step = saved.step
+        self._saving.began_from(saved)
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
         self.sampler.load(self.learner.weights(), version=saved.step)
@@ -181,7 +191,7 @@ class Run:
         """
         if self._step == 0:
             raise UserError(cause)
-        self._save(self._step)
+        self._save()
         self._evaluate(self._step, samples=self.settings.eval.samples)
         self.recorder.add({"kind": "end", "step": self._step, "cause": cause})
         self.view.message(f"the run ends here: {cause}")
@@ -214,7 +224,7 @@ class Run:
         row["memory_gb"], row["resident_gb"] = peak_gb(self.policy.device), self._memory.most() / 1e9
         row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
         self.recorder.add(row)
-        self._finish(step + 1)
+        self._saving.finish(step + 1, self._spent, self._tokens, next(iter(batch.rollouts), None))
         self.view.step(row)
         if self.recipe.acts and collected.attempted:
             group = collected.attempted[step % len(collected.attempted)]
@@ -224,7 +234,7 @@ class Run:
         if self.settings.eval.every and done % self.settings.eval.every == 0 and done < last:
             self._evaluate(done, samples=0)
         if self.settings.save.every and done % self.settings.save.every == 0 and done < last:
-            self._save(done)
+            self._save()
 
     def _evaluate(self, step: int, samples: int) -> None:
         done = (step, samples)
@@ -252,36 +262,19 @@ class Run:
         self.view.evaluated(row)
 
     def rescue(self) -> str:
-        """After whatever ended the run: a checkpoint of the last finished step, if the weights are still what it left
-        (a step of several updates that broke off between them is lost). What there is to go on from, in words."""
-        if self._finished and not any(optimizer.moved for optimizer in self.learner.optimizers):
-            self._save(self._finished)
-        return self._how_to_go_on() if self._saved >= 0 and self.folder is not None else ""
-
-    def _finish(self, step: int) -> None:
-        """So many steps are done; what they left is what ``rescue`` saves."""
-        self._finished, self._known = step, self.collect.state()
-        for optimizer in self.learner.optimizers:
-            optimizer.moved = False
+        """After whatever ended the run: a checkpoint of the last finished step, where that can be had (``Saving``).
+        What there is to go on from, in words."""
+        return self._how_to_go_on() if self._saving.rescue() and self.folder is not None else ""
 
     def _stop_if_asked(self) -> None:
         if self._signals.asked is not None:
-            if self._finished:
-                self._save(self._finished)
+            if self._saving.finished:
+                self._save()
             raise Stopped(self._how_to_go_on(), self._signals.asked)
 
-    def _save(self, step: int) -> None:
-        if step == self._saved:
-            return
+    def _save(self) -> None:
         self.view.phase("checkpoint")
-        optimizer = self.learner.optimizer
-        critic = self.learner.critic
-        state = {"num_updates": optimizer.num_done, "spent": self._spent, "tokens": self._tokens, "seed": self.seed}
-        state |= self._known | ({} if critic is None else {"num_critic_updates": critic.optimizer.num_done})
-        critics = None if critic is None else critic.state()
-        weights = optimizer.full_precision()
-        self.recorder.save(Snapshot(step, self.policy, weights, optimizer.state(), critics, state))
-        self._saved = step
+        self._saving.save()
 
     # -- small things -------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ def run_to_end(
     make_sampler: MakeSampler | None = None,
     *,
     resume: bool = False,
+    made_with: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Run:
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
     ``resume`` without ``saved``: from the start, in the folder of a run that was stopped before its first checkpoint.
@@ -54,7 +56,7 @@ def run_to_end(
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
         here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
         sampler = here if make_sampler is None else make_sampler(learner.policy)
-        run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document))
+        run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes)
         if saved is not None:
             run.resume(saved)
         elif resume:

@@ -42,6 +42,7 @@ from upslope.tasks.registry import open_task
 from upslope.training.assemble import saved_in
 from upslope.training.document import to_document
 from upslope.training.known import KnownProblems
+from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler, run_to_end
 from upslope.training.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
@@ -56,15 +57,18 @@ DEFAULT_LONGEST = 256
 MakeView = Callable[[], View]
 
 
-def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False) -> Path:
+def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, since: int | None = None) -> Path:
     """Train as the settings say, names resolved to objects; returns the run's folder.
 
-    ``resume`` continues from the newest complete checkpoint of the folder ``out/name``. Raises UserError for
-    anything a user can mend (before minutes are spent on a start, where that can be known), ``Stopped`` after Ctrl-C.
+    ``resume`` continues from the newest complete checkpoint of the folder ``out/name``, or from that of step ``since``.
+    Raises UserError for anything a user can mend (before minutes are spent on a start, where that can be known),
+    ``Stopped`` after Ctrl-C.
     """
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     check(settings, recipe, task)
     with claim(settings, task, resume=resume) as folder:
+        if since is not None:
+            set_aside(folder, since)
         train_objects(settings, recipe, task, FolderRecorder(folder, settings.save.keep), make_view, resume=resume)
     return folder
 
@@ -89,6 +93,8 @@ def train_objects(
     pick_device(settings.device)
     settings = replace(settings, name=recorder.name)
     check(settings, recipe, task)
+    if resume and recorder.folder is not None:
+        require_run(recorder.folder)
     saved = recorder.newest() if resume else None
     if resume and saved is None and recorder.folder is not None and checkpoint.steps(recorder.folder / "checkpoints"):
         raise UserError(
@@ -104,8 +110,21 @@ def train_objects(
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     document = to_document(settings, recipe, objects)
+    now = made_with(settings, task, model[0] if settings.learn.lora_rank else None)
+    notes = notes_of(recorder, saved, document, now) if resume else []
     return run_to_end(
-        *model, task, recipe, settings, recorder, make_view(), document, saved, make_sampler, resume=resume
+        *model,
+        task,
+        recipe,
+        settings,
+        recorder,
+        make_view(),
+        document,
+        saved,
+        make_sampler,
+        resume=resume,
+        made_with=now,
+        notes=notes,
     )
 
 

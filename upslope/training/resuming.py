@@ -1,0 +1,119 @@
+"""Going on with a run: what may be changed, from which checkpoint, and what is not as it was when it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upslope.errors import UserError
+from upslope.plugins import names_a_file, source
+from upslope.record import checkpoint
+from upslope.record.checkpoint import Checkpoint
+from upslope.record.journal import JOURNAL
+from upslope.record.recorder import Recorder
+from upslope.tasks.base import Task
+from upslope.training.settings import RunSettings
+from upslope.versions import running
+
+CHANGEABLE = ("steps", "minutes", "tokens", "learn.lr", "save", "eval", "threads")
+"""Settings that may be given along with ``--resume``: they say how far and how fast, not what is learnt from whom."""
+
+
+def require_changeable(keys: Sequence[str]) -> None:
+    """Raise UserError for a setting that a resumed run cannot change."""
+    for key in keys:
+        if not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+            raise UserError(
+                f"--resume continues a run with its own {key}; only {', '.join(CHANGEABLE)} can be changed. Start "
+                "a new run from it with --model instead"
+            )
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each setting that two documents of a run have otherwise, of those that may be changed."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    keys = [key for key in new if key in old and any(key == n or key.startswith(f"{n}.") for n in CHANGEABLE)]
+    return [f"{key} is {new[key]} now, it was {old[key]}" for key in keys if new[key] != old[key]]
+
+
+def made_with(settings: RunSettings, task: Task, base: Any | None) -> dict[str, str]:
+    """What a run's results depend on beside its settings, by name: hashes of the data, of the user's code and of an
+    adapter's ``base`` model, and versions."""
+    specs = [settings.task.name, *settings.task.rewards, *(value for _, value in _flat(settings.recipe))]
+    code = [source(spec) + spec.rpartition(":")[2] for spec in specs if isinstance(spec, str) and names_a_file(spec)]
+    found = {"the task's data": task.fingerprint(), "the user's code": " ".join(code)}
+    if base is not None:
+        found["the adapter's base"] = digest(base)
+    hashed = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in found.items()}
+    return hashed | running() | {"torch": str(torch.__version__)}
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str], step: int) -> list[str]:
+    """A line for each thing that is not what it was when the checkpoint of ``step`` was written."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [
+        f"{name} changed since step {step}: {before.get(name, 'none')} then, {now.get(name, 'none')} now"
+        for name in names
+    ]
+
+
+def digest(model: Any) -> str:
+    """A hash of a model's weights."""
+    found = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        found.update(name.encode())
+        found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def require_run(folder: Path) -> dict[str, Any]:
+    """What a run's run.toml says. Raises UserError for a folder that no run can go on in."""
+    file = folder / "run.toml"
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if "versions" not in document:
+        raise UserError(f"{file} is not what a run wrote there, so nothing says how to go on")
+    if checkpoint.steps(folder / "checkpoints") and not (folder / JOURNAL).exists():
+        raise UserError(
+            f"{folder} has checkpoints and no {JOURNAL}: what it did so far is lost; put it back, or start anew"
+        )
+    return document
+
+
+def notes_of(
+    recorder: Recorder, saved: Checkpoint | None, document: Mapping[str, Any], now: Mapping[str, str]
+) -> list[str]:
+    """What a resumed run should say: checkpoints that it passes over, settings and surroundings that are others."""
+    folder = recorder.folder
+    assert folder is not None, "only a folder is resumed"
+    notes = checkpoint.passed_over(folder / "checkpoints") + changed(require_run(folder), document)
+    before = saved.state.get("made_with") if saved is not None else None
+    return notes + (differences(before, now, saved.step) if saved is not None and before else [])
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Make the checkpoint of ``step`` the newest of a run's folder: later ones are renamed, and deleted when the next
+    one is written. Raises UserError if it is not there or not complete."""
+    checkpoints = folder / "checkpoints"
+    there = checkpoint.steps(checkpoints)
+    found = [number for number in there if number == step]
+    wrong = checkpoint.why_not(checkpoints, step) if found else "there is none"
+    if wrong:
+        listed = ", ".join(map(str, there)) or "none"
+        raise UserError(f"--from {step}: {folder} has no whole checkpoint of that step ({wrong}); there are {listed}")
+    checkpoint.abandon(checkpoints, step)
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

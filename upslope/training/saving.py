@@ -1,0 +1,85 @@
+"""What the last finished step left, and the checkpoint that is made of it, whatever ends the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from upslope.errors import UserError
+from upslope.learn.learner import Learner
+from upslope.record.checkpoint import Checkpoint
+from upslope.record.recorder import Recorder, Snapshot
+from upslope.training.collect import Collector
+from upslope.types import Rollout, Sampling
+
+
+class Saving:
+    """Between ``finish`` and the next update the weights are those of a whole number of steps, and can be saved."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        recorder: Recorder,
+        collect: Collector,
+        sampling: Sampling,
+        seed: int,
+        made_with: Mapping[str, str],
+    ) -> None:
+        """``made_with``: what the results depend on beside the settings (``resuming.made_with``)."""
+        self._learner, self._recorder, self._collect, self._sampling = learner, recorder, collect, sampling
+        self._fixed: dict[str, Any] = {"seed": seed, "made_with": dict(made_with)}
+        self._state: dict[str, Any] = {}
+        self._shown: Rollout | None = None
+        self.finished = 0
+        """Steps done."""
+        self.saved = -1
+        """Those of the newest checkpoint; -1: there is none."""
+
+    def began_from(self, saved: Checkpoint) -> None:
+        """A run goes on from this checkpoint, which need not be written again."""
+        self.saved = saved.step
+
+    def finish(self, step: int, spent: float, tokens: int, shown: Rollout | None = None) -> None:
+        """So many steps are done, in ``spent`` seconds and ``tokens`` tokens; ``shown``: an attempt of the last one."""
+        self.finished, self._shown = step, shown or self._shown
+        self._state = {"spent": spent, "tokens": tokens} | self._collect.state()
+        for optimizer in self._learner.optimizers:
+            optimizer.moved = False
+
+    def save(self) -> None:
+        """Keep what the last finished step left, unless that was done. Raises UserError, before anything is written, if
+        the weights compute nothing finite."""
+        if self.finished == self.saved:
+            return
+        if not self._is_finite():
+            raise UserError(
+                f"after step {self.finished} the weights give log-probabilities that are not finite, so they are not "
+                "saved. Lower learn.lr, and go on from an earlier checkpoint (learn.lr=... along with --resume)"
+            )
+        learner = self._learner
+        optimizer, critic = learner.optimizer, learner.critic
+        state = self._fixed | self._state | {"num_updates": optimizer.num_done}
+        if critic is not None:
+            state |= {"num_critic_updates": critic.optimizer.num_done}
+        critics = None if critic is None else critic.state()
+        weights = optimizer.full_precision()
+        self._recorder.save(Snapshot(self.finished, learner.policy, weights, optimizer.state(), critics, state))
+        self.saved = self.finished
+
+    def rescue(self) -> bool:
+        """After whatever ended the run: save the last finished step, if the weights are still what it left (a step that
+        broke off after the first of several updates is lost). Whether there is anything to go on from."""
+        sound = not any(optimizer.moved for optimizer in self._learner.optimizers)
+        if self.finished and sound and self._is_finite():
+            self.save()
+        return self.saved >= 0
+
+    def _is_finite(self) -> bool:
+        """Whether the weights compute something: they may be finite, and what they give be none."""
+        if self._shown is None:
+            return True
+        with torch.no_grad():
+            logp_NT, _ = self._learner.policy.score([self._shown], self._sampling, len(self._shown.response))
+        return bool(torch.isfinite(logp_NT).all())
