@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from upslope.errors import UserError
-from upslope.record.claim import LOCK, OWNER, Taken, claimed, within
+from upslope.record.claim import LOCK, OWNER, Taken, claimed, folder_in
 
 
 def test_a_folder_is_made_and_given_back(tmp_path: Path) -> None:
@@ -104,15 +104,15 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", " ", ".", "..", "../x", "a/../../x", "/tmp/x", "a/..", "./.."])
 def test_a_name_does_not_lead_out(name: str) -> None:
     with pytest.raises(UserError, match="leads out of runs; give a name, such as my-run"):
-        within(Path("runs"), name)
+        folder_in(Path("runs"), name)
 
 
 @pytest.mark.parametrize("name", ["a\x00b", "a\nb", "\x1b]52;c;x\x07", "a\ud800", "n" * 201, "é" * 101])
 def test_a_name_that_no_folder_can_have(name: str) -> None:
     with pytest.raises(UserError, match="cannot be the name of a folder"):
-        within(Path("runs"), name)
+        folder_in(Path("runs"), name)
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "grpo-0", "é", "a/b", "...", ".hidden"])
 def test_names(name: str) -> None:
-    assert within(Path("runs"), name) == Path("runs") / name
+    assert folder_in(Path("runs"), name) == Path("runs") / name

@@ -85,14 +85,14 @@ class KeptSampler:
             "tokens": rollout.response,
             "chosen": list(map(int, rollout.mask)),
             "unanswered": rollout.unanswered,
-            "prompt_crc": crc_of(rollout.prompt),
+            "prompt_crc": prompt_crc(rollout.prompt),
         }
         self._file.add(row)
         self._kept[rollout.problem_id, rollout.sample, temperature] = row
 
     def _rollout(self, request: Request, row: Row) -> Rollout:
         """Raises UserError for an attempt at another prompt."""
-        if row["prompt_crc"] != crc_of(request.prompt):
+        if row["prompt_crc"] != prompt_crc(request.prompt):
             raise UserError(
                 f"{self._file.path}: the prompt of problem {request.problem_id!r} is another now; choose another file"
             )
@@ -110,6 +110,6 @@ class KeptSampler:
         )
 
 
-def crc_of(tokens: Iterable[int]) -> int:
+def prompt_crc(tokens: Iterable[int]) -> int:
     """A checksum of a prompt."""
     return zlib.crc32(" ".join(map(str, tokens)).encode())

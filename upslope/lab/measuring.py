@@ -47,7 +47,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     file = RowFile(path)
     task = open_run_task(settings.task, settings.seed)
     problems = list(task.problems("train"))
-    require_room(problems)
+    require_unused(problems)
     aside = Console(stderr=True)
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
         settings = with_limit(settings, task, policy.max_positions)
@@ -66,7 +66,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
         aside.print(line, highlight=False, markup=False)
 
 
-def require_room(problems: Sequence[Problem]) -> None:
+def require_unused(problems: Sequence[Problem]) -> None:
     """Raise UserError for a column of the data that a row would overwrite (one that was measured before may be)."""
     for problem in problems:
         taken = [] if "measured" in problem.columns else [name for name in FOUND if name in problem.columns]
@@ -76,7 +76,7 @@ def require_room(problems: Sequence[Problem]) -> None:
 
 def require_same(path: Path, rows: Sequence[Row], problems: Sequence[Problem]) -> None:
     """Raise UserError if a row is of no problem of these, or of one that has changed since."""
-    now = {p.id: crc_of(p) for p in problems}
+    now = {p.id: problem_crc(p) for p in problems}
     for row in rows:
         if row["id"] not in now:
             raise UserError(f"{path} has rows of other problems, such as {row['id']!r}; choose another file")
@@ -129,11 +129,11 @@ def row_of(group: Group) -> Row:
         "mean_reward": sum(r.reward for r in rollouts) / len(rollouts),
         "mean_length": sum(r.num_chosen for r in rollouts) / len(rollouts),
         "cut": sum(r.ended == "length" for r in rollouts) / len(rollouts),
-        "crc": crc_of(problem),
+        "crc": problem_crc(problem),
     }  # fmt: skip
 
 
-def crc_of(problem: Problem) -> int:
+def problem_crc(problem: Problem) -> int:
     """A checksum of what a problem asks and what is right."""
     told = [[message.get("role"), message.get("content")] for message in problem.messages], problem.truth
     return zlib.crc32(repr(told).encode("utf-8", "replace"))

@@ -85,7 +85,7 @@ def passed_over(parent: Path) -> list[str]:
     return [f"{path} is passed over: {why_not_whole(path)}" for path in sorted(later, key=_step)]
 
 
-def why_not(parent: Path, step: int) -> str:
+def complaint_about(parent: Path, step: int) -> str:
     """What is wrong with the checkpoint of a step, in a few words; empty if nothing is."""
     return why_not_whole(parent / f"step-{step:06d}")
 

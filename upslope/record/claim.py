@@ -61,7 +61,7 @@ def require_free(folder: Path) -> None:
         raise Taken(f"{folder} is not empty and holds no run ({others[0]!r} is in it); choose another name")
 
 
-def within(out: Path, name: str) -> Path:
+def folder_in(out: Path, name: str) -> Path:
     """The folder of a run of this name. Raises UserError for a name that is none, or leaves ``out``."""
     parts = Path(name).parts
     if not name.strip() or Path(name).is_absolute() or any(part in (".", "..") for part in (*parts, name)):

@@ -18,7 +18,7 @@ from upslope.training.tally import of_worlds, solved
 from upslope.types import Batch, Group, Rollout, given
 
 
-def of_step(
+def of_all(
     attempted: Sequence[Group],
     known: Mapping[str, float],
     batch: Batch,

@@ -104,7 +104,7 @@ def set_aside(folder: Path, step: int) -> None:
     checkpoints = folder / "checkpoints"
     there = checkpoint.steps(checkpoints)
     found = [number for number in there if number == step]
-    wrong = checkpoint.why_not(checkpoints, step) if found else "there is none"
+    wrong = checkpoint.complaint_about(checkpoints, step) if found else "there is none"
     if wrong:
         listed = ", ".join(map(str, there)) or "none"
         raise UserError(f"--from {step}: {folder} has no whole checkpoint of that step ({wrong}); there are {listed}")

@@ -213,7 +213,7 @@ class Run:
         """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
-            row = metrics.of_step(collected.attempted, collected.known, batch, self.recipe, self._measured, outcomes)
+            row = metrics.of_all(collected.attempted, collected.known, batch, self.recipe, self._measured, outcomes)
             if every and step % every == 0 and self.recipe.acts:
                 self.recorder.add_attempts("step", step, attempts.of_step(collected.attempted, batch, outcomes))
         seconds = {k: round(v, 4) for k, v in self._seconds.items()}

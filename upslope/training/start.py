@@ -32,7 +32,7 @@ from upslope.model.policy import max_positions
 from upslope.native.build import cache_folder
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
-from upslope.record.claim import Taken, claimed, within
+from upslope.record.claim import Taken, claimed, folder_in
 from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model
 from upslope.record.recorder import Recorder
@@ -66,7 +66,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, 
     """
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     check(settings, recipe, task)
-    with claim(settings, task, resume=resume) as folder:
+    with run_folder(settings, task, resume=resume) as folder:
         if since is not None:
             set_aside(folder, since)
         train_objects(settings, recipe, task, FolderRecorder(folder, settings.save.keep), make_view, resume=resume)
@@ -217,12 +217,12 @@ def open_run_task(settings: TaskSettings, seed: int) -> Task:
 
 
 @contextlib.contextmanager
-def claim(settings: RunSettings, task: Task, *, resume: bool) -> Iterator[Path]:
+def run_folder(settings: RunSettings, task: Task, *, resume: bool) -> Iterator[Path]:
     """Where the run goes, held until it ends. Without a name it takes the next number that is free, also of runs that
     begin at the same moment. Raises UserError as ``claimed`` does."""
     out = Path(settings.out)
     if settings.name or resume:
-        with claimed(within(out, settings.name), resume=resume) as folder:
+        with claimed(folder_in(out, settings.name), resume=resume) as folder:
             yield folder
         return
     stem = f"{task.name}-{settings.recipe['name'].rpartition(':')[2]}-{settings.seed}"
