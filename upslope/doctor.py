@@ -171,7 +171,7 @@ def _kept_pages() -> int:
 
 def _disk() -> Iterator[Finding]:
     """Where a run writes: its folder here, what can be made again, and what is in between."""
-    from upslope.native.build import cache_folder
+    from upslope.native.places import cache_folder
 
     places = {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}
     said, full, closed = [], False, False

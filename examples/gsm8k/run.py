@@ -100,7 +100,7 @@ def upslope(*arguments: str, read: bool = False) -> str:
     Ctrl-C reaches the command as well, which finishes its step and saves; so it is waited for.
     """
     print("upslope", *arguments, file=sys.stderr)
-    command = [sys.executable, "-m", "upslope.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "upslope.cli", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE if read else sys.stderr, text=True) as running:
         while True:
             try:

@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from upslope.cli.options import Data, Dtype, EvalData, ModelName, Overrides, RewardSpecs, RewardWeights, TaskName, app
+from upslope.cli.options import (
+    Data,
+    Dtype,
+    EvalData,
+    ModelName,
+    Overrides,
+    RewardSpecs,
+    RewardWeights,
+    TaskName,
+    Trust,
+    app,
+)
 from upslope.errors import UserError
 from upslope.model.names import is_pocket
 
@@ -30,6 +41,7 @@ def evaluate_model(
     seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Dtype = "auto",
     device: str = "auto",
+    trust: Trust = False,
     attempts: Annotated[
         Path | None, typer.Option(help="File for every attempt, a JSON line each; what is there is not made again.")
     ] = None,
@@ -57,7 +69,7 @@ def evaluate_model(
     }
     require_read("eval", overrides, SPEAKING)
     named = task is not None or data is not None or bool(reward)
-    settings = load_settings(None if named else own_task(model), overrides or (), options)
+    settings = load_settings(None if named else own_task(model, trust=trust), overrides or (), options)
     evaluate_command(settings, attempts, as_json=as_json)
 
 
@@ -69,13 +81,19 @@ SCORING = tuple(
 """And what a score depends on."""
 
 
-def own_task(model: str) -> Path | None:
+def own_task(model: str, *, trust: bool) -> Path | None:
     """Where the task stands if none was given: in a run folder; with pocket it is pocket's. Raises UserError if nothing
-    says it."""
+    says it, or if it names code and was written elsewhere."""
+    from upslope.config import read_toml
+    from upslope.record.trust import require_trusted
+
     own = Path(model) / "run.toml"
-    if not own.exists() and not is_pocket(model):
+    if own.exists():
+        require_trusted(own.parent, read_toml(own), trust=trust)
+        return own
+    if not is_pocket(model):
         raise UserError(f"which task? give --task or --data and --reward; {model} is no run folder that could say")
-    return own if own.exists() else None
+    return None
 
 
 def require_read(command: str, overrides: Sequence[str] | None, read: Sequence[str]) -> None:
@@ -102,6 +120,7 @@ def measure_problems(
     seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Dtype = "auto",
     device: str = "auto",
+    trust: Trust = False,
 ) -> None:
     """Measure how often a model solves each training problem.
 
@@ -124,7 +143,8 @@ def measure_problems(
     options |= {k: v for k, v in given.items() if v is not None}
     require_read("measure", overrides, SPEAKING)
     named = task is not None or data is not None or bool(reward)
-    measure_command(load_settings(None if named else own_task(model), overrides or (), options), to)
+    own = None if named else own_task(model, trust=trust)
+    measure_command(load_settings(own, overrides or (), options), to)
 
 
 @app.command(name="score")

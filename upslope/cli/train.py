@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, app
+from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, Trust, app
 from upslope.errors import Stopped, UserError
 
 
@@ -37,6 +37,7 @@ def train_model(
     since: Annotated[
         int | None, typer.Option("--from", help="With --resume: from this step's checkpoint, not the newest.")
     ] = None,
+    trust: Trust = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
 ) -> None:
     """Train. Without arguments: the pocket model on pocket word problems, by reinforcement learning.
@@ -44,10 +45,11 @@ def train_model(
     Any setting can be given as KEY=VALUE with a dotted key, such as learn.lr=1e-4 or recipe.sample.group_size=16;
     every setting with its meaning is in docs/settings.md and in a run's run.toml.
     """
-    from upslope.config import load_settings
+    from upslope.config import load_settings, read_toml
     from upslope.inspect.report import print_before_after, summary_lines, write_report
     from upslope.inspect.screen import unbreakable
     from upslope.inspect.terminal import TerminalView
+    from upslope.record.trust import require_trusted
     from upslope.training.ending import AtOnce
     from upslope.training.memory import keep_freed_memory
     from upslope.training.resuming import require_changeable
@@ -72,6 +74,7 @@ def train_model(
     if resume is not None:
         require_changeable([*files, *options, *(text.partition("=")[0].strip() for text in overrides)])
         resume = resume if resume.name else resume.resolve()  # --resume . inside a run folder
+        require_trusted(resume, read_toml(resume / "run.toml"), trust=trust)
         settings = load_settings(resume / "run.toml", overrides, options)
         settings = replace(settings, out=str(resume.parent), name=resume.name)
     else:

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from upslope.native.places import cache_folder, private_folder
+
 HERE = Path(__file__).parent
 FLAGS = ("-O3", "-fopenmp", "-fPIC", "-shared", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math")
 
@@ -25,11 +27,6 @@ def library() -> ctypes.CDLL | None:
 def why_not() -> str:
     """Empty if the kernels are there."""
     return "UPSLOPE_NATIVE=0 is set" if os.environ.get("UPSLOPE_NATIVE") == "0" else _found()[1]
-
-
-def cache_folder() -> Path:
-    """Where everything is kept that can be made again: $UPSLOPE_CACHE, else ~/.cache/upslope."""
-    return Path(os.environ.get("UPSLOPE_CACHE") or Path.home() / ".cache" / "upslope")
 
 
 def folder() -> Path:
@@ -56,16 +53,17 @@ def _found() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _kept(compiler: str, tune: str) -> ctypes.CDLL:
-    """The kernels as they lie in the folder, else compiled into it, or where nobody may write there, for this process.
+    """The kernels as they lie in the folder, else compiled into it; for this process alone where it cannot be written
+    to, or others can write there too: what lies there would be run.
 
     A file's name ends in the hash of what it holds. One that was damaged is passed over: to load it could end the
     process.
     """
     prefix = f"kernels-{_key(compiler, tune)}-"
-    for place in sorted(folder().glob(f"{prefix}*.so")):
+    into = folder() if private_folder(folder()) and _writable(folder()) else None
+    for place in sorted(into.glob(f"{prefix}*.so")) if into is not None else ():
         if place.stem == prefix + _hash(place.read_bytes()):
             return ctypes.CDLL(str(place))
-    into = folder() if _writable(folder()) else None
     with tempfile.TemporaryDirectory(prefix="upslope-", dir=into) as own:  # two processes may be here at the same time
         made = Path(own) / "kernels.so"
         command = [compiler, *FLAGS, tune, str(HERE / "kernels.c"), "-o", str(made), "-lm"]
@@ -78,7 +76,6 @@ def _kept(compiler: str, tune: str) -> ctypes.CDLL:
 
 def _writable(place: Path) -> bool:
     try:
-        place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             return True
     except OSError:

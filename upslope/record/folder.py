@@ -17,6 +17,7 @@ from upslope.record import attempts, checkpoint, journal
 from upslope.record.files import write_whole
 from upslope.record.manifest import is_ours, remove, whole_folder, why_not_whole
 from upslope.record.recorder import Row, Snapshot
+from upslope.record.trust import seal
 
 ROLLOUTS = re.compile(r"(step|eval)-(\d+)\.parquet")
 REFERENCE = re.compile(r"reference(?:-(\d+))?")
@@ -41,6 +42,7 @@ class FolderRecorder:
         for name in ("rollouts", "checkpoints"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "run.toml", tomli_w.dumps(document).encode())
+        seal(self.folder)
 
     def add(self, row: Row) -> None:
         journal.append(self._journal, row)

@@ -29,7 +29,7 @@ from upslope.model.load import load, pick_device
 from upslope.model.names import is_pocket
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.model.policy import max_positions
-from upslope.native.build import cache_folder
+from upslope.native.places import cache_folder
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
 from upslope.record.claim import Taken, claimed, folder_in

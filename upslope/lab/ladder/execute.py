@@ -125,7 +125,7 @@ def run_process(words: Sequence[str], log: Path) -> int:
     Ctrl-C reaches the run once for every time it is pressed, and then we wait: a run finishes its step and writes a
     checkpoint. A run that does not end for us is left alone and keeps the ladder's lock.
     """
-    command = [sys.executable, "-m", "upslope.cli", "train", "--plain", *words]
+    command = [sys.executable, "-P", "-m", "upslope.cli", "train", "--plain", *words]
     with log.open("w", encoding="utf-8") as output:
         run = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
