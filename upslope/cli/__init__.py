@@ -11,7 +11,8 @@ import errno
 import os
 import sys
 import traceback
-from typing import TextIO
+import warnings
+from typing import Any, TextIO
 
 from upslope.errors import Stopped, Unavailable, UserError
 from upslope.native.threads import before_torch
@@ -34,6 +35,7 @@ def main() -> None:
     """Entry point: a mistake a user can mend is one line, never a traceback; a defect of ours is loud."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     before_torch()
+    warnings.formatwarning = _warning
     try:
         from upslope.cli.commands import app  # here, so that Ctrl-C while it is loaded ends as everywhere
 
@@ -49,6 +51,13 @@ def main() -> None:
             traceback.print_exception(error)
         _say(f"upslope: {message}", sys.stderr)
         sys.exit(code)
+
+
+def _warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+    """One line, without the place in the code, and without anything that acts on a terminal."""
+    from upslope.inspect.words import visible
+
+    return f"upslope: {visible(' '.join(str(message).split()))}\n"
 
 
 def _complaint(error: BaseException) -> tuple[str, int]:

@@ -64,13 +64,16 @@ def use_attention(module: Any, name: str) -> None:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Without progress bars for the shards of a model: they would tear a live view apart."""
-    shown = hf_logging.is_progress_bar_enabled()
+def quiet_loading() -> Iterator[None]:
+    """Without progress bars for the shards of a model, which would tear a live view apart, and without warnings, which
+    print what stands in a model's files as it is. What they warn of is looked at by ``load``."""
+    shown, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hf_logging.set_verbosity(verbosity)
         if shown:
             hf_logging.enable_progress_bar()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import base_name, load_adapter, names_base
-from upslope.model.hf import without_bars
+from upslope.model.hf import quiet_loading
 from upslope.plugins import said
 
 
@@ -28,19 +29,25 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:
-        with without_bars():
+        with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model, found = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, trust_remote_code=False, output_loading_info=True
+                name,
+                dtype=dtype,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are told of; ``_require_all`` does not ignore them
             )
     except Exception as error:  # what a damaged file or a strange configuration makes transformers raise is anything
         raise _unloadable(name, error) from error
     _require_all(name, found)
+    _warn_of_unused(name, found["unexpected_keys"])
     return model, tokenizer
 
 
 def _unloadable(name: str, error: Exception) -> UserError:
-    first_line = next(iter(said(error, str).strip().splitlines()), "") or type(error).__name__
+    lines = [line.strip() for line in said(error, str).splitlines() if line.strip()] or [type(error).__name__]
+    first_line = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
     if isinstance(error, MemoryError) or _unreachable(error):
         return Unavailable(f"model {name!r} cannot be loaded now: {first_line}")
@@ -55,6 +62,14 @@ def _unreachable(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _warn_of_unused(name: str, keys: Iterable[str]) -> None:
+    """Some architectures' files hold what this one has no use for; a config.json with too few layers looks the same."""
+    unused = sorted(map(str, keys))
+    if unused:
+        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+        warnings.warn(f"model {name!r}: its config.json has no place for {unused[0]!a}{more}, left out", stacklevel=3)
 
 
 def _require_all(name: str, found: Mapping[str, Any]) -> None:
