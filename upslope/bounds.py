@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field, fields
 from typing import Any
 
 
 class BelowBound(ValueError):
-    """A number is smaller than it may be; the message begins with the field's name."""
+    """A number is smaller than it may be, or has no end; the message begins with the field's name."""
 
 
 def at_least(bound: float, default: Any) -> Any:
@@ -27,3 +28,5 @@ def require_bounds(settings: Any) -> None:
         value = getattr(settings, name)
         if value is not None and not value >= least:
             raise BelowBound(f"{name} = {value:g} must be at least {least:g}")
+        if value == math.inf:
+            raise BelowBound(f"{name} = {value:g} must be a finite number")

@@ -12,7 +12,8 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.tasks.registry import open_task
-from upslope.training.start import check, launch, open_run_task, resolve_recipe, with_limit
+from upslope.training.checks import check_run as check
+from upslope.training.start import launch, open_run_task, resolve_recipe, with_limit
 from upslope.training.view import NullView
 
 MINE = '''

@@ -15,6 +15,7 @@ from upslope.inspect.terminal import TerminalView
 from upslope.lab.kept import KeptSampler
 from upslope.lab.rows import RowFile, mark_of
 from upslope.rollout.base import Sampler
+from upslope.training.checks import require_few
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, require_several, speaking
 from upslope.training.start import open_run_task, with_limit
@@ -27,6 +28,7 @@ def evaluate_command(settings: RunSettings, attempts: Path | None = None, *, as_
     if not settings.eval.problems:
         raise UserError("eval.problems = 0: an evaluation needs at least one held-out problem")
     require_several(settings)
+    require_few(settings)
     task = open_run_task(settings.task, settings.seed)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)

@@ -20,6 +20,7 @@ from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
+from upslope.training.checks import require_few
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import require_several, speaking
@@ -42,6 +43,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     if settings.eval.samples < 1:
         raise UserError(f"eval.samples = {settings.eval.samples}: a measurement needs at least one attempt a problem")
     require_several(settings)
+    require_few(settings)
     if settings.task.data is not None and path.exists() and path.samefile(settings.task.data):
         raise UserError(f"{path} is the data itself; choose another file")
     file = RowFile(path)

@@ -100,7 +100,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # meta has tensors, and nothing in them
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: {first_line}") from None

@@ -16,6 +16,7 @@ from upslope.plugins import describe, is_own, said, unless_interrupted
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
 from upslope.tasks.guarded import GuardedEpisode, require_spans
+from upslope.tasks.problem_set import require_text
 from upslope.tasks.rewards import finite
 from upslope.types import Problem, Score
 
@@ -146,6 +147,9 @@ class Completed(Task):
             )
         if not isinstance(problem.truth, str):
             raise UserError(f"{where} ({problem.id}): truth must be text, not {said(problem.truth):.60} (str(x) of it)")
+        if not isinstance(problem.demonstration, str | None):
+            raise UserError(f"{where} ({problem.id}): demonstration must be text, or None")
+        require_text(problem, f"{where} ({said(problem.id)})")
         if problem.replies:
             shown = problem.demonstration if isinstance(problem.demonstration, str) else ""
             require_spans(problem.replies, len(shown), f"{where} ({problem.id})")

@@ -78,6 +78,7 @@ def make_problem_set(name: str, rows: Iterable[Row], build: Callable[[Mapping[st
     declaring: bool | None = None  # whether rows of undivided files have a split column, None before the first
     for row in rows:
         problem = build(row.value, row.where)
+        require_text(problem, row.where)
         side = _declared(row)
         if row.split is None:
             if declaring not in (None, side is not None):
@@ -91,6 +92,18 @@ def make_problem_set(name: str, rows: Iterable[Row], build: Callable[[Mapping[st
         sides[split].append(problem)
     names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
     return ProblemSet(*(tuple(_filled(problem, names) for problem in side) for side in sides.values()))
+
+
+def require_text(problem: Problem, where: str) -> None:
+    """Raise UserError, beginning with ``where``, for a prompt or demonstration with half a character: JSON can write a
+    lone surrogate, and no tokenizer reads it."""
+    for text in (*(message["content"] for message in problem.messages), problem.demonstration or ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where}: the text has half a character ({error.object[error.start]!a}); mend or drop the row"
+            ) from None
 
 
 def _filled(problem: Problem, names: Iterable[str]) -> Problem:

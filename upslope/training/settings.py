@@ -10,6 +10,10 @@ from upslope.learn.settings import LearnSettings
 from upslope.types import Sampling
 
 DEFAULT_RECIPE = "reinforce-baseline"
+MOST_THREADS = 1024
+"""Of a process, so that a slip of the finger cannot take a machine down."""
+MOST_ATTEMPTS = 10_000_000
+"""In one turn, or one evaluation: their requests alone would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +154,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_bounds(self)
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must have 64 bits at most, and {self.seed!s:.20} has more")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS}, not {self.threads}; 0 leaves it to torch")

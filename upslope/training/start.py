@@ -17,13 +17,10 @@ import transformers
 from filelock import FileLock
 
 import upslope
-from upslope.algo.check import check as check_recipe
 from upslope.algo.codec import patched
 from upslope.algo.family import find
-from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe
 from upslope.errors import Stopped, UserError, nearest
-from upslope.learn.scorer import require_scorable
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.names import is_pocket
@@ -40,12 +37,12 @@ from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.training.assemble import saved_in
+from upslope.training.checks import check_run
 from upslope.training.document import to_document
-from upslope.training.known import KnownProblems
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler, run_to_end
-from upslope.training.settings import DEFAULT_RECIPE, ReferenceSettings, RunSettings, TaskSettings
+from upslope.training.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
 from upslope.training.stages import STAGES
 from upslope.training.view import View
 
@@ -65,7 +62,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, 
     ``Stopped`` after Ctrl-C.
     """
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
-    check(settings, recipe, task)
+    check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
         if since is not None:
             set_aside(folder, since)
@@ -92,7 +89,7 @@ def train_objects(
     """
     pick_device(settings.device)
     settings = replace(settings, name=recorder.name)
-    check(settings, recipe, task)
+    check_run(settings, recipe, task)
     if resume and recorder.folder is not None:
         require_run(recorder.folder)
     saved = recorder.newest() if resume else None
@@ -138,40 +135,6 @@ def carried_on(given: tuple[Any, Any] | None, saved: tuple[Any, Any], folder: Pa
         raise UserError(f"the model that was given is not the one of {folder}: its weights have other names or shapes")
     model.to(saved[0].dtype).load_state_dict(weights)
     return model, tokenizer
-
-
-def check(settings: RunSettings, recipe: Recipe, task: Task) -> None:
-    """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
-    check_recipe(recipe)
-    check_length(settings, recipe)
-    if settings.reference != ReferenceSettings() and not recipe.refers:
-        raise UserError("reference.*: no slot of this recipe refers to a reference; set recipe.regulariser, or drop it")
-    if recipe.acts:
-        require_scorable(settings.sample.sampling())
-        problems = task.problems("train")
-        if isinstance(recipe.sample, Learnable):
-            KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
-    if settings.eval.problems:
-        task.problems("test")
-    if recipe.acts or settings.eval.problems:
-        task.check_rewards()
-
-
-def check_length(settings: RunSettings, recipe: Recipe) -> None:
-    """Raise UserError where a step has fewer problems than mini-batches, or the critic's warm-up outlasts the run."""
-    reuse = recipe.reuse
-    if reuse.minibatches > settings.problems:
-        raise UserError(
-            f"recipe.reuse.minibatches = {reuse.minibatches}, and a step has problems = {settings.problems}, which "
-            "stay whole; raise the second or lower the first"
-        )
-    total = settings.steps * reuse.num_updates
-    alone = recipe.asked("critic").warmup
-    if 0 < total <= alone:
-        raise UserError(
-            f"recipe.critic.warmup = {alone} updates of the critic alone, and the run has {total} in all "
-            f"({settings.steps} steps of {reuse.num_updates}): the policy would never learn; raise steps or lower it"
-        )
 
 
 def with_limit(settings: RunSettings, task: Task, max_positions: int) -> RunSettings:
