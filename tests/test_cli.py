@@ -153,7 +153,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "top-p": ([*BLANK, "sample.top_p=0.9"], "sample: temperature=1.0, top_k=0, top_p=0.9 cannot be scored exactly"),
     "greedy": ([*BLANK, "sample.temperature=0"], "sample: temperature=0.0, "),
     "resume": (["train", "--resume", "nowhere"], "run file nowhere"),
-    "resume more": (["train", "--resume", "runs/a", "steps=3"], "--resume continues a run with its own run.toml"),
+    "resume more": (["train", "--resume", "runs/a", "seed=3"], "--resume continues a run with its own seed; only steps, "),
     "diff": (["diff", "reinforce", "grop"], "recipe 'grop' is not known; did you mean 'grpo'?"),
     "report": (["report", "nowhere"], "nowhere"),
     "eval task": (["eval", "pocket:blank", "--task", "pockt"], "there is no task 'pockt'; did you mean 'pocket'?"),
@@ -295,6 +295,7 @@ def test_a_tiny_run_writes_its_folder(upslope: Command, folder: Path) -> None:
     run = folder / "runs" / "a"
     assert sorted(p.name for p in run.iterdir()) == [
         ".lock",
+        ".made-here",
         "checkpoints",
         "journal.jsonl",
         "report.png",
@@ -380,7 +381,11 @@ def deterministic(run: Path) -> list[dict[str, object]]:
 def test_a_stopped_run_resumes_as_if_nothing_had_happened(
     upslope: Command, folder: Path, signal_name: str, stop_at: int, code: int, step_left: int, steps_left: int
 ) -> None:
-    said = shell(*LONGER, "--name", "stopped", STOP_AT=str(stop_at), STOP_BY=signal_name)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, here and there
+    try:
+        said = shell(*LONGER, "--name", "stopped", STOP_AT=str(stop_at), STOP_BY=signal_name)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert said.code == code, said.err
     assert said.err.count("\n") == (code == 2)
     stopped, whole = folder / "runs" / "stopped", folder / "runs" / "whole"

@@ -58,7 +58,7 @@ def main() -> None:
 def train(folder: Path, file: str, settings: list[str]) -> None:
     """Train, or go on, or do nothing if all steps are done."""
     asked = [str(HERE / file), *settings]
-    require_same(folder.with_name(f"{folder.name}.asked.json"), asked)
+    require_same(folder.with_name(f"{folder.name}.trained-with.json"), asked)
     if (folder / "done").exists():
         return
     if (folder / "run.toml").exists():
@@ -70,7 +70,7 @@ def train(folder: Path, file: str, settings: list[str]) -> None:
 
 def evaluate(file: Path, arguments: list[str]) -> None:
     """Greedy, lenient, pass@k and maj@k to a file, unless it is there; every attempt to another."""
-    require_same(file.with_name(f"{file.stem}.asked.json"), arguments)
+    require_same(file.with_name(f"{file.stem}.evaluated-with.json"), arguments)
     if file.exists():
         return
     attempts = file.with_name(f"{file.stem}.attempts.jsonl")

@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from upslope.training.ending import ASKING, AtOnce, Signals
+
+
+@pytest.fixture(autouse=True)
+def not_ignored() -> Iterator[None]:
+    """Whatever started these tests may ignore some of them."""
+    before = [(number, signal.signal(number, signal.default_int_handler)) for number in ASKING]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", ASKING)
