@@ -153,7 +153,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "top-p": ([*BLANK, "sample.top_p=0.9"], "sample: temperature=1.0, top_k=0, top_p=0.9 cannot be scored exactly"),
     "greedy": ([*BLANK, "sample.temperature=0"], "sample: temperature=0.0, "),
     "resume": (["train", "--resume", "nowhere"], "run file nowhere"),
-    "resume more": (["train", "--resume", "runs/a", "seed=3"], "--resume continues a run with its own seed; only steps, "),
+    "resume more": (["train", "--resume", "runs/a", "seed=3"], "--resume continues a run with its own seed; only "),
     "diff": (["diff", "reinforce", "grop"], "recipe 'grop' is not known; did you mean 'grpo'?"),
     "report": (["report", "nowhere"], "nowhere"),
     "eval task": (["eval", "pocket:blank", "--task", "pockt"], "there is no task 'pockt'; did you mean 'pocket'?"),
