@@ -24,6 +24,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task, scores_of
 from upslope.tasks.complete import complete
+from upslope.training.checks import check_evaluation, check_run
 from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
 from upslope.training.run import Run
@@ -69,6 +70,7 @@ def train(
     given = None if isinstance(model, (str, Path)) else with_tokenizer(model)
     if sampler is not None:
         objects.append("sampler")
+    check_run(wanted, chosen, opened)
     with contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume):
         run = train_objects(
             wanted,
@@ -177,6 +179,7 @@ def evaluate(
             "task": {"name": task} if isinstance(task, str) else {},
         }
     )
+    check_evaluation(settings)
     opened = open_run_task(settings.task, seed) if isinstance(task, str) else complete(task)
     with _speaking(model, settings) as policy:
         return evaluate_on(opened, settings, policy)

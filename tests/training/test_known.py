@@ -110,6 +110,9 @@ def test_a_measured_pass_rate_is_where_it_begins():
     wrong = [replace(PROBLEMS[0], columns={"num_right": 9, "num_samples": 8})]
     with pytest.raises(UserError, match="num_right = 9 of num_samples = 8"):
         KnownProblems(wrong, EVERY, seed=0)
+    for count in (float("nan"), float("inf"), 0.5, "1"):
+        with pytest.raises(UserError, match="is no count of attempts"):
+            KnownProblems([replace(PROBLEMS[0], columns={"num_right": count, "num_samples": 8})], EVERY, seed=0)
 
 
 def test_whom_to_turn_to_next_are_the_promising_ones():

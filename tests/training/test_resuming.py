@@ -184,3 +184,19 @@ def test_checkpoints_without_their_journal_are_refused(upslope, folder):
     (folder / "journal.jsonl").unlink()
     code, said = upslope("train", "--resume", "runs/mine")
     assert code == 2 and "has checkpoints and no journal.jsonl" in said
+
+
+def test_what_a_run_has_no_use_for_is_not_asked_of_its_task(upslope, folder):
+    """Here demonstrations, in a recipe that makes its own attempts."""
+    Path("own.py").write_text(
+        "from upslope.types import Problem, Score\n"
+        "class Own:\n"
+        "    def problems(self, split):\n"
+        "        return [Problem(f'{split}/{i}', ({'role': 'user', 'content': 'Tom'},)) for i in range(2)]\n"
+        "    def score(self, problems, responses): return [Score(0.0) for _ in responses]\n"
+        "    def demonstrations(self): raise ValueError('there are none')\n"
+    )
+    words = ("train", "--model", "pocket:blank", "--task", "own.py:Own", "problems=2", "steps=1", "eval.problems=0")
+    code, said = upslope(*words, "sample.max_tokens=4", "--name", "mine", "device=cpu")
+    assert code == 0, said
+    assert upslope("train", "--resume", "runs/mine")[0] == 0 and notes(folder) == []

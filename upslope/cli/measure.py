@@ -98,9 +98,11 @@ def own_task(model: str, *, trust: bool) -> Path | None:
 
 def require_read(command: str, overrides: Sequence[str] | None, read: Sequence[str]) -> None:
     """Raise UserError for a setting that a command would take and ignore."""
+    from upslope.training.tables import names
+
     for override in overrides or ():
         key = override.partition("=")[0].strip()
-        if not any(key == name or key.startswith(f"{name}.") for name in read):
+        if not names(read, key):
             raise UserError(f"upslope {command} does not read {key}; it reads {', '.join(read)}")
 
 

@@ -10,14 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.kept import KeptSampler
 from upslope.lab.rows import RowFile, mark_of
 from upslope.rollout.base import Sampler
-from upslope.training.checks import require_few
+from upslope.training.checks import check_evaluation
 from upslope.training.settings import RunSettings
-from upslope.training.speaking import evaluate_on, require_several, speaking
+from upslope.training.speaking import evaluate_on, speaking
 from upslope.training.start import open_run_task, with_limit
 
 
@@ -25,10 +24,7 @@ def evaluate_command(settings: RunSettings, attempts: Path | None = None, *, as_
     """Evaluate ``settings.model`` and print a table (progress on standard error), or one JSON object. Every attempt
     goes to the file ``attempts``, and what is there is not made again. Raises UserError for one of another evaluation.
     """
-    if not settings.eval.problems:
-        raise UserError("eval.problems = 0: an evaluation needs at least one held-out problem")
-    require_several(settings)
-    require_few(settings)
+    check_evaluation(settings)
     task = open_run_task(settings.task, settings.seed)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)

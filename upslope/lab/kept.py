@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from torch import Tensor
 
 from upslope.errors import UserError
+from upslope.lab.around import AroundSampler
 from upslope.lab.rows import Mark, Row, RowFile
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, Sampler
 from upslope.types import Rollout, Sampling
 
 
-class KeptSampler:
+class KeptSampler(AroundSampler):
     """Another sampler, whose attempts go to ``file`` as soon as each has ended; what is there is not made again.
 
     A row has the problem's ``id``, ``sample`` (of its attempts), ``temperature``, ``response`` (the text, so that
@@ -25,16 +26,9 @@ class KeptSampler:
 
     def __init__(self, sampler: Sampler, file: RowFile, mark: Mark, text: Callable[[Sequence[int]], str]) -> None:
         """Raises UserError for rows of ``file`` that were made otherwise."""
-        self._sampler, self._file, self._text = sampler, file, text
+        super().__init__(sampler)
+        self._file, self._text = file, text
         self._kept = {(row["id"], row["sample"], row["temperature"]): row for row in file.read(mark)}
-
-    @property
-    def listens(self) -> bool:
-        return self._sampler.listens
-
-    @property
-    def version(self) -> int:
-        return self._sampler.version
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         raise RuntimeError("attempts are kept of one policy only")
@@ -72,7 +66,7 @@ class KeptSampler:
         for place, rollout in list(done.items()):
             end(place, rollout)
         if left:
-            self._sampler.generate([requests[i] for i in left], sampling, address, seen, made)
+            self._inner.generate([requests[i] for i in left], sampling, address, seen, made)
         return [done[place] for place in range(len(requests))]
 
     def _keep(self, rollout: Rollout, temperature: float) -> None:

@@ -20,10 +20,10 @@ from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
-from upslope.training.checks import require_few
+from upslope.training.checks import require_few, require_several
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
-from upslope.training.speaking import require_several, speaking
+from upslope.training.speaking import speaking
 from upslope.training.start import open_run_task, with_limit
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved

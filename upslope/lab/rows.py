@@ -50,9 +50,10 @@ class RowFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self.path.exists():
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
         self._lock.release()
-        with self.path.open("ab") as file:
-            os.fsync(file.fileno())
 
     def read(self, mark: Mark) -> list[Row]:
         """The rows that are there; a last one that was cut off is taken away. Raises UserError, and changes nothing,

@@ -54,11 +54,19 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[Path]:
 
 def require_free(folder: Path) -> None:
     """Raise UserError unless the folder is empty, or only ever was locked."""
-    if (folder / JOURNAL).exists() or (folder / "run.toml").exists():
-        raise Taken(f"{folder} holds a run already; choose another name, or continue it with --resume {folder}")
+    if is_begun(folder):
+        raise Taken(
+            f"{folder} holds a run already; choose another name, or continue it with --resume {folder} (in Python: "
+            "resume=True)"
+        )
     others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
     if others:
         raise Taken(f"{folder} is not empty and holds no run ({others[0]!r} is in it); choose another name")
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run has written there."""
+    return (folder / JOURNAL).exists() or (folder / "run.toml").exists()
 
 
 def folder_in(out: Path, name: str) -> Path:
@@ -66,10 +74,8 @@ def folder_in(out: Path, name: str) -> Path:
     parts = Path(name).parts
     if not name.strip() or Path(name).is_absolute() or any(part in (".", "..") for part in (*parts, name)):
         raise UserError(f"name = {name!r} leads out of {out}; give a name, such as my-run")
-    if (
-        any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
-        or len(name.encode("utf-8", "replace")) > LONGEST_NAME
-    ):
+    strange = any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+    if strange or len(name.encode("utf-8", "replace")) > LONGEST_NAME:
         raise UserError(f"name = {name[:40]!r} cannot be the name of a folder; give a short one, such as my-run")
     return out / name
 

@@ -63,3 +63,20 @@ def require_few(settings: RunSettings) -> None:
     """Raise UserError for more attempts in one evaluation than any machine makes."""
     if settings.eval.samples > MOST_ATTEMPTS:
         raise UserError(f"eval.samples = {settings.eval.samples} attempts a problem are more than {MOST_ATTEMPTS:,}")
+
+
+def require_several(settings: RunSettings) -> None:
+    """Raise UserError where several attempts would be one and the same."""
+    if settings.eval.samples > 1 and not settings.eval.temperature:
+        raise UserError(
+            f"eval.samples = {settings.eval.samples} at temperature 0 would be the same attempt every time; raise the "
+            "temperature, or take one sample"
+        )
+
+
+def check_evaluation(settings: RunSettings) -> None:
+    """Raise UserError for an evaluation of no problem, of too many attempts, or of one attempt several times."""
+    if not settings.eval.problems:
+        raise UserError("eval.problems = 0: an evaluation needs at least one held-out problem")
+    require_several(settings)
+    require_few(settings)

@@ -115,7 +115,7 @@ def _measured(problem: Problem) -> tuple[float, float] | None:
     right, num = (problem.columns.get(name) for name in ("num_right", "num_samples"))
     if right is None or num is None:
         return None
-    counts = isinstance(right, int | float) and isinstance(num, int | float) and right == int(right) and num == int(num)
+    counts = all(isinstance(n, int | float) and float(n).is_integer() for n in (right, num))
     if not (counts and 0 <= right <= num):
         raise UserError(f"{problem.id}: num_right = {right!r} of num_samples = {num!r} is no count of attempts")
     return float(right), float(num - right)

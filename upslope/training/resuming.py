@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,9 @@ from upslope.plugins import names_a_file, source
 from upslope.record import checkpoint
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.journal import JOURNAL
-from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.training.settings import RunSettings
+from upslope.training.tables import names
 from upslope.versions import running
 
 CHANGEABLE = ("steps", "minutes", "tokens", "learn.lr", "save", "eval", "threads")
@@ -27,7 +28,7 @@ CHANGEABLE = ("steps", "minutes", "tokens", "learn.lr", "save", "eval", "threads
 def require_changeable(keys: Sequence[str]) -> None:
     """Raise UserError for a setting that a resumed run cannot change."""
     for key in keys:
-        if not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+        if not names(CHANGEABLE, key):
             raise UserError(
                 f"--resume continues a run with its own {key}; only {', '.join(CHANGEABLE)} can be changed. Start "
                 "a new run from it with --model instead"
@@ -37,7 +38,7 @@ def require_changeable(keys: Sequence[str]) -> None:
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each setting that two documents of a run have otherwise, of those that may be changed."""
     old, new = dict(_flat(before)), dict(_flat(now))
-    keys = [key for key in new if key in old and any(key == n or key.startswith(f"{n}.") for n in CHANGEABLE)]
+    keys = [key for key in new if key in old and names(CHANGEABLE, key)]
     return [f"{key} is {new[key]} now, it was {old[key]}" for key in keys if new[key] != old[key]]
 
 
@@ -46,7 +47,11 @@ def made_with(settings: RunSettings, task: Task, base: Any | None) -> dict[str, 
     adapter's ``base`` model, and versions."""
     specs = [settings.task.name, *settings.task.rewards, *(value for _, value in _flat(settings.recipe))]
     code = [source(spec) + spec.rpartition(":")[2] for spec in specs if isinstance(spec, str) and names_a_file(spec)]
-    found = {"the task's data": task.fingerprint(), "the user's code": " ".join(code)}
+    found = {"the user's code": " ".join(code)}
+    with contextlib.suppress(
+        UserError
+    ):  # it reads everything, also what this run has no use for, and that may be broken
+        found["the task's data"] = task.fingerprint()
     if base is not None:
         found["the adapter's base"] = digest(base)
     hashed = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in found.items()}
@@ -55,10 +60,10 @@ def made_with(settings: RunSettings, task: Task, base: Any | None) -> dict[str, 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str], step: int) -> list[str]:
     """A line for each thing that is not what it was when the checkpoint of ``step`` was written."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return [
         f"{name} changed since step {step}: {before.get(name, 'none')} then, {now.get(name, 'none')} now"
-        for name in names
+        for name in differ
     ]
 
 
@@ -88,12 +93,15 @@ def require_run(folder: Path) -> dict[str, Any]:
 
 
 def notes_of(
-    recorder: Recorder, saved: Checkpoint | None, document: Mapping[str, Any], now: Mapping[str, str]
+    folder: Path,
+    saved: Checkpoint | None,
+    was: Mapping[str, Any],
+    document: Mapping[str, Any],
+    now: Mapping[str, str],
 ) -> list[str]:
-    """What a resumed run should say: checkpoints that it passes over, settings and surroundings that are others."""
-    folder = recorder.folder
-    assert folder is not None, "only a folder is resumed"
-    notes = checkpoint.passed_over(folder / "checkpoints") + changed(require_run(folder), document)
+    """What a resumed run should say: checkpoints that it passes over, settings (``was``: its old run.toml) and
+    surroundings that are others."""
+    notes = checkpoint.passed_over(folder / "checkpoints") + changed(was, document)
     before = saved.state.get("made_with") if saved is not None else None
     return notes + (differences(before, now, saved.step) if saved is not None and before else [])
 

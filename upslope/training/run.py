@@ -145,8 +145,7 @@ class Run:
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
         if self.learner.critic is not None:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
-        self._first_step = saved.step
-        self._saving.began_from(saved)
+        self._first_step = self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
         self.sampler.load(self.learner.weights(), version=saved.step)

@@ -9,7 +9,6 @@ import torch
 
 from upslope.errors import UserError
 from upslope.learn.learner import Learner
-from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder, Snapshot
 from upslope.training.collect import Collector
 from upslope.types import Rollout, Sampling
@@ -35,11 +34,7 @@ class Saving:
         self.finished = 0
         """Steps done."""
         self.saved = -1
-        """Those of the newest checkpoint; -1: there is none."""
-
-    def began_from(self, saved: Checkpoint) -> None:
-        """A run goes on from this checkpoint, which need not be written again."""
-        self.saved = saved.step
+        """Those of the newest checkpoint, also of the one that a run goes on from; -1: there is none."""
 
     def finish(self, step: int, spent: float, tokens: int, shown: Rollout | None = None) -> None:
         """So many steps are done, in ``spent`` seconds and ``tokens`` tokens; ``shown``: an attempt of the last one."""

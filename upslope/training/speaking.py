@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from upslope.errors import UserError
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
@@ -41,15 +40,6 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
             model.train(training)
 
 
-def require_several(settings: RunSettings) -> None:
-    """Raise UserError where several attempts would be one and the same."""
-    if settings.eval.samples > 1 and not settings.eval.temperature:
-        raise UserError(
-            f"eval.samples = {settings.eval.samples} at temperature 0 would be the same attempt every time; raise the "
-            "temperature, or take one sample"
-        )
-
-
 def evaluate_on(
     task: Task,
     settings: RunSettings,
@@ -59,9 +49,6 @@ def evaluate_on(
 ) -> Evaluation:
     """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says. ``keep`` may put something
     around the sampler."""
-    if not settings.eval.problems:
-        raise UserError("eval.problems = 0: an evaluation needs at least one held-out problem")
-    require_several(settings)
     settings = with_limit(settings, task, policy.max_positions)
     return evaluate(
         task,

@@ -84,14 +84,12 @@ def train_objects(
 ) -> Run:
     """Train this recipe on this task: ``model`` (with its tokenizer), or the one that the settings name.
 
-    ``objects`` are the keys of the settings that a Python object stands for, which no file can name. Raises as
-    ``launch`` does.
+    ``objects`` are the keys of the settings that a Python object stands for, which no file can name. Whoever calls has
+    asked ``check_run``, before a folder was made. Raises as ``launch`` does.
     """
     pick_device(settings.device)
     settings = replace(settings, name=recorder.name)
-    check_run(settings, recipe, task)
-    if resume and recorder.folder is not None:
-        require_run(recorder.folder)
+    was = require_run(recorder.folder) if resume and recorder.folder is not None else None
     saved = recorder.newest() if resume else None
     if resume and saved is None and recorder.folder is not None and checkpoint.steps(recorder.folder / "checkpoints"):
         raise UserError(
@@ -108,7 +106,9 @@ def train_objects(
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     document = to_document(settings, recipe, objects)
     now = made_with(settings, task, model[0] if settings.learn.lora_rank else None)
-    notes = notes_of(recorder, saved, document, now) if resume else []
+    notes = []
+    if recorder.folder is not None and was is not None:
+        notes = notes_of(recorder.folder, saved, was, document, now)
     return run_to_end(
         *model,
         task,

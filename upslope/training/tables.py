@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -90,3 +90,12 @@ def _spell(hint: Any) -> str:
     if isinstance(hint, types.UnionType):
         return " or ".join("nothing" if a is type(None) else a.__name__ for a in typing.get_args(hint))
     return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+
+
+def names(settings: Iterable[str], key: str) -> bool:
+    """Whether a dotted key is one of these settings, or stands in one of these tables.
+
+    >>> names(("save", "learn.lr"), "save.every"), names(("save", "learn.lr"), "learn")
+    (True, False)
+    """
+    return any(key == name or key.startswith(f"{name}.") for name in settings)

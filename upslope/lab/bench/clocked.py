@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upslope.algo.outcome import Outcome, Stats
 from upslope.algo.protocols import Loss
+from upslope.lab.around import AroundSampler
 from upslope.lab.bench.clock import Clock
 from upslope.learn.learner import Learner
 from upslope.rollout.address import Address
@@ -54,24 +55,17 @@ def uneven(sample: int) -> float:
     return 0.25 + sample % 2 + 0.01 * sample
 
 
-class ClockedSampler:
+class ClockedSampler(AroundSampler):
     """A sampler whose taking over of weights is timed. Every attempt counts as if it had ended by itself, or a filter
     of cut attempts would leave nothing to learn from."""
 
     def __init__(self, inner: Sampler, clock: Clock) -> None:
-        self._inner, self._clock = inner, clock
-
-    @property
-    def listens(self) -> bool:
-        return self._inner.listens
-
-    @property
-    def version(self) -> int:
-        return self._inner.version
+        super().__init__(inner)
+        self._clock = clock
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         with self._clock.phase("publish"):
-            self._inner.load(weights, version)
+            super().load(weights, version)
 
     def generate(
         self,

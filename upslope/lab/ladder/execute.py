@@ -17,6 +17,7 @@ from typing import Literal
 from upslope.errors import Stopped, UserError
 from upslope.inspect.words import duration, percent
 from upslope.lab.ladder.plan import Arm
+from upslope.record.claim import is_begun
 from upslope.record.journal import JOURNAL, number, read_journal
 
 State = Literal["new", "half", "done", "failed"]
@@ -68,7 +69,7 @@ def perform(arm: Arm, runs: Path, runner: Runner) -> State:
     before = state(folder, arm)
     if before in ("done", "failed"):
         return before
-    if before == "new" and not (folder / JOURNAL).exists() and not (folder / "run.toml").exists():
+    if before == "new" and not is_begun(folder):
         note.write_text(json.dumps(arm.words), "utf-8")
         code = runner([*arm.words, "--name", arm.name, "--out", str(runs)], log)
     else:
