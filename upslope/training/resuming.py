@@ -47,11 +47,12 @@ def made_with(settings: RunSettings, task: Task, base: Any | None) -> dict[str, 
     adapter's ``base`` model, and versions."""
     specs = [settings.task.name, *settings.task.rewards, *(value for _, value in _flat(settings.recipe))]
     code = [source(spec) + spec.rpartition(":")[2] for spec in specs if isinstance(spec, str) and names_a_file(spec)]
-    found = {"the user's code": " ".join(code)}
+    found: dict[str, str] = {}
     with contextlib.suppress(
         UserError
     ):  # it reads everything, also what this run has no use for, and that may be broken
         found["the task's data"] = task.fingerprint()
+    found["the user's code"] = " ".join(code)
     if base is not None:
         found["the adapter's base"] = digest(base)
     hashed = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in found.items()}
