@@ -7,8 +7,10 @@ the network (no room, no memory, no answer) · 70 a defect of upslope, with its 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -51,6 +53,8 @@ def main() -> None:
             traceback.print_exception(error)
         _say(f"upslope: {message}", sys.stderr)
         sys.exit(code)
+    finally:
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # libraries clean up, and would print a traceback
 
 
 def _warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:

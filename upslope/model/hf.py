@@ -7,6 +7,8 @@
    whether it lets its attention be chosen (``_supports_attention_backend``, likewise).
 4. The keyword that takes keys and values of earlier tokens is one of ``CACHE_KEYWORDS``; its name has changed.
 5. Layers that can be computed again in the backward pass are marked (``GradientCheckpointingLayer``).
+6. A tokenizer's ``init_kwargs`` hold what it was made from, and are written with it.
+7. safetensors and tokenizers, which are written in Rust, raise what the system said as text: ``... (os error 28)``.
 
 Nothing of ours travels through a model's keyword arguments: those are transformers' names, and it may take one that we
 use. Our attention reads its plan from a context instead (``model/attention.py``). tests/model/test_hf.py tries each of
@@ -16,10 +18,13 @@ these.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -31,9 +36,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
 from upslope.errors import UserError
+from upslope.plugins import said
 
 CACHE_KEYWORDS = ("cache", "past_key_values")
 """Newest first: transformers 5.24 renamed the second to the first."""
+LOADED_FROM = ("is_local", "local_files_only")
+"""What transformers notes in a tokenizer of how it was loaded."""
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def register_attention(name: str, function: Callable[..., Any]) -> None:
@@ -76,6 +85,28 @@ def quiet_loading() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
         if shown:
             hf_logging.enable_progress_bar()
+
+
+def forget_origin(tokenizer: Any) -> Any:
+    """The tokenizer without ``LOADED_FROM``: else a copy of it would differ from what it was loaded from."""
+    for name in LOADED_FROM:
+        getattr(tokenizer, "init_kwargs", {}).pop(name, None)
+    return tokenizer
+
+
+@contextmanager
+def system_errors(folder: Path) -> Iterator[None]:
+    """While ``folder`` is written: what the system says through a library in Rust is the OSError that it is elsewhere,
+    above all that the disk is full."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = OS_ERROR.search(said(error, str))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
 
 
 def cache_keyword(model: Any) -> str:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import base_name, load_adapter, names_base
-from upslope.model.hf import quiet_loading
+from upslope.model.hf import forget_origin, quiet_loading
 from upslope.plugins import said
 
 
@@ -30,7 +30,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:
         with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
             model, found = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
@@ -89,7 +89,7 @@ def load_tokenizer(name: str) -> Any | None:
     """The tokenizer of a local directory; None if it has none."""
     if not (Path(name) / "tokenizer_config.json").is_file():
         return None
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 
 def pick_device(name: str) -> torch.device:

@@ -17,7 +17,14 @@ from upslope.model import attention
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.fast import FastTrunk
 from upslope.model.fast_trunks import Admit, measured
-from upslope.model.hf import attention_in_use, quiet_loading, recompute_layers, text_config, use_attention
+from upslope.model.hf import (
+    attention_in_use,
+    quiet_loading,
+    recompute_layers,
+    system_errors,
+    text_config,
+    use_attention,
+)
 from upslope.model.layout import HasTokens, Layout, lay_out
 from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
@@ -113,12 +120,13 @@ class Policy:
         try:
             for name, parameter in self.model.named_parameters():
                 parameter.data = (weights or {}).get(name, parameter.data)
-            with quiet_loading():
+            with quiet_loading(), system_errors(folder):
                 self.model.save_pretrained(folder)
         finally:
             for name, parameter in self.model.named_parameters():
                 parameter.data = compute[name]
-        self.tokenizer.save_pretrained(folder)
+        with system_errors(folder):
+            self.tokenizer.save_pretrained(folder)
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from upslope.errors import UserError
+from upslope.model.hf import system_errors
 from upslope.model.policy import Policy
 from upslope.record.files import sync_folder
 from upslope.record.manifest import is_ours, is_whole, remove, whole_folder, why_not_whole
@@ -58,9 +59,10 @@ def save(
     folder = parent / f"step-{step:06d}"
     with whole_folder(folder) as aside:
         policy.save(aside, weights)
-        save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
-        if critic is not None:
-            save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
+        with system_errors(aside):
+            save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
+            if critic is not None:
+                save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
         (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
     for later in _folders(parent):
         if _step(later) > step and not is_whole(later):
@@ -114,6 +116,15 @@ def prune(parent: Path, keep: int) -> None:
     if folders and not is_whole(folders[0]):
         raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
     for folder in (*folders[max(keep, 1) :], *filter(is_ours, parent.glob(".step-*.part"))):
+        remove(folder)
+
+
+def prune_before(parent: Path, step: int, keep: int) -> None:
+    """Delete what ``prune`` would have after the checkpoint of ``step``, had no kill come first. Nothing, unless that
+    one is complete."""
+    folders = [folder for folder in _folders(parent) if _step(folder) <= step]
+    excess = folders[max(keep, 1) :]
+    for folder in excess if excess and is_whole(folders[0]) else ():
         remove(folder)
 
 

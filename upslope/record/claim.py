@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from upslope.errors import UserError
 from upslope.record.journal import JOURNAL
+from upslope.record.leftovers import may_be_ours, sweep
 
 LOCK, OWNER = ".lock", ".owner"
 LONGEST_NAME = 200
@@ -28,8 +29,9 @@ class Taken(UserError):
 def claimed(folder: Path, *, resume: bool = False) -> Iterator[Path]:
     """Hold ``folder``, made if it is not there, for a run: no other process gets it until this ends, however it ends.
 
-    The lock is the system's, so that of a process that was killed is gone; its file stays. Raises Taken if another
-    process holds it, if there is something in it that is no run's, or (without ``resume``) a run.
+    The lock is the system's, so that of a process that was killed is gone; its file stays. What such a process left
+    half written is deleted. Raises Taken if another process holds the folder, if there is something in it that is no
+    run's, or (without ``resume``) a run.
     """
     _make(folder)
     if not resume:  # before a file is laid down in a folder that is somebody else's
@@ -46,6 +48,7 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[Path]:
             require_free(folder)  # again: another run may have come and gone in between
         owner = {"process": os.getpid(), "machine": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}
         (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
+        sweep(folder, begun=is_begun(folder))
         yield folder
     finally:
         (folder / OWNER).unlink(missing_ok=True)
@@ -53,13 +56,13 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[Path]:
 
 
 def require_free(folder: Path) -> None:
-    """Raise UserError unless the folder is empty, or only ever was locked."""
+    """Raise UserError unless the folder is empty, or all in it is of a run that ended before it began."""
     if is_begun(folder):
         raise Taken(
             f"{folder} holds a run already; choose another name, or continue it with --resume {folder} (in Python: "
             "resume=True)"
         )
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
+    others = sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, OWNER) and not may_be_ours(p))
     if others:
         raise Taken(f"{folder} is not empty and holds no run ({others[0]!r} is in it); choose another name")
 

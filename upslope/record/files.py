@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,23 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+PART = re.compile(r"\.(.+)\.\d+\.part")
+"""How a file is called while it is written, and after a kill: its name, and the process that was at work on it."""
+
+
 def write_whole(path: Path, content: Buffer) -> None:
-    """Write aside, flush to the disk, rename over ``path``."""
+    """Write aside, flush to the disk, rename over ``path``. Where that fails, what was written goes again: a full disk
+    gets its room back."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

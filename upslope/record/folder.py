@@ -41,8 +41,9 @@ class FolderRecorder:
     def begin(self, document: Mapping[str, Any]) -> None:
         for name in ("rollouts", "checkpoints"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "run.toml", tomli_w.dumps(document).encode())
-        seal(self.folder)
+        content = tomli_w.dumps(document).encode()
+        seal(self.folder, content)
+        write_whole(self.folder / "run.toml", content)
 
     def add(self, row: Row) -> None:
         journal.append(self._journal, row)
@@ -65,6 +66,8 @@ class FolderRecorder:
             named = ROLLOUTS.fullmatch(file.name)  # anything else in there is somebody else's
             if named and (int(named[2]) > step or (named[1] == "step" and int(named[2]) == step)):
                 file.unlink()
+        checkpoint.prune_before(self._checkpoints, step, self._keep)
+        self._prune_references()
         return kept
 
     def keep_reference(self, step: int, policy: Policy) -> None:

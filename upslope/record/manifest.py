@@ -19,16 +19,21 @@ MANIFEST = "manifest.json"
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill; at the end it is flushed, gets its manifest, and is renamed into place: whole or absent.
 
-    What stands there, if it is ours and whole, is kept as ``NAME.replaced`` until then. Raises UserError if it is not
-    ours.
+    What stands there, if it is ours and whole, is kept as ``NAME.replaced`` until then. Where it cannot be filled, what
+    is in it goes again, so that a full disk gets its room back. Raises UserError if what stands there is not ours.
     """
     aside = folder.with_name(f".{folder.name}.part")
     remove(aside)
     aside.mkdir(parents=True)
-    (aside / MANIFEST).write_text("{}")  # ours from the first moment, and not whole
-    yield aside
-    hashes = {p.relative_to(aside).as_posix(): _digest(p) for p in flush_folder(aside) if p != aside / MANIFEST}
-    write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
+    try:
+        (aside / MANIFEST).write_text("{}")  # ours from the first moment, and not whole
+        yield aside
+        hashes = {p.relative_to(aside).as_posix(): _digest(p) for p in flush_folder(aside) if p != aside / MANIFEST}
+        write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
+    except BaseException:
+        with contextlib.suppress(OSError, UserError):
+            remove(aside)
+        raise
     replaced = folder.with_name(f"{folder.name}.replaced")
     if is_whole(folder):
         remove(replaced)

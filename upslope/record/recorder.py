@@ -120,6 +120,7 @@ class MemoryRecorder:
         return None
 
     def rewind(self, step: int) -> list[Row]:
+        self._rows = [row for row in self._rows if row["step"] < step + (row["kind"] == "eval")]
         return list(self._rows)
 
     def keep_reference(self, step: int, policy: Policy) -> None:

@@ -13,16 +13,23 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.native.places import cache_folder, private_folder
 from upslope.plugins import names_a_file
+from upslope.record.files import write_whole
 
 SEAL = ".made-here"
 """Beside run.toml: proof that whoever has the key wrote it."""
 
 
-def seal(folder: Path) -> None:
-    """Say of a run's run.toml that it was written here. Without a place for a key that only we can read, nothing is."""
+def seal(folder: Path, content: bytes) -> None:
+    """Say, before it is written, of what run.toml will hold that it was written here. What it holds now, if that was
+    said of it too, stays trusted: a kill may come in between. Without a place for a key that only we can read, nothing
+    is said."""
     key = _key()
     if key is not None:
-        (folder / SEAL).write_text(_proof(key, folder), encoding="ascii")
+        now = folder / "run.toml"
+        proofs = {_proof(key, content): None}  # a set in order
+        if now.exists() and _is_sealed(key, folder):
+            proofs[_proof(key, now.read_bytes())] = None
+        write_whole(folder / SEAL, "\n".join(proofs).encode("ascii"))
 
 
 def require_trusted(folder: Path, document: Mapping[str, Any], *, trust: bool) -> None:
@@ -32,9 +39,8 @@ def require_trusted(folder: Path, document: Mapping[str, Any], *, trust: bool) -
     if not code or trust:
         return
     key = _key()
-    with contextlib.suppress(OSError, ValueError):
-        if key is not None and hmac.compare_digest((folder / SEAL).read_text(encoding="ascii"), _proof(key, folder)):
-            return
+    if key is not None and _is_sealed(key, folder):
+        return
     raise UserError(
         f"{folder / 'run.toml'} was not written here, or was changed since, and names code that would run: "
         f"{', '.join(code)}. Look at it, and give --trust if you want that"
@@ -53,8 +59,17 @@ def _code(value: Any) -> Iterator[str]:
         yield value
 
 
-def _proof(key: bytes, folder: Path) -> str:
-    return hmac.new(key, (folder / "run.toml").read_bytes(), hashlib.sha256).hexdigest()
+def _is_sealed(key: bytes, folder: Path) -> bool:
+    """Whether one of the proofs there is of run.toml as it is now."""
+    try:
+        proof = _proof(key, (folder / "run.toml").read_bytes())
+        return any(hmac.compare_digest(line, proof) for line in (folder / SEAL).read_text(encoding="ascii").split("\n"))
+    except (OSError, ValueError):
+        return False
+
+
+def _proof(key: bytes, content: bytes) -> str:
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
 def _key() -> bytes | None:

@@ -23,4 +23,4 @@ def train(run: Run) -> None:
                 for minibatch in passes(batch, recipe, Address(run.seed, "reuse", step))
             ]
         sampler.load(learner.weights(), version=step + 1)
-        run.record(step, collected, batch, outcomes)  # journal, rollouts, checkpoint, evaluation
+        run.record(step, collected, batch, outcomes)  # journal, rollouts, checkpoint

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
@@ -17,18 +19,18 @@ from upslope.learn.probe import Probe
 from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
-from upslope.record.recorder import KINDS, Recorder
+from upslope.record.recorder import KINDS, Recorder, Row
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collected, Collector
 from upslope.training.ending import Signals
-from upslope.training.evaluate import evaluate
+from upslope.training.held_out import HeldOut
 from upslope.training.memory import Keeper, peak_gb
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
-from upslope.types import Batch
+from upslope.types import Batch, Rollout
 
 
 class Run:
@@ -62,13 +64,13 @@ class Run:
             max_positions=self.policy.max_positions,
         )
         self._document, self._notes = document, notes
-        self._eval_problems = list(task.problems("test"))[: settings.eval.problems] if settings.eval.problems else []
+        self._held_out = HeldOut(settings, task, sampler, self.policy.renderer)
         self._first_step = 0
-        self._evaluated: set[tuple[int, int]] = set()  # (step, samples)
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
         self._tokens = 0
         self._step = 0
+        self._unwritten: Callable[[], Row] | None = None
         self._signals = Signals(view.message)
         self._saving = Saving(
             learner, recorder, self.collect, settings.sample.sampling(), settings.seed, made_with or {}
@@ -132,6 +134,8 @@ class Run:
             step = self._first_step
             while step < self.settings.steps and not self._out_of_budget():
                 self._stop_if_asked()
+                if self._held_out.is_between(step):  # here, so that a run makes up for it if it was stopped before
+                    self._evaluate(step, samples=0)
                 self._seconds, self._step = {}, step
                 self._reset_reference(step)
                 yield step
@@ -153,8 +157,7 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after turn number ``step``."""
-        evals = [row for row in self.recorder.rewind(step) if row["kind"] == "eval"]
-        self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
+        self._held_out.remember(self.recorder.rewind(step))
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -209,51 +212,47 @@ class Run:
     # -- record -------------------------------------------------------------------------------------------------
 
     def record(self, step: int, collected: Collected, batch: Batch, outcomes: Sequence[Outcome]) -> None:
-        """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
+        """The step's line of the journal and its file of attempts; then a checkpoint if it is due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
             row = metrics.of_all(collected.attempted, collected.known, batch, self.recipe, self._measured, outcomes)
-            if every and step % every == 0 and self.recipe.acts:
-                self.recorder.add_attempts("step", step, attempts.of_step(collected.attempted, batch, outcomes))
-        seconds = {k: round(v, 4) for k, v in self._seconds.items()}
-        total = sum(self._seconds.values())
-        self._spent += total
-        self._tokens += row["num_tokens"]
-        row["tokens_per_s"] = row["num_tokens"] / max(total, 1e-9)
-        row["memory_gb"], row["resident_gb"] = peak_gb(self.policy.device), self._memory.most() / 1e9
-        row = {"kind": "step", "step": step} | row | {"seconds": seconds, "spent": round(self._spent, 3)}
-        self.recorder.add(row)
-        self._saving.finish(step + 1, self._spent, self._tokens, next(iter(batch.rollouts), None))
-        self.view.step(row)
+            kept = every and step % every == 0 and self.recipe.acts
+            table = attempts.of_step(collected.attempted, batch, outcomes) if kept else None
+        shown = next(iter(batch.rollouts), None)
+        self._unwritten = functools.partial(self._write, step, row, table, shown, self._spent, self._tokens)
+        self.view.step(self._unwritten())
         if self.recipe.acts and collected.attempted:
             group = collected.attempted[step % len(collected.attempted)]
             shown = group.rollouts[0]
             self.view.attempt(attempts.prompt_text(group.problem), shown.text, shown.reward)
         done, last = step + 1, self.settings.steps
-        if self.settings.eval.every and done % self.settings.eval.every == 0 and done < last:
-            self._evaluate(done, samples=0)
         if self.settings.save.every and done % self.settings.save.every == 0 and done < last:
             self._save()
 
+    def _write(
+        self, step: int, row: Row, table: pa.Table | None, shown: Rollout | None, spent: float, tokens: int
+    ) -> Row:
+        """Write the records of a step whose updates are all done; it is finished then. ``spent`` and ``tokens`` are
+        those of the steps before. Returns the journal's row."""
+        if table is not None:
+            with self.phase("record"):
+                self.recorder.add_attempts("step", step, table)
+        seconds, total = {k: round(v, 4) for k, v in self._seconds.items()}, sum(self._seconds.values())
+        self._spent, self._tokens = spent + total, tokens + row["num_tokens"]
+        row = {"kind": "step", "step": step} | row | {"tokens_per_s": row["num_tokens"] / max(total, 1e-9)}
+        row |= {"memory_gb": peak_gb(self.policy.device), "resident_gb": self._memory.most() / 1e9}
+        row |= {"seconds": seconds, "spent": round(self._spent, 3)}
+        self.recorder.add(row)
+        self._saving.finish(step + 1, self._spent, self._tokens, shown)
+        self._unwritten = None
+        return row
+
     def _evaluate(self, step: int, samples: int) -> None:
-        done = (step, samples)
-        if not self._eval_problems or done in self._evaluated:
+        if not self._held_out.wants(step, samples):
             return
-        self._evaluated.add(done)
         self._step = step
-        setting = self.settings.eval
-        sampling = replace(self.settings.sample.sampling(), temperature=setting.temperature, top_k=0, top_p=1.0)
         with self.phase("evaluate"):
-            found = evaluate(
-                self.task,
-                self.sampler,
-                self.policy.renderer,
-                self._eval_problems,
-                sampling,
-                samples=samples,
-                seed=self.seed,
-                progress=self.sampled,
-            )
+            found = self._held_out.attempt(step, samples, self.sampled)
         seconds = self._seconds.pop("evaluate")
         self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy))
         row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
@@ -261,8 +260,11 @@ class Run:
         self.view.evaluated(row)
 
     def rescue(self) -> str:
-        """After whatever ended the run: a checkpoint of the last finished step, where that can be had (``Saving``).
-        What there is to go on from, in words."""
+        """After whatever ended the run: a checkpoint of the last finished step, where that can be had (``Saving``). A
+        step that lacks only its records gets them. What there is to go on from, in words."""
+        if self._unwritten is not None:
+            self.recorder.rewind(self._step)  # whatever was written of them
+            self._unwritten()
         return self._how_to_go_on() if self._saving.rescue() and self.folder is not None else ""
 
     def _stop_if_asked(self) -> None:
