@@ -7,8 +7,9 @@ import threading
 
 import pytest
 import torch
-from tiny import drawn, group, learner, model, policy, problems, random_groups
-from transformers import AttentionInterface, DynamicCache
+from safetensors.torch import save_file
+from tiny import TOKENIZER, drawn, group, learner, model, policy, problems, random_groups
+from transformers import AttentionInterface, AutoTokenizer, DynamicCache
 
 from upslope.algo.family import REINFORCE
 from upslope.algo.objective import Objective
@@ -16,6 +17,7 @@ from upslope.learn.prepare import passes
 from upslope.model import attention, hf
 from upslope.model.adapter import add_adapter
 from upslope.model.layout import lay_out
+from upslope.model.load import load
 from upslope.rollout.address import Address
 from upslope.types import Sampling
 
@@ -137,3 +139,30 @@ def test_the_plan_of_one_thread_is_not_seen_in_another():
 def test_a_call_without_a_plan_is_an_error_and_no_silent_full_attention():
     with pytest.raises(RuntimeError, match="needs a layout or a cache"):
         policy().model(input_ids=IDS, use_cache=False)
+
+
+@pytest.mark.parametrize("write", ["weights", "tokenizer"])
+def test_what_the_system_says_through_rust_is_an_error_of_the_system(write, tmp_path):
+    """Both are told to write into a folder that is not there."""
+    place = tmp_path / "nowhere" / "file"
+    with pytest.raises(FileNotFoundError) as error, hf.system_errors(tmp_path):
+        if write == "weights":
+            save_file({"x": torch.zeros(1)}, place)
+        else:
+            TOKENIZER.backend_tokenizer.save(str(place))
+    assert error.value.filename == str(tmp_path)
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(ValueError, match=r"^error 28$"), hf.system_errors(tmp_path):
+        raise ValueError("error 28")
+
+
+def test_a_tokenizer_that_was_loaded_is_written_as_it_was(tmp_path):
+    """transformers notes in it that it came from a directory, and offline: what it notes is what we take out."""
+    policy().save(tmp_path / "first")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "first", local_files_only=True)
+    assert {name for name in hf.LOADED_FROM if loaded.init_kwargs.get(name)} == set(hf.LOADED_FROM)
+    load(str(tmp_path / "first"))[1].save_pretrained(tmp_path / "second")
+    files = [{p.name: p.read_bytes() for p in (tmp_path / name).glob("*token*")} for name in ("first", "second")]
+    assert files[0] == files[1] and "tokenizer_config.json" in files[0]

@@ -46,6 +46,25 @@ def test_files_of_others_are_left_alone(recorder: FolderRecorder) -> None:
     assert recorder.reference(5) == recorder.folder / "reference-000002"
 
 
+@pytest.mark.parametrize("newest_is_whole", [True, False])
+def test_a_run_that_goes_on_deletes_what_a_kill_kept_it_from_deleting(tmp_path: Path, newest_is_whole: bool) -> None:
+    """Three checkpoints and two references where two and one are kept: nothing goes while the newest is broken."""
+    recorder = FolderRecorder(tmp_path / "run", keep=9)
+    recorder.begin({"name": "run"})
+    subject = tiny.policy(dtype=torch.float32)
+    for step in (0, 2):
+        recorder.keep_reference(step, subject)
+    for step in (2, 4, 6):
+        recorder.save(Snapshot(step, subject, subject.weights(), {"x": torch.zeros(1)}, None, {}))
+    recorder.keep_reference(0, subject)  # as if it had not been dropped yet
+    if not newest_is_whole:
+        (recorder.folder / "checkpoints" / "step-000006" / "model.safetensors").unlink()
+    FolderRecorder(tmp_path / "run", keep=2).rewind(6)
+    left = sorted(path.name for path in (recorder.folder / "checkpoints").iterdir())
+    assert left == [f"step-{step:06d}" for step in ((4, 6) if newest_is_whole else (2, 4, 6))]
+    assert [path.name for path in recorder.folder.glob("reference*")] == ["reference-000002"]
+
+
 def test_a_table_is_written_whole(tmp_path: Path) -> None:
     file = tmp_path / "eval-000000.parquet"
     write(file, rows(2))

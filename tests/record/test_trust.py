@@ -12,7 +12,7 @@ import tomli_w
 from upslope.errors import UserError
 from upslope.native.places import private_folder
 from upslope.record.folder import FolderRecorder
-from upslope.record.trust import SEAL, require_trusted
+from upslope.record.trust import SEAL, require_trusted, seal
 
 CODE = {"task": {"name": "user", "rewards": ["/x/mine.py:odd"]}, "recipe": {"shape": {"kind": "/x/slots.py:mine"}}}
 PLAIN = {"task": {"name": "pocket", "data": "a:b", "rewards": []}, "recipe": {"name": "grpo"}}
@@ -52,6 +52,21 @@ def test_one_made_by_somebody_else_is_not(made: Path, cache: Path) -> None:
 def test_one_that_was_changed_since_is_not(made: Path) -> None:
     with (made / "run.toml").open("a") as file:
         file.write("\n")
+    refused(made)
+
+
+def test_a_kill_between_the_seal_and_run_toml_leaves_one_that_is_trusted(made: Path) -> None:
+    seal(made, b"what it would have held")
+    require_trusted(made, CODE, trust=False)
+    (made / "run.toml").write_bytes(b"what it would have held")
+    require_trusted(made, CODE, trust=False)
+    seal(made, b"the next")
+    assert len((made / SEAL).read_text().split()) == 2
+
+
+def test_what_somebody_else_wrote_is_not_sealed_along(made: Path) -> None:
+    (made / "run.toml").write_bytes(b"of another")
+    seal(made, b"ours")
     refused(made)
 
 

@@ -3,6 +3,7 @@ a critic and its optimizer, a frozen reference, an adapter, the count of tokens.
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from upslope.learn.learner import Learner
 from upslope.learn.optimizer import AdamW
 from upslope.model.adapter import load_adapter
 from upslope.record.checkpoint import newest
+from upslope.training.held_out import HeldOut
 from upslope.training.start import launch
 from upslope.training.view import NullView
 
@@ -140,6 +142,57 @@ def test_whatever_ends_a_run_saves_the_last_finished_step(
     assert journal(resumed) == journal(whole)
     first, second = tensors(whole), tensors(resumed)
     assert first.keys() == second.keys() and all(torch.equal(t, second[name]) for name, t in first.items())
+
+
+@pytest.mark.parametrize("place", ["upslope.record.attempts.write", "upslope.record.journal.append"])
+@pytest.mark.parametrize("first", [True, False], ids=["before it", "after it"])
+@pytest.mark.parametrize("what", ["a critic on a copy", "what is known of problems"])
+def test_a_step_that_lacks_only_its_records_is_not_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, place: str, first: bool
+) -> None:
+    """The third step's file of attempts, or its row: the disk is full for a moment, before it is there or after."""
+    changes = [*CARRIED[what], "save.every=0"]
+    whole = run("whole", 4, changes)
+    room, name = place.rsplit(".", 1)
+    write, calls = getattr(importlib.import_module(room), name), 0
+
+    def full(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls != 3 or not first:
+            write(*args)
+        if calls == 3:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, full)
+        with pytest.raises(OSError, match="No space"):
+            run("full", 4, changes)
+    saved = newest(folder / "runs" / "full" / "checkpoints")
+    assert saved is not None and saved.step == 3
+    resumed = run("full", 4, changes, resume=True)
+    assert journal(resumed) == journal(whole)
+    first_ones, others = tensors(whole), tensors(resumed)
+    assert first_ones.keys() == others.keys() and all(torch.equal(t, others[n]) for n, t in first_ones.items())
+
+
+def test_an_evaluation_that_a_stop_left_out_is_made_up_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("held-out.jsonl").write_text('{"prompt": "Tom has books."}\n')
+    changes = ["recipe=reinforce", "eval.problems=1", "eval.every=2", "task.eval_data=held-out.jsonl", "save.every=0"]
+    whole = run("whole", 4, changes)
+    attempt = HeldOut.attempt
+
+    def broken(self: HeldOut, step: int, samples: int, progress: Any) -> Any:
+        if step == 2:
+            raise Defect
+        return attempt(self, step, samples, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HeldOut, "attempt", broken)
+        with pytest.raises(Defect):
+            run("stopped", 4, changes)
+    assert journal(run("stopped", 4, changes, resume=True)) == journal(whole)
+    assert [row["step"] for row in journal(whole) if row["kind"] == "eval"] == [0, 2, 4]
 
 
 def test_the_adapter_is_a_directory_peft_reads_and_the_base_stays_as_it_was(folder: Path) -> None:

@@ -20,15 +20,11 @@ ROOT = HERE.parent.parent.parent
 KILL, HALF, FULL, FULL_ONCE = 1, 2, 3, 4
 """What tap.c does at its moment: end the process before a change, in the middle of a write, or fill the disk, for good
 or for one call."""
-COUNT = (FULL_ONCE, 0)
-"""A moment that never comes, for those who only count."""
-LONGEST = 120.0
-"""Seconds that no run here may take."""
 
 
 @dataclass(frozen=True)
 class Tap:
-    """What happens at which change (from 1) below a folder; ``log`` gets a line a change."""
+    """What happens at which change (from 1; 0: never) below a folder; ``log`` gets a line a change."""
 
     folder: Path
     what: int

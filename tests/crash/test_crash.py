@@ -1,0 +1,136 @@
+"""Whatever ends a run, nothing is lost but what README.md says, and the run that goes on is the same bit for bit.
+
+The fast tests are samples, and the slow ones are the whole. docs/nothing-lost.md has what ``table.py`` counted."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from crash.campaign import SIGNALS, Campaign
+from crash.cases import RECIPES, Bench, furnished
+from crash.forks import FULL, serving
+from crash.trials import Found
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    place = Path(tempfile.mkdtemp(prefix="upslope-crash-", dir=MEMORY if MEMORY.is_dir() else None))
+    with serving(place) as server:
+        yield furnished(server, place)
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def campaign(bench: Bench) -> object:
+    return cache(lambda recipe: Campaign(bench, recipe))
+
+
+@pytest.fixture
+def tapped(bench: Bench) -> None:
+    if bench.server.tap is None:
+        pytest.skip("nothing can stand between a process and the system here: no Linux, or no compiler")
+
+
+def sound(found: Iterable[Found]) -> list[Found]:
+    """All of it, if none of it has a fault."""
+    all_of_it = list(found)
+    assert [(one.label, one.faults) for one in all_of_it if one.faults] == []
+    return all_of_it
+
+
+def test_runs_are_forked_from_one_thread(bench: Bench) -> None:
+    assert bench.server.threads == 1
+
+
+def test_killed_at_random_moments(campaign):
+    assert sum(found.stops for found in sound(campaign("dapo").kills(5))) == 5
+
+
+def test_killed_at_changes(tapped, campaign):
+    assert len(sound(campaign("grpo").kills_at_changes(71))) >= 2
+
+
+def test_every_file_is_flushed_before_it_counts(tapped, campaign):
+    """A power cut takes what was written and not flushed. What a file is called then is another matter."""
+    calls = [call.split(" ", 1) for call in campaign("grpo").changes(FULL)]
+    flushed = {name for call, name in calls if call == "flush"}
+    for name in campaign("grpo").whole:
+        folder, _, file = name.rpartition("/")
+        if name in ("folders", ".owner"):
+            continue
+        aside = [n for n in flushed if n.endswith(f".{folder.rpartition('/')[2]}.part/{file}") or f"/.{file}." in n]
+        assert aside or f"/{name}" in flushed, name
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_asked_to_stop_at_random_moments(campaign, number):
+    sound(campaign("grpo").signals(number, 1))
+
+
+def test_nobody_listens(campaign):
+    sound(campaign("grpo").unheard(2))
+
+
+def test_the_disk_is_full(tapped, campaign):
+    sound(campaign("grpo").full_disks(1))
+
+
+def test_the_disk_is_small(campaign):
+    try:
+        sound(campaign("grpo").small_disks(1))
+    except PermissionError as error:
+        pytest.skip(str(error))
+
+
+def test_two_processes_want_one_folder(campaign):
+    sound(campaign("grpo").disputed())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_killed_at_many_random_moments(campaign, recipe):
+    assert sum(found.stops for found in sound(campaign(recipe).kills(40))) == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [False, True], ids=["the run", "the resumed run"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_killed_at_every_change(tapped, campaign, recipe, resumed):
+    assert len(sound(campaign(recipe).kills_at_changes(1, resumed=resumed))) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_ended_otherwise_at_many_moments(campaign, recipe):
+    for number in SIGNALS:
+        sound(campaign(recipe).signals(number, 12))
+    sound(campaign(recipe).unheard(12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_disk_is_full_at_many_moments(tapped, campaign, recipe):
+    sound(campaign(recipe).full_disks(12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_disks_of_many_sizes(campaign, recipe):
+    try:
+        sound(campaign(recipe).small_disks(12))
+    except PermissionError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_processes_that_are_not_forked(campaign):
+    for recipe in ("grpo", "ppo", "dapo"):
+        sound(islice(campaign(recipe).kills_afresh(2), 2))
