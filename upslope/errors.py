@@ -27,6 +27,16 @@ class Stopped(Exception):
         self.signal = signal
 
 
+def of_system(error: OSError) -> str:
+    """What an error of the system says, with the file where it names one: a full disk does not.
+
+    >>> of_system(FileNotFoundError(2, "No such file or directory", "a.txt")), of_system(OSError("odd"))
+    ('a.txt: No such file or directory', 'odd')
+    """
+    what = error.strerror or str(error) or type(error).__name__
+    return what if error.filename is None else f"{error.filename}: {what}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'X'?"`` for the closest known word, or a list of what there is.
 

@@ -166,7 +166,7 @@ def test_a_step_that_lacks_only_its_records_is_not_lost(
 
     with monkeypatch.context() as patched:
         patched.setattr(place, full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(UserError, match=r"^No space left on device; continue with: upslope train --resume"):
             run("full", 4, changes)
     saved = newest(folder / "runs" / "full" / "checkpoints")
     assert saved is not None and saved.step == 3

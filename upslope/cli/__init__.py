@@ -16,7 +16,7 @@ import traceback
 import warnings
 from typing import Any, TextIO
 
-from upslope.errors import Stopped, Unavailable, UserError
+from upslope.errors import Stopped, Unavailable, UserError, of_system
 from upslope.native.threads import before_torch
 from upslope.plugins import said
 
@@ -70,9 +70,7 @@ def _complaint(error: BaseException) -> tuple[str, int]:
         machine = isinstance(error, Unavailable) or _is_machines(error.__cause__)
         return str(error), MACHINE if machine else MISTAKE
     if isinstance(error, OSError):
-        what = error.strerror or str(error) or type(error).__name__  # a full disk names no file
-        code = MACHINE if _is_machines(error) else MISTAKE
-        return what if error.filename is None else f"{error.filename}: {what}", code
+        return of_system(error), MACHINE if _is_machines(error) else MISTAKE
     if _is_machines(error):
         return f"there is not enough memory: {error or type(error).__name__}", MACHINE
     return f"this is a defect of upslope, not of your command: {type(error).__name__}", DEFECT

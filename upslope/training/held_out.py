@@ -20,7 +20,8 @@ class HeldOut:
         self._setting, self._seed = settings.eval, settings.seed
         self._task, self._sampler, self._renderer = task, sampler, renderer
         num = self._setting.problems
-        self._problems = list(task.problems("test"))[:num] if num else []
+        self.problems = list(task.problems("test"))[:num] if num else []
+        """Those that are attempted."""
         self._done: set[tuple[int, int]] = set()  # (step, samples)
         self._sampling = replace(settings.sample.sampling(), temperature=self._setting.temperature, top_k=0, top_p=1.0)
 
@@ -35,7 +36,7 @@ class HeldOut:
 
     def wants(self, step: int, samples: int) -> bool:
         """Whether there is something to evaluate, and this was not done yet."""
-        return bool(self._problems) and (step, samples) not in self._done
+        return bool(self.problems) and (step, samples) not in self._done
 
     def attempt(self, step: int, samples: int, progress: Progress) -> Evaluation:
         """All problems, greedily and ``samples`` times, as the policy is after ``step`` steps."""
@@ -44,7 +45,7 @@ class HeldOut:
             self._task,
             self._sampler,
             self._renderer,
-            self._problems,
+            self.problems,
             self._sampling,
             samples=samples,
             seed=self._seed,

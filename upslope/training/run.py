@@ -265,13 +265,13 @@ class Run:
         if self._unwritten is not None:
             self.recorder.rewind(self._step)  # whatever was written of them
             self._unwritten()
-        return self._how_to_go_on() if self._saving.rescue() and self.folder is not None else ""
+        return self.how_to_go_on() if self._saving.rescue() and self.folder is not None else ""
 
     def _stop_if_asked(self) -> None:
         if self._signals.asked is not None:
             if self._saving.finished:
                 self._save()
-            raise Stopped(self._how_to_go_on(), self._signals.asked)
+            raise Stopped(self.how_to_go_on(), self._signals.asked)
 
     def _save(self) -> None:
         self.view.phase("checkpoint")
@@ -289,6 +289,7 @@ class Run:
             self.learner.scorer.reference = Reference.of(self.policy)
             self.recorder.keep_reference(step, self.policy)
 
-    def _how_to_go_on(self) -> str:
+    def how_to_go_on(self) -> str:
+        """What whoever stopped it does to continue."""
         here = "the run kept its records in memory, and what it learnt is in its model"
         return here if self.folder is None else f"continue with: upslope train --resume {self.folder}"

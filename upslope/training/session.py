@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
-from upslope.errors import Exhausted, UserError
+from upslope.errors import Exhausted, UserError, of_system
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.native.threads import ask_for_same_bits
@@ -71,6 +71,8 @@ def run_to_end(
             view.close(False)
             if kept and isinstance(error, UserError):
                 raise type(error)(f"{error}; {kept}") from error.__cause__
+            if kept and isinstance(error, OSError):
+                raise UserError(f"{of_system(error)}; {kept}") from error
             if isinstance(error, AtOnce):
                 raise AtOnce(error.signal, kept or "no step was finished, so there is no checkpoint") from None
             raise
@@ -83,7 +85,8 @@ def _rescued(run: Run) -> str:
     try:
         return run.rescue()
     except (OSError, UserError) as error:
-        return f"what was learnt since the newest checkpoint could not be saved ({error})"
+        why = of_system(error) if isinstance(error, OSError) else error
+        return f"what was learnt since the newest checkpoint could not be saved ({why}); {run.how_to_go_on()}"
 
 
 @contextlib.contextmanager

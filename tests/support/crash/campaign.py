@@ -41,14 +41,12 @@ class Campaign:
 
     def kills(self, num: int) -> Iterator[Found]:
         """Chains of SIGKILL at random moments, until there were so many."""
-        made = 0
-        for chain in itertools.count(1):
+        made, numbers = 0, itertools.count(1)
+        while made < num:
             moments = [self.moment() for _ in range(min(LONGEST_CHAIN, num - made))]
-            found = endings.killed(self.trial(f"chain {chain}"), moments)
+            found = endings.killed(self.trial(f"chain {next(numbers)}"), moments)
             made += found.stops
             yield found
-            if made >= num:
-                return
 
     def kills_afresh(self, num: int) -> Iterator[Found]:
         for number in range(num):

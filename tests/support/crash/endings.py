@@ -76,6 +76,8 @@ def full_at(trial: Trial, what: int, at: int) -> Found:
     ended = trial.bench.server.run(trial.command(), trial.folder, trial.tap(what, at))
     trial.expect(ended, MACHINE)
     trial.one_line(ended)
+    if cases.done(trial.folder) and f"continue with: upslope train --resume {RUN}" not in ended.err + ended.out:
+        trial.fault(f"it does not say how to go on: {ended.err!r}")
     trial.stopped(EVERY if what == FULL else 0)
     return trial.finish()
 
