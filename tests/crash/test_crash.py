@@ -4,6 +4,7 @@ The fast tests are samples, and the slow ones are the whole. docs/nothing-lost.m
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from crash.campaign import SIGNALS, Campaign
-from crash.cases import RECIPES, Bench, furnished
+from crash.cases import RECIPES, RUN, Bench, digest, furnished
 from crash.forks import FULL, serving
 from crash.trials import Found
 
@@ -92,6 +93,49 @@ def test_the_disk_is_small(campaign):
 
 def test_two_processes_want_one_folder(campaign):
     sound(campaign("grpo").disputed())
+
+
+def swapped(run: Path) -> None:
+    file = run / "checkpoints" / "step-000006" / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    manifest = file.with_name("manifest.json")
+    hashes = json.loads(manifest.read_text()) | {file.name: digest(file)}
+    manifest.write_text(json.dumps(hashes))
+
+
+def twice(run: Path) -> None:
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    (run / "journal.jsonl").write_text("".join([*lines, lines[-2]]))
+
+
+DAMAGE = {
+    "optimizer.safetensors is another one": swapped,
+    "journal.jsonl is another one": twice,
+    "rollouts/step-000003.parquet is not there": lambda run: (run / "rollouts" / "step-000003.parquet").unlink(),
+    "folders is another one": lambda run: (run / "checkpoints" / ".step-000004.part").mkdir(),
+    ".owner is left over": lambda run: (run / ".owner").write_text("{}"),
+    ".run.toml.1.part is left over from before the last kill": lambda run: (run / ".run.toml.1.part").write_text(""),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGE)
+def test_a_run_that_is_not_the_same_is_seen(campaign, said):
+    """One bit of an optimizer's state, a step that stands twice, a file too few, and what was not cleared away."""
+    trial = campaign("grpo").trial(f"damaged {said}", campaign("grpo").place)
+    DAMAGE[said](trial.folder / RUN)
+    found = trial.finish()
+    assert len(found.faults) == 1 and found.faults[0].endswith(said)
+
+
+def test_steps_that_are_lost_are_seen(campaign):
+    trial = campaign("grpo").trial("lost", campaign("grpo").place)
+    shutil.rmtree(trial.folder / RUN / "checkpoints" / "step-000006")
+    trial.stopped()
+    assert (trial.found.lost, trial.found.faults) == (2, [])
+    trial.stopped(allowed=1)
+    assert trial.found.faults == ["6 steps were done, and the newest checkpoint is of 4"]
 
 
 @pytest.mark.slow

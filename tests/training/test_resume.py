@@ -170,6 +170,7 @@ def test_a_step_that_lacks_only_its_records_is_not_lost(
             run("full", 4, changes)
     saved = newest(folder / "runs" / "full" / "checkpoints")
     assert saved is not None and saved.step == 3
+    assert saved.state["tokens"] == sum(row["num_tokens"] for row in journal(whole)[:3])
     resumed = run("full", 4, changes, resume=True)
     assert journal(resumed) == journal(whole)
     first_ones, others = tensors(whole), tensors(resumed)

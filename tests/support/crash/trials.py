@@ -77,8 +77,9 @@ class Trial:
             self.fault(f"not one line: {ended.err!r}")
 
     def finish(self, *, keep: bool = False) -> Found:
-        """Resume to the end, if it is not there, and compare; what is as it should be is deleted, or ``kept``."""
-        if cases.saved(self.folder) < cases.STEPS or not (self.folder / RUN / "report.png").exists():
+        """Resume to the end, also after a kill that came when all was done, and compare; what is as it should be is
+        deleted, or kept."""
+        if self.killed or cases.saved(self.folder) < cases.STEPS or not (self.folder / RUN / "report.png").exists():
             self.expect(self.bench.server.run(self.command(), self.folder), 0)
         if not self.found.faults:
             self.compare()
