@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from upslope.tasks.base import Task
+    from upslope.tasks.elsewhere import OnTimeout
     from upslope.tasks.rewards import RewardFunction
 
 __all__ = ["gsm8k", "open", "pocket", "rows"]
@@ -70,9 +71,14 @@ def open(
     seed: int = 0,
     options: Mapping[str, object] | None = None,
     where: str = "",
+    reward_workers: int = 0,
+    reward_timeout: float = 0.0,
+    on_timeout: OnTimeout = "stop",
 ) -> Task:
     """The task of a name, or a user's own by ``FILE.py:NAME``; ``where`` is a condition on the columns of its training
-    problems (``0 < pass_rate < 0.8``). Raises UserError."""
+    problems (``0 < pass_rate < 0.8``). ``reward_workers`` processes score its attempts, each within ``reward_timeout``
+    seconds (0: no limit); ``on_timeout`` ``mask`` leaves out those whose check takes longer, ``stop`` is a UserError.
+    Raises UserError."""
     from upslope.tasks.registry import open_task
 
     return open_task(
@@ -85,4 +91,7 @@ def open(
         seed=seed,
         options=options,
         where=where,
+        reward_workers=reward_workers,
+        reward_timeout=reward_timeout,
+        on_timeout=on_timeout,
     )

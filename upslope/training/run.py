@@ -19,6 +19,7 @@ from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import KINDS, Recorder
 from upslope.rollout.base import Sampler
+from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collected, Collector
@@ -125,7 +126,7 @@ class Run:
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self._first_step, "notes": list(self._notes)})
-        with self._signals:
+        with self._signals, said_to(self.view.message):
             self._saving.finish(self._first_step, self._spent, self._tokens)
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
@@ -212,7 +213,7 @@ class Run:
         """The step's line of the journal and its file of attempts; then evaluation and checkpoint if they are due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
-            row = metrics.of_all(collected.attempted, collected.known, batch, self.recipe, self._measured, outcomes)
+            row = metrics.of_all(collected.attempted, collected.told, batch, self.recipe, self._measured, outcomes)
             if every and step % every == 0 and self.recipe.acts:
                 self.recorder.add_attempts("step", step, attempts.of_step(collected.attempted, batch, outcomes))
         seconds = {k: round(v, 4) for k, v in self._seconds.items()}
