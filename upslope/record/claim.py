@@ -15,8 +15,11 @@ from filelock import FileLock, Timeout
 
 from upslope.errors import UserError
 from upslope.record.journal import JOURNAL
+from upslope.record.manifest import is_ours
 
 LOCK, OWNER = ".lock", ".owner"
+REFERENCES = ("reference", ".reference.part")
+"""What a start writes first, where its recipe refers to one."""
 LONGEST_NAME = 200
 
 
@@ -53,13 +56,14 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[Path]:
 
 
 def require_free(folder: Path) -> None:
-    """Raise UserError unless the folder is empty, or only ever was locked."""
+    """Raise UserError unless the folder is empty, or a start broke off there before it wrote a run.toml."""
     if is_begun(folder):
         raise Taken(
             f"{folder} holds a run already; choose another name, or continue it with --resume {folder} (in Python: "
             "resume=True)"
         )
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, OWNER))
+    left = (LOCK, OWNER, *(name for name in REFERENCES if is_ours(folder / name)))
+    others = sorted(path.name for path in folder.iterdir() if path.name not in left)
     if others:
         raise Taken(f"{folder} is not empty and holds no run ({others[0]!r} is in it); choose another name")
 
