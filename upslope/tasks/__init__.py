@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from upslope.tasks.elsewhere import OnTimeout
     from upslope.tasks.rewards import RewardFunction
 
-__all__ = ["gsm8k", "open", "pocket", "rows"]
+__all__ = ["gsm8k", "math", "open", "pocket", "rows"]
 
 
 def gsm8k(
@@ -39,6 +39,29 @@ def gsm8k(
         reward_weights=reward_weights,
         columns=columns,
         options={"keep_annotations": keep_annotations, "calculator": calculator},
+    )
+
+
+def math(
+    data: str,
+    *,
+    eval_data: str | None = None,
+    seconds: float = 5.0,
+    rewards: Sequence[str | RewardFunction] = (),
+    reward_weights: Sequence[float] = (),
+    columns: Mapping[str, str] | None = None,
+) -> Task:
+    """Problems whose answer stands in ``\\boxed{}``, as in MATH (arXiv 2103.03874): numbers are compared exactly, other
+    expressions by math-verify (``upslope[math]``), for which each has ``seconds``. ``rewards`` replace that. Raises
+    UserError."""
+    return open(
+        "math",
+        data=data,
+        eval_data=eval_data,
+        rewards=rewards,
+        reward_weights=reward_weights,
+        columns=columns,
+        options={"seconds": seconds},
     )
 
 

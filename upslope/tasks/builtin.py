@@ -16,6 +16,12 @@ def _gsm8k(**given: Any) -> Task:
     return grade_school.open(**given)
 
 
+def _math(**given: Any) -> Task:
+    from upslope.tasks import mathematics
+
+    return mathematics.open(**given)
+
+
 def _pocket(seed: int) -> Task:
     from upslope.tasks.pocket_problems import open_pocket
 
@@ -32,6 +38,7 @@ _OF_FILES = frozenset({"data", "eval_data", "rewards", "columns"})
 
 TASKS: Mapping[str, TaskKind] = {
     "gsm8k": TaskKind(_gsm8k, "grade-school word problems", _OF_FILES, {"keep_annotations": bool, "calculator": bool}),
+    "math": TaskKind(_math, "answers in \\boxed{}, such as MATH", _OF_FILES, {"seconds": float}),
     "pocket": TaskKind(_pocket, "generated ones for the built-in model", frozenset({"seed"})),
     "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
 }

@@ -1,4 +1,4 @@
-"""The other side of ``workers``: a process that opens a task once and scores what it is asked to.
+"""The other side of ``workers``: a process that makes a scorer once and scores what it is asked to.
 
 It is asked by pickles on one end of a socket pair, whose number is its only argument, and answers with lines of JSON,
 each a list: "ready"; "at" and what; "print" and a text; "scores" and a list of them; "mistake" or "defect" and a text.
@@ -7,6 +7,7 @@ When nobody is at the other end any more it ends, in the middle of whatever it d
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -22,7 +23,6 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.plugins import unless_interrupted
 from upslope.tasks.at_work import WATCH
-from upslope.tasks.base import Task, scores_of
 
 
 class Answers:
@@ -61,15 +61,15 @@ def serve(descriptor: int) -> None:
     WATCH.say = lambda line: None  # whoever asks watches the time
     asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(end, asked), daemon=True).start()
-    task: Task | None = None
+    scorer: Any = None
     while True:
         given = asked.get()
         try:
-            if task is None:
-                task = _open(given)
+            if scorer is None:
+                scorer = _made(*given)
                 answer("ready")
             else:
-                answer("scores", [asdict(score) for score in scores_of(task, *given)])
+                answer("scores", [asdict(score) for score in scorer.score(*given)])
         except UserError as error:
             answer("mistake", str(error))
         except BaseException as error:
@@ -77,10 +77,9 @@ def serve(descriptor: int) -> None:
             answer("defect", traceback.format_exc())
 
 
-def _open(spec: dict[str, Any]) -> Task:
-    from upslope.tasks.registry import open_task
-
-    return open_task(**spec)
+def _made(maker: str, arguments: dict[str, Any]) -> Any:
+    module, _, name = maker.partition(":")
+    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def _listen(end: socket.socket, asked: queue.SimpleQueue[Any]) -> None:

@@ -14,7 +14,8 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from upslope.errors import Unavailable, UserError
@@ -27,10 +28,23 @@ CHUNK = 1 << 20
 START = "import sys; from upslope.tasks.worker import serve; serve(int(sys.argv[1]))"
 
 
+@dataclass(frozen=True)
+class Lost:
+    """An attempt that has no score: what was at work, and what became of its process.
+
+    >>> Lost("reward function 'judge' on rows/3").ending  # killed here, because it took too long
+    ''
+    """
+
+    what: str
+    ending: str = ""
+    """How the process ended by itself."""
+
+
 class Worker:
     """One process that scores, seen from here."""
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, maker: str, arguments: Mapping[str, Any]) -> None:
         """Start it; it is ready when it says so. Raises Unavailable if the system has no room for a process."""
         self._end, theirs = socket.socketpair()
         with theirs:
@@ -45,7 +59,7 @@ class Worker:
                 self._end.close()
                 raise Unavailable(f"a process for rewards cannot be started: {error.strerror or error}") from None
         self._read = b""
-        self.what = "a process for rewards, which opens the task,"
+        self.what = "a process for rewards, before its first attempt,"
         """What is at work in it."""
         self.places: Sequence[int] = ()
         """Which attempts it has been given."""
@@ -54,7 +68,7 @@ class Worker:
         self.told = False
         """Whether it was said that it takes long."""
         self.ready = False
-        self.send(dict(spec))
+        self.send((maker, dict(arguments)))
 
     @property
     def idle(self) -> bool:
@@ -91,21 +105,24 @@ class Worker:
 
 
 class Workers:
-    """``num`` processes that open the task of a specification and score with it."""
+    """``num`` processes, each with a scorer of its own: an object with ``score(problems, responses)``, as a task is."""
 
-    def __init__(self, spec: Mapping[str, Any], num: int, seconds: float) -> None:
-        """``spec``: what ``open_task`` takes. ``seconds`` an attempt may take, each alone; 0: no limit, and attempts
-        are shared out evenly."""
-        self._spec, self._num, self._seconds = spec, num, seconds
+    def __init__(self, maker: str, arguments: Mapping[str, Any], num: int, seconds: float) -> None:
+        """``maker``: ``MODULE:FUNCTION``, which makes a scorer of ``arguments``. ``seconds`` an attempt may take, each
+        alone; 0: no limit, and attempts are shared out evenly."""
+        self._maker, self._arguments, self._num, self._seconds = maker, arguments, num, seconds
         self._workers: list[Worker] = []
         weakref.finalize(self, _kill_all, self._workers)  # at the latest when this process ends
 
-    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score | str]:
-        """A score of each response, or, where it took too long, what was at work then.
+    def score(
+        self, problems: Sequence[Problem], responses: Sequence[str], lost: Callable[[Lost], Score]
+    ) -> list[Score]:
+        """A score of each response; ``lost`` says it of one whose process was killed, or ended.
 
-        Raises UserError for what the task raises, and for a process that ended.
+        Raises UserError for what the scorer raises, and for a process that ended before its first attempt; and what
+        ``lost`` raises, at once.
         """
-        found: dict[int, Score | str] = {}
+        found: dict[int, Score] = {}
         jobs = deque(self._shares(len(problems)))
         try:
             while jobs or any(worker.places for worker in self._workers):
@@ -114,8 +131,8 @@ class Workers:
                     if jobs and worker.idle:
                         self._give(worker, jobs.popleft(), problems, responses)
                 for worker in select.select(self._workers, (), (), MOMENT)[0]:
-                    self._hear(worker, found)
-                self._look_at_the_clock(found)
+                    self._hear(worker, found, lost)
+                self._look_at_the_clock(found, lost)
         except BaseException:
             _kill_all(self._workers)
             raise
@@ -129,7 +146,7 @@ class Workers:
     def _start(self, num_jobs: int) -> None:
         waiting = sum(not worker.places for worker in self._workers)
         while len(self._workers) < self._num and waiting < num_jobs:
-            self._workers.append(Worker(self._spec))
+            self._workers.append(Worker(self._maker, self._arguments))
             waiting += 1
 
     def _give(self, worker: Worker, places: range, problems: Sequence[Problem], responses: Sequence[str]) -> None:
@@ -137,11 +154,16 @@ class Workers:
         worker.what = f"the task's score {on([problems[i] for i in places])}"
         worker.send(([problems[i] for i in places], [responses[i] for i in places]))
 
-    def _hear(self, worker: Worker, found: dict[int, Score | str]) -> None:
+    def _hear(self, worker: Worker, found: dict[int, Score], lost: Callable[[Lost], Score]) -> None:
         try:
             answers = worker.take()
         except EOFError:
-            raise UserError(f"{worker.what} ended its process ({_ending(worker.ended())})") from None
+            self._workers.remove(worker)
+            ending = _ending(worker.ended())
+            if not worker.ready:
+                raise UserError(f"{worker.what} ended its process ({ending})") from None
+            found.update({place: lost(Lost(worker.what, ending)) for place in worker.places})
+            return
         for kind, *content in answers:
             if kind == "ready":
                 worker.ready = True
@@ -157,14 +179,14 @@ class Workers:
             else:
                 raise RuntimeError(f"a process for rewards failed:\n{content[0]}")
 
-    def _look_at_the_clock(self, found: dict[int, Score | str]) -> None:
+    def _look_at_the_clock(self, found: dict[int, Score], lost: Callable[[Lost], Score]) -> None:
         now = time.monotonic()
         for worker in list(self._workers):
             past = now - worker.since
             if self._seconds and worker.places and past > self._seconds:
-                found[worker.places[0]] = worker.what
                 self._workers.remove(worker)
                 worker.kill()
+                found[worker.places[0]] = lost(Lost(worker.what))
             elif (worker.places or not worker.ready) and past > PATIENCE and not worker.told:
                 worker.told = True
                 WATCH.say(f"{worker.what} has been at work for {PATIENCE:g} s")
