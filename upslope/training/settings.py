@@ -21,7 +21,7 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """gsm8k, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
+    """code, gsm8k, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
     data: str | None = None
     """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
