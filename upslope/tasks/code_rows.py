@@ -18,7 +18,8 @@ program ends without an error and writes that output; spaces at the ends of line
 matter.
 
 Names that tests and setup code use and do not define are the program's (as are those that the solution defines, even if
-Python has one of that name). Of a HumanEval program only ``entry_point`` is: helpers are taken from the prompt.
+Python has one of that name); a module of the standard library that they use as ``math.isclose`` is imported for them.
+Of a HumanEval program only ``entry_point`` is: helpers are taken from the prompt.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,14 +100,16 @@ def _functions(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
     setup = [*_codes(row, "test_imports", where), *_codes(row, "test_setup_code", where)]
     solution = row.get("code")
     defined = _defined(solution) if isinstance(solution, str) else set()
+    used = _used((*setup, *tests), defined)
+    modules = [name for name, as_module in used.items() if as_module]
     if row.get("test_list") is not None:
         prompt = f"{prompt.rstrip()}\n\nIt should pass this test:\n{tests[0]}"
     return Exercise(
         prompt,
         FUNCTION,
         tests=tests,
-        names=_used((*setup, *tests), defined),
-        after=tuple(setup),
+        names=tuple(name for name in used if name not in modules),
+        after=(*(f"import {name}" for name in modules), *setup),
         demonstration=_demonstration(row, solution, where),
     )
 
@@ -230,11 +234,13 @@ def _defined(code: str | ast.Module) -> set[str]:
     return {statement.name for statement in tree.body if isinstance(statement, kinds)}
 
 
-def _used(codes: tuple[str, ...], defined: set[str]) -> tuple[str, ...]:
-    """Names that code reads and does not itself define, in the order of their first use."""
+def _used(codes: tuple[str, ...], defined: set[str]) -> dict[str, bool]:
+    """Names that code reads and does not itself define, in the order of their first use, each with whether it can only
+    be a module of the standard library."""
     reads: dict[str, None] = {}
     writes: set[str] = set()
-    for node in ast.walk(ast.parse("\n".join(codes))):
+    tree = ast.parse("\n".join(codes))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             if isinstance(node.ctx, ast.Load):
                 reads[node.id] = None
@@ -248,4 +254,6 @@ def _used(codes: tuple[str, ...], defined: set[str]) -> tuple[str, ...]:
             writes.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, ast.ExceptHandler) and node.name:
             writes.add(node.name)
-    return tuple(name for name in reads if name not in writes and (name in defined or not hasattr(builtins, name)))
+    free = [name for name in reads if name not in writes and (name in defined or not hasattr(builtins, name))]
+    bases = {n.value.id for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    return {name: name in bases & sys.stdlib_module_names and name not in defined for name in free}

@@ -37,8 +37,8 @@ class TaskSettings:
     reward_weights: tuple[float, ...] = ()
     """One weight a reward function; empty: 1 each."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the task itself understands (gsm8k: calculator, keep_annotations; your own: the parameters of what makes
-    it)."""
+    """What the task itself understands (gsm8k: calculator, keep_annotations; code: partial, seconds, memory_mb,
+    instruction; your own: the parameters of what makes it)."""
 
 
 @dataclass(frozen=True)

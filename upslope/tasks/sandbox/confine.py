@@ -13,7 +13,7 @@ import os
 import resource
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 NOBODY = 65534
@@ -23,7 +23,7 @@ OPEN_FILES = 64
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _SIGKILL = 1, 38, 9
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
+_READ_FILE, _READ_FOLDER, _MAKE_SOCKET = 1 << 2, 1 << 3, 1 << 9
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITIES_V3 = 0x20080522
 _NOT_OF_PYTHON = ("site-packages", "dist-packages")
@@ -44,13 +44,15 @@ def forbid_files() -> None:
     version = landlock_version()
     if not version:
         raise OSError(38, "Landlock")
-    rules = _syscall(_CREATE_RULESET, *_ruleset(version), 0)
-    try:
-        for path, access in _readable():
-            _allow(rules, path, access)
-        _syscall(_RESTRICT_SELF, rules, 0)
-    finally:
-        os.close(rules)
+    rights = 13 + (version >= 2) + (version >= 3) + (version >= 5)  # they come one a bit, in this order
+    _restrict(_ruleset(version, files=(1 << rights) - 1), _readable())
+
+
+def stand_apart() -> None:
+    """Put a child into a domain of its own: it cannot look into its parent or its siblings, as these have the same
+    name."""
+    version = landlock_version()
+    _restrict(_ruleset(version, files=_MAKE_SOCKET))
 
 
 def become_nobody() -> None:
@@ -101,16 +103,24 @@ def _nobody_can_read() -> bool:
         os.setresgid(-1, 0, 0)
 
 
-def _ruleset(version: int) -> tuple[ctypes.Array[ctypes.c_char], ctypes.c_size_t]:
-    """Everything that this version can forbid."""
-    files = 13 + (version >= 2) + (version >= 3) + (version >= 5)  # rights come one a bit, in this order
-    words = [(1 << files) - 1]
+def _ruleset(version: int, files: int) -> bytes:
+    """What is forbidden unless a rule allows it: rights of files, and all the rest that this version can forbid."""
+    words = [files]
     if version >= 4:
         words.append(0b11)  # bind and connect of TCP
     if version >= 6:
         words.append(0b11)  # abstract sockets, signals
-    packed = struct.pack(f"{len(words)}Q", *words)
-    return ctypes.create_string_buffer(packed, len(packed)), ctypes.c_size_t(len(packed))
+    return struct.pack(f"{len(words)}Q", *words)
+
+
+def _restrict(ruleset: bytes, allowed: Iterable[tuple[Path, int]] = ()) -> None:
+    rules = _syscall(_CREATE_RULESET, ctypes.create_string_buffer(ruleset, len(ruleset)), len(ruleset), 0)
+    try:
+        for path, access in allowed:
+            _allow(rules, path, access)
+        _syscall(_RESTRICT_SELF, rules, 0)
+    finally:
+        os.close(rules)
 
 
 def _readable() -> Iterator[tuple[Path, int]]:

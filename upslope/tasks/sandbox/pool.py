@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import queue
+import select
 import socket
 import subprocess
 import sys
@@ -157,10 +158,14 @@ class Zygote:
         return said
 
     def _all(self, reads: int, most: int) -> bytes:
-        """Everything that is written to a pipe until it is closed; of what is longer, a part, and it is stopped."""
+        """What is written to a pipe until its writers are gone, or the zygote says so (another process may hold a copy
+        of its end); of what is longer, a part, and the writer is stopped."""
         parts, left = [], most
+        wait = select.poll()
+        wait.register(reads, select.POLLIN)
+        wait.register(self._control, select.POLLIN)
         try:
-            while left > 0 and (part := os.read(reads, min(left, 2**16))):
+            while left > 0 and reads in dict(wait.poll()) and (part := os.read(reads, min(left, 2**16))):
                 parts.append(part)
                 left -= len(part)
         finally:
@@ -266,11 +271,5 @@ def _file_of_text(text: str) -> int:
     while left:
         left = left[os.write(descriptor, left) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
-    fcntl.fcntl(descriptor, _START = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from upslope.tasks.sandbox.zygote import serve_forks
-serve_forks()
-"""
-_F_ADD_SEALS, _ALL_SEALS)
+    fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
     return descriptor

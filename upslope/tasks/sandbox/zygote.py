@@ -20,7 +20,7 @@ from typing import Any
 
 from upslope.tasks.sandbox.candidate import run_script, serve_program
 from upslope.tasks.sandbox.checker import run_tests
-from upslope.tasks.sandbox.confine import become_nobody, forbid_files, limit
+from upslope.tasks.sandbox.confine import become_nobody, forbid_files, limit, stand_apart
 from upslope.tasks.sandbox.system_calls import filter_code, leave_few_calls
 
 TESTS, SCRIPT, STOP = b"t", b"s", b"x"
@@ -84,6 +84,7 @@ class _Fork:
             text = os.pread(first, os.fstat(first).st_size, 0).decode("utf-8", "surrogatepass")
             os.close(first)
             limit(self._seconds, self._memory)
+            stand_apart()
             leave_few_calls(self._code)
             os.write(begin, b"1")
             os.close(begin)
