@@ -144,7 +144,12 @@ def test_helpers_of_a_prompt_are_not_the_programs() -> None:
     ("row", "half_right", "share"),
     [
         (MBPP, "def add_one(x): return 2", 1 / 2),
-        (GENERAL, "class Two:\n    def __str__(self): return '2'\ntwo = Two()", 0.0),
+        (GENERAL, "two = 3", 0.0),
+        (
+            GENERAL,
+            "class Two:\n    def __str__(self): return '2'\n    def __eq__(self, _): return True\ntwo = Two()",
+            0.0,
+        ),
         (SCRIPT, "print(sum(map(int, input().split())))", 1 / 2),
         (MBPP, "def add_one(x):\n    if x < 0:\n        while True: pass\n    return x + 1", 1 / 2),
     ],
@@ -174,6 +179,23 @@ def test_the_share_of_tests(row: dict[str, Any], half_right: str, share: float) 
 )
 def test_scripts(program: str, right: bool) -> None:
     assert reward(SCRIPT, program) == float(right)
+
+
+def test_values_that_a_program_names_are_looked_at_anew_by_every_test() -> None:
+    row = {
+        "prompt": "p",
+        "tests": ["assert items == []\nadd(1)", "assert items == [1] and LIMIT == 3 and Kind is not LIMIT"],
+    }
+    program = "items, LIMIT = [], 3\ndef add(x): items.append(x)\nclass Kind: pass"
+    assert reward(row, program) == 1.0
+    assert reward(row, program.replace("append(x)", "append(2)")) == 0.0
+    assert reward(row, program.replace("items, LIMIT", "things, LIMIT")) == 0.0
+
+
+def test_a_function_that_is_not_written_is_not_the_one_that_the_prompt_begins() -> None:
+    row = {**HUMAN, "test": "def check(candidate):\n    assert candidate(4) is None\n"}
+    assert reward(row, "def quarter(x): return None") == 1.0
+    assert reward(row, "def quarter(x): return None\ndel quarter") == 0.0
 
 
 def test_setup_and_imports_of_tests_are_run() -> None:

@@ -80,6 +80,7 @@ class Remote:
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "call": lambda target, arguments, named: target(*arguments, **named),
+    "value": lambda target: target,
     "get": getattr,
     "set": setattr,
     "iter": iter,
@@ -125,6 +126,10 @@ class Peer:
         if outcome == "raised":
             raise found
         return found
+
+    def named(self, name: str) -> Any:
+        """What the other end calls so: plain data as it is now, or a Remote. Raises NameError if there is none."""
+        return self.ask(Remote(self, name, opened=name[:1].isupper()), "value")
 
     def serve(self) -> None:
         """Answer until the other end is gone."""

@@ -8,6 +8,7 @@ ended.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -46,6 +47,8 @@ def serve_forks() -> None:
     become_nobody()
     forbid_files()
     server = socket.socket(fileno=int(control))
+    gc.collect()
+    gc.freeze()  # what is here stays; a collection in a child would copy all of it
     server.sendall(b"ready")
     os.dup2(1, 2)  # from here on nothing is said: both lead nowhere
     fork = _Fork(filter_code(os.uname().machine), int(seconds), int(memory))
