@@ -31,6 +31,18 @@ ESCAPES: dict[str, str] = {
 library = os.path.dirname(os.__file__)
 attempt(lambda: open(library + "/../../../../../../../../etc/passwd").read())
 attempt(lambda: open(library + "/site-packages/../../../../../../../../../etc/passwd").read())""",
+    "read what was installed": """
+for name in ("site-packages", "dist-packages"):
+    folder = os.path.join(os.path.dirname(os.__file__), name)
+    for package in ("pip", "setuptools", *(os.listdir(folder)[:30] if os.path.isdir(folder) else ())):
+        for file in ("", "/__init__.py", "/METADATA", "/RECORD"):
+            attempt(open, os.path.join(folder, package + file))
+try:
+    sys.path.append(os.path.join(os.path.dirname(os.__file__), "site-packages"))
+    import pip
+    escaped("pip")
+except (ImportError, OSError):
+    pass""",
     "read the environment of the parent": """
 for pid in (os.getppid(), {pid}, 1):
     for name in ("environ", "cmdline", "mem", "maps", "status"):
@@ -68,15 +80,16 @@ attempt(os.execv, "/bin/echo", ["echo", "ESCAPED"])
 attempt(os.execv, sys.executable, [sys.executable, "-c", "print('ESCAPED')"])
 attempt(os.system, "echo ESCAPED") if os.system("exit 7") == 7 << 8 else None""",
     "kill others": """
-for pid in (os.getppid(), {pid}, -1, 0, 1):
-    for number in (0, 9, 15):
-        attempt(os.kill, pid, number)
-attempt(os.killpg, os.getpgid(0) if False else {pid}, 9)""",
+for pid in (os.getppid(), {pid}, {victim}, 1):
+    attempt(os.kill, pid, 0)
+for number in (9, 15):
+    attempt(os.kill, {victim}, number)
+attempt(os.killpg, {victim}, 9)""",
     "kill by other calls": """
-call(234, 131, {pid}, {pid}, 9)
-call(200, 130, {pid}, 9)
-call(129, 138, {pid}, 9, 0)
-call(434, 434, {pid}, 0)
+call(234, 131, {victim}, {victim}, 9)
+call(200, 130, {victim}, 9)
+call(129, 138, {victim}, 9, 0)
+call(434, 434, {victim}, 0)
 attempt(os.pidfd_open, os.getppid())""",
     "signals by way of a descriptor": """
 import fcntl
@@ -151,8 +164,7 @@ except MemoryError:
     pass
 attempt(lambda: __import__("mmap").mmap(-1, 2**32))""",
     "mount": """
-for source, target in ((b"none", b"/tmp"), (b"/etc", b"/mnt")):
-    if libc.mount(source, target, b"tmpfs", 0, None) != -1: escaped("mount")
+if libc.mount(b"none", b"{folder}/empty", b"tmpfs", 0, None) != -1: escaped("mount")
 call(166, 39, 0, 0)
 call(155, 41, 0, 0)
 call(428, 428, -100, 0, 1)

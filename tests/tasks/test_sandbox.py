@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ class Outside:
     """What there is to reach, and how it was."""
 
     folder: Path
+    victim: subprocess.Popen[bytes]
     listeners: tuple[socket.socket, ...]
 
     def places(self) -> dict[str, object]:
@@ -38,6 +40,7 @@ class Outside:
             "folder": self.folder,
             "secret": self.folder / "secret",
             "pid": os.getpid(),
+            "victim": self.victim.pid,
             "tcp": tcp[1],
             "udp": udp[1],
             "unix": unix,
@@ -79,7 +82,10 @@ def outside() -> Iterator[Outside]:
     unix.listen()
     abstract.bind(f"\0upslope-{os.getpid()}")
     with tcp, udp, unix, abstract:
-        yield Outside(folder, (tcp, udp, unix, abstract))
+        victim = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        yield Outside(folder, victim, (tcp, udp, unix, abstract))
+    victim.kill()
+    victim.wait()
     shutil.rmtree(folder)
 
 
@@ -123,6 +129,7 @@ def require_held(name: str, outside: Outside, zygote: Zygote) -> None:
     assert said == ("" if killed else "TRIED\n")  # it did come to its end
     assert outside.state() == before
     assert outside.reached() == []
+    assert outside.victim.poll() is None
     assert children_of(zygote._process.pid) == []
 
 
