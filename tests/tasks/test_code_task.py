@@ -290,6 +290,13 @@ def test_a_test_that_hands_over_what_cannot_travel_is_the_rows_fault() -> None:
         reward(row, "def f(x): return 1")
 
 
+def test_a_program_cannot_make_a_fault_of_a_test() -> None:
+    """It would stop the run: a class that a test hands over makes what cannot travel, whenever the program likes."""
+    row = {"prompt": "p", "tests": ["class Own: pass\nassert f(Own) == 1"]}
+    assert reward(row, "def f(x): return 1") == 1.0
+    assert reward(row, "def f(x):\n    x()\n    return 1") == 0.0
+
+
 def test_a_line_of_scoring_brings_its_own_tests() -> None:
     task = CodeTask((), {}, Limits())
     problem = task.problem_from_row({"prompt": "p", "tests": ["assert f() == 1"], "id": "other"}, "in row 3")

@@ -37,6 +37,7 @@ class CodeTask(RowTask):
     """Rows with tests, and the sandbox that runs them."""
 
     name = "code"
+    max_tokens = 512
     fields = FIELDS
 
     def __init__(

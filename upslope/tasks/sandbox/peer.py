@@ -159,7 +159,7 @@ class Peer:
             if self._names is None and what not in _OF_TESTS:
                 raise TypeError(f"{what!r} is not for the program to ask")
             answer = ["ok", self._encode(_ANSWERS[what](self._referred(reference), *arguments))]
-        except (Gone, Untestable):
+        except Gone:
             raise
         except BaseException as error:
             answer = ["raised", _described(error)]
@@ -169,7 +169,7 @@ class Peer:
         """The arguments that are not any more what they were, each with its place."""
         try:
             now = [self._encode(argument) for argument in arguments]
-        except RecursionError:  # one holds itself by now
+        except (RecursionError, Untestable):  # one holds itself by now, or what cannot travel
             return []
         return [[place, new] for place, (new, old) in enumerate(zip(now, told, strict=True)) if new != old]
 

@@ -1,6 +1,6 @@
 """Make train.jsonl and test.jsonl: word problems of the pocket world whose answer is a small program.
 
-    python examples/code/make.py
+    python examples/code/programs.py
 
 A program gives every step of a solution a name, and the last one is called ``left``; that is what the one test of a row
 looks at. The demonstrations are careless on purpose, as those of task pocket are: only some 43 % do what was asked.
@@ -59,7 +59,7 @@ def program(steps: list[list[str]], values: dict[str, int]) -> str:
 def main() -> None:
     random = Random(0)
     for name, num_rows, held_out in (("train", NUM_TRAIN, False), ("test", NUM_TEST, True)):
-        rows = {}
+        rows: dict[object, dict[str, object]] = {}
         while len(rows) < num_rows:
             template = TEMPLATES[len(rows) % len(TEMPLATES)]
             new = row(template, random.choice(template.split(held_out=held_out)), random)
