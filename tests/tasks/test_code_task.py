@@ -290,6 +290,17 @@ def test_a_test_that_hands_over_what_cannot_travel_is_the_rows_fault() -> None:
         reward(row, "def f(x): return 1")
 
 
+def test_an_object_that_a_function_returns_is_not_asked_what_it_is() -> None:
+    """Its methods would say whatever pays; those of a class that the test itself names are asked."""
+    row = {"prompt": "p", "tests": ["assert f(1).startswith('ab') and f(1).isalpha()"]}
+    liar = "class Liar:\n    def __getattr__(self, name): return lambda *a: True\n"
+    assert reward(row, "def f(x): return 'abc'") == 1.0
+    assert reward(row, f"{liar}def f(x): return Liar()") == 0.0
+    assert reward(row, f"{liar}f = Liar") == 0.0
+    named = {"prompt": "p", "tests": ["assert Stack().is_empty() is True"]}
+    assert reward(named, "class Stack:\n    def is_empty(self): return True") == 1.0
+
+
 def test_a_program_cannot_make_a_fault_of_a_test() -> None:
     """It would stop the run: a class that a test hands over makes what cannot travel, whenever the program likes."""
     row = {"prompt": "p", "tests": ["class Own: pass\nassert f(Own) == 1"]}
