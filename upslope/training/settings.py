@@ -23,7 +23,7 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """gsm8k, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
+    """code, gsm8k, math, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
     data: str | None = None
     """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
@@ -47,8 +47,8 @@ class TaskSettings:
     """Processes that score attempts; what ends one of them does not end the run. 0: this process, or one more where
     there is a ``reward_timeout``."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the task itself understands (gsm8k: calculator, keep_annotations; your own: the parameters of what makes
-    it)."""
+    """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
+    memory_mb, instruction; your own: the parameters of what makes it)."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
