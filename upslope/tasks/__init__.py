@@ -15,7 +15,22 @@ if TYPE_CHECKING:
     from upslope.tasks.elsewhere import OnTimeout
     from upslope.tasks.rewards import RewardFunction
 
-__all__ = ["gsm8k", "math", "open", "pocket", "rows"]
+__all__ = ["code", "gsm8k", "math", "open", "pocket", "rows"]
+
+
+def code(
+    data: str,
+    *,
+    eval_data: str | None = None,
+    partial: bool = False,
+    seconds: int = 5,
+    memory_mb: int = 256,
+    columns: Mapping[str, str] | None = None,
+) -> Task:
+    """Rows with tests (as MBPP and HumanEval have them), rewarded if the program in a response passes all of them, or
+    with ``partial`` by the share that it passes; programs run in a sandbox (docs/code.md). Raises UserError."""
+    options = {"partial": partial, "seconds": seconds, "memory_mb": memory_mb}
+    return open("code", data=data, eval_data=eval_data, columns=columns, options=options)
 
 
 def gsm8k(
