@@ -170,7 +170,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "bench dtype": (["bench", "--dtype", "half"], "learn.dtype = 'half' should be one of auto, "),
     "score file": (["score", "--task", "pocket", "none.jsonl"], "cannot read none.jsonl"),
     "score nothing": (["score", "--task", "pocket"], "nothing to score"),
-    "score no task": (["score"], "no task: name one of gsm8k, pocket, user"),
+    "score no task": (["score"], "no task: name one of code, gsm8k, math, pocket, user"),
 }
 
 

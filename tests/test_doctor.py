@@ -28,7 +28,19 @@ def test_this_machine_can_train_and_the_screen_says_with_what():
     done = said()
     found = {line["topic"]: line for line in json.loads(done.stdout)}
     assert done.returncode == 0
-    wants = {"python", "packages", "processor", "precision", "kernels", "repeatable", "memory", "disk", "gpu", "hub"}
+    wants = {
+        "python",
+        "packages",
+        "processor",
+        "precision",
+        "kernels",
+        "repeatable",
+        "memory",
+        "disk",
+        "gpu",
+        "programs",
+        "hub",
+    }
     assert wants <= set(found)
     assert "transformers" in found["packages"]["text"]
     assert "HF_HUB_OFFLINE" in found["hub"]["text"]
@@ -181,3 +193,12 @@ def test_what_runs_is_named_with_its_version():
     assert torch.__version__.startswith(found["torch"])  # which may leave out the build: 2.6.0 for 2.6.0+cu124
     assert found["transformers"] == transformers.__version__
     assert found["python"].split(".")[:2] == [str(n) for n in sys.version_info[:2]]
+
+
+def test_where_programs_cannot_be_run_the_cause_is_said(monkeypatch):
+    from upslope.tasks.sandbox import pool
+
+    monkeypatch.setattr(pool, "is_known_machine", lambda: False)
+    (found,) = doctor._programs()
+    assert found.state == "note"
+    assert "on Linux alone" in found.text

@@ -53,7 +53,7 @@ def doctor_command(*, as_json: bool) -> bool:
 def examine() -> Iterator[Finding]:
     """Everything there is to say. A look that fails is a finding too."""
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _versions, _processor, _kernels, _repeatable, _memory, _disk, _gpu, _hub,
+        _versions, _processor, _kernels, _repeatable, _memory, _disk, _gpu, _programs, _hub,
     )  # fmt: skip
     for look in looks:
         try:
@@ -200,6 +200,19 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("gpu", f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; device=auto takes it")
     else:
         yield Finding("gpu", f"{device.type}; device=auto takes it")
+
+
+def _programs() -> Iterator[Finding]:
+    from upslope.errors import Unavailable
+    from upslope.tasks.sandbox.confine import landlock_version
+    from upslope.tasks.sandbox.pool import Limits, require_sandbox
+
+    try:
+        require_sandbox(Limits())
+    except Unavailable as error:
+        yield Finding("programs", f"task code cannot run any: {error}", "note")
+    else:
+        yield Finding("programs", f"run in a sandbox (task code; Landlock {landlock_version()})")
 
 
 def _hub() -> Iterator[Finding]:

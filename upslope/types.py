@@ -65,6 +65,9 @@ class Score:
     token with which the response reached that many characters."""
     by_token: tuple[float, ...] | None = None
     """The same rewards, one number for every token of the response. Left out, it is made of ``steps``."""
+    timed_out: bool = False
+    """Its check took longer than it may, so that nothing is known of it: nobody learns from it, and an evaluation does
+    not count it as right."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_pocket_gets_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "says"),
     [
         ({"name": "gsm8"}, "no task 'gsm8'; did you mean 'gsm8k'"),
-        ({"name": None}, "no task: name one of gsm8k, pocket, user"),
+        ({"name": None}, "no task: name one of code, gsm8k, math, pocket, user"),
         ({"name": None, "data": "x.jsonl"}, "no task: name one of"),
         ({"name": "pocket", "data": "x.jsonl"}, "cannot use --data"),
         ({"name": "pocket", "rewards": [len]}, "cannot use --reward;"),

@@ -325,7 +325,7 @@ def test_draws_that_are_weighed_weigh_their_groups_in_the_update():
     assert weights[first] == pytest.approx(2 / num)
     (other,) = weights.keys() - {first}
     assert weights[other] == pytest.approx(2 / (num * 1 / (num - 1)))
-    assert got.known["num_known"] == 1 and known.state().keys() == {first, other}
+    assert got.told["num_known"] == 1 and known.state().keys() == {first, other}
     plain = to_batch([replace(g, weight=1.0) for g in got.kept], torch.device("cpu"), torch.float64)
     batch = to_batch(got.kept, torch.device("cpu"), torch.float64)
     assert plain.draw_weight_N is None

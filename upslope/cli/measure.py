@@ -75,10 +75,10 @@ def evaluate_model(
 
 SPEAKING = ("task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
 """The settings that a model's attempts depend on."""
-SCORING = tuple(
-    f"task.{name}" for name in ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
-)
-"""And what a score depends on."""
+SCORING = ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
+"""And, of the task's, what a score depends on,"""
+TIMING = ("reward_timeout", "on_timeout", "reward_workers")
+"""and how it is come by."""
 
 
 def own_task(model: str, *, trust: bool) -> Path | None:
@@ -178,17 +178,12 @@ def score_responses(
     if len(files) > 1:
         raise UserError(f"one file of responses at a time, not {' and '.join(files)}")
     overrides = [a for a in arguments or [] if a not in files]
-    require_read("score", overrides, (*SCORING, "task.options"))
+    require_read("score", overrides, [f"task.{name}" for name in (*SCORING, *TIMING)])
     settings = load_settings(None, overrides, task_options(task, data, eval_data, reward, reward_weight)).task
     opened = open_task(
         settings.name or ("user" if reward else None),
-        data=settings.data,
-        eval_data=settings.eval_data,
-        columns=settings.columns,
-        rewards=settings.rewards,
-        reward_weights=settings.reward_weights,
+        **{name: getattr(settings, name) for name in (*SCORING, *TIMING) if name != "name"},
         seed=seed,
-        options=settings.options,
     )
     score_file(opened, Path(files[0]) if files else sys.stdin, sys.stdout, sys.stderr)
 

@@ -12,9 +12,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from upslope.tasks.base import Task
+    from upslope.tasks.elsewhere import OnTimeout
     from upslope.tasks.rewards import RewardFunction
 
-__all__ = ["gsm8k", "open", "pocket", "rows"]
+__all__ = ["code", "gsm8k", "math", "open", "pocket", "rows"]
+
+
+def code(
+    data: str,
+    *,
+    eval_data: str | None = None,
+    partial: bool = False,
+    seconds: int = 5,
+    memory_mb: int = 256,
+    columns: Mapping[str, str] | None = None,
+) -> Task:
+    """Rows with tests (as MBPP and HumanEval have them), rewarded if the program in a response passes all of them, or
+    with ``partial`` by the share that it passes; programs run in a sandbox (docs/code.md). Raises UserError."""
+    options = {"partial": partial, "seconds": seconds, "memory_mb": memory_mb}
+    return open("code", data=data, eval_data=eval_data, columns=columns, options=options)
 
 
 def gsm8k(
@@ -38,6 +54,29 @@ def gsm8k(
         reward_weights=reward_weights,
         columns=columns,
         options={"keep_annotations": keep_annotations, "calculator": calculator},
+    )
+
+
+def math(
+    data: str,
+    *,
+    eval_data: str | None = None,
+    seconds: float = 5.0,
+    rewards: Sequence[str | RewardFunction] = (),
+    reward_weights: Sequence[float] = (),
+    columns: Mapping[str, str] | None = None,
+) -> Task:
+    """Problems whose answer stands in ``\\boxed{}``, as in MATH (arXiv 2103.03874): numbers are compared exactly, other
+    expressions by math-verify (``upslope[math]``), for which each has ``seconds``. ``rewards`` replace that. Raises
+    UserError."""
+    return open(
+        "math",
+        data=data,
+        eval_data=eval_data,
+        rewards=rewards,
+        reward_weights=reward_weights,
+        columns=columns,
+        options={"seconds": seconds},
     )
 
 
@@ -70,9 +109,14 @@ def open(
     seed: int = 0,
     options: Mapping[str, object] | None = None,
     where: str = "",
+    reward_workers: int = 0,
+    reward_timeout: float = 0.0,
+    on_timeout: OnTimeout = "stop",
 ) -> Task:
     """The task of a name, or a user's own by ``FILE.py:NAME``; ``where`` is a condition on the columns of its training
-    problems (``0 < pass_rate < 0.8``). Raises UserError."""
+    problems (``0 < pass_rate < 0.8``). ``reward_workers`` processes score its attempts, each within ``reward_timeout``
+    seconds (0: no limit); ``on_timeout`` ``mask`` leaves out those whose check takes longer, ``stop`` is a UserError.
+    Raises UserError."""
     from upslope.tasks.registry import open_task
 
     return open_task(
@@ -85,4 +129,7 @@ def open(
         seed=seed,
         options=options,
         where=where,
+        reward_workers=reward_workers,
+        reward_timeout=reward_timeout,
+        on_timeout=on_timeout,
     )

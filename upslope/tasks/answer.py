@@ -41,11 +41,12 @@ MAX_LINE = 200
 MAX_DIGITS = 40
 """Most digits of a number, on both sides of the point together."""
 
-_NOT_A_UNIT = frozenset(
+NOT_A_UNIT = frozenset(
     {"or", "and", "to", "not"}  # hedges and ranges
     | {"plus", "minus", "times", "over", "point", "negative", "half", "quarter"}  # arithmetic in words
     | {"dozen", "hundred", "thousand", "million", "billion", "trillion"}  # multipliers
 )
+"""Words behind a number that change it."""
 
 _LINE = re.compile(
     r"""
@@ -126,7 +127,7 @@ def _number(line: str) -> str | None:
     match = _LINE.fullmatch(line)
     if match is None:
         return None
-    if not _NOT_A_UNIT.isdisjoint(match["unit"].lower().split()):
+    if not NOT_A_UNIT.isdisjoint(match["unit"].lower().split()):
         return None
     whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
     if not 0 < len(whole) + len(fraction) <= MAX_DIGITS:

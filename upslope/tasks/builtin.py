@@ -10,10 +10,22 @@ from upslope.tasks.kind import TaskKind
 
 
 # A task's own module is loaded when it is asked for.
+def _code(**given: Any) -> Task:
+    from upslope.tasks import code_task
+
+    return code_task.open(**given)
+
+
 def _gsm8k(**given: Any) -> Task:
     from upslope.tasks import grade_school
 
     return grade_school.open(**given)
+
+
+def _math(**given: Any) -> Task:
+    from upslope.tasks import mathematics
+
+    return mathematics.open(**given)
 
 
 def _pocket(seed: int) -> Task:
@@ -31,7 +43,14 @@ def _user(**given: Any) -> Task:
 _OF_FILES = frozenset({"data", "eval_data", "rewards", "columns"})
 
 TASKS: Mapping[str, TaskKind] = {
+    "code": TaskKind(
+        _code,
+        "your --data: programs, rewarded by their tests",
+        frozenset({"data", "eval_data", "columns"}),
+        {"partial": bool, "seconds": int, "memory_mb": int, "instruction": str},
+    ),
     "gsm8k": TaskKind(_gsm8k, "grade-school word problems", _OF_FILES, {"keep_annotations": bool, "calculator": bool}),
+    "math": TaskKind(_math, "answers in \\boxed{}, such as MATH", _OF_FILES, {"seconds": float}),
     "pocket": TaskKind(_pocket, "generated ones for the built-in model", frozenset({"seed"})),
     "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
 }

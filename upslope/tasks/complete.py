@@ -13,6 +13,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import describe, is_own, said, unless_interrupted
+from upslope.tasks.at_work import at_work, on
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
 from upslope.tasks.guarded import GuardedEpisode, require_spans
@@ -82,7 +83,8 @@ class Completed(Task):
         return found
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        returned = self._call("score", problems, responses)
+        with at_work(f"{self._where}: score() {on(problems)}"):
+            returned = self._call("score", problems, responses)
         scores = self._list("score", Score, returned)
         if len(scores) != len(responses):
             raise UserError(

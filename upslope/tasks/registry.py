@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from upslope.errors import UserError, nearest
-from upslope.plugins import load_object, names_a_file
+from upslope.plugins import load_object, names_a_file, said
 from upslope.tasks.base import Task
 from upslope.tasks.builtin import FOR_DATA, TASKS
+from upslope.tasks.elsewhere import Elsewhere, OnTimeout
 from upslope.tasks.own import own_kind
 from upslope.tasks.rewards import RewardFunction, Rewards, unwrapped
 from upslope.tasks.where import Where
@@ -29,12 +30,17 @@ def open_task(
     seed: int = 0,
     options: Mapping[str, object] | None = None,
     where: str = "",
+    reward_workers: int = 0,
+    reward_timeout: float = 0.0,
+    on_timeout: OnTimeout = "stop",
 ) -> Task:
     """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
     ``columns`` names the file's own column for each field that is called otherwise there. ``seed`` makes the problems
     of a generated task. ``where`` is a condition on the columns of the training problems. Files are never divided by
-    the seed: the held-out rows of a file are the same in all runs.
+    the seed: the held-out rows of a file are the same in all runs. ``reward_workers`` processes score; with
+    ``reward_timeout`` (seconds an attempt) there is at least one, and ``on_timeout`` says what becomes of an attempt
+    whose check takes longer. Task and rewards are then opened in each of them, so they have to be named, not handed in.
 
     Raises UserError for an unknown name, for anything given that the task cannot use, and for what the task refuses.
     """
@@ -56,7 +62,21 @@ def open_task(
     if "rewards" in kind.takes:
         given["rewards"] = load_rewards(rewards, reward_weights, modules)
     task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
+    if reward_workers or reward_timeout:
+        spec = {**given, "name": name, "rewards": _named(rewards), "reward_weights": reward_weights, "options": options}
+        task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
     return Where(task, where) if where else task
+
+
+def _named(rewards: Sequence[str | RewardFunction]) -> list[str]:
+    """Raises UserError for one that was handed in: another process cannot be given it."""
+    objects = [spec for spec in rewards if not isinstance(spec, str)]
+    if objects:
+        raise UserError(
+            f"task.reward_workers and task.reward_timeout need rewards that are named, FILE.py:FUNCTION; put "
+            f"{said(getattr(objects[0], '__name__', objects[0]), str)} into a file"
+        )
+    return [str(spec) for spec in rewards]
 
 
 def load_rewards(

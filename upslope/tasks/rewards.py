@@ -25,6 +25,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import describe, said, unless_interrupted
+from upslope.tasks.at_work import at_work, on
 from upslope.types import Problem, Score
 
 RewardFunction = Callable[..., Any]
@@ -97,21 +98,21 @@ def _call(
     code = getattr(plain, "__code__", None) or getattr(type(plain).__call__, "__code__", None)
     # A fresh list for each function: one that sorts or empties its arguments must not misalign the next.
     wanted = {key: list(arguments[key]) for key in _wanted(name, function, arguments)}
-    several = f" (a batch of {len(problems)})" if len(problems) > 1 else ""
     try:
-        result = function(**wanted)
-        if inspect.isawaitable(result):
-            result = _wait(result)
+        with at_work(f"reward function {name!r} {on(problems)}"):
+            result = function(**wanted)
+            if inspect.isawaitable(result):
+                result = _wait(result)
     except BaseException as error:
         unless_interrupted(error)
         what = describe(error, code.co_filename if code else "")
         raise UserError(
-            f"reward function {name!r} crashed on {problems[0].id}{several}: {what}; "
+            f"reward function {name!r} crashed {on(problems)}: {what}; "
             "a crash is never counted as 0, so mend it or return None where the function does not apply"
         ) from error
     if not isinstance(result, list | tuple):
         raise UserError(
-            f"reward function {name!r} returned a {type(result).__name__} for {problems[0].id}{several}: "
+            f"reward function {name!r} returned a {type(result).__name__} {on(problems)}: "
             "return a list with one number or None for each completion (.tolist() for an array)"
         )
     if len(result) != len(problems):

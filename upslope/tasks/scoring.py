@@ -37,6 +37,8 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
         new = scores_of(task, problems, [row["response"] for row, _ in batch])
         for (row, _), score in zip(batch, new, strict=True):
             added = {"reward": score.reward, "extracted": score.extracted}
+            if score.timed_out:
+                added = {"reward": None, "extracted": None, "timed_out": True}
             parts = {"parts": dict(score.parts)} if score.parts else {}
             # ASCII only, so that any output encoding can hold it
             print(json.dumps({**row, **added, **parts}), file=out)
@@ -44,10 +46,14 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
         scores += new
     if not scores:
         raise UserError("nothing to score: the input has no lines")
-    mean = math.fsum(score.reward for score in scores) / len(scores)
-    summary = f"{len(scores)} responses, mean reward {mean:.4f}"
+    known = [score for score in scores if not score.timed_out]
+    summary = f"{len(scores)} responses"
+    if known:
+        summary += f", mean reward {math.fsum(score.reward for score in known) / len(known):.4f}"
     if task.reads_answers:
-        summary += f", {sum(score.extracted is None for score in scores)} without an answer"
+        summary += f", {sum(score.extracted is None for score in known)} without an answer"
+    if len(known) < len(scores):
+        summary += f", {len(scores) - len(known)} timed out"
     print(summary, file=err)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from upslope.errors import UserError, nearest
+from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Split, Task
-from upslope.tasks.episode import Episode
-from upslope.types import Problem, Score
+from upslope.types import Problem
 
 LONGEST = 2000
 """Characters of a condition."""
@@ -39,23 +39,26 @@ NULL = object()
 _WORDS = {"true": True, "false": False, "null": NULL}
 
 
-class Where(Task):
+class Where(AroundTask):
     """A task with only those training problems, and demonstrations, that fulfil a condition; all else is the task's."""
 
     def __init__(self, task: Task, where: str) -> None:
         """Raises UserError for a condition that cannot be read."""
-        self._task, self._where = task, where
+        super().__init__(task)
+        self._where = where
         self._holds, self._names = condition(where)
-        self.name, self.max_tokens, self.reads_answers = task.name, task.max_tokens, task.reads_answers
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """Raises UserError if no training problem fulfils it, or a column is in none of them."""
-        found = self._task.problems(split)
+        found = super().problems(split)
         return self._kept(found, "training problems") if split == "train" else found
 
     def demonstrations(self) -> Sequence[Problem]:
-        found = self._task.demonstrations()
+        found = super().demonstrations()
         return self._kept(found, "demonstrations") if found else found
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{super().fingerprint()}\n{self._where}".encode()).hexdigest()
 
     def _kept(self, problems: Sequence[Problem], what: str) -> list[Problem]:
         known = dict.fromkeys(["id", *(name for p in problems for name in p.columns)])
@@ -69,24 +72,6 @@ class Where(Task):
         if not kept:
             raise UserError(f"task.where = {self._where!r}: none of the {len(problems)} {what} fulfils it")
         return kept
-
-    def documents(self) -> Sequence[str]:
-        return self._task.documents()
-
-    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        return self._task.score(problems, responses)
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self._task.fingerprint()}\n{self._where}".encode()).hexdigest()
-
-    def check_rewards(self) -> None:
-        self._task.check_rewards()
-
-    def episode(self, problem: Problem) -> Episode | None:
-        return self._task.episode(problem)
-
-    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
-        return self._task.problem_from_row(row, where)
 
 
 def condition(where: str) -> tuple[Condition, tuple[str, ...]]:

@@ -43,8 +43,8 @@ class Collected:
 
     attempted: list[Group]
     kept: list[Group]
-    known: dict[str, float] = field(default_factory=dict)
-    """For the journal, where problems are drawn by what is known of them."""
+    told: dict[str, float] = field(default_factory=dict)
+    """For the journal: what is known of the problems, where they are drawn by that; how many checks timed out."""
 
 
 class Collector:
@@ -65,7 +65,7 @@ class Collector:
         self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self._pools: dict[str, Shuffled[Any]] = {}
-        self._scoring = 0.0
+        self._scoring, self._timed_out = 0.0, 0
         self.known: KnownProblems | None = None
         """What is known of the problems, where the recipe draws them by that."""
         self.overlaps = False
@@ -77,15 +77,20 @@ class Collector:
         if not isinstance(sample, Attempts):
             given = self._imitate(sample, step)
             return Collected(given, given)
+        self._timed_out = 0
         problems = self._problems(sample, step)
         groups = self._attempt(problems, sample, step, progress)
+        if not groups:
+            raise UserError(f"step {step}: the checks of all attempts timed out; raise task.reward_timeout")
         kept = self._kept(groups, sample)
         found = Collected(groups, kept)
         if sample.refill and len(kept) < self._per_step:
-            found = self._refilled(groups, sample, step, progress)
+            found = self._refilled(problems, groups, sample, step, progress)
         if self.known is not None:
-            found = replace(found, known=self.known.row(step, found.attempted))
+            found.told.update(self.known.row(step, found.attempted))
             self.known.learn(step, found.attempted)
+        if self._timed_out:
+            found.told["timed_out"] = self._timed_out
         return found
 
     def _problems(self, sample: Attempts, step: int) -> list[Problem]:
@@ -129,6 +134,7 @@ class Collector:
         else:
             groups = self._scored(problems, generate(progress))
         self.overlaps = self._scoring > WORTH_A_THREAD * (time.perf_counter() - start)
+        groups = [group for group in groups if group.rollouts]
         if self.known is not None:
             groups = [replace(g, weight=self.known.weight_of.get(g.problem.id, 1.0)) for g in groups]
         return groups
@@ -137,7 +143,13 @@ class Collector:
         start = time.perf_counter()
         groups = score(self._task, self._renderer, problems, attempts)
         self._scoring += time.perf_counter() - start
-        return groups
+        return [self._known_of(group) for group in groups]
+
+    def _known_of(self, group: Group) -> Group:
+        """Without the attempts whose check took too long: they are no part of the group, of its baseline neither."""
+        known = tuple(r for r in group.rollouts if not r.score.timed_out)
+        self._timed_out += len(group.rollouts) - len(known)
+        return replace(group, rollouts=known) if len(known) < len(group.rollouts) else group
 
     def _scored_beside(
         self, problems: Sequence[Problem], generate: Callable[..., object], progress: Progress | None
@@ -167,16 +179,22 @@ class Collector:
     def _kept(self, groups: Sequence[Group], sample: Attempts) -> list[Group]:
         return [kept for kept in map(sample.keep, groups) if kept is not None]
 
-    def _refilled(self, groups: list[Group], sample: Attempts, step: int, progress: Progress | None) -> Collected:
+    def _refilled(
+        self,
+        tried: Sequence[Problem],
+        groups: list[Group],
+        sample: Attempts,
+        step: int,
+        progress: Progress | None,
+    ) -> Collected:
         """Try further problems until as many groups are kept as problems were asked for. Raises Exhausted."""
-        taken = [g.problem for g in groups]
         pool = self.known or self._pools["training problems"]
-        others = pool.others(step, taken)
+        others = pool.others(step, tried)
         budget = min(int(sample.refill * self._per_step), len(groups) + len(others))
         kept = self._kept(groups, sample)
         while (missing := self._per_step - len(kept)) > 0:
             share = max(len(kept) / len(groups), LEAST_SHARE)
-            num = min(math.ceil(missing / share), self._per_step, budget - len(groups))
+            num = min(math.ceil(missing / share), self._per_step, budget - len(groups), len(others))
             if num <= 0:
                 raise Exhausted(_why_short(groups, kept, self._per_step, sample, step, len(others)))
             more = self._attempt(others[:num], sample, step, progress)

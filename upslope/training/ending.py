@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from upslope.tasks.at_work import user_code_is_at_work
+
 ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What people, SLURM, Kubernetes and a closing terminal send."""
 
@@ -48,7 +50,8 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked is not None:
+        # A reward may never return, and a kill may follow soon; nothing of the step has reached the weights yet.
+        if self.asked is not None or (number != signal.SIGINT and user_code_is_at_work()):
             raise AtOnce(number)
         self.asked = number
         again = "Ctrl-C again" if number == signal.SIGINT else "once more"

@@ -13,7 +13,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.scored import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
-from upslope.training.tally import of_worlds, solved, solved_by_vote, solved_leniently
+from upslope.training.tally import of_clocks, of_worlds, solved, solved_by_vote, solved_leniently
 from upslope.types import Group, Problem, Rollout, Sampling
 
 
@@ -74,6 +74,7 @@ def evaluate(
         "length": sum(r.num_chosen for r in attempts) / len(attempts),
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     } | of_worlds(attempts)
+    row |= of_clocks(attempts)
     if any(r.score.lenient is not None for r in attempts):
         row["lenient"] = asdict(wilson(sum(map(solved_leniently, attempts)), len(attempts)))
     if samples:

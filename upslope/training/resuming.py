@@ -21,7 +21,8 @@ from upslope.training.settings import RunSettings
 from upslope.training.tables import names
 from upslope.versions import running
 
-CHANGEABLE = ("steps", "minutes", "tokens", "learn.lr", "save", "eval", "threads")
+TIMES = ("task.reward_timeout", "task.on_timeout", "task.reward_workers")
+CHANGEABLE = ("steps", "minutes", "tokens", "learn.lr", "save", "eval", "threads", *TIMES)
 """Settings that may be given along with ``--resume``: they say how far and how fast, not what is learnt from whom."""
 
 

@@ -21,6 +21,7 @@ from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import KINDS, Recorder, Row
 from upslope.rollout.base import Sampler
+from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collected, Collector
@@ -127,7 +128,7 @@ class Run:
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self._first_step, "notes": list(self._notes)})
-        with self._signals:
+        with self._signals, said_to(self.view.message):
             self._saving.finish(self._first_step, self._spent, self._tokens)
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
@@ -215,7 +216,7 @@ class Run:
         """The step's line of the journal and its file of attempts; then a checkpoint if it is due."""
         every = self.settings.save.rollouts
         with self.phase("record"):
-            row = metrics.of_all(collected.attempted, collected.known, batch, self.recipe, self._measured, outcomes)
+            row = metrics.of_all(collected.attempted, collected.told, batch, self.recipe, self._measured, outcomes)
             kept = every and step % every == 0 and self.recipe.acts
             table = attempts.of_step(collected.attempted, batch, outcomes) if kept else None
         shown = next(iter(batch.rollouts), None)

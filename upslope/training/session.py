@@ -22,6 +22,7 @@ from upslope.training.assemble import assemble
 from upslope.training.ending import AtOnce
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
+from upslope.training.room import require_disk
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
@@ -54,6 +55,8 @@ def run_to_end(
     device = pick_device(settings.device)
     with process_state(settings, device):
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
+        if recorder.folder is not None:
+            require_disk(recorder.folder, learner, recipe, settings.save.keep)
         here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
         sampler = here if make_sampler is None else make_sampler(learner.policy)
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from upslope.bounds import at_least, require_bounds
 from upslope.learn.settings import LearnSettings
@@ -12,6 +12,8 @@ from upslope.types import Sampling
 DEFAULT_RECIPE = "reinforce-baseline"
 MOST_THREADS = 1024
 """Of a process, so that a slip of the finger cannot take a machine down."""
+MOST_WORKERS = 256
+"""Processes for rewards."""
 MOST_ATTEMPTS = 10_000_000
 """In one turn, or one evaluation: their requests alone would fill the memory."""
 
@@ -21,7 +23,7 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """gsm8k, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
+    """code, gsm8k, math, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
     data: str | None = None
     """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
@@ -36,9 +38,24 @@ class TaskSettings:
     """Reward functions, FILE.py:FUNCTION each."""
     reward_weights: tuple[float, ...] = ()
     """One weight a reward function; empty: 1 each."""
+    reward_timeout: float = at_least(0, 0.0)
+    """Seconds that the check of one attempt may take, in a process of its own, which is killed then; 0: no limit."""
+    on_timeout: Literal["stop", "mask"] = "stop"
+    """What becomes of an attempt whose check takes longer: the run stops, or the attempt is masked: nobody learns from
+    it, and an evaluation does not count it as right."""
+    reward_workers: int = at_least(0, 0)
+    """Processes that score attempts; what ends one of them does not end the run. 0: this process, or one more where
+    there is a ``reward_timeout``."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the task itself understands (gsm8k: calculator, keep_annotations; your own: the parameters of what makes
-    it)."""
+    """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
+    memory_mb, instruction; your own: the parameters of what makes it)."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+        if self.reward_workers > MOST_WORKERS:
+            raise ValueError(f"reward_workers = {self.reward_workers} must be at most {MOST_WORKERS}")
+        if self.on_timeout == "mask" and not self.reward_timeout:
+            raise ValueError("on_timeout = mask, and nothing times out: set reward_timeout as well")
 
 
 @dataclass(frozen=True)

@@ -37,3 +37,9 @@ def of_worlds(rollouts: Sequence[Rollout]) -> dict[str, float]:
     if not heard and not unanswered:
         return {}
     return {"heard": heard / len(rollouts), "unanswered": unanswered / len(rollouts)}
+
+
+def of_clocks(rollouts: Sequence[Rollout]) -> dict[str, int]:
+    """``timed_out``: how many attempts nobody knows the reward of; nothing where all are known."""
+    timed_out = sum(r.score.timed_out for r in rollouts)
+    return {"timed_out": timed_out} if timed_out else {}

@@ -1,0 +1,42 @@
+"""A task around another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from upslope.tasks.base import Split, Task
+from upslope.tasks.episode import Episode
+from upslope.types import Problem, Score
+
+
+class AroundTask(Task):
+    """Passes everything on; a subclass says what it does otherwise."""
+
+    def __init__(self, inner: Task) -> None:
+        self._inner = inner
+        self.name, self.max_tokens, self.reads_answers = inner.name, inner.max_tokens, inner.reads_answers
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        return self._inner.problems(split)
+
+    def demonstrations(self) -> Sequence[Problem]:
+        return self._inner.demonstrations()
+
+    def documents(self) -> Sequence[str]:
+        return self._inner.documents()
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        return self._inner.score(problems, responses)
+
+    def fingerprint(self) -> str:
+        return self._inner.fingerprint()
+
+    def check_rewards(self) -> None:
+        self._inner.check_rewards()
+
+    def episode(self, problem: Problem) -> Episode | None:
+        return self._inner.episode(problem)
+
+    def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
+        return self._inner.problem_from_row(row, where)
