@@ -19,10 +19,10 @@ from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
+from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
-from upslope.training.room import require_disk
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.view import View

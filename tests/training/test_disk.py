@@ -9,7 +9,7 @@ import pytest
 
 from upslope.config import load_settings
 from upslope.errors import Unavailable
-from upslope.training import room
+from upslope.training import disk
 from upslope.training.start import launch
 from upslope.training.view import NullView
 
@@ -21,7 +21,7 @@ def started(folder: Path, *more: str, resume: bool = False) -> Path:
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
-    monkeypatch.setattr(room, "shutil", SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=int(free))))
+    monkeypatch.setattr(disk, "shutil", SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=int(free))))
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_a_checkpoint_takes_what_was_estimated(
 ) -> None:
     """Up to headers, the tokenizer and the state in JSON: a few hundred kB beside 2 MB and more."""
     found: list[int] = []
-    plain = room.checkpoint_bytes
-    monkeypatch.setattr(room, "checkpoint_bytes", lambda *given: found.append(plain(*given)) or found[-1])
+    plain = disk.checkpoint_bytes
+    monkeypatch.setattr(disk, "checkpoint_bytes", lambda *given: found.append(plain(*given)) or found[-1])
     run = started(tmp_path, "steps=1", "recipe.sample.group_size=2", *recipe)
     (written,) = (run / "checkpoints").glob("step-*")
     size = sum(file.stat().st_size for file in written.rglob("*") if file.suffix == ".safetensors")
