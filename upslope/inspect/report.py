@@ -93,12 +93,16 @@ def summary_lines(folder: Path) -> list[str]:
     spent = f"{len(journal.steps)} steps, {num_tokens:,.0f} tokens, {duration(_sum(seconds))} of computing"
     lines.append(f"spent       {spent}")
     if (folder / "report.png").exists():
-        lines.append(f"picture     {folder / 'report.png'}")
+        lines.append(f"picture     {visible(str(folder / 'report.png'))}")
     # step-000010, written aside and renamed: what does not end in digits is not finished.
     done = [path for path in folder.glob("checkpoints/step-*") if path.name.removeprefix("step-").isdigit()]
     if done:
-        lines.append(f"checkpoint  {max(done, key=lambda path: int(path.name.removeprefix('step-')))}")
+        lines.append(f"checkpoint  {visible(str(max(done, key=_number)))}")
     return lines
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def print_before_after(console: Console, folder: Path, num: int = 3) -> None:

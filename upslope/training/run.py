@@ -25,6 +25,7 @@ from upslope.training.collect import Collected, Collector
 from upslope.training.ending import Signals
 from upslope.training.evaluate import evaluate
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
@@ -139,6 +140,13 @@ class Run:
             self._stop_if_asked()
             self._save()
             self._evaluate(step, samples=self.settings.eval.samples)
+
+    def require_room(self) -> None:
+        """Raise UserError for a text that the model is too short for, before anything is written."""
+        renderer, sampling = self.policy.renderer, self.settings.sample.sampling()
+        require_room_for_run(
+            self.task, self.recipe, self._eval_problems, renderer, sampling, self.policy.max_positions
+        )
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
