@@ -40,8 +40,8 @@ def load_settings(
         objects = table["python"].get("objects") if isinstance(table["python"], dict) else None
         names = ", ".join(map(str, objects)) if isinstance(objects, list) and objects else "something"
         raise UserError(
-            f"{file}: its table python says that {names} was an object of Python, which no file can hold; go on from Python, with the same "
-            "objects: upslope.train(..., folder=..., resume=True)"
+            f"{file}: its table python says that {names} was an object of Python, which no file can hold; go on from "
+            "Python, with the same objects: upslope.train(..., folder=..., resume=True)"
         )
     if file:
         _anchor(table, file.parent)

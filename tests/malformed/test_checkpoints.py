@@ -105,8 +105,14 @@ WHOLE: dict[str, tuple[Damage, str]] = {
     "a manifest with another hash": (manifest(lambda hashes: hashes.update({"config.json": "0"})), "config.json"),
     "a manifest with a hash of a number": (manifest(lambda hashes: hashes.update({"config.json": 0})), "config.json"),
     "a state that is none, sealed": (sealed(lambda folder: (folder / "run_state.json").write_text("[]")), "run_state"),
-    "a state of text, sealed": (sealed(lambda folder: (folder / "run_state.json").write_text('{"step": "a"}')), "run_state"),
-    "a state of another step, sealed": (sealed(lambda folder: (folder / "run_state.json").write_text('{"step": 9}')), "step 9"),
+    "a state of text, sealed": (
+        sealed(lambda folder: (folder / "run_state.json").write_text('{"step": "a"}')),
+        "run_state",
+    ),
+    "a state of another step, sealed": (
+        sealed(lambda folder: (folder / "run_state.json").write_text('{"step": 9}')),
+        "step 9",
+    ),
     "no state, sealed": (sealed(lambda folder: (folder / "run_state.json").unlink()), "run_state.json is missing"),
     "no optimizer, sealed": (sealed(lambda folder: (folder / "optimizer.safetensors").unlink()), "optimizer"),
     "no weights, sealed": (sealed(lambda folder: (folder / "model.safetensors").unlink()), "model.safetensors"),
@@ -114,7 +120,10 @@ WHOLE: dict[str, tuple[Damage, str]] = {
     "a file in its place": (replaced(lambda place: place.write_text("a")), "no folder"),
     "a broken link in its place": (replaced(lambda place: place.symlink_to("nowhere")), "no folder"),
     "a link to itself in its place": (replaced(lambda place: place.symlink_to(place.name)), "no folder"),
-    "a folder of others in its place": (replaced(lambda place: (place.mkdir(), (place / "a").touch())), "manifest.json"),
+    "a folder of others in its place": (
+        replaced(lambda place: (place.mkdir(), (place / "a").touch())),
+        "manifest.json",
+    ),
     "its name a later one": (lambda folder: folder.rename(folder.with_name("step-000007")), "of step 2"),
 }
 DAMAGES = of_every_file() | WHOLE
@@ -158,8 +167,8 @@ def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def sampled(damages: dict[str, tuple[Damage, str]]) -> list[Any]:
-    """All of them, of which every eighth is not slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if i % 8 else []) for i, name in enumerate(damages)]
+    """All of them, of which every sixteenth is not slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if i % 16 else []) for i, name in enumerate(damages)]
 
 
 @pytest.mark.parametrize("name", sampled(DAMAGES))
@@ -201,18 +210,20 @@ def test_without_any_checkpoint_a_run_is_refused_and_nothing_lost(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"}
+    return {
+        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"
+    }
 
 
 def test_what_others_put_in_the_place_of_a_checkpoint_is_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = run / "checkpoints" / "step-000002"
     shutil.rmtree(place)
     place.write_text("mine")
-    (run / "checkpoints" / "step-000002.not-ours").write_text("older")
+    (run / "checkpoints" / "step-000002.set-aside").write_text("older")
     ended = command(monkeypatch, "train", "--plain", "--resume", "run")
-    assert ended.code == 0 and "step-000002.not-ours1 now" in ended.out
-    assert (run / "checkpoints" / "step-000002.not-ours1").read_text() == "mine"
-    assert (run / "checkpoints" / "step-000002.not-ours").read_text() == "older"
+    assert ended.code == 0 and "step-000002.set-aside1 now" in ended.out
+    assert (run / "checkpoints" / "step-000002.set-aside1").read_text() == "mine"
+    assert (run / "checkpoints" / "step-000002.set-aside").read_text() == "older"
     assert newest(run / "checkpoints").step == 2
 
 

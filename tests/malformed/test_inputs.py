@@ -1,6 +1,6 @@
 """Whatever malformed thing is handed to the command line ends in one clear line: what, where, and the mend.
 
-The cases stand in tests/support/malformed, made from seeds. Every eighth is quick; ``-m slow`` runs the others.
+The cases stand in tests/support/malformed, made from seeds. Every sixteenth is quick; ``-m slow`` runs the others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from malformed import code, columns, commands, models, overrides, records, rows,
 from malformed.case import Case
 from malformed.drive import complaints, run
 
-EVERY = 8
+EVERY = 16
 
 
 def sampled(cases: list[Case]) -> list[Any]:
@@ -21,9 +21,7 @@ def sampled(cases: list[Case]) -> list[Any]:
 
 
 @pytest.fixture
-def taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Any:
+def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """Runs a case and asserts that its input was taken as it should be."""
 
     def take(case: Case) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 import warnings
 from collections import Counter
@@ -22,6 +23,8 @@ from upslope.inspect.picture import draw_journal
 from upslope.inspect.words import duration, percent, shorten, visible
 from upslope.record.journal import number, read_journal
 
+EVALUATION = re.compile(r"eval-\d+\.parquet")
+"""A file of attempts; whatever else lies beside it is somebody else's."""
 Change = Literal["better", "worse", "same"]
 
 
@@ -146,7 +149,8 @@ def telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
 def before_after(folder: Path) -> list[BeforeAfter]:
     """Every problem that both the first and the last evaluation hold, in the first one's order. Empty where there are
     not two evaluations."""
-    files = sorted(Path(folder).glob("rollouts/eval-*.parquet"), key=lambda path: (len(path.name), path.name))
+    found = [path for path in Path(folder).glob("rollouts/eval-*.parquet") if EVALUATION.fullmatch(path.name)]
+    files = sorted(found, key=lambda path: (len(path.name), path.name))
     if len(files) < 2:
         return []
     before, after = _attempts(files[0]), _attempts(files[-1])
@@ -160,9 +164,11 @@ def _attempts(path: Path) -> dict[str, tuple[str, GreedyAttempt]]:
         rows: list[dict[str, Any]] = table.to_pylist()
         found: dict[str, tuple[str, GreedyAttempt]] = {}
         for row in rows:
+            if not all(isinstance(row[name], str) for name in ("problem", "prompt_text", "response_text")):
+                raise ValueError("a problem, its prompt or a response is no text")
             attempt = GreedyAttempt(row["response_text"], float(row["reward"]), row["ended"])
             found.setdefault(row["problem"], (row["prompt_text"], attempt))
-    except (OSError, pyarrow.ArrowException, KeyError) as error:
+    except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot read the evaluation's attempts: {error}") from error
     return found
 
@@ -174,7 +180,7 @@ def _recipe(folder: Path) -> str:
         return ""
     try:
         recipe = tomllib.loads(path.read_text(encoding="utf-8")).get("recipe", "")
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
     name = recipe.get("name", "") if isinstance(recipe, dict) else recipe
     return name if isinstance(name, str) else ""

@@ -45,7 +45,9 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         raise _unloadable(name, error) from error
     _require_all(name, found)
     if not isinstance(tokenizer.model_max_length, int | float):
-        raise UserError(f"model {name!r}: model_max_length = {tokenizer.model_max_length!r} in its tokenizer is no number")
+        raise UserError(
+            f"model {name!r}: model_max_length = {tokenizer.model_max_length!r} in its tokenizer is no number"
+        )
     _warn_of_unused(name, found["unexpected_keys"])
     return model, tokenizer
 

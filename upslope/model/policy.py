@@ -51,8 +51,8 @@ class Policy:
         self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config)
         if max(self.renderer.end_ids) >= self.vocabulary:
             raise UserError(
-                f"the model's eos_token_id {max(self.renderer.end_ids)} is outside its vocabulary of {self.vocabulary}; "
-                "mend its generation_config.json or config.json"
+                f"the model's eos_token_id {max(self.renderer.end_ids)} is outside its vocabulary of "
+                f"{self.vocabulary}; mend its generation_config.json or config.json"
             )
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]

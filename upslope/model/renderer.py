@@ -87,7 +87,9 @@ class ChatRenderer:
             )
         except Exception as error:  # a template is a program, and may fail like any other
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-            raise UserError(f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}") from error
+            raise UserError(
+                f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
+            ) from error
         ids = self._ids(text)
         if template is not None and self.tokenizer.bos_token_id is not None:
             ids = (self.tokenizer.bos_token_id, *ids)  # a chat template writes its own
@@ -131,7 +133,9 @@ def find_end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ..
     listed = [i for i in (tokenizer.eos_token_id, *more) if i is not None]
     wrong = [i for i in listed if type(i) is not int or i < 0]
     if wrong:
-        raise UserError(f"the model's eos_token_id {wrong[0]!r} is no token; mend its generation_config.json or config.json")
+        raise UserError(
+            f"the model's eos_token_id {wrong[0]!r} is no token; mend its generation_config.json or config.json"
+        )
     found = dict.fromkeys(listed)
     if not found:
         raise UserError("the tokenizer has no end token (eos_token); set one in its tokenizer_config.json")

@@ -27,8 +27,8 @@ OPTIMIZER = "optimizer.safetensors"
 CRITIC = "critic.safetensors"
 STATE = "run_state.json"
 NAME = re.compile(r"step-(\d+)(\.replaced)?")
-ASIDE = ".not-ours"
-"""Stands behind the name of what is called as a checkpoint is, and is none of ours."""
+ASIDE = ".set-aside"
+"""Stands behind the name of what was called as a checkpoint is, and was none."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ def passed_over(parent: Path) -> list[str]:
 
 
 def move_strangers(parent: Path, step: int) -> list[str]:
-    """Rename what is called as a checkpoint of a later step, and was not written by upslope, so that it is neither lost
-    nor in the way; returns a line for each."""
+    """Rename what is called as a checkpoint of a later step, and was not written by upslope, or not under that name, so
+    that it is neither lost nor in the way; returns a line for each."""
     said = []
-    for path in [path for path in _named(parent) if _step(path) > step and not is_ours(path)]:
+    for path in [path for path in _named(parent) if _step(path) > step and (not is_ours(path) or is_whole(path))]:
         names = (path.with_name(f"{path.name}{ASIDE}{number or ''}") for number in itertools.count())
         free = next(name for name in names if not name.exists() and not name.is_symlink())
         path.rename(free)
-        said.append(f"{path} was not written by upslope, and is {free.name} now")
+        said.append(f"{path} was not written by upslope as it is, and is {free.name} now")
     return said
 
 

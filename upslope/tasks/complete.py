@@ -135,7 +135,9 @@ class Completed(Task):
         if reward is None:
             raise UserError(f"{gave} the reward {said(score.reward):.60}; it must be a finite number")
         if not isinstance(score.extracted, str | None) or half_character(score.extracted or ""):
-            raise UserError(f"{gave} extracted={said(score.extracted, ascii):.60}; it must be text, or None for no answer")
+            raise UserError(
+                f"{gave} extracted={said(score.extracted, ascii):.60}; it must be text, or None for no answer"
+            )
         if score.lenient is not None and finite(score.lenient) is None:
             raise UserError(f"{gave} lenient={said(score.lenient):.60}; it must be a finite number, or None")
         require_steps(score.steps, gave)

@@ -1,5 +1,5 @@
-"""What a user's object says about words in between, and rewards on the way: a world that may crash, spans and steps that
-may be none."""
+"""What a user's object says about words in between, and rewards on the way: a world that may crash, spans and steps
+that may be none."""
 
 from __future__ import annotations
 

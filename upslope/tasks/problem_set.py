@@ -95,7 +95,8 @@ def make_problem_set(
         first[problem.id] = row.where
         sides[split].append(problem)
     names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
-    return ProblemSet(*(tuple(_filled(problem, names) for problem in side) for side in sides.values()), source)
+    train, test = (tuple(_filled(problem, names) for problem in side) for side in sides.values())
+    return ProblemSet(train, test, source)
 
 
 def require_text(problem: Problem, where: str) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Documents
+from upslope.model.policy import Policy
 from upslope.model.renderer import Renderer
 from upslope.rollout.base import Request, require_room
 from upslope.tasks.base import Task
@@ -20,17 +21,12 @@ MOST_READ = 10_000
 
 
 def require_room_for_run(
-    task: Task,
-    recipe: Recipe,
-    held_out: Sequence[Problem],
-    renderer: Renderer,
-    sampling: Sampling,
-    max_positions: int,
+    task: Task, recipe: Recipe, held_out: Sequence[Problem], policy: Policy, sampling: Sampling
 ) -> None:
     """Raise UserError, which names the longest, for a problem, demonstration or document that the model is too short
     for: of what the recipe takes, and of the problems ``held_out`` for evaluation. A text of fewer bytes than there are
     positions is not tokenised: a token takes a byte at least."""
-    sample = recipe.sample
+    sample, renderer, max_positions = recipe.sample, policy.renderer, policy.max_positions
     require_room_for(held_out, renderer, sampling, max_positions)
     if isinstance(sample, Attempts):
         require_room_for(task.problems("train"), renderer, sampling, max_positions)
@@ -70,7 +66,6 @@ class _MostTokens:
             short = [{**message, "content": "a"} for message in problem.messages]
             self._added[roles] = len(self._renderer.prompt_ids(short) if short else self._renderer.start_ids)
         return self._added[roles] + sum(num_bytes(message["content"]) for message in problem.messages)
-
 
 
 def _longest(items: Iterable[T], most: Callable[[T], int], room: int) -> list[T]:

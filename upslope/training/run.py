@@ -17,6 +17,7 @@ from upslope.learn.probe import Probe
 from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
+from upslope.record.journal import num_samples
 from upslope.record.recorder import KINDS, Recorder
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
@@ -143,10 +144,8 @@ class Run:
 
     def require_room(self) -> None:
         """Raise UserError for a text that the model is too short for, before anything is written."""
-        renderer, sampling = self.policy.renderer, self.settings.sample.sampling()
-        require_room_for_run(
-            self.task, self.recipe, self._eval_problems, renderer, sampling, self.policy.max_positions
-        )
+        sampling = self.settings.sample.sampling()
+        require_room_for_run(self.task, self.recipe, self._eval_problems, self.policy, sampling)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
@@ -162,7 +161,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget what was recorded after turn number ``step``."""
         evals = [row for row in self.recorder.rewind(step) if row["kind"] == "eval"]
-        self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
+        self._evaluated = {(row["step"], num_samples(row)) for row in evals}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -103,7 +103,11 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "problems: ids of numbers": ("problems(self, split)", "[Problem(3, ask(1).messages)]", "id"),
     "problems: no messages": ("problems(self, split)", "[Problem('a', ())]", "messages"),
     "problems: messages of text": ("problems(self, split)", "[Problem('a', 'abc')]", "messages"),
-    "problems: messages of numbers": ("problems(self, split)", "[Problem('a', ({'role': 1, 'content': 2},))]", "messages"),
+    "problems: messages of numbers": (
+        "problems(self, split)",
+        "[Problem('a', ({'role': 1, 'content': 2},))]",
+        "messages",
+    ),
     "problems: half a character": (
         "problems(self, split)",
         "[Problem('a', ({'role': 'user', 'content': '\\ud800'},))]",
@@ -118,16 +122,40 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "score: text": ("score(self, problems, responses)", "[Score('1') for _ in responses]", "reward"),
     "score: a crash": ("score(self, problems, responses)", "1 / 0", "ZeroDivisionError"),
     "score: odd steps": ("score(self, problems, responses)", "[Score(1.0, steps=3) for _ in responses]", "step"),
-    "score: steps of text": ("score(self, problems, responses)", "[Score(1.0, steps=(('a', 'b'),)) for _ in responses]", "step"),
-    "score: an answer of a number": ("score(self, problems, responses)", "[Score(1.0, extracted=3) for _ in responses]", "extracted"),
-    "score: half a character": ("score(self, problems, responses)", "[Score(1.0, extracted='\\ud800') for _ in responses]", "extracted"),
-    "score: lenient of text": ("score(self, problems, responses)", "[Score(1.0, lenient='1') for _ in responses]", "lenient"),
-    "score: a step of NaN": ("score(self, problems, responses)", "[Score(1.0, steps=((1, float('nan')),)) for _ in responses]", "step"),
+    "score: steps of text": (
+        "score(self, problems, responses)",
+        "[Score(1.0, steps=(('a', 'b'),)) for _ in responses]",
+        "step",
+    ),
+    "score: an answer of a number": (
+        "score(self, problems, responses)",
+        "[Score(1.0, extracted=3) for _ in responses]",
+        "extracted",
+    ),
+    "score: half a character": (
+        "score(self, problems, responses)",
+        "[Score(1.0, extracted='\\ud800') for _ in responses]",
+        "extracted",
+    ),
+    "score: lenient of text": (
+        "score(self, problems, responses)",
+        "[Score(1.0, lenient='1') for _ in responses]",
+        "lenient",
+    ),
+    "score: a step of NaN": (
+        "score(self, problems, responses)",
+        "[Score(1.0, steps=((1, float('nan')),)) for _ in responses]",
+        "step",
+    ),
     "check_rewards: a crash": ("check_rewards(self)", "exit(0)", "SystemExit"),
     "episode: a number": ("episode(self, problem)", "3", "episode"),
     "episode: a crash": ("episode(self, problem)", "1 / 0", "episode"),
     "episode: no stops": ("episode(self, problem)", "type('E', (), {'stops': (), 'reply': print})()", "stops"),
-    "episode: stops of numbers": ("episode(self, problem)", "type('E', (), {'stops': (1,), 'reply': print})()", "stops"),
+    "episode: stops of numbers": (
+        "episode(self, problem)",
+        "type('E', (), {'stops': (1,), 'reply': print})()",
+        "stops",
+    ),
 }
 
 
@@ -153,13 +181,28 @@ def files() -> Iterator[Case]:
         yield Case(f"task file: {name}", task, says, {"code.py": content})
         slot = (*TRAIN, "recipe.advantage=code.py:f")
         yield Case(f"slot file: {name}", slot, says if name != "no function" else "advantage", {"code.py": content})
-    for spec in ("mine", "mine.py", "mine.py:", ":f", "mine.py:fine:fine", "none.py:f", ".:f", "mine.py:__name__", "", "\x1b[2J.py:f"):
+    for spec in (
+        "mine",
+        "mine.py",
+        "mine.py:",
+        ":f",
+        "mine.py:fine:fine",
+        "none.py:f",
+        ".:f",
+        "mine.py:__name__",
+        "",
+        "\x1b[2J.py:f",
+    ):
         yield Case(f"reward: {spec!a}", (*TRAIN, "--data", "data.jsonl", "--reward", spec), "reward")
     twice = (*TRAIN, "--data", "data.jsonl", "--reward", "mine.py:fine", "--reward", "mine.py:fine")
     yield Case("rewards: one twice", twice, "fine")
     for weight in ("nan", "inf", "-inf"):
-        yield Case(f"reward weight: {weight}", (*trained("mine.py")[:-1], "mine.py:fine", "--reward-weight", weight), "weights")
-    yield Case("reward weights: too many", (*trained("mine.py")[:-1], "mine.py:fine", *["--reward-weight", "1"] * 2), "weights")
+        yield Case(
+            f"reward weight: {weight}", (*trained("mine.py")[:-1], "mine.py:fine", "--reward-weight", weight), "weights"
+        )
+    yield Case(
+        "reward weights: too many", (*trained("mine.py")[:-1], "mine.py:fine", *["--reward-weight", "1"] * 2), "weights"
+    )
 
 
 def rewards() -> Iterator[Case]:
@@ -170,9 +213,24 @@ def rewards() -> Iterator[Case]:
     codes = {"a lack of memory": 3, "a broken pipe": 3}  # the machine's
     for name, body in CRASHES.items():
         code = f"def f(completions, **_):\n    {body}\n    return [1.0] * len(completions)\n"
-        yield Case(f"a reward that crashes: {name}", trained("code.py"), "'f' crashed on", {"code.py": code}, code=codes.get(name, 2))
-        yield Case(f"scored, a crash: {name}", scored("code.py"), "'f' crashed on", {"code.py": code} | RESPONSES, code=codes.get(name, 2))
-    for name, head in {"an unknown column": "completions, level", "the trainer's": "completions, trainer_state"}.items():
+        yield Case(
+            f"a reward that crashes: {name}",
+            trained("code.py"),
+            "'f' crashed on",
+            {"code.py": code},
+            code=codes.get(name, 2),
+        )
+        yield Case(
+            f"scored, a crash: {name}",
+            scored("code.py"),
+            "'f' crashed on",
+            {"code.py": code} | RESPONSES,
+            code=codes.get(name, 2),
+        )
+    for name, head in {
+        "an unknown column": "completions, level",
+        "the trainer's": "completions, trainer_state",
+    }.items():
         code = f"def f({head}):\n    return [1.0] * len(completions)\n"
         yield Case(f"a reward that needs {name}", trained("code.py"), head.split()[-1], {"code.py": code})
     sound = "def f(completions):\n    completions.clear()\n    return [True, False]\n"
@@ -188,9 +246,19 @@ def tasks() -> Iterator[Case]:
         yield Case(f"task: {name}", words, says, {"code.py": content})
         if name.startswith("score: "):
             row = {"responses.jsonl": lines([{"id": "train/1", "response": "a"}])}
-            yield Case(f"task, scored: {name}", ("score", "--task", "code.py:f", "responses.jsonl"), says, {"code.py": content} | row)
+            yield Case(
+                f"task, scored: {name}",
+                ("score", "--task", "code.py:f", "responses.jsonl"),
+                says,
+                {"code.py": content} | row,
+            )
     shown = (*words, "recipe=sft")
-    for name, value in {"none": "[]", "numbers": "[3]", "no text": "[Problem('a', ask(1).messages)]", "a crash": "1 / 0"}.items():
+    for name, value in {
+        "none": "[]",
+        "numbers": "[3]",
+        "no text": "[Problem('a', ask(1).messages)]",
+        "a crash": "1 / 0",
+    }.items():
         content = f"{TASK}    def demonstrations(self): return {value}\n"
         imitated = tuple(word for word in shown if not word.startswith("recipe.sample."))
         yield Case(f"task: demonstrations of {name}", imitated, "demonstrations", {"code.py": content})

@@ -68,14 +68,23 @@ def typed() -> Iterator[Case]:
 
 def nulls() -> Iterator[Case]:
     """Each column in turn without a value."""
-    for column, row, accepted in (("prompt", "row 1", False), ("answer", "", True), ("id", "", True), ("split", "", True)):
+    for column, row, accepted in (
+        ("prompt", "row 1", False),
+        ("answer", "", True),
+        ("id", "", True),
+        ("split", "", True),
+    ):
         table = pa.table({"prompt": PROMPTS, "answer": PROMPTS, "id": PROMPTS, "split": pa.nulls(12)})
         place = table.column_names.index(column)
         content = written(table.set_column(place, column, pa.nulls(12)), "parquet")
         yield Case(f"parquet: no {column}", trained("rows.parquet"), row, {"rows.parquet": content}, accepted=accepted)
     for column in ("question", "answer"):
         rows = pa.table({name: [row[name] for row in GSM8K] for name in GSM8K[0]})
-        for name, of in {"nulls": pa.nulls(12), "nulls of text": pa.nulls(12, pa.string()), "numbers": list(range(12))}.items():
+        for name, of in {
+            "nulls": pa.nulls(12),
+            "nulls of text": pa.nulls(12, pa.string()),
+            "numbers": list(range(12)),
+        }.items():
             place = rows.column_names.index(column)
             content = written(rows.set_column(place, column, pa.array(of)), "parquet")
             words = trained("rows.parquet", task="gsm8k")
@@ -118,19 +127,29 @@ def saved() -> Iterator[Case]:
     for name, state in states.items():
         files = {"rows/state.json": state, "rows/data.arrow": arrow}
         yield Case(f"saved: a state of {name}", trained("rows"), "rows", files)
-    for name, splits in {"no JSON": "{", "a list": "[]", "others": '{"splits": ["a"]}', "numbers": '{"splits": [3]}'}.items():
+    for name, splits in {
+        "no JSON": "{",
+        "a list": "[]",
+        "others": '{"splits": ["a"]}',
+        "numbers": '{"splits": [3]}',
+    }.items():
         yield Case(f"saved: splits of {name}", trained("rows"), "rows", {"rows/dataset_dict.json": splits})
     files = {"rows/dataset_dict.json": '{"splits": ["train"]}'}
     yield Case("saved: a split that is not there", trained("rows"), "rows", files)
     state = json.dumps({"_data_files": [{"filename": "data.arrow"}]})
     for name, content in {"nothing": b"", "half": arrow[: len(arrow) // 2], "Parquet": b"PAR1"}.items():
-        yield Case(f"saved: data of {name}", trained("rows"), "data.arrow", {"rows/state.json": state, "rows/data.arrow": content})
+        yield Case(
+            f"saved: data of {name}",
+            trained("rows"),
+            "data.arrow",
+            {"rows/state.json": state, "rows/data.arrow": content},
+        )
 
 
 def sound() -> Iterator[Case]:
     columns = {"prompt": PROMPTS, "odd": pa.nulls(12), "when": [date(2020, 1, 1)] * 12, "raw": [b"\xff"] * 12}
     for ending in ("parquet", "arrow", "feather"):
         file = f"rows.{ending}"
-        yield Case(f"{ending}: odd columns", trained(file), files={file: written(pa.table(columns), file)}, accepted=True)
-
-
+        yield Case(
+            f"{ending}: odd columns", trained(file), files={file: written(pa.table(columns), file)}, accepted=True
+        )

@@ -163,7 +163,19 @@ def too_long() -> Iterator[Case]:
         "far: ",
         {"rows.jsonl": lines([*shown, ROWS[0] | {"demonstration": PROMPT, "id": "far"}]), "held.jsonl": held},
     )
-    measure = ("measure", "pocket:blank", "--data", "rows.jsonl", *USER, "--eval-data", "held.jsonl", "--to", "to.jsonl")
-    yield Case("a prompt is too long to be measured", measure, "problem far: 3", {"rows.jsonl": long, "held.jsonl": held})
+    measure = (
+        "measure",
+        "pocket:blank",
+        "--data",
+        "rows.jsonl",
+        *USER,
+        "--eval-data",
+        "held.jsonl",
+        "--to",
+        "to.jsonl",
+    )
+    yield Case(
+        "a prompt is too long to be measured", measure, "problem far: 3", {"rows.jsonl": long, "held.jsonl": held}
+    )
     fits = {"rows.jsonl": long, "held.jsonl": held}
     yield Case("a long prompt that is left out", (*TRAIN, *data, 'task.where=id != "far"'), files=fits, accepted=True)

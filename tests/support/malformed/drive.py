@@ -19,8 +19,8 @@ import pytest
 from malformed.case import Case
 from upslope.cli import LONGEST_MESSAGE, main
 
-SECONDS = 20
-"""After which a command hangs: none needs a fifth of it."""
+SECONDS = 60
+"""After which a command hangs: none needs a fifth of it, on a machine with other work too."""
 
 
 class Hang(KeyboardInterrupt):
@@ -67,7 +67,7 @@ def watched() -> Iterator[list[int]]:
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=os.fdopen(os.dup(2), "w"))
+    faulthandler.dump_traceback_later(3 * SECONDS, exit=True, file=os.fdopen(os.dup(2), "w"))
     try:
         yield seen
     finally:

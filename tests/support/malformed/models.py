@@ -29,8 +29,10 @@ CONFIGS: dict[str, Any] = {
     "intermediate_size": (7, 0, "x"),
     "max_position_embeddings": (0, -1, "x", 1, [], 1.5),
     "rope_theta": ("x", 0, -1, [], "nan", float("nan")),
-    "rope_parameters": ("x", [], {"rope_type": OSC}, {"rope_type": "yarn"})
-    + tuple({"rope_type": "default", "rope_theta": theta} for theta in ("x", 0, -1, [], float("nan"), float("inf"))),
+    "rope_parameters": (
+        *("x", [], {"rope_type": OSC}, {"rope_type": "yarn"}),
+        *({"rope_type": "default", "rope_theta": theta} for theta in ("x", 0, -1, [], float("nan"), float("inf"))),
+    ),
     "rope_scaling": ("x", {"type": "linear", "factor": "x"}),
     "rms_norm_eps": ("x", None),
     "hidden_act": ("x", 3, OSC),
@@ -154,7 +156,13 @@ def weights() -> Iterator[Case]:
         "another name": lambda w: w.update({OSC: w.pop(UP)}),
     }
     for name, change in changes.items():
-        yield Case(f"weights: {name}", trained(), SAYS.get(name, "model"), make=copied(rewritten(change)), accepted=name == "whole numbers")
+        yield Case(
+            f"weights: {name}",
+            trained(),
+            SAYS.get(name, "model"),
+            make=copied(rewritten(change)),
+            accepted=name == "whole numbers",
+        )
 
     def sharded(index: bytes) -> Callable[[Path], None]:
         def change(place: Path) -> None:
@@ -183,7 +191,12 @@ def weights() -> Iterator[Case]:
 
         return change
 
-    for name, data in {"junk": b"junk", "nothing": b"", "code": b"cos\nsystem\n(S'true'\ntR.", "a zip": b"PK\x03\x04" * 9}.items():
+    for name, data in {
+        "junk": b"junk",
+        "nothing": b"",
+        "code": b"cos\nsystem\n(S'true'\ntR.",
+        "a zip": b"PK\x03\x04" * 9,
+    }.items():
         yield Case(f"a pickle: {name}", trained(), "model", make=copied(pickled(data)))
 
 
@@ -227,7 +240,12 @@ def tokenizers() -> Iterator[Case]:
                     (place / "chat_template.jinja").unlink(missing_ok=True)
 
             yield Case(name, trained(), SAYS.get(name, "model"), make=copied(both), accepted=name in ACCEPTED)
-    for name, model_part in {"no model": None, "a model of text": "x", "no vocabulary": {"type": "BPE"}, "another kind": {"type": OSC}}.items():
+    for name, model_part in {
+        "no model": None,
+        "a model of text": "x",
+        "no vocabulary": {"type": "BPE"},
+        "another kind": {"type": OSC},
+    }.items():
         change = edited("tokenizer.json", model=model_part)
         yield Case(f"tokenizer.json: {name}", trained(), "model", make=copied(change))
 
@@ -270,7 +288,9 @@ def adapters() -> Iterator[Case]:
             (folder / "adapter" / "adapter_config.json").write_text(config)
             (folder / "adapter" / "adapter_model.safetensors").write_bytes(data)
 
-        yield Case(f"adapter: weights of {name}", ("train", "--plain", "--model", "./adapter", *TINY), "adapter", make=broken)
+        yield Case(
+            f"adapter: weights of {name}", ("train", "--plain", "--model", "./adapter", *TINY), "adapter", make=broken
+        )
 
 
 def generation() -> Iterator[Case]:
@@ -279,13 +299,21 @@ def generation() -> Iterator[Case]:
             name = f"generation: {key} = {value!a}"
             change = edited("generation_config.json", **{key: value})
             yield Case(name, trained(), "model", make=copied(change), accepted=name in ACCEPTED)
-    yield Case("model: an odd place", ("eval", "./model", "--task", "pocket"), "model", make=copied(lambda p: os.remove(p / "config.json")))
+    yield Case(
+        "model: an odd place",
+        ("eval", "./model", "--task", "pocket"),
+        "model",
+        make=copied(lambda p: (p / "config.json").unlink()),
+    )
 
 
 HARMLESS = {
     *(f"model: generation_config.json is {damage}" for damage in ("gone", "empty", "junk", "cut", "a folder")),
     *(f"model: tokenizer_config.json is {damage}" for damage in ("gone", "a folder", "a link to itself")),
-    *(f"model: chat_template.jinja is {damage}" for damage in ("gone", "empty", "a list", "a folder", "a link to itself")),
+    *(
+        f"model: chat_template.jinja is {damage}"
+        for damage in ("gone", "empty", "a list", "a folder", "a link to itself")
+    ),
     "model: generation_config.json is a link to itself",
 }
 """What transformers does without, or takes for another template."""

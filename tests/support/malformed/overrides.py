@@ -28,7 +28,7 @@ KEYS: dict[str, str] = {
     "learn=3": "learn",
     'learn="lr"': "learn",
     "learn=[]": "learn",
-    'learn={lrr=1}': "learn.lrr",
+    "learn={lrr=1}": "learn.lrr",
     "recipe=": "recipe",
     "recipe=3": "recipe",
     "recipe=[]": "recipe",
@@ -108,7 +108,7 @@ TAKEN = {"recipe.sample.drop_truncated=true", "recipe.advantage.whiten=true"}
 
 
 def cases() -> list[Case]:
-    return unique([*given(), *settings(), *slots()])
+    return unique([*given(), *settings(), *list(slots())[::2]])
 
 
 def command(text: str) -> tuple[str, ...]:
@@ -132,21 +132,23 @@ def given() -> Iterator[Case]:
 def settings() -> Iterator[Case]:
     """Every setting with values that it does not take, others than in ``run_files``."""
     for key, sort in keys():
-        for value in wrong(key, sort)[2::4]:
+        for value in wrong(key, sort)[3::6]:
             text = f"{key}={value}"
             yield Case(f"setting: {text[:60]}", command(text), says(key), accepted=is_taken(key, value))
 
 
 def slots() -> Iterator[Case]:
-    """Every slot with kinds that are none, and every field of a recipe that has many with values that it does not take.
-    """
+    """Every slot with kinds that are none, and every field of a recipe that has many with values that are none."""
     for slot in (f.name for f in fields(GPPO)):
-        for value in ("nonsense", "3", "[]", "true", '{kind = 3}', '{x = 3}', '"\\u001b[2J"'):
+        for value in ("nonsense", "3", "[]", "true", "{kind = 3}", "{x = 3}", '"\\u001b[2J"'):
             yield Case(f"slot: {slot}={value}", command(f"recipe.{slot}={value}"), slot)
         held = getattr(GPPO, slot)
         for f in fields(held) if is_dataclass(held) else ():
             for value in ('"many"', "[]", "nan", "-7", "true", "1979-05-27"):
                 text = f"recipe.{slot}.{f.name}={value}"
-                yield Case(f"slot: {text}", (*command("recipe=ppo"), "recipe.critic.warmup=0", text), slot, accepted=text in TAKEN)
-
-
+                yield Case(
+                    f"slot: {text}",
+                    (*command("recipe=ppo"), "recipe.critic.warmup=0", text),
+                    slot,
+                    accepted=text in TAKEN,
+                )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,12 +41,12 @@ RESPONSES: dict[str, tuple[Content, str]] = {
     "UTF-16": (lines([RESPONSE]).encode("utf-16"), "UTF-8"),
     "Latin-1": (b'{"prompt": "\xe9", "response": "a"}\n', "UTF-8"),
     "NUL": (b"\x00\n", "row 1"),
-    "a prompt of half a character": (lines([RESPONSE | {"prompt": "\ud800"}]), "row 1"),
     "a prompt of a list": (lines([RESPONSE | {"prompt": [1]}]), "row 1"),
     "a column of ours": (lines([RESPONSE | {"completions": 1}]), "completions"),
     "a huge number": ('{"prompt": ' + "9" * 10_000 + ', "response": "a"}', "row 1"),
 }
 SOUND = {
+    "a prompt of half a character": lines([RESPONSE | {"prompt": "\ud800"}]),
     "a response of half a character": lines([RESPONSE | {"response": "\ud800"}]),
     "a response of controls": lines([RESPONSE | {"response": OSC}]),
     "an empty response": lines([RESPONSE | {"response": ""}]),
@@ -73,7 +72,9 @@ def responses() -> Iterator[Case]:
         file = ("responses.jsonl",)
         yield Case(f"responses: {name}", (*words, *file), "responses.jsonl", make=make("responses.jsonl"))
     yield Case("responses: two files", (*words, "a", "b"), "a and b")
-    yield Case("responses: an odd ending", (*words, "responses.parquet"), "responses.parquet", {"responses.parquet": b"PAR1"})
+    yield Case(
+        "responses: an odd ending", (*words, "responses.parquet"), "responses.parquet", {"responses.parquet": b"PAR1"}
+    )
     yield Case("responses: an unread setting", (*words, "learn.lr=1"), "learn.lr")
 
 
@@ -88,7 +89,18 @@ PLACES: dict[str, Callable[[str], Make]] = {
 def row_files() -> Iterator[Case]:
     """Files of ``upslope eval --attempts`` and ``upslope measure --to`` that are none of theirs."""
     evaluate = ("eval", "pocket:blank", "--problems", "1", "--max-tokens", "2", "--attempts", "kept.jsonl")
-    measure = ("measure", "pocket:blank", "--data", "data.jsonl", "--reward", "mine.py:fine", "--max-tokens", "2", "--to", "kept.jsonl")
+    measure = (
+        "measure",
+        "pocket:blank",
+        "--data",
+        "data.jsonl",
+        "--reward",
+        "mine.py:fine",
+        "--max-tokens",
+        "2",
+        "--to",
+        "kept.jsonl",
+    )
     row = {"id": "a", "sample": 0, "temperature": 1.0, "measured": {}}
     contents: dict[str, Content] = {
         "text": "my notes\n",
@@ -129,7 +141,12 @@ def finished() -> Path:
     (place / "mine.py").write_text(REWARDS)
     (place / "data.jsonl").write_text(lines(ROWS))
     (place / "held.jsonl").write_text(lines([{"prompt": "Ann has 2 cards.", "answer": "2"}]))
-    options = {"model": "pocket:blank", "name": "run", "out": str(place / "runs"), "task.data": str(place / "data.jsonl")}
+    options = {
+        "model": "pocket:blank",
+        "name": "run",
+        "out": str(place / "runs"),
+        "task.data": str(place / "data.jsonl"),
+    }
     options |= {"task.rewards": [f"{place}/mine.py:fine"], "task.eval_data": str(place / "held.jsonl")}
     kept = [word for word in TINY if not word.startswith(("steps", "tokens", "eval"))]
     settings = load_settings(None, [*kept, "steps=2", "save.every=1", "save.keep=9", "eval.problems=1"], options)
@@ -184,20 +201,27 @@ def journals() -> Iterator[Case]:
         "values of text": lines([step | {"reward": OSC, "seconds": "a", "loss": [], "num_tokens": None}]),
         "values of lists": lines([{"kind": "eval", "step": 0, "greedy": [], "seconds": {}}, step | {"seconds": [1]}]),
         "a greedy of text": lines([{"kind": "eval", "step": 0, "greedy": "a"}]),
-        "huge values": lines([step | {"reward": 1e308, "loss": -1e308, "spent": 10**300}]),
+        "huge values": lines([step | {"reward": 1e308, "loss": -1e308, "spent": 10**400}]),
         "a far step": lines([{"kind": "step", "step": 10**15, "reward": 1.0}]),
         "a step below zero": lines([{"kind": "step", "step": -5, "reward": 1.0}]),
     }
     for name, content in odd.items():
         yield Case(f"report, journal: {name}", REPORT, make=ran(written("journal.jsonl", content)), accepted=True)
-    pairs = {"pass_at of a list": {"pass_at": []}, "pass_at of text": {"pass_at": {"a": 1}}, "pass_at of nothing": {"pass_at": None}}
+    pairs = {
+        "pass_at of a list": {"pass_at": []},
+        "pass_at of text": {"pass_at": {"a": 1}},
+        "pass_at of nothing": {"pass_at": None},
+    }
     for name, more in pairs.items():
         content = lines([{"kind": "eval", "step": 0} | more])
-        yield Case(f"resume, journal: {name}", RESUME, "journal", make=ran(written("journal.jsonl", content)))
+        yield Case(f"resume, journal: {name}", RESUME, make=ran(written("journal.jsonl", content)), accepted=True)
     for name, change in {
         "gone": lambda run: (run / "journal.jsonl").unlink(),
         "a folder": lambda run: ((run / "journal.jsonl").unlink(), (run / "journal.jsonl").mkdir()),
-        "a link to itself": lambda run: ((run / "journal.jsonl").unlink(), (run / "journal.jsonl").symlink_to("journal.jsonl")),
+        "a link to itself": lambda run: (
+            (run / "journal.jsonl").unlink(),
+            (run / "journal.jsonl").symlink_to("journal.jsonl"),
+        ),
     }.items():
         yield Case(f"report, journal: {name}", REPORT, "journal", make=ran(change))
         yield Case(f"resume, journal: {name}", RESUME, "journal", make=ran(change))
@@ -219,7 +243,8 @@ def run_files() -> Iterator[Case]:
         "Latin-1": 'name = "é"\n'.encode("latin-1"),
     }
     for name, content in contents.items():
-        yield Case(f"resume, run.toml: {name}", RESUME, "run", make=ran(written("run.toml", content)))
+        says = {"a number": "recipe", "versions of text": "recipe", "an unknown key": "stps"}.get(name, "run.toml")
+        yield Case(f"resume, run.toml: {name}", RESUME, says, make=ran(written("run.toml", content)))
     for name in ("nothing of a run", "no TOML", "NUL", "random bytes", "a deep list", "Latin-1"):
         if name != "nothing of a run":
             yield Case(f"report, run.toml: {name}", REPORT, "run.toml", make=ran(written("run.toml", contents[name])))
@@ -227,7 +252,10 @@ def run_files() -> Iterator[Case]:
     changes: dict[str, tuple[Callable[[Path], object], str]] = {
         "run.toml is gone": (lambda run: (run / "run.toml").unlink(), "run.toml"),
         "run.toml is a folder": (lambda run: ((run / "run.toml").unlink(), (run / "run.toml").mkdir()), "run.toml"),
-        "rollouts is a file": (lambda run: (shutil.rmtree(run / "rollouts"), (run / "rollouts").write_text("a")), "rollouts"),
+        "rollouts is a file": (
+            lambda run: (shutil.rmtree(run / "rollouts"), (run / "rollouts").write_text("a")),
+            "rollouts",
+        ),
         "checkpoints is a file": (
             lambda run: (shutil.rmtree(run / "checkpoints"), (run / "checkpoints").write_text("a")),
             "checkpoints",
@@ -236,8 +264,21 @@ def run_files() -> Iterator[Case]:
     }
     for name, (change, says) in changes.items():
         yield Case(f"resume: {name}", RESUME, says, make=ran(change))
-    for words in (("--from", "9"), ("--from", "-1"), ("seed=3",), ("other.toml",), ("recipe=grpo",), ("--name", "a"), ("steps=x",)):
-        yield Case(f"resume: {' '.join(words)}", (*RESUME, *words), words[-1].partition("=")[0] if "=" in words[-1] else words[0].strip("-"), make=ran(lambda run: None))
+    for words in (
+        ("--from", "9"),
+        ("--from", "-1"),
+        ("seed=3",),
+        ("other.toml",),
+        ("recipe=grpo",),
+        ("--name", "a"),
+        ("steps=x",),
+    ):
+        yield Case(
+            f"resume: {' '.join(words)}",
+            (*RESUME, *words),
+            words[-1].partition("=")[0] if "=" in words[-1] else words[0].strip("-"),
+            make=ran(lambda run: None),
+        )
     untrusted = tuple(word for word in RESUME if word != "--trust")
     yield Case("resume: code of others", untrusted, "--trust", make=ran(lambda run: (run / ".made-here").unlink()))
     for command in (("report",), ("train", "--resume"), ("eval",), ("train", "--model")):
@@ -276,8 +317,11 @@ def rollouts() -> Iterator[Case]:
     for name, content in contents.items():
         change = written("rollouts/eval-000000.parquet", content)
         yield Case(f"report, attempts: {name}", REPORT, "eval-000000.parquet", make=ran(change))
-    foreign = ran(lambda run: ((run / "rollouts" / "notes.txt").write_text("a"), (run / "rollouts" / "eval-x.parquet").write_bytes(b"")))
+    foreign = ran(
+        lambda run: (
+            (run / "rollouts" / "notes.txt").write_text("a"),
+            (run / "rollouts" / "eval-x.parquet").write_bytes(b""),
+        )
+    )
     yield Case("resume: files of others among the attempts", RESUME, make=foreign, accepted=True)
     yield Case("report: files of others among the attempts", REPORT, make=foreign, accepted=True)
-
-

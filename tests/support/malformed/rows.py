@@ -118,19 +118,32 @@ def json_rows() -> Iterator[Case]:
         good = rows_of(task)
         for name, cell in CELLS.items():
             text = lines([*good[:2], good[2] | {column: cell}, *good[3:]])
-            yield Case(f"{task}, {column}: {name}", trained("rows.jsonl", task=task), "rows.jsonl row 3", {"rows.jsonl": text})
+            yield Case(
+                f"{task}, {column}: {name}", trained("rows.jsonl", task=task), "rows.jsonl row 3", {"rows.jsonl": text}
+            )
         text = lines([row | {column: None} for row in good])
-        yield Case(f"{task}, {column}: null everywhere", trained("rows.jsonl", task=task), "row 1", {"rows.jsonl": text})
+        yield Case(
+            f"{task}, {column}: null everywhere", trained("rows.jsonl", task=task), "row 1", {"rows.jsonl": text}
+        )
         for name, line in LINES.items():
             raw = line.encode() if isinstance(line, str) else line
             parts = lines(good[:2]).encode(), raw, b"\n", lines(good[3:]).encode()
             yield Case(
-                f"{task}, a line: {name}", trained("rows.jsonl", task=task), "rows.jsonl", {"rows.jsonl": b"".join(parts)}
+                f"{task}, a line: {name}",
+                trained("rows.jsonl", task=task),
+                "rows.jsonl",
+                {"rows.jsonl": b"".join(parts)},
             )
     for name, cell in {"a number": 3, "a list": [1], "no mark": "eighteen", "null": None, "text": ""}.items():
         text = lines([*GSM8K[:2], GSM8K[2] | {"answer": cell}, *GSM8K[3:]])
         yield Case(f"gsm8k, answer: {name}", trained("rows.jsonl", task="gsm8k"), "row 3", {"rows.jsonl": text})
-    for name, text in {"an object": '{"prompt": "a"}', "a number": "3", "text": '"a"', "no rows": "[]", "null": "[null]"}.items():
+    for name, text in {
+        "an object": '{"prompt": "a"}',
+        "a number": "3",
+        "text": '"a"',
+        "no rows": "[]",
+        "null": "[null]",
+    }.items():
         yield Case(f"a JSON list: {name}", trained("rows.json"), "rows.json", {"rows.json": text})
 
 
@@ -180,7 +193,12 @@ def places() -> Iterator[Case]:
     }
     for name, make in made.items():
         yield Case(f"a place: {name}", trained("rows.jsonl"), "rows.jsonl", make=make)
-        yield Case(f"a place to evaluate on: {name}", trained("data.jsonl", "--eval-data", "rows.jsonl"), "rows.jsonl", make=make)
+        yield Case(
+            f"a place to evaluate on: {name}",
+            trained("data.jsonl", "--eval-data", "rows.jsonl"),
+            "rows.jsonl",
+            make=make,
+        )
     for name in ("rows", "rows.txt", "rows.parquet.gz", "rows.jsonl.bz2", ".jsonl", "rows.JSONL"):
         yield Case(f"an ending: {name}", trained(name), name, {name: lines(ROWS)})
     two = {"rows/train.csv": "prompt\na\n", "rows/train.jsonl": lines(ROWS)}
@@ -202,4 +220,3 @@ def sound() -> Iterator[Case]:
     }
     for name, text in good.items():
         yield Case(f"rows in order: {name}", trained("rows.jsonl"), files={"rows.jsonl": text}, accepted=True)
-

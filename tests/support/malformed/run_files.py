@@ -70,8 +70,8 @@ def cases() -> list[Case]:
 
 def broken() -> Iterator[Case]:
     tiny = ("--plain", *TINY)
-    for name, (content, says) in BROKEN.items():
-        yield Case(f"run file: {name}", ("train", "run.toml", *tiny), says, {"run.toml": content})
+    for name, (content, named) in BROKEN.items():
+        yield Case(f"run file: {name}", ("train", "run.toml", *tiny), named, {"run.toml": content})
     for name, content in ACCEPTED.items():
         words = ("train", "run.toml", "--model", "pocket:blank", *tiny)
         yield Case(f"run file: {name}", words, files={"run.toml": content}, accepted=True)
@@ -89,9 +89,9 @@ def broken() -> Iterator[Case]:
 
 
 def settings() -> Iterator[Case]:
-    """Every setting of every class with values that it does not take, a quarter of them here, another in ``overrides``."""
+    """Every setting of every class with values that it does not take, some of them here, others in ``overrides``."""
     for key, sort in keys():
-        for value in wrong(key, sort)[::4]:
+        for value in wrong(key, sort)[::6]:
             yield setting(key, value)
 
 
@@ -102,7 +102,4 @@ def setting(key: str, value: str) -> Case:
     tiny = [word for word in TINY if word.partition("=")[0] != key]
     model = () if key == "model" else ("--model", "pocket:blank")
     words = ("train", "run.toml", "--plain", *model, *tiny)
-    return Case(
-        f"run file: {key} = {value[:30]}", words, says(key), {"run.toml": text}, accepted=is_taken(key, value)
-    )
-
+    return Case(f"run file: {key} = {value[:30]}", words, says(key), {"run.toml": text}, accepted=is_taken(key, value))

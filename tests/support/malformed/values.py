@@ -34,7 +34,9 @@ TAKEN = {("seed", "-1"), ("learn.checkpoint_activations", '"yes"'), ("determinis
     ("out", ODD),
 }
 SAYS = {"task.name": "task", "task.rewards": "reward", "task.reward_weights": "reward", "task.options": "option"} | {
-    **{"task.eval_data": "data", "reference.model": "reference", "reference.every": "reference"},
+    "task.eval_data": "data",
+    "reference.model": "reference",
+    "reference.every": "reference",
 }
 
 
