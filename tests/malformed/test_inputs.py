@@ -1,6 +1,6 @@
 """Whatever malformed thing is handed to the command line ends in one clear line: what, where, and the mend.
 
-The cases stand in tests/support/malformed, made from seeds. Every sixteenth is quick; ``-m slow`` runs the others.
+The cases stand in tests/support/malformed, made from seeds. Every 24th is quick; ``-m slow`` runs the others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from malformed import code, columns, commands, models, overrides, records, rows,
 from malformed.case import Case
 from malformed.drive import complaints, run
 
-EVERY = 16
+EVERY = 24
 
 
 def sampled(cases: list[Case]) -> list[Any]:

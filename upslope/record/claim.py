@@ -76,9 +76,9 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _unused(folder: Path) -> list[Path]:
-    """The folders that a run makes first, if nothing was written to them."""
-    places = [folder / name for name in ("rollouts", "checkpoints")]
-    return [place for place in places if place.is_dir() and not any(place.iterdir())]
+    """The folders that a run makes first, if nothing was finished in them."""
+    places, parts = [folder / name for name in ("rollouts", "checkpoints")], _parts(folder)
+    return [place for place in places if place.is_dir() and all(path in parts for path in place.iterdir())]
 
 
 def is_begun(folder: Path) -> bool:

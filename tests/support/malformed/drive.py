@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import io
-import os
 import signal
 import sys
 import unicodedata
@@ -67,7 +66,7 @@ def watched() -> Iterator[list[int]]:
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
-    faulthandler.dump_traceback_later(3 * SECONDS, exit=True, file=os.fdopen(os.dup(2), "w"))
+    faulthandler.dump_traceback_later(3 * SECONDS, exit=True, file=2)
     try:
         yield seen
     finally:
