@@ -42,7 +42,7 @@ class Journal:
         """The steps that have ``key``, and its values (NaN where it is no finite number)."""
         rows = [row for row in self.steps if key in row]
         values = [number(row, key) for row in rows]
-        return [number(row, "step") for row in rows], [v if math.isfinite(v) else math.nan for v in values]
+        return [number(row, "step") for row in rows], [v if abs(v) <= LARGEST else math.nan for v in values]
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def number(row: JournalRow, *keys: str) -> float:
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if is_number and abs(found) <= LARGEST else math.nan
+    return float(found) if is_number and (isinstance(found, float) or abs(found) <= LARGEST) else math.nan
 
 
 def num_samples(row: JournalRow) -> int:
