@@ -14,12 +14,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from upslope.errors import UserError
+from upslope.record.files import is_part
 from upslope.record.journal import JOURNAL
 from upslope.record.manifest import is_ours
 
 LOCK, OWNER = ".lock", ".owner"
 REFERENCES = ("reference", ".reference.part")
 """What a start writes first, where its recipe refers to one."""
+PARTS = r"run\.toml|journal\.jsonl|(step|eval)-\d+\.parquet"
+"""Files that a run writes aside before it renames them, in its folder and among its attempts."""
 LONGEST_NAME = 200
 
 
@@ -45,6 +48,8 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[Path]:
             f"{folder} belongs to {_owner(folder)}, which is at work there; wait for it, or choose another folder"
         ) from None
     try:
+        for path in _parts(folder):  # whoever was killed while writing is gone, since the lock is ours
+            path.unlink()
         if not resume:
             require_free(folder)  # again: another run may have come and gone in between
         owner = {"process": os.getpid(), "machine": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}
@@ -62,10 +67,22 @@ def require_free(folder: Path) -> None:
             f"{folder} holds a run already; choose another name, or continue it with --resume {folder} (in Python: "
             "resume=True)"
         )
-    left = (LOCK, OWNER, *(name for name in REFERENCES if is_ours(folder / name)))
-    others = sorted(path.name for path in folder.iterdir() if path.name not in left)
+    references = (folder / name for name in REFERENCES if is_ours(folder / name))
+    ours = (folder / LOCK, folder / OWNER, *references, *_parts(folder), *_unused(folder))
+    others = sorted(path.name for path in folder.iterdir() if path not in ours)
     if others:
         raise Taken(f"{folder} is not empty and holds no run ({others[0]!r} is in it); choose another name")
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What kills left half written."""
+    return [path for place in (folder, folder / "rollouts") for path in place.glob(".*.part") if is_part(path, PARTS)]
+
+
+def _unused(folder: Path) -> list[Path]:
+    """The folders that a run makes first, if nothing was finished in them."""
+    places, parts = [folder / name for name in ("rollouts", "checkpoints")], _parts(folder)
+    return [place for place in places if place.is_dir() and all(path in parts for path in place.iterdir())]
 
 
 def is_begun(folder: Path) -> bool:

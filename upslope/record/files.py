@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ def write_whole(path: Path, content: Buffer) -> None:
         os.fsync(file.fileno())
     aside.replace(path)
     sync_folder(path.parent)
+
+
+def is_part(path: Path, of: str) -> bool:
+    """Whether it is what a kill left of ``write_whole``, of a file whose name matches ``of``."""
+    return re.fullmatch(rf"\.({of})\.\d+\.part", path.name) is not None and path.is_file() and not path.is_symlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from upslope.learn.probe import Probe
 from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
+from upslope.record.journal import num_samples
 from upslope.record.recorder import KINDS, Recorder
 from upslope.rollout.base import Sampler
 from upslope.tasks.at_work import said_to
@@ -26,6 +27,7 @@ from upslope.training.collect import Collected, Collector
 from upslope.training.ending import Signals
 from upslope.training.evaluate import evaluate
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
@@ -141,6 +143,11 @@ class Run:
             self._save()
             self._evaluate(step, samples=self.settings.eval.samples)
 
+    def require_room(self) -> None:
+        """Raise UserError for a text that the model is too short for, before anything is written."""
+        sampling = self.settings.sample.sampling()
+        require_room_for_run(self.task, self.recipe, self._eval_problems, self.policy, sampling)
+
     def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
@@ -155,7 +162,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget what was recorded after turn number ``step``."""
         evals = [row for row in self.recorder.rewind(step) if row["kind"] == "eval"]
-        self._evaluated = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
+        self._evaluated = {(row["step"], num_samples(row)) for row in evals}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -60,6 +60,7 @@ def run_to_end(
         here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
         sampler = here if make_sampler is None else make_sampler(learner.policy)
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes)
+        run.require_room()
         if saved is not None:
             run.resume(saved)
         elif resume:

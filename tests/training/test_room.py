@@ -1,0 +1,59 @@
+"""Texts that a model is too short for are found before a run begins, without tokenising those that cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from upslope.errors import UserError
+from upslope.model.renderer import ChatRenderer
+from upslope.training.room import require_room_for
+from upslope.types import Problem, Sampling
+
+PROBLEMS = tiny.problems(200)
+LONG = replace(PROBLEMS[0], id="long", messages=({"role": "user", "content": "pens " * 300},))
+LONGER = replace(LONG, id="longer", messages=({"role": "user", "content": "pens " * 400},))
+
+
+class Counting(ChatRenderer):
+    """Counts the prompts that it tokenises."""
+
+    asked = 0
+
+    def prompt_ids(self, messages):
+        Counting.asked += 1
+        return super().prompt_ids(messages)
+
+
+@pytest.fixture
+def renderer() -> Counting:
+    Counting.asked = 0
+    return Counting(tiny.TOKENIZER, (tiny.TOKENIZER.eos_token_id,))
+
+
+def test_short_prompts_are_not_tokenised(renderer: Counting) -> None:
+    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), 256)
+    assert Counting.asked == 1  # what the chat template adds
+
+
+def test_a_tight_model_has_each_of_them_tokenised(renderer: Counting) -> None:
+    longest = max(len(renderer.prompt_ids(p.messages)) for p in PROBLEMS)
+    Counting.asked = 0
+    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 8)
+    assert Counting.asked == 1 + len(PROBLEMS)
+    with pytest.raises(UserError, match=f"{longest} prompt tokens and max_tokens=8 do not fit the model's"):
+        require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 7)
+
+
+def test_the_longest_is_named_at_once(renderer: Counting) -> None:
+    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens"):
+        require_room_for([LONG, *PROBLEMS, LONGER], renderer, Sampling(max_tokens=8), 256)
+    assert Counting.asked == 2
+
+
+def test_no_problems_fit_anywhere(renderer: Counting) -> None:
+    require_room_for((), renderer, Sampling(), 1)
+    with pytest.raises(UserError, match="problem a: "):
+        require_room_for([Problem("a", PROBLEMS[0].messages)], renderer, Sampling(max_tokens=1), 2)
