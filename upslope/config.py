@@ -6,7 +6,7 @@ An unknown key is an error that names the nearest known one; a value of the wron
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,11 @@ def load_settings(
     table = read_toml(file) if file else {}
     table.pop("versions", None)  # a record of what the run of that file ran with
     if "python" in table:
-        names = ", ".join(table["python"].get("objects", ())) or "something"
+        objects = table["python"].get("objects") if isinstance(table["python"], dict) else None
+        names = ", ".join(map(str, objects)) if isinstance(objects, list) and objects else "something"
         raise UserError(
-            f"{file}: {names} was an object of Python, which no file can hold; go on from Python, with the same "
-            "objects: upslope.train(..., folder=..., resume=True)"
+            f"{file}: its table python says that {names} was an object of Python, which no file can hold; go on from "
+            "Python, with the same objects: upslope.train(..., folder=..., resume=True)"
         )
     if file:
         _anchor(table, file.parent)
@@ -59,6 +60,8 @@ def load_settings(
 
 def read_toml(file: Path) -> dict[str, Any]:
     """The file's table. Raises UserError naming the line."""
+    if file.exists() and not file.is_file():  # a folder; a device may never end, a pipe never begin
+        raise UserError(f"run file {file} is no file")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -73,7 +76,9 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
         inner = table.get(parent)
         if isinstance(inner, str):  # recipe.surrogate = "clipped_ratio" is short for a table with that kind
             inner = {"name" if parent == "recipe" else "kind": inner}
-        table[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        if not isinstance(inner, Mapping | None):
+            raise UserError(f"{key}: {parent} = {inner!r:.60} is no table, so nothing can be set in it")
+        table[parent] = dict(inner or {})
         table = table[parent]
     table[last] = value
 
@@ -93,7 +98,7 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
             inner = inner.get(parent, {})
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
         # gpt2 is a model of the hub, gsm8k a task and grpo a recipe, whatever lies beside the run file under that name.
-        local = isinstance(text, str) and (key[-1] != "model" or (folder / text).is_dir())
+        local = isinstance(text, str) and (key[-1] != "model" or _is_there(folder / text, Path.is_dir))
         if local and (key[-1] != "name" or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
     recipe = table.get("recipe", {})
@@ -109,4 +114,12 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
 def _beside(text: str, folder: Path) -> str:
     path, colon, name = text.partition(":")
     found = folder / path
-    return f"{found}{colon}{name}" if path and found.exists() else text
+    return f"{found}{colon}{name}" if path and _is_there(found, Path.exists) else text
+
+
+def _is_there(path: Path, asked: Callable[[Path], bool]) -> bool:
+    """The same for a text that no path can be, which is too long, say."""
+    try:
+        return asked(path)
+    except OSError:
+        return False

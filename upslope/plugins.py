@@ -45,18 +45,18 @@ def load_object(spec: str, what: str, modules: dict[str, ModuleType] | None = No
     if not names_a_file(spec):
         raise UserError(f"{what} {spec!r} is not of the form FILE.py:NAME, for example my_file.py:my_{what}")
     file, _, name = spec.rpartition(":")
+    if not Path(file).is_file():
+        raise UserError(f"there is no {what} file {file}")
     place = str(Path(file).resolve())  # one file is one module, whatever folder its path is written from
     if place not in modules:
-        modules[place] = _import(Path(file), what)
+        modules[place] = _import(Path(file))
     if not hasattr(modules[place], name):
         own = [k for k, v in vars(modules[place]).items() if not k.startswith("_") and not inspect.ismodule(v)]
         raise UserError(f"{what} {spec!r}: {file} has no {name!r}{nearest(name, own)}")
     return getattr(modules[place], name)
 
 
-def _import(path: Path, what: str) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"there is no {what} file {path}")
+def _import(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)  # the file may import its neighbours; at the end, so that it shadows nothing

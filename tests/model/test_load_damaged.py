@@ -65,7 +65,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another shape": (weights(lambda w: w.update({UP: w[UP][:5].clone()})), f"another shape in its files: {UP};"),
     "wider": (config(hidden_size=128), SHAPE + " and 28 more"),
     "fewer words": (config(vocab_size=10), SHAPE),
-    "config: a list": (content("config.json", b"[]"), "cannot be loaded: TypeError"),
+    "config: a list": (content("config.json", b"[]"), "cannot be loaded"),
     "config: no JSON": (content("config.json", b"{"), "cannot be loaded"),
     "config: no UTF-8": (content("config.json", b"\xff\xfe"), "cannot be loaded"),
     "config: no heads": (config(num_attention_heads=0), "cannot be loaded"),

@@ -162,7 +162,7 @@ class Prefixing:
 
     eos_token_id, bos_token_id, chat_template = 0, None, None
 
-    def __call__(self, text, add_special_tokens=False):
+    def __call__(self, text, add_special_tokens=False, verbose=True):
         return SimpleNamespace(input_ids=[ord(letter) for letter in f" {text}"])
 
     def decode(self, ids, **_):
@@ -177,7 +177,7 @@ def test_words_in_the_middle_of_a_response_bring_no_space_of_the_tokenizers():
 
 def test_what_a_tokenizer_cannot_write_is_said():
     class Deaf(Prefixing):
-        def __call__(self, text, add_special_tokens=False):
+        def __call__(self, text, add_special_tokens=False, verbose=True):
             return SimpleNamespace(input_ids=[ord("?")])
 
     with pytest.raises(UserError, match="cannot write '18>>' in the middle of a response"):

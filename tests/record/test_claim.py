@@ -39,6 +39,37 @@ def test_somebody_elses_files_stay(tmp_path: Path, inside: str, resume: bool) ->
     assert file.read_text() == "mine"
 
 
+OURS = [".run.toml.12.part", ".journal.jsonl.12.part", "rollouts/.step-000001.parquet.12.part"]
+THEIRS = [".run.toml.part", ".run.toml.12.part.bak", ".notes.12.part", "run.toml.12.part", ".run.toml.x.part"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_kill_left_half_written_goes_with_the_next_claim(tmp_path: Path, resume: bool) -> None:
+    """Killed before a run.toml was there, its name is as good as new."""
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    for name in OURS:
+        (tmp_path / name).write_text("half")
+    with claimed(tmp_path, resume=resume):
+        assert not any((tmp_path / name).exists() for name in OURS)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_what_only_looks_like_it_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with claimed(tmp_path, resume=True):
+        assert (tmp_path / name).read_text() == "mine"
+    with pytest.raises(Taken, match="is not empty and holds no run"), claimed(tmp_path):
+        pass
+
+
+def test_a_link_that_is_called_like_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / OURS[0]).symlink_to("mine")
+    with claimed(tmp_path, resume=True):
+        assert (tmp_path / OURS[0]).is_symlink() and (tmp_path / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize("inside", ["journal.jsonl", "run.toml"])
 def test_a_run_is_not_begun_in_another_ones_folder(tmp_path: Path, inside: str) -> None:
     (tmp_path / inside).write_text("")

@@ -14,7 +14,7 @@ import upslope as up
 from upslope.errors import UserError
 from upslope.model.renderer import ChatRenderer
 from upslope.tasks.calculator import MAX_DIGITS, MAX_LENGTH, Calculator, filled, value_of
-from upslope.training.collect import shown_tokens
+from upslope.training.shown import shown_tokens
 
 
 @pytest.mark.parametrize(

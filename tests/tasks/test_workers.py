@@ -167,6 +167,7 @@ def test_what_cannot_be_named_is_refused() -> None:
         ("task.on_timeout=skip", "stop"),
         ("task.reward_timeout=-1", "at least 0"),
         ("task.reward_timeout=inf", "finite"),
+        ("task.reward_timeout=1e30", "at most 86400 seconds"),
         ("task.reward_workers=100000", "at most 256"),
     ],
 )

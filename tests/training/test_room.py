@@ -1,60 +1,59 @@
-"""Room on the disk for a run's checkpoints, asked for before it begins."""
+"""Texts that a model is too short for are found before a run begins, without tokenising those that cannot be."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
+import tiny
 
-from upslope.config import load_settings
-from upslope.errors import Unavailable
-from upslope.training import room
-from upslope.training.start import launch
-from upslope.training.view import NullView
+from upslope.errors import UserError
+from upslope.model.renderer import ChatRenderer
+from upslope.training.room import require_room_for
+from upslope.types import Problem, Sampling
 
-SMALL = ["model=pocket:blank", "problems=2", "sample.max_tokens=4", "eval.problems=0", "device=cpu", "save.rollouts=0"]
-
-
-def started(folder: Path, *more: str, resume: bool = False) -> Path:
-    return launch(load_settings(None, [*SMALL, *more, f"out={folder}", "name=run"]), NullView, resume=resume)
+PROBLEMS = tiny.problems(200)
+LONG = replace(PROBLEMS[0], id="long", messages=({"role": "user", "content": "pens " * 300},))
+LONGER = replace(LONG, id="longer", messages=({"role": "user", "content": "pens " * 400},))
 
 
-def limited(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
-    monkeypatch.setattr(room, "shutil", SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=int(free))))
+class Counting(ChatRenderer):
+    """Counts the prompts that it tokenises."""
+
+    asked = 0
+
+    def prompt_ids(self, messages):
+        Counting.asked += 1
+        return super().prompt_ids(messages)
 
 
-@pytest.mark.parametrize(
-    "recipe", [["recipe=reinforce"], ["recipe=ppo", "recipe.critic.warmup=0"], ["recipe=trpo", "learn.dtype=float32"]]
-)
-def test_a_checkpoint_takes_what_was_estimated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: list[str]
-) -> None:
-    """Up to headers, the tokenizer and the state in JSON: a few hundred kB beside 2 MB and more."""
-    found: list[int] = []
-    plain = room.checkpoint_bytes
-    monkeypatch.setattr(room, "checkpoint_bytes", lambda *given: found.append(plain(*given)) or found[-1])
-    run = started(tmp_path, "steps=1", "recipe.sample.group_size=2", *recipe)
-    (written,) = (run / "checkpoints").glob("step-*")
-    size = sum(file.stat().st_size for file in written.rglob("*") if file.suffix == ".safetensors")
-    assert found[0] <= size <= found[0] * 1.05
+@pytest.fixture
+def renderer() -> Counting:
+    Counting.asked = 0
+    return Counting(tiny.TOKENIZER, (tiny.TOKENIZER.eos_token_id,))
 
 
-def test_a_run_without_room_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 172_000 * 12  # a blank pocket model, its weights and two moments of each
-    limited(monkeypatch, 2.5 * size)
-    with pytest.raises(
-        Unavailable, match=r"run has 5\.\d MB free, and its checkpoints need 6\.\d MB more \(3 of 2\.\d MB"
-    ):
-        started(tmp_path, "recipe=grpo", "steps=1")
-    assert not (tmp_path / "run" / "journal.jsonl").exists()
-    started(tmp_path, "recipe=grpo", "steps=1", "save.keep=1")  # two of them fit, and the name is still free
+def test_short_prompts_are_not_tokenised(renderer: Counting) -> None:
+    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), 256)
+    assert Counting.asked == 1  # what the chat template adds
 
 
-def test_those_that_are_there_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started(tmp_path, "steps=2", "save.every=1")
-    limited(monkeypatch, 1.5 * 172_000 * 12)  # two are there already: one more fits
-    started(tmp_path, "steps=3", resume=True)
-    limited(monkeypatch, 0.5 * 172_000 * 12)
-    with pytest.raises(Unavailable, match="make room"):
-        started(tmp_path, "steps=4", resume=True)
+def test_a_tight_model_has_each_of_them_tokenised(renderer: Counting) -> None:
+    longest = max(len(renderer.prompt_ids(p.messages)) for p in PROBLEMS)
+    Counting.asked = 0
+    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 8)
+    assert Counting.asked == 1 + len(PROBLEMS)
+    with pytest.raises(UserError, match=f"{longest} prompt tokens and max_tokens=8 do not fit the model's"):
+        require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 7)
+
+
+def test_the_longest_is_named_at_once(renderer: Counting) -> None:
+    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens"):
+        require_room_for([LONG, *PROBLEMS, LONGER], renderer, Sampling(max_tokens=8), 256)
+    assert Counting.asked == 2
+
+
+def test_no_problems_fit_anywhere(renderer: Counting) -> None:
+    require_room_for((), renderer, Sampling(), 1)
+    with pytest.raises(UserError, match="problem a: "):
+        require_room_for([Problem("a", PROBLEMS[0].messages)], renderer, Sampling(max_tokens=1), 2)

@@ -212,7 +212,7 @@ def measure_speed(
     from upslope.lab.bench.command import bench_command
 
     given = {
-        "recipe": {"name": recipe} if recipe else None,
+        "recipe": {"name": recipe} if recipe is not None else None,
         "task.name": task or ("gsm8k" if data else None),
         "task.data": data,
     }

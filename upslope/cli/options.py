@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from upslope.errors import UserError
 from upslope.tasks.builtin import tasks_help
 
 ORDER = ("train", "eval", "measure", "score", "recipes", "diff", "report", "prove", "doctor", "bench", "ladder")
 
 
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""A word that is no command, no option, or no value of one."""
+
+
 class InOrder(TyperGroup):
     """Commands as a user comes to need them, wherever they are defined."""
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with one_line():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_line():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name in ORDER if name in self.commands]
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """A wrong word as every other mistake is told: typer's own lines are several, and quote it as it is. Without any
+    word there is the help."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        of: Any = error
+        where = of.ctx.command_path if of.ctx is not None else "upslope"
+        raise UserError(f"{of.format_message()} ({where} --help says what there is)") from error
 
 
 app = typer.Typer(

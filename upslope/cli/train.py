@@ -57,7 +57,7 @@ def train_model(
     from upslope.training.tables import task_options
 
     given = {
-        "recipe": {"name": recipe} if recipe else None,
+        "recipe": {"name": recipe} if recipe is not None else None,
         "model": model,
         "steps": steps,
         "minutes": minutes,

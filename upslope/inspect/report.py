@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 import warnings
 from collections import Counter
@@ -22,6 +23,8 @@ from upslope.inspect.picture import draw_journal
 from upslope.inspect.words import duration, percent, shorten, visible
 from upslope.record.journal import number, read_journal
 
+EVALUATION = re.compile(r"eval-\d+\.parquet")
+"""A file of attempts; whatever else lies beside it is somebody else's."""
 Change = Literal["better", "worse", "same"]
 
 
@@ -93,12 +96,16 @@ def summary_lines(folder: Path) -> list[str]:
     spent = f"{len(journal.steps)} steps, {num_tokens:,.0f} tokens, {duration(_sum(seconds))} of computing"
     lines.append(f"spent       {spent}")
     if (folder / "report.png").exists():
-        lines.append(f"picture     {folder / 'report.png'}")
+        lines.append(f"picture     {visible(str(folder / 'report.png'))}")
     # step-000010, written aside and renamed: what does not end in digits is not finished.
     done = [path for path in folder.glob("checkpoints/step-*") if path.name.removeprefix("step-").isdigit()]
     if done:
-        lines.append(f"checkpoint  {max(done, key=lambda path: int(path.name.removeprefix('step-')))}")
+        lines.append(f"checkpoint  {visible(str(max(done, key=_number)))}")
     return lines
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def print_before_after(console: Console, folder: Path, num: int = 3) -> None:
@@ -142,7 +149,8 @@ def telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
 def before_after(folder: Path) -> list[BeforeAfter]:
     """Every problem that both the first and the last evaluation hold, in the first one's order. Empty where there are
     not two evaluations."""
-    files = sorted(Path(folder).glob("rollouts/eval-*.parquet"), key=lambda path: (len(path.name), path.name))
+    found = [path for path in Path(folder).glob("rollouts/eval-*.parquet") if EVALUATION.fullmatch(path.name)]
+    files = sorted(found, key=lambda path: (len(path.name), path.name))
     if len(files) < 2:
         return []
     before, after = _attempts(files[0]), _attempts(files[-1])
@@ -156,9 +164,11 @@ def _attempts(path: Path) -> dict[str, tuple[str, GreedyAttempt]]:
         rows: list[dict[str, Any]] = table.to_pylist()
         found: dict[str, tuple[str, GreedyAttempt]] = {}
         for row in rows:
+            if not all(isinstance(row[name], str) for name in ("problem", "prompt_text", "response_text")):
+                raise ValueError("a problem, its prompt or a response is no text")
             attempt = GreedyAttempt(row["response_text"], float(row["reward"]), row["ended"])
             found.setdefault(row["problem"], (row["prompt_text"], attempt))
-    except (OSError, pyarrow.ArrowException, KeyError) as error:
+    except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot read the evaluation's attempts: {error}") from error
     return found
 
@@ -170,7 +180,7 @@ def _recipe(folder: Path) -> str:
         return ""
     try:
         recipe = tomllib.loads(path.read_text(encoding="utf-8")).get("recipe", "")
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
     name = recipe.get("name", "") if isinstance(recipe, dict) else recipe
     return name if isinstance(name, str) else ""

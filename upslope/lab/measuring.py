@@ -21,6 +21,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.checks import require_few, require_several
+from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
@@ -97,6 +98,7 @@ def _measured(
     """A row for every problem that is left, wave by wave."""
     sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
+    require_room_for(left, policy.renderer, sampling, policy.max_positions)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=aside, transient=True) as progress:
         bar = progress.add_task("problems measured", total=len(problems), completed=len(problems) - len(left))

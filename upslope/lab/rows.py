@@ -79,7 +79,7 @@ class RowFile:
             row: Row = json.loads(line)
             made_with = dict(row["measured"])
             row["id"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             self._foreign(number)
         differ = [name for name in self._mark if made_with.get(name) != self._mark[name]]
         if differ:
@@ -93,7 +93,7 @@ class RowFile:
         """Raise UserError unless a line without its end can be the beginning of a row of ours."""
         try:
             json.loads(tail)
-        except ValueError:
+        except (ValueError, RecursionError):
             if tail.startswith(BEGIN[: len(tail)]):
                 return
         else:

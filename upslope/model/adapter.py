@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from upslope.errors import UserError
+from upslope.plugins import said
 
 ADAPTER_CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def add_adapter(model: Any, *, rank: int, alpha: float, targets: str, seed: int) -> Any:
@@ -50,14 +52,42 @@ def names_base(folder: Path) -> bool:
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
-    """The base model with the adapter of a directory, ready to be trained further."""
-    with quietly():
-        return _peft().PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    """The base model with the adapter of a directory, ready to be trained further. Raises UserError if it is damaged,
+    or its files lack weights, which peft would fill with chance."""
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise UserError(f"model {str(folder)!r}: the adapter's weights are missing; there is no {WEIGHTS[0]}")
+    with _told(folder):
+        model = _peft().PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+        wanted, there = _peft().get_peft_model_state_dict(model), _peft().load_peft_weights(str(folder), device="cpu")
+    missing = sorted(wanted.keys() - there.keys())
+    if missing:
+        raise UserError(f"model {str(folder)!r}: the adapter's weights are missing in its files: {missing[0]}")
+    return model
 
 
 def base_name(folder: Path) -> str:
-    """The model an adapter was made for."""
-    return str(_peft().PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    """The model an adapter was made for. Raises UserError if its config does not say that."""
+    with _told(folder):
+        found = _peft().PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not isinstance(found, str) or not found:
+        raise UserError(f"model {str(folder)!r}: its {ADAPTER_CONFIG} names no base_model_name_or_path")
+    if Path(found).is_dir() and Path(found).samefile(folder):
+        raise UserError(f"model {str(folder)!r}: its {ADAPTER_CONFIG} names itself as its base")
+    return found
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Whatever a damaged adapter makes peft raise as one line; peft's own warnings are of what is checked here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        first = next(iter(said(error, str).splitlines()), "")
+        raise UserError(
+            f"model {str(folder)!r}: the adapter cannot be loaded: {type(error).__name__}: {first}"
+        ) from error
 
 
 def _peft() -> Any:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import base_name, load_adapter, names_base
 from upslope.model.hf import forget_origin, quiet_loading
+from upslope.model.sound import require_sound
 from upslope.plugins import said
 
 
@@ -30,6 +31,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
     try:
         with quiet_loading():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            require_sound(config)  # before minutes are spent on layers that nobody has
             tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
             model, found = AutoModelForCausalLM.from_pretrained(
                 name,
@@ -41,6 +44,10 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     except Exception as error:  # what a damaged file or a strange configuration makes transformers raise is anything
         raise _unloadable(name, error) from error
     _require_all(name, found)
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise UserError(
+            f"model {name!r}: model_max_length = {tokenizer.model_max_length!r} in its tokenizer is no number"
+        )
     _warn_of_unused(name, found["unexpected_keys"])
     return model, tokenizer
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from upslope.errors import UserError
 from upslope.model import attention
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.fast import FastTrunk
@@ -55,6 +56,11 @@ class Policy:
         self.tokenizer = tokenizer
         _TOKENIZERS[model] = tokenizer
         self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config)
+        if max(self.renderer.end_ids) >= self.vocabulary:
+            raise UserError(
+                f"the model's eos_token_id {max(self.renderer.end_ids)} is outside its vocabulary of "
+                f"{self.vocabulary}; mend its generation_config.json or config.json"
+            )
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])

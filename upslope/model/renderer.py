@@ -85,8 +85,11 @@ class ChatRenderer:
             text = self.tokenizer.apply_chat_template(
                 [dict(m) for m in messages], add_generation_prompt=True, tokenize=False, chat_template=template
             )
-        except TemplateError as error:
-            raise UserError(f"the chat template does not take {list(messages)!r}: {error}") from error
+        except Exception as error:  # a template is a program, and may fail like any other
+            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+            raise UserError(
+                f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
+            ) from error
         ids = self._ids(text)
         if template is not None and self.tokenizer.bos_token_id is not None:
             ids = (self.tokenizer.bos_token_id, *ids)  # a chat template writes its own
@@ -115,7 +118,8 @@ class ChatRenderer:
         return str(found)
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+        # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def find_end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
@@ -126,7 +130,13 @@ def find_end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ..
     """
     listed = getattr(generation_config, "eos_token_id", None)
     more = listed if isinstance(listed, list) else [listed]
-    found = dict.fromkeys(i for i in (tokenizer.eos_token_id, *more) if i is not None)
+    listed = [i for i in (tokenizer.eos_token_id, *more) if i is not None]
+    wrong = [i for i in listed if type(i) is not int or i < 0]
+    if wrong:
+        raise UserError(
+            f"the model's eos_token_id {wrong[0]!r} is no token; mend its generation_config.json or config.json"
+        )
+    found = dict.fromkeys(listed)
     if not found:
         raise UserError("the tokenizer has no end token (eos_token); set one in its tokenizer_config.json")
     return tuple(found)

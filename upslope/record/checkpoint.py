@@ -7,6 +7,7 @@ right), never by a name or a date alone.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ OPTIMIZER = "optimizer.safetensors"
 CRITIC = "critic.safetensors"
 STATE = "run_state.json"
 NAME = re.compile(r"step-(\d+)(\.replaced)?")
+ASIDE = ".set-aside"
+"""Stands behind the name of what was called as a checkpoint is, and was none."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +76,52 @@ def save(
 def newest(parent: Path) -> Checkpoint | None:
     """The complete checkpoint of the highest step, or None. Incomplete ones are passed over (``passed_over``)."""
     for folder in _folders(parent):
-        if is_whole(folder):
+        if not why_not_complete(folder):
             state = json.loads((folder / STATE).read_text())
             return Checkpoint(folder, int(state["step"]), state)
     return None
 
 
+def why_not_complete(folder: Path) -> str:
+    """Why no run could go on from a folder, in a few words; empty if one could."""
+    if not folder.is_dir():
+        return "it is no folder"
+    wrong = why_not_whole(folder)
+    if wrong:
+        return wrong
+    missing = [name for name in (STATE, OPTIMIZER) if not (folder / name).is_file()]
+    if missing or not any(folder.glob("*model*.safetensors")):
+        return f"{(*missing, 'model.safetensors')[0]} is missing"
+    try:
+        state = json.loads((folder / STATE).read_bytes())
+        step = int(state["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return f"its {STATE} is none"
+    return "" if step == _step(folder) else f"its {STATE} is of step {step}"
+
+
 def passed_over(parent: Path) -> list[str]:
     """A line for each checkpoint that is newer than the newest complete one, and why it is none."""
     found = newest(parent)
-    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name) and path.is_dir()]
-    later = [path for path in named if found is None or _step(path) > found.step]
-    return [f"{path} is passed over: {why_not_whole(path)}" for path in sorted(later, key=_step)]
+    later = [path for path in _named(parent) if found is None or _step(path) > found.step]
+    return [f"{path} is passed over: {why_not_complete(path)}" for path in sorted(later, key=_step)]
+
+
+def move_strangers(parent: Path, step: int) -> list[str]:
+    """Rename what is called as a checkpoint of a later step, and was not written by upslope, or not under that name, so
+    that it is neither lost nor in the way; returns a line for each."""
+    said = []
+    for path in [path for path in _named(parent) if _step(path) > step and (not is_ours(path) or is_whole(path))]:
+        names = (path.with_name(f"{path.name}{ASIDE}{number or ''}") for number in itertools.count())
+        free = next(name for name in names if not name.exists() and not name.is_symlink())
+        path.rename(free)
+        said.append(f"{path} was not written by upslope as it is, and is {free.name} now")
+    return said
 
 
 def complaint_about(parent: Path, step: int) -> str:
     """What is wrong with the checkpoint of a step, in a few words; empty if nothing is."""
-    return why_not_whole(parent / f"step-{step:06d}")
+    return why_not_complete(parent / f"step-{step:06d}")
 
 
 def abandon(parent: Path, step: int) -> None:
@@ -130,8 +162,12 @@ def prune_before(parent: Path, step: int, keep: int) -> None:
 
 def _folders(parent: Path) -> list[Path]:
     """Every checkpoint of ours, highest step first; a replaced one stands behind its replacement."""
-    named = [path for path in parent.glob("step-*") if NAME.fullmatch(path.name) and is_ours(path)]
-    return sorted(named, key=lambda path: (-_step(path), path.suffix))
+    return sorted(filter(is_ours, _named(parent)), key=lambda path: (-_step(path), path.suffix))
+
+
+def _named(parent: Path) -> list[Path]:
+    """Whatever is called as a checkpoint is, be it one or not."""
+    return [path for path in parent.glob("step-*") if NAME.fullmatch(path.name)]
 
 
 def _step(folder: Path) -> int:

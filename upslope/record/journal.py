@@ -15,6 +15,9 @@ from upslope.record.files import write_whole
 
 JOURNAL = "journal.jsonl"
 
+LARGEST = 1e300
+"""Beyond it no number of a run is one, and a difference of two would have no end."""
+
 JournalRow = Mapping[str, Any]
 """One line of the journal. Recipes add numeric keys of their own, so a row is a mapping read by ``number``."""
 
@@ -39,7 +42,7 @@ class Journal:
         """The steps that have ``key``, and its values (NaN where it is no finite number)."""
         rows = [row for row in self.steps if key in row]
         values = [number(row, key) for row in rows]
-        return [number(row, "step") for row in rows], [v if math.isfinite(v) else math.nan for v in values]
+        return [number(row, "step") for row in rows], [v if abs(v) <= LARGEST else math.nan for v in values]
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -123,7 +126,14 @@ def number(row: JournalRow, *keys: str) -> float:
     found: Any = row
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else math.nan
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    return float(found) if is_number and (isinstance(found, float) or abs(found) <= LARGEST) else math.nan
+
+
+def num_samples(row: JournalRow) -> int:
+    """Attempts a problem of an evaluation; 0: greedy only."""
+    tried = row.get("pass_at")
+    return max((int(k) for k in tried if k.isdecimal()), default=0) if isinstance(tried, Mapping) else 0
 
 
 def only_imitates(steps: Iterable[JournalRow]) -> bool:
@@ -134,7 +144,10 @@ def only_imitates(steps: Iterable[JournalRow]) -> bool:
 
 def _parse(line: bytes) -> JournalRow:
     """One line as a row with a ``kind`` and a whole ``step``, or ValueError (bad JSON and bad UTF-8 are such)."""
-    row = json.loads(line)
+    try:
+        row = json.loads(line.decode())  # of bytes, json would read UTF-16 too
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
         raise ValueError('not an object with a "kind"')
     if type(row.get("step")) is not int and row["kind"] in ("step", "eval", "end"):

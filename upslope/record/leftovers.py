@@ -32,7 +32,7 @@ def sweep(folder: Path, *, begun: bool) -> None:
 def may_be_ours(path: Path) -> bool:
     """Whether something in a folder in which no run has begun is what one left that was ended too early."""
     if path.name in ("rollouts", "checkpoints"):
-        return path.is_dir() and not any(path.iterdir())
+        return path.is_dir() and all(is_part(inside) for inside in path.iterdir())
     if UNFINISHED.fullmatch(path.name) or path.name == "reference":
         return _may_go(path)
     return path.name == SEAL or is_part(path)
@@ -41,7 +41,8 @@ def may_be_ours(path: Path) -> bool:
 def is_part(path: Path) -> bool:
     """Whether it is a file of a run that ``write_whole`` was at work on."""
     found = PART.fullmatch(path.name)
-    return found is not None and OWN_FILES.fullmatch(found[1]) is not None and path.is_file()
+    named = found is not None and OWN_FILES.fullmatch(found[1]) is not None
+    return named and path.is_file() and not path.is_symlink()
 
 
 def _may_go(place: Path) -> bool:

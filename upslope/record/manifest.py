@@ -55,7 +55,7 @@ def why_not_whole(folder: Path) -> str:
     """What is wrong with a folder, in a few words; empty if it is whole."""
     try:
         hashes = json.loads((folder / MANIFEST).read_bytes())
-        if not isinstance(hashes, dict):
+        if not isinstance(hashes, dict) or any("\0" in name for name in hashes):
             return f"its {MANIFEST} is none"
         for name, digest in hashes.items():
             if not (folder / name).is_file():
@@ -64,8 +64,10 @@ def why_not_whole(folder: Path) -> str:
                 return f"{name} is not as it was written"
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    except (OSError, ValueError) as error:
-        return f"its {MANIFEST} cannot be read" if isinstance(error, ValueError) else str(error.strerror)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError):
+            return f"{Path(str(error.filename)).name:.80}: {error.strerror}"
+        return f"its {MANIFEST} cannot be read"
     return "" if hashes else "it was not finished"
 
 

@@ -55,13 +55,13 @@ def saved_folder(path: Path) -> Numbered:
     if state.get("_indices_data_files"):
         raise UserError(f"{path}: its rows are selected by a file of indices; load and save it with a newer datasets")
     try:
-        names = [file["filename"] for file in state["_data_files"]]
+        files = [path / file["filename"] for file in state["_data_files"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / STATE}: names no data files; save the data set again with save_to_disk") from error
     before = 0
-    for name in names:
+    for file in files:
         number = 0
-        for number, row in arrow_file(path / name):
+        for number, row in arrow_file(file):
             yield before + number, row
         before += number
 
@@ -79,7 +79,7 @@ def _json_file(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); save the data set again with save_to_disk") from error
     return value if isinstance(value, dict) else {}
 

@@ -16,8 +16,8 @@ from upslope.plugins import describe, is_own, said, unless_interrupted
 from upslope.tasks.at_work import at_work, on
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
-from upslope.tasks.guarded import GuardedEpisode, require_spans
-from upslope.tasks.problem_set import require_text
+from upslope.tasks.guarded import GuardedEpisode, require_spans, require_steps
+from upslope.tasks.problem_set import half_character, require_text
 from upslope.tasks.rewards import finite
 from upslope.types import Problem, Score
 
@@ -80,6 +80,9 @@ class Completed(Task):
 
     def documents(self) -> Sequence[str]:
         found: Sequence[str] = self._list("documents", str, self._call("documents"))
+        halves = [place for place, text in enumerate(found) if half_character(text)]
+        if halves:
+            raise UserError(f"{self._where}: documents()[{halves[0]}] has half a character, which no tokenizer reads")
         return found
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
@@ -133,8 +136,13 @@ class Completed(Task):
         reward = finite(score.reward)
         if reward is None:
             raise UserError(f"{gave} the reward {said(score.reward):.60}; it must be a finite number")
-        if not isinstance(score.extracted, str | None):
-            raise UserError(f"{gave} extracted={said(score.extracted):.60}; it must be text, or None for no answer")
+        if not isinstance(score.extracted, str | None) or half_character(score.extracted or ""):
+            raise UserError(
+                f"{gave} extracted={said(score.extracted, ascii):.60}; it must be text, or None for no answer"
+            )
+        if score.lenient is not None and finite(score.lenient) is None:
+            raise UserError(f"{gave} lenient={said(score.lenient):.60}; it must be a finite number, or None")
+        require_steps(score.steps, gave)
         return replace(score, reward=reward)
 
     def _check_problem(self, method: str, place: int, problem: Problem) -> None:

@@ -42,9 +42,10 @@ def find_files(data: str, eval_data: str | None = None) -> Files:
     files = _folder(path) if is_folder else [(_one(path), side)]
     if eval_data is None:
         return tuple(files)
-    if any(split == "test" or file.resolve() == Path(eval_data).resolve() for file, split in files):
+    held = _one(Path(eval_data))
+    if any(split == "test" or file.samefile(held) for file, split in files):
         raise UserError(f"--eval-data {eval_data}: {path} already holds these or other test rows; drop one of the two")
-    return (*files, (_one(Path(eval_data)), "test"))
+    return (*files, (held, "test"))
 
 
 def file_rows(files: Files) -> Iterator[Row]:
@@ -59,7 +60,7 @@ def _folder(path: Path) -> list[tuple[Path, Split | None]]:
     """The two sides in a folder; one of them may be missing."""
     if (path / arrow_files.SPLITS).is_file():
         names = arrow_files.saved_splits(path)
-        saved: list[tuple[Path, Split | None]] = [(path / s, s) for s in get_args(Split) if s in names]
+        saved: list[tuple[Path, Split | None]] = [(_one(path / s), s) for s in get_args(Split) if s in names]
         if not saved:
             raise UserError(f"{path}: its data sets are {', '.join(names)}; one must be called train or test")
         return saved

@@ -1,4 +1,5 @@
-"""What a user's object says about words in between: a world that may crash, and spans that may be none."""
+"""What a user's object says about words in between, and rewards on the way: a world that may crash, spans and steps
+that may be none."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.plugins import describe, said, unless_interrupted
 from upslope.tasks.episode import Episode
+from upslope.tasks.rewards import finite
 
 
 class GuardedEpisode:
@@ -53,3 +55,11 @@ def require_spans(spans: Any, length: int, where: str) -> None:
                 f"(it has {length}), in order and apart"
             )
         reached = span[1]
+
+
+def require_steps(steps: Any, gave: str) -> None:
+    """Raise UserError, beginning with ``gave``, unless ``steps`` are (number of characters, reward)."""
+    for step in steps if isinstance(steps, tuple | list) else [steps]:
+        two = isinstance(step, tuple | list) and len(step) == 2 and type(step[0]) is int and step[0] >= 0
+        if not two or finite(step[1]) is None:
+            raise UserError(f"{gave} the step {said(step):.60}; steps are (number of characters, reward) each")

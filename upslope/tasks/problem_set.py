@@ -51,6 +51,8 @@ class ProblemSet:
 
     train: tuple[Problem, ...]
     test: tuple[Problem, ...]
+    source: str = "the data"
+    """Where they come from, for messages."""
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """One side; a UserError if it is empty."""
@@ -60,7 +62,7 @@ class ProblemSet:
             mend = (
                 "give --eval-data, more rows or a 'split' column" if split == "test" else "give --data with more rows"
             )
-            raise UserError(f"the data has no {split} problems ({rows} in all): {mend}")
+            raise UserError(f"{self.source} has no {split} problems ({rows} in all): {mend}")
         return side
 
     def demonstrations(self) -> Sequence[Problem]:
@@ -68,7 +70,9 @@ class ProblemSet:
         return [problem for problem in self.train if problem.demonstration is not None]
 
 
-def make_problem_set(name: str, rows: Iterable[Row], build: Callable[[Mapping[str, Any], str], Problem]) -> ProblemSet:
+def make_problem_set(
+    name: str, rows: Iterable[Row], build: Callable[[Mapping[str, Any], str], Problem], source: str = "the data"
+) -> ProblemSet:
     """Build each row's problem, put it on its side, and name it ``{name}/{split}/{place}`` unless it has an id.
 
     As in a data set with columns: a cell that a row lacks is None, whichever batch the row is scored in.
@@ -91,19 +95,22 @@ def make_problem_set(name: str, rows: Iterable[Row], build: Callable[[Mapping[st
         first[problem.id] = row.where
         sides[split].append(problem)
     names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
-    return ProblemSet(*(tuple(_filled(problem, names) for problem in side) for side in sides.values()))
+    train, test = (tuple(_filled(problem, names) for problem in side) for side in sides.values())
+    return ProblemSet(train, test, source)
 
 
 def require_text(problem: Problem, where: str) -> None:
-    """Raise UserError, beginning with ``where``, for a prompt or demonstration with half a character: JSON can write a
-    lone surrogate, and no tokenizer reads it."""
-    for text in (*(message["content"] for message in problem.messages), problem.demonstration or ""):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{where}: the text has half a character ({error.object[error.start]!a}); mend or drop the row"
-            ) from None
+    """Raise UserError, beginning with ``where``, for an id, prompt or demonstration with half a character: JSON can
+    write a lone surrogate, and no tokenizer reads it."""
+    for text in (problem.id, *(message["content"] for message in problem.messages), problem.demonstration or ""):
+        half = half_character(text)
+        if half:
+            raise UserError(f"{where}: the text has half a character ({half!a}); mend or drop the row")
+
+
+def half_character(text: str) -> str:
+    """The first lone surrogate of a text, which no file and no tokenizer takes; empty if there is none."""
+    return next((c for c in text if "\ud800" <= c <= "\udfff"), "")
 
 
 def _filled(problem: Problem, names: Iterable[str]) -> Problem:

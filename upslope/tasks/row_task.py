@@ -40,7 +40,9 @@ class RowTask(Task):
     @cached_property
     def _set(self) -> ProblemSet:
         rows = file_rows(self._files) if self._files else self.without_files()
-        return make_problem_set(self.name, renamed_rows(rows, self._columns, self.fields), self.build)
+        renamed = renamed_rows(rows, self._columns, self.fields)
+        source = " and ".join(str(path) for path, _ in self._files) or "the data"
+        return make_problem_set(self.name, renamed, self.build, source)
 
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._set.problems(split)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import sys
 import time
@@ -25,6 +24,7 @@ from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
+from upslope.training.shown import require_shown_room, shown_tokens
 from upslope.training.source import Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling, Score
 
@@ -239,31 +239,9 @@ class Collector:
     def _shown(self, problem: Problem, prompt: tuple[int, ...]) -> Group:
         text = problem.demonstration or ""
         response, mask = shown_tokens(self._renderer, text, problem.replies)
-        if len(prompt) + len(response) > self._max_positions:
-            raise UserError(
-                f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
-                f"{self._max_positions} positions; shorten the text {text[:40]!r}"
-            )
+        require_shown_room(problem, prompt, response, self._max_positions)
         # Somebody else's words as an attempt with reward 1.
         return Group(problem, (Rollout(problem.id, 0, prompt, response, mask, None, 0, "stop", text, Score(1.0)),))
-
-
-def shown_tokens(
-    renderer: Renderer, text: str, replies: Sequence[tuple[int, int]] = ()
-) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """A demonstration's tokens, and which of them are to be imitated: not ``replies``, spans of characters where the
-    world speaks. Both are tokenised apart, as they are when a policy writes and the world replies."""
-    if not replies:
-        response = renderer.response_ids(text)
-        return response, (True,) * len(response)
-    ids: list[int] = []
-    mask: list[bool] = []
-    places = [0, *(place for span in replies for place in span), len(text)]
-    for index, (begin, end) in enumerate(itertools.pairwise(places)):
-        part = renderer.middle_ids(text[begin:end]) if index else renderer.response_ids(text[begin:end])[:-1]
-        ids += part
-        mask += [index % 2 == 0] * len(part)
-    return (*ids, renderer.end_ids[0]), (*mask, True)
 
 
 def _why_short(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from upslope.model.renderer import Renderer
+from upslope.record.journal import num_samples
 from upslope.rollout.base import Progress, Sampler
 from upslope.tasks.base import Task
 from upslope.training.evaluate import Evaluation, evaluate
@@ -28,7 +29,7 @@ class HeldOut:
     def remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Those of these rows of the journal are done, and no others."""
         evals = [row for row in rows if row["kind"] == "eval"]
-        self._done = {(row["step"], max(map(int, row.get("pass_at", {"0": None})))) for row in evals}
+        self._done = {(row["step"], num_samples(row)) for row in evals}
 
     def is_between(self, step: int) -> bool:
         """Whether one is made before this step, in the middle of a run."""

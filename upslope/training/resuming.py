@@ -104,6 +104,7 @@ def notes_of(
     """What a resumed run should say: checkpoints that it passes over, settings (``was``: its old run.toml) and
     surroundings that are others."""
     notes = checkpoint.passed_over(folder / "checkpoints") + changed(was, document)
+    notes += checkpoint.move_strangers(folder / "checkpoints", saved.step) if saved is not None else []
     before = saved.state.get("made_with") if saved is not None else None
     return notes + (differences(before, now, saved.step) if saved is not None and before else [])
 

@@ -1,43 +1,79 @@
-"""Whether a run's checkpoints have room on the disk, known before hours are spent on what goes into them."""
+"""Whether what a model is to read and to write fits its positions, as far as it can be known before a run begins."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from upslope.algo.recipe import Recipe
-from upslope.errors import Unavailable
-from upslope.learn.learner import Learner
-from upslope.record import checkpoint
+from upslope.algo.sample import Attempts, Documents
+from upslope.model.policy import Policy
+from upslope.model.renderer import Renderer
+from upslope.rollout.base import Request, require_room
+from upslope.tasks.base import Task
+from upslope.training.shown import require_shown_room, shown_tokens
+from upslope.types import Problem, Sampling
+
+T = TypeVar("T")
+MOST_READ = 10_000
+"""The longest texts, that many of which are tokenised before a run; a step looks at its own again."""
 
 
-def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
-    """What one checkpoint takes at least: the weights that move, in full precision, and two moments of each, where Adam
-    moves them (the natural step has none); the critic's likewise."""
-    copies = [
-        1 if "curvature" in recipe.needs and optimizer is learner.optimizer else 3 for optimizer in learner.optimizers
-    ]
-    sizes = [sum(m.numel() * m.element_size() for m in optimizer.masters.values()) for optimizer in learner.optimizers]
-    return sum(num * size for num, size in zip(copies, sizes, strict=True))
+def require_room_for_run(
+    task: Task, recipe: Recipe, held_out: Sequence[Problem], policy: Policy, sampling: Sampling
+) -> None:
+    """Raise UserError, which names the longest, for a problem, demonstration or document that the model is too short
+    for: of what the recipe takes, and of the problems ``held_out`` for evaluation. A text of fewer bytes than there are
+    positions is not tokenised: a token takes a byte at least."""
+    sample, renderer, max_positions = recipe.sample, policy.renderer, policy.max_positions
+    require_room_for(held_out, renderer, sampling, max_positions)
+    if isinstance(sample, Attempts):
+        require_room_for(task.problems("train"), renderer, sampling, max_positions)
+        return
+    if not isinstance(sample, Documents):
+        _require_shown(task.demonstrations(), renderer, max_positions)
+    if isinstance(sample, Documents) or sample.replay:
+        texts = [Problem(f"document {i}", (), demonstration=text) for i, text in enumerate(task.documents())]
+        _require_shown(texts, renderer, max_positions)
 
 
-def require_disk(folder: Path, learner: Learner, recipe: Recipe, keep: int) -> None:
-    """Raise Unavailable unless there is room for the ``keep`` newest checkpoints and one more: a new one is complete
-    before the oldest goes. Those that are there already are counted."""
-    size = checkpoint_bytes(learner, recipe)
-    missing = max(1, keep + 1 - len(checkpoint.steps(folder / "checkpoints")))
-    free = shutil.disk_usage(folder).free
-    if free < missing * size:
-        raise Unavailable(
-            f"{folder} has {_gb(free)} free, and its checkpoints need {_gb(missing * size)} more ({missing} of "
-            f"{_gb(size)}): make room, choose another --out, or lower save.keep (now {keep})"
-        )
+def require_room_for(problems: Sequence[Problem], renderer: Renderer, sampling: Sampling, max_positions: int) -> None:
+    """Raise UserError unless the prompts, and the longest attempts at them, fit the model's positions."""
+    most = _MostTokens(renderer)
+    for problem in _longest(problems, most, max_positions - sampling.max_tokens):
+        require_room([Request(problem.id, 0, renderer.prompt_ids(problem.messages))], sampling, max_positions)
 
 
-def _gb(num_bytes: int) -> str:
-    """In GB, or in MB below one.
+def _require_shown(problems: Sequence[Problem], renderer: Renderer, max_positions: int) -> None:
+    most = _MostTokens(renderer)
+    for problem in _longest(problems, lambda p: most(p) + num_bytes(p.demonstration or "") + 1, max_positions):
+        prompt = renderer.prompt_ids(problem.messages) if problem.messages else renderer.start_ids
+        response, _ = shown_tokens(renderer, problem.demonstration or "", problem.replies)
+        require_shown_room(problem, prompt, response, max_positions)
 
-    >>> _gb(1_620_000_000), _gb(2_100_000)
-    ('1.6 GB', '2.1 MB')
-    """
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+class _MostTokens:
+    """As many tokens as a prompt can have: its bytes, and what the chat template adds to a chat of these roles."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._added: dict[tuple[str, ...], int] = {}
+
+    def __call__(self, problem: Problem) -> int:
+        roles = tuple(message["role"] for message in problem.messages)
+        if roles not in self._added:
+            short = [{**message, "content": "a"} for message in problem.messages]
+            self._added[roles] = len(self._renderer.prompt_ids(short) if short else self._renderer.start_ids)
+        return self._added[roles] + sum(num_bytes(message["content"]) for message in problem.messages)
+
+
+def _longest(items: Iterable[T], most: Callable[[T], int], room: int) -> list[T]:
+    """Those that may have more tokens than there is room for, the longest first."""
+    doubtful = [(num, item) for item in items if (num := most(item)) > room]
+    return [item for _, item in heapq.nlargest(MOST_READ, doubtful, key=lambda pair: pair[0])]
+
+
+def num_bytes(text: str) -> int:
+    """How long a text is in a file."""
+    return len(text.encode("utf-8", "replace"))

@@ -28,6 +28,7 @@ from upslope.training.collect import Collected, Collector
 from upslope.training.ending import Signals
 from upslope.training.held_out import HeldOut
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
@@ -144,6 +145,11 @@ class Run:
             self._stop_if_asked()
             self._save()
             self._evaluate(step, samples=self.settings.eval.samples)
+
+    def require_room(self) -> None:
+        """Raise UserError for a text that the model is too short for, before anything is written."""
+        sampling = self.settings.sample.sampling()
+        require_room_for_run(self.task, self.recipe, self._held_out.problems, self.policy, sampling)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
@@ -277,8 +283,6 @@ class Run:
     def _save(self) -> None:
         self.view.phase("checkpoint")
         self._saving.save()
-
-    # -- small things -------------------------------------------------------------------------------------------
 
     def _out_of_budget(self) -> bool:
         return 0 < self.settings.minutes * 60 <= self._spent or 0 < self.settings.tokens <= self._tokens

@@ -19,10 +19,10 @@ from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
+from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
-from upslope.training.room import require_disk
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
@@ -60,6 +60,7 @@ def run_to_end(
         here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
         sampler = here if make_sampler is None else make_sampler(learner.policy)
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes)
+        run.require_room()
         if saved is not None:
             run.resume(saved)
         elif resume:

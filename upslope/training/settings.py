@@ -14,6 +14,8 @@ MOST_THREADS = 1024
 """Of a process, so that a slip of the finger cannot take a machine down."""
 MOST_WORKERS = 256
 """Processes for rewards."""
+LONGEST_CHECK = 86_400
+"""Seconds of ``reward_timeout``: a day."""
 MOST_ATTEMPTS = 10_000_000
 """In one turn, or one evaluation: their requests alone would fill the memory."""
 
@@ -54,6 +56,8 @@ class TaskSettings:
         require_bounds(self)
         if self.reward_workers > MOST_WORKERS:
             raise ValueError(f"reward_workers = {self.reward_workers} must be at most {MOST_WORKERS}")
+        if self.reward_timeout > LONGEST_CHECK:
+            raise ValueError(f"reward_timeout = {self.reward_timeout:g} must be at most {LONGEST_CHECK} seconds")
         if self.on_timeout == "mask" and not self.reward_timeout:
             raise ValueError("on_timeout = mask, and nothing times out: set reward_timeout as well")
 

@@ -91,9 +91,11 @@ def train_objects(
     settings = replace(settings, name=recorder.name)
     was = require_run(recorder.folder) if resume and recorder.folder is not None else None
     saved = recorder.newest() if resume else None
-    if resume and saved is None and recorder.folder is not None and checkpoint.steps(recorder.folder / "checkpoints"):
+    broken = checkpoint.passed_over(recorder.folder / "checkpoints") if resume and recorder.folder is not None else []
+    if saved is None and broken:
         raise UserError(
-            f"{recorder.folder} holds no complete checkpoint to resume from; start it anew in another folder"
+            f"{recorder.folder} holds no complete checkpoint to resume from; start it anew in another folder "
+            f"({'; '.join(broken)})"
         )
     if saved is not None and not settings.learn.lora_rank:
         exact = torch.float64 if settings.learn.dtype == "float64" else torch.float32

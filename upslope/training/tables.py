@@ -14,6 +14,9 @@ from upslope.bounds import BelowBound
 from upslope.errors import UserError, nearest
 from upslope.training.settings import DEFAULT_RECIPE, RunSettings
 
+LONGEST_NAME = 4096
+"""Characters of a path, a name, or FILE.py:NAME."""
+
 
 def to_settings(table: Mapping[str, Any]) -> RunSettings:
     """Typed settings from a table. Raises UserError naming the key and the mend."""
@@ -29,7 +32,12 @@ def task_options(
     rewards: Sequence[str] | None,
     reward_weights: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """What the task is, by dotted key of the settings, without what was not given."""
+    """What the task is, by dotted key of the settings, without what was not given. Raises UserError for an option that
+    was given empty, as by a variable of the shell that is not set: nothing may take another task's place in silence."""
+    options = {"--task": name, "--data": data, "--eval-data": eval_data}
+    empty = [option for option, value in options.items() if value == ""]
+    if empty:
+        raise UserError(f"{empty[0]} is empty; give a value, or leave the option out")
     given = {
         "task.name": name,
         "task.data": data,
@@ -56,6 +64,8 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             raise UserError(f"{where}{key} = {value!r} should be {_spell(hints[key])}: {_why(error)}") from None
+        if key not in ("options", "where"):
+            _require_text(values[key], f"{where}{key}")
         if isinstance(value, bool) and hints[key] is not bool:  # pydantic would take true for 1
             raise UserError(f"{where}{key} = {str(value).lower()} should be {_spell(hints[key])}")
     if kind is RunSettings:
@@ -68,6 +78,16 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
         raise UserError(f"{where}{error}") from None
     except ValueError as error:
         raise UserError(f"{where.rstrip('.') or 'settings'}: {error}") from None
+
+
+def _require_text(value: Any, where: str) -> None:
+    """Raise UserError for text that is no name of anything: endless, with NUL, or with bytes that are no UTF-8."""
+    inside = value if isinstance(value, tuple) else [*value, *value.values()] if isinstance(value, dict) else [value]
+    for text in inside:
+        if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+            raise UserError(f"{where} = {text!a:.60} holds NUL, or bytes that are no UTF-8; give plain text")
+        if isinstance(text, str) and len(text) > LONGEST_NAME:
+            raise UserError(f"{where} = {text!a:.60}... has {len(text):,} characters, and no name has so many")
 
 
 def _meant(key: str, kind: type[Any]) -> str:

@@ -68,7 +68,8 @@ def bench(settings: RunSettings, shape: str | None, repeat: int, say: Callable[[
 def _bench(
     settings: RunSettings, shape: str | None, repeat: int, say: Callable[[str], None], device: torch.device
 ) -> dict[str, Any]:
-    work = Workload.parse(shape or (POCKET_WORK if is_pocket(settings.model) else WORK))
+    default = POCKET_WORK if is_pocket(settings.model) else WORK
+    work = Workload.parse(default if shape is None else shape)
     recipe = acting(resolve_recipe(settings.recipe), work.samples)
     task = prompts_for(settings)
     problems = first_problems(task, work)

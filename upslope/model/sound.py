@@ -1,0 +1,34 @@
+"""What a config.json says that nothing could be computed with, though transformers would take it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MOST_LAYERS = 10_000
+"""Of any model; more is a slip of the finger, and would take hours to make."""
+
+
+def require_sound(config: Any) -> None:
+    """Raise ValueError for a number of layers or positions, or a base of rotary angles, that no model has."""
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    for name, most in (("num_hidden_layers", MOST_LAYERS), ("max_position_embeddings", None)):
+        value = getattr(text, name, None)
+        whole = type(value) is int and value >= 1 and (most is None or value <= most)
+        if value is not None and not whole:
+            raise ValueError(f"its config.json has {name} = {value!r:.60}")
+    for value in (getattr(text, "rope_theta", None), *_thetas(getattr(text, "rope_parameters", None))):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and math.isfinite(value) and value > 0):
+            raise ValueError(f"its config.json has rope_theta = {value!r:.60}; it must be a finite number above 0")
+
+
+def _thetas(parameters: Any) -> Iterator[Any]:
+    """Every rope_theta of a table, or of one table for each kind of layers."""
+    if isinstance(parameters, Mapping):
+        for name, value in parameters.items():
+            if name == "rope_theta":
+                yield value
+            else:
+                yield from _thetas(value)

@@ -1,0 +1,43 @@
+"""Whether a run's checkpoints have room on the disk, known before hours are spent on what goes into them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from upslope.algo.recipe import Recipe
+from upslope.errors import Unavailable
+from upslope.learn.learner import Learner
+from upslope.record import checkpoint
+
+
+def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
+    """What one checkpoint takes at least: the weights that move, in full precision, and two moments of each, where Adam
+    moves them (the natural step has none); the critic's likewise."""
+    copies = [
+        1 if "curvature" in recipe.needs and optimizer is learner.optimizer else 3 for optimizer in learner.optimizers
+    ]
+    sizes = [sum(m.numel() * m.element_size() for m in optimizer.masters.values()) for optimizer in learner.optimizers]
+    return sum(num * size for num, size in zip(copies, sizes, strict=True))
+
+
+def require_disk(folder: Path, learner: Learner, recipe: Recipe, keep: int) -> None:
+    """Raise Unavailable unless there is room for the ``keep`` newest checkpoints and one more: a new one is complete
+    before the oldest goes. Those that are there already are counted."""
+    size = checkpoint_bytes(learner, recipe)
+    missing = max(1, keep + 1 - len(checkpoint.steps(folder / "checkpoints")))
+    free = shutil.disk_usage(folder).free
+    if free < missing * size:
+        raise Unavailable(
+            f"{folder} has {_gb(free)} free, and its checkpoints need {_gb(missing * size)} more ({missing} of "
+            f"{_gb(size)}): make room, choose another --out, or lower save.keep (now {keep})"
+        )
+
+
+def _gb(num_bytes: int) -> str:
+    """In GB, or in MB below one.
+
+    >>> _gb(1_620_000_000), _gb(2_100_000)
+    ('1.6 GB', '2.1 MB')
+    """
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
