@@ -3,7 +3,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 RUN ?= examples/pocket.toml
-TESTS ?=
+TESTS ?= -m "not exhaustive"
 MODEL ?=
 DATA ?=
 SEEDS ?= 1
@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "transformers", "tokenizers", "peft", "pyarrow", "typer", "pydantic", "numpy", "matplotlib")), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help train sums gsm8k test test-oldest test-newest test-processors check docs links format lock clean
+.PHONY: help train sums gsm8k test test-exhaustive test-oldest test-newest test-processors check docs links format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,11 @@ gsm8k: $(VENV)/.run ## a real model learns the real GSM8K: make gsm8k MODEL=DIRE
 	@$(if $(and $(MODEL),$(DATA),$(filter smoke full,$(BUDGET))),,$(error make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke] [SEEDS=3]))
 	$(BIN)/python examples/gsm8k/run.py --model "$(MODEL)" --data "$(DATA)" --seeds $(SEEDS) $(if $(filter smoke,$(BUDGET)),--smoke)
 
-test: $(VENV)/.dev ## every test, the slow ones too (TESTS='-m "not slow"' for the others)
+test: $(VENV)/.dev ## the tests, the slow ones too (TESTS='-m "not slow"' for the others)
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+test-exhaustive: $(VENV)/.dev ## every way to end a run, every malformed input, every damaged checkpoint: half an hour
+	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) -m exhaustive
 
 test-oldest: .venv-oldest/.dev ## the same with the lowest versions that pyproject.toml allows (needs Python 3.11)
 	@.venv-oldest/bin/python -c $(VERSIONS)

@@ -165,6 +165,11 @@ def test_the_top_fifth_by_entropy():
     assert TopEntropy(0.2).over_update(b).tolist() == [[0, 1, 0], [0, 0, 0]]
     assert TopEntropy(0.4).over_update(b).tolist() == [[0, 1, 0], [1, 0, 0]]
     assert TopEntropy(1.0).over_update(b).tolist() == b.mask_NT.double().tolist()
+    last_place = 1.0 + 2**-40  # copies of one state, of which a processor makes one larger: the first is taken
+    b = replace(b, old_entropy_NT=tensor([[0.1, 1.0, 0.3], [last_place, 0.2, 99]]))
+    assert TopEntropy(0.2).over_update(b).tolist() == [[0, 1, 0], [0, 0, 0]]
+    b = replace(b, old_entropy_NT=tensor([[0.1, 1.0, 0.3], [1.0 + 2**-12, 0.2, 99]]))
+    assert TopEntropy(0.2).over_update(b).tolist() == [[0, 0, 0], [1, 0, 0]]
 
 
 def test_covariance_by_hand():

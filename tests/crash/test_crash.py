@@ -139,12 +139,14 @@ def test_steps_that_are_lost_are_seen(campaign):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_at_many_random_moments(campaign, recipe):
     assert sum(found.stops for found in sound(campaign(recipe).kills(40))) == 40
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("resumed", [False, True], ids=["the run", "the resumed run"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_at_every_change(tapped, campaign, recipe, resumed):
@@ -152,6 +154,7 @@ def test_killed_at_every_change(tapped, campaign, recipe, resumed):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_ended_otherwise_at_many_moments(campaign, recipe):
     for number in SIGNALS:
@@ -160,12 +163,14 @@ def test_ended_otherwise_at_many_moments(campaign, recipe):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_disk_is_full_at_many_moments(tapped, campaign, recipe):
     sound(campaign(recipe).full_disks(12))
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_disks_of_many_sizes(campaign, recipe):
     try:
@@ -175,6 +180,7 @@ def test_disks_of_many_sizes(campaign, recipe):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_that_are_not_forked(campaign):
     for recipe in ("grpo", "ppo", "dapo"):
         sound(islice(campaign(recipe).kills_afresh(2), 2))

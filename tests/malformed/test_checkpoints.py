@@ -167,8 +167,9 @@ def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def sampled(damages: dict[str, tuple[Damage, str]]) -> list[Any]:
-    """All of them, of which every sixteenth is not slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if i % 16 else []) for i, name in enumerate(damages)]
+    """All of them, of which every sixteenth is quick to see."""
+    marks = [pytest.mark.slow, pytest.mark.exhaustive]
+    return [pytest.param(name, marks=marks if i % 16 else []) for i, name in enumerate(damages)]
 
 
 @pytest.mark.parametrize("name", sampled(DAMAGES))

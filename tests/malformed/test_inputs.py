@@ -1,6 +1,6 @@
 """Whatever malformed thing is handed to the command line ends in one clear line: what, where, and the mend.
 
-The cases stand in tests/support/malformed, made from seeds. Every 24th is quick; ``-m slow`` runs the others.
+The cases stand in tests/support/malformed, made from seeds. Every 24th is quick; ``-m exhaustive`` runs the others.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from malformed.case import Case
 from malformed.drive import complaints, run
 
 EVERY = 24
+ALL = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 def sampled(cases: list[Case]) -> list[Any]:
-    return [pytest.param(c, id=c.name, marks=[pytest.mark.slow] if i % EVERY else []) for i, c in enumerate(cases)]
+    return [pytest.param(c, id=c.name, marks=ALL if i % EVERY else []) for i, c in enumerate(cases)]
 
 
 @pytest.fixture

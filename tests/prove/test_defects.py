@@ -394,12 +394,12 @@ def drawn_from_the_top(logits_RV: Tensor, position_R: Tensor, uniform_R: Tensor,
     return right_draw(logits_RV, position_R, uniform_R.square(), *more)
 
 
-def as_they_come(self: Collector, groups: list[Group], sample: Any, step: int, progress: Any) -> Collected:
+def as_they_come(self: Collector, tried: Any, groups: list[Group], sample: Any, *more: Any) -> Collected:
     return Collected(groups, self._kept(groups, sample))
 
 
-def last_ones(self: Collector, groups: list[Group], sample: Any, step: int, progress: Any) -> Collected:
-    found = right_refilled(self, groups, sample, step, progress)
+def last_ones(self: Collector, tried: Any, groups: list[Group], sample: Any, *more: Any) -> Collected:
+    found = right_refilled(self, tried, groups, sample, *more)
     return Collected(found.attempted, self._kept(found.attempted, sample)[-self._per_step :])
 
 

@@ -20,6 +20,7 @@ from upslope.tasks.base import Task
 from upslope.tasks.elsewhere import Elsewhere
 from upslope.tasks.registry import open_task
 from upslope.tasks.scoring import score_file
+from upslope.training import ending
 from upslope.training.ending import ASKING, AtOnce, Signals
 from upslope.training.start import launch
 from upslope.training.tally import of_clocks, solved
@@ -273,16 +274,25 @@ def unignored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unignored")
 @pytest.mark.parametrize("number", [n for n in ASKING if n != signal.SIGINT])
-def test_a_signal_that_a_kill_may_follow_does_not_wait_for_a_reward(number: int) -> None:
-    with Signals(lambda text: None) as signals, pytest.raises(AtOnce), at_work.at_work("a reward that never returns"):
+def test_a_signal_that_a_kill_may_follow_does_not_wait_long_for_a_reward(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "GRACE", 0.2)
+    with Signals(lambda text: None) as signals, at_work.at_work("a quick reward"):
+        os.kill(os.getpid(), number)
+    with signals:
+        time.sleep(0.5)  # it has ended, so the step goes on
+    assert signals.asked == number
+    with Signals(lambda text: None), pytest.raises(AtOnce), at_work.at_work("a reward that never returns"):
         os.kill(os.getpid(), number)
         time.sleep(5)
-    assert signals.asked is None and not at_work.user_code_is_at_work()
+    assert not at_work.user_code_is_at_work()
 
 
 @pytest.mark.usefixtures("unignored")
-def test_ctrl_c_waits_for_it_once() -> None:
+def test_ctrl_c_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "GRACE", 0.01)
     with Signals(lambda text: None) as signals, at_work.at_work("a reward"):
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
+        time.sleep(0.1)
         assert signals.asked == signal.SIGINT

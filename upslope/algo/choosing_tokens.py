@@ -114,11 +114,16 @@ def covariance(batch: Batch) -> Tensor:
 
 
 def highest(value_NT: Tensor, mask_NT: Tensor, share: float) -> Tensor:
-    """bool NT: the ``share`` of the chosen tokens with the highest values, at least one; the first of equal ones."""
+    """bool NT: the ``share`` of the chosen tokens with the highest values, at least one; the first of equal ones.
+
+    Values are compared to 16 bits: all attempts at a problem begin in one state, and which of its copies came out
+    larger in the last place is a matter of the processor.
+    """
     num = int(mask_NT.sum())
     if not num:
         return torch.zeros_like(mask_NT)
-    order_K = value_NT[mask_NT].sort(descending=True, stable=True).indices
+    mantissa_K, exponent_K = torch.frexp(value_NT[mask_NT])
+    order_K = torch.ldexp((mantissa_K * 2**16).round(), exponent_K).sort(descending=True, stable=True).indices
     chosen_K = torch.zeros(num, dtype=torch.bool, device=mask_NT.device)
     chosen_K[order_K[: max(1, round(share * num))]] = True
     return torch.zeros_like(mask_NT).masked_scatter(mask_NT, chosen_K)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -11,6 +13,9 @@ from upslope.tasks.at_work import user_code_is_at_work
 
 ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What people, SLURM, Kubernetes and a closing terminal send."""
+
+GRACE = 5.0
+"""Seconds that a user's code may go on after a signal that a kill may follow."""
 
 
 class AtOnce(KeyboardInterrupt):
@@ -30,6 +35,7 @@ class Signals:
         self.asked: int | None = None
         """The first signal; None: none came."""
         self._before: dict[int, Any] = {}
+        self._reminder: threading.Timer | None = None
 
     @property
     def hurried(self) -> bool:
@@ -46,14 +52,24 @@ class Signals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        # A reward may never return, and a kill may follow soon; nothing of the step has reached the weights yet.
-        if self.asked is not None or (number != signal.SIGINT and user_code_is_at_work()):
+        if self.asked is not None:
             raise AtOnce(number)
         self.asked = number
         again = "Ctrl-C again" if number == signal.SIGINT else "once more"
         name = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
+        if self.hurried:
+            self._reminder = threading.Timer(GRACE, self._remind, (number,))
+            self._reminder.daemon = True
+            self._reminder.start()
         self._say(f"{name}finishing this step, then writing a checkpoint; {again} to stop at once")
+
+    def _remind(self, number: int) -> None:
+        """A reward may never return, and nothing of its step has reached the weights yet: so not after it, but now."""
+        if user_code_is_at_work():
+            os.kill(os.getpid(), number)
