@@ -12,28 +12,25 @@ scripts           ``prompt``, ``inputs`` and ``outputs``: lists of texts, what a
 A row of any shape may have ``demonstration`` (a whole response, shown as it is, instead of a solution), ``id`` or
 ``task_id``, and ``split``. Where a list cannot be written (CSV) it may be a text: JSON.
 
-Each item of a list of tests is one test. In a text, every ``assert`` at the margin is one, together with the statements
-before it, and a text without any is one test. ``check`` is one test. A pair of input and output is one, passed if the
-program ends without an error and writes that output; spaces at the ends of lines, and blank lines at the end, do not
-matter.
+``upslope.tasks.code_tests`` says what is a test, ``upslope.tasks.code_names`` which names are the program's. ``check``
+is one test. A pair of input and output is one, passed if the program ends without an error and writes that output;
+spaces at the ends of lines, and blank lines at the end, do not matter.
 
-Names that tests and setup code use and do not define are the program's (as are those that the solution defines, even if
-Python has one of that name); a module of the standard library that they use as ``math.isclose`` is imported for them.
 Of a HumanEval program only ``entry_point`` is: helpers are taken from the prompt.
 """
 
 from __future__ import annotations
 
-import ast
-import builtins
 import json
-import sys
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.tasks.code_names import names_of
 from upslope.tasks.code_program import COMPLETE, FUNCTION, SCRIPT, fenced, with_body
+from upslope.tasks.code_tests import one_test, parsed, require_check, split_tests
 from upslope.tasks.columns import Fields, listed
 
 FIELDS: Fields = (
@@ -99,28 +96,29 @@ def _functions(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
     tests = _tests(found, where)
     setup = [*_codes(row, "test_imports", where), *_codes(row, "test_setup_code", where)]
     solution = row.get("code")
-    defined = _defined(solution) if isinstance(solution, str) else set()
-    used = _used((*setup, *tests), defined)
-    modules = [name for name, as_module in used.items() if as_module]
+    names = names_of((*setup, *tests), solution if isinstance(solution, str) else None, prompt)
+    if not names.program:
+        raise UserError(f"{where}: its tests use nothing of the program, so every program passes; mend or drop the row")
     if row.get("test_list") is not None:
         prompt = f"{prompt.rstrip()}\n\nIt should pass this test:\n{tests[0]}"
     return Exercise(
         prompt,
         FUNCTION,
         tests=tests,
-        names=tuple(name for name in used if name not in modules),
-        after=(*(f"import {name}" for name in modules), *setup),
+        names=names.program,
+        after=(*names.imports, *setup),
         demonstration=_demonstration(row, solution, where),
     )
 
 
 def _completion(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
     entry, test = row["entry_point"], row.get("test")
-    if not isinstance(entry, str) or not entry.isidentifier():
+    if not isinstance(entry, str) or not entry.isidentifier() or keyword.iskeyword(entry):
         raise UserError(f"{where}: 'entry_point' must be the name of a function, not {entry!r:.60}")
-    if not isinstance(test, str) or "check" not in _defined(_parsed(test, f"{where}: 'test'")):
+    if not isinstance(test, str):
         raise UserError(f"{where}: needs 'test', Python code that defines check(candidate); it has {listed(row)}")
-    _parsed(with_body(prompt), f"{where}: 'prompt' (the beginning of a function)")
+    parsed(with_body(prompt), f"{where}: 'prompt' (the beginning of a function)")
+    require_check(test, entry, where)
     solution = row.get("canonical_solution")
     whole = prompt + solution if isinstance(solution, str) else None
     return Exercise(
@@ -165,29 +163,12 @@ def _one_of(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
 def _tests(found: Any, where: str) -> tuple[str, ...]:
     listed_ = _as_list(found)
     if isinstance(listed_, str):
-        tests = _split(_parsed(listed_, f"{where}: the tests"))
+        tests = split_tests(listed_, f"{where}: the text of tests")
     else:
-        tests = list(_texts(listed_, "tests", where))
-        for place, test in enumerate(tests, 1):
-            _parsed(test, f"{where}: test {place}")
-    if not tests or not all(test.strip() for test in tests):
+        tests = [one_test(test, f"{where}: test {at}") for at, test in enumerate(_texts(listed_, "tests", where), 1)]
+    if not tests or not all(tests):
         raise UserError(f"{where}: has no tests, or an empty one; give assert statements")
     return tuple(tests)
-
-
-def _split(tree: ast.Module) -> list[str]:
-    """A text of tests, cut behind every assert at the margin."""
-    parts: list[list[ast.stmt]] = [[]]
-    for statement in tree.body:
-        parts[-1].append(statement)
-        if isinstance(statement, ast.Assert):
-            parts.append([])
-    last = parts.pop()
-    if last and parts:
-        parts[-1] += last
-    elif last:
-        parts = [last]
-    return [ast.unparse(ast.Module(part, [])) for part in parts]
 
 
 def _codes(row: Mapping[str, Any], key: str, where: str) -> list[str]:
@@ -195,7 +176,7 @@ def _codes(row: Mapping[str, Any], key: str, where: str) -> list[str]:
     found = _as_list(row.get(key))
     codes = [found] if isinstance(found, str) else [] if found is None else _texts(found, key, where)
     for code in codes:
-        _parsed(code, f"{where}: {key!r}")
+        parsed(code, f"{where}: {key!r}")
     return [code for code in codes if code.strip()]
 
 
@@ -214,46 +195,3 @@ def _as_list(found: Any) -> Any:
         except ValueError:
             return found
     return found
-
-
-def _parsed(code: str, what: str) -> ast.Module:
-    try:
-        return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        why = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        raise UserError(f"{what} is no Python ({why}); mend or drop the row") from None
-
-
-def _defined(code: str | ast.Module) -> set[str]:
-    """What code defines at its margin; of code that is none, nothing."""
-    try:
-        tree = ast.parse(code) if isinstance(code, str) else code
-    except (SyntaxError, ValueError):
-        return set()
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    return {statement.name for statement in tree.body if isinstance(statement, kinds)}
-
-
-def _used(codes: tuple[str, ...], defined: set[str]) -> dict[str, bool]:
-    """Names that code reads and does not itself define, in the order of their first use, each with whether it can only
-    be a module of the standard library."""
-    reads: dict[str, None] = {}
-    writes: set[str] = set()
-    tree = ast.parse("\n".join(codes))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Load):
-                reads[node.id] = None
-            else:
-                writes.add(node.id)
-        elif isinstance(node, ast.arg):
-            writes.add(node.arg)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            writes.add(node.name)
-        elif isinstance(node, ast.alias):
-            writes.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            writes.add(node.name)
-    free = [name for name in reads if name not in writes and (name in defined or not hasattr(builtins, name))]
-    bases = {n.value.id for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-    return {name: name in bases & sys.stdlib_module_names and name not in defined for name in free}

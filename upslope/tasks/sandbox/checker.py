@@ -18,7 +18,7 @@ def run_tests(job: Mapping[str, Any], reads: int, writes: int, report: Report) -
     are there; ``tests`` are run one after the other among the same names, and ``all`` of them even if one fails.
     """
     peer = Peer(reads, writes, None)
-    space: dict[str, Any] = {"__name__": "tests"}
+    space: dict[str, Any] = {"__name__": "__main__"}
     sound = all(_passes(code, space, report) for code in job["before"])
     sound = sound and _brings(peer, job["names"], space) and all(_passes(code, space, report) for code in job["after"])
     for test in job["tests"]:
