@@ -38,6 +38,8 @@ HUMAN = {
 GENERAL = {"prompt": "Define two, which is 2.", "tests": "x = two\nassert int(str(x)) == 2\nassert two == 2"}
 SCRIPT = {"prompt": "Add the numbers.", "inputs": ["1 2\n", "3\n4"], "outputs": ["3\n", "7"]}
 
+_ADD = "import sys\nn = [int(x) for x in sys.stdin.read().split()]\n"
+
 
 def build(row: dict[str, Any], **options: Any) -> Any:
     return CodeTask((), {}, Limits(seconds=1), **options).build(row, "f row 1")
@@ -172,6 +174,15 @@ def test_the_share_of_tests(row: dict[str, Any], half_right: str, share: float) 
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())))\nsys.exit(1)", False),
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())))\n1 / 0", False),
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())))\nwhile True: pass", False),
+        (f"{_ADD}print(sum(n))\nexit()", True),
+        (f"{_ADD}print(sum(n))\nquit(0)", True),
+        (f"{_ADD}print(sum(n))\nexit(1)", False),
+        (f"{_ADD}print(sum(n))\nsys.stdout.close()", True),
+        (f"{_ADD}print(sum(n))\nsys.stdout = None", True),
+        (f"{_ADD}out = open(1, 'w')\nout.write(str(sum(n)))", True),
+        (f"{_ADD}import io\nold, sys.stdout = sys.stdout, io.StringIO()\nold.write(str(sum(n)))", True),
+        (f"{_ADD}import atexit\natexit.register(lambda: print(sum(n)))", True),
+        (f"{_ADD}sys.stdout.write(f'{{sum(n)}}\\n' + ' ' * (2**22 - 2) + '9')", False),
         ("print(3)", False),
         ("print(' 3')\nprint(7)", False),
         ("def main(): pass", False),

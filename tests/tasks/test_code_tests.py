@@ -38,7 +38,7 @@ RUN: dict[str, str | list[str]] = {
     "under a guard": "if __name__ == '__main__':\n    assert f(1) == 2\n",
     "in a loop": "for i in range(3):\n    assert f(i) == i + 1\n",
     "raise": "if f(1) != 2:\n    raise ValueError",
-    "a comparison that must fail": "try:\n    f(1) < None\nexcept TypeError:\n    assert f(1) == 2\nelse:\n    assert 0",
+    "a comparison that fails": "try:\n    f(1) < None\nexcept TypeError:\n    assert f(1) == 2\nelse:\n    1 / 0",
     "a helper that asserts": "def check(candidate):\n    assert candidate(1) == 2\ncheck(f)",
 }
 

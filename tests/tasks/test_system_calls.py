@@ -82,6 +82,12 @@ def test_calls_of_another_architecture_kill() -> None:
         ("socketpair", (1, 2, 0), False),  # datagrams
         ("socketpair", (1, 5, 0), False),
         ("socketpair", (2, 1, 0), False),  # of another family
+        ("sched_getaffinity", (0,), True),
+        ("sched_getaffinity", (2**32,), True),  # the kernel reads an int
+        ("sched_getaffinity", (1,), False),
+        ("clock_gettime", (7,), True),  # CLOCK_BOOTTIME
+        ("clock_gettime", (2**32 - 14,), False),  # -14, the CPU clock of process 1
+        ("clock_gettime", (2**64 - 14,), False),
     ],
 )
 def test_some_are_allowed_with_certain_arguments(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import builtins
+import gc
 import sys
+from contextlib import suppress
 from types import ModuleType
 
 from upslope.tasks.sandbox.peer import Peer
@@ -11,8 +15,9 @@ from upslope.tasks.sandbox.peer import Peer
 def serve_program(program: str, reads: int, writes: int) -> None:
     """Run the program as a module that is imported (so not its ``if __name__ == "__main__"``), then let the tests use
     what it defines. A program that fails leaves nobody to answer."""
-    names = _run(program, "program")
-    Peer(reads, writes, names).serve()
+    module = ModuleType("program")
+    _run(program, module)
+    Peer(reads, writes, module.__dict__).serve()
 
 
 def run_script(program: str) -> None:
@@ -20,14 +25,19 @@ def run_script(program: str) -> None:
     for name, stream in (("stdin", open(0, closefd=False)), ("stdout", open(1, "w", closefd=False))):  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    module = ModuleType("__main__")
     try:
-        _run(program, "__main__")
+        _run(program, module)
     finally:
-        sys.stdout.flush()
+        atexit._run_exitfuncs()
+        for last in (sys.stdout, sys.__stdout__):
+            with suppress(ValueError, AttributeError):  # it closed one, or put something else there
+                last.flush()  # type: ignore[union-attr]
+        module.__dict__.clear()  # a writer of its own is flushed when nobody holds it any more
+        gc.collect()
 
 
-def _run(program: str, name: str) -> dict[str, object]:
-    module = ModuleType(name)
-    sys.modules[name] = module  # dataclasses look their module up
+def _run(program: str, module: ModuleType) -> None:
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # site would bring them
     exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)
-    return module.__dict__

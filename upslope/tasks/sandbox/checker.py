@@ -4,6 +4,7 @@ process, and what they get is plain data, so no object of the program ever takes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 from upslope.tasks.sandbox.peer import Gone, Peer, Untestable
@@ -19,8 +20,10 @@ def run_tests(job: Mapping[str, Any], reads: int, writes: int, report: Report) -
     """
     peer = Peer(reads, writes, None)
     space: dict[str, Any] = {"__name__": "__main__"}
-    sound = all(_passes(code, space, report) for code in job["before"])
-    sound = sound and _brings(peer, job["names"], space) and all(_passes(code, space, report) for code in job["after"])
+    alone = not any(_mentions(compile(code, "<test>", "exec"), job["names"]) for code in job["after"])
+    sound = all(_passes(code, space, report, must=True) for code in job["before"])
+    sound = sound and _brings(peer, job["names"], space)
+    sound = sound and all(_passes(code, space, report, must=alone) for code in job["after"])
     for test in job["tests"]:
         passed = sound and _brings(peer, job["names"], space) and _passes(test, space, report) and not peer.broken
         report(["test", passed])
@@ -41,12 +44,21 @@ def _brings(peer: Peer, names: Sequence[str], space: dict[str, Any]) -> bool:
     return True
 
 
-def _passes(code: str, space: dict[str, Any], report: Report) -> bool:
+def _mentions(code: CodeType, names: Sequence[str]) -> bool:
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return not {*names}.isdisjoint(code.co_names) or any(_mentions(part, names) for part in inner)
+
+
+def _passes(code: str, space: dict[str, Any], report: Report, must: bool = False) -> bool:
+    """Whether code raises nothing; what ``must`` not, since no program has a part in it, is at fault if it does."""
     try:
         exec(compile(code, "<test>", "exec", dont_inherit=True), space)
     except Untestable as error:
         report(["fault", str(error)])
         return False
-    except BaseException:  # whatever comes, the test did not pass
+    except BaseException as error:  # whatever comes, the test did not pass
+        if must:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            report(["fault", f"what the tests rely on fails before any program has a part in it ({said:.120})"])
         return False
     return True

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from upslope.tasks.sandbox.remote import Remote, abilities_of, remote_kind
 from upslope.tasks.sandbox.wire import Unplain, decode, encode, read_message, write_message
 
 _CHANGEABLE = (list, dict, set, bytearray, deque)
@@ -22,60 +23,6 @@ class Gone(BaseException):
 
 class Untestable(BaseException):
     """A test hands over an object that cannot travel: a fault of the data, not of the program."""
-
-
-class Remote:
-    """An object of the other process. It can be called and iterated, and has a length, items and truth.
-
-    It equals nothing but itself, and has no operators and no order: asked, the program could say that it equals
-    anything. Attributes and ``str`` it has only if it is ``opened``: a class that the test names, with a capital, and
-    what came of that.
-    """
-
-    __slots__ = ("_opened", "_peer", "_reference")
-
-    def __init__(self, peer: Peer, reference: int | str, opened: bool) -> None:
-        for name, value in (("_peer", peer), ("_reference", reference), ("_opened", opened)):
-            object.__setattr__(self, name, value)
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._peer.ask(self, "call", list(arguments), named)
-
-    def __getattr__(self, name: str) -> Any:
-        self._require_opened(name)
-        return self._peer.ask(self, "get", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._require_opened(name)
-        self._peer.ask(self, "set", name, value)
-
-    def __iter__(self) -> Any:
-        return self._peer.ask(self, "iter")
-
-    def __next__(self) -> Any:
-        return self._peer.ask(self, "next")
-
-    def __len__(self) -> int:
-        return int(self._peer.ask(self, "len"))
-
-    def __bool__(self) -> bool:
-        return self._peer.ask(self, "bool") is True
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._peer.ask(self, "item", key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._peer.ask(self, "set item", key, value)
-
-    def __str__(self) -> str:
-        return str(self._peer.ask(self, "str")) if self._opened else object.__repr__(self)
-
-    def __repr__(self) -> str:
-        return str(self._peer.ask(self, "repr")) if self._opened else object.__repr__(self)
-
-    def _require_opened(self, name: str) -> None:
-        if not self._opened or name.startswith("__"):
-            raise AttributeError(f"an object of the program has no {name!r} here: compare values, or name its class")
 
 
 _ANSWERS: dict[str, Callable[..., Any]] = {
@@ -103,6 +50,8 @@ class Peer:
         self._reads, self._writes, self._names = reads, writes, names
         self._objects: list[Any] = []
         self._places: dict[int, int] = {}
+        self._remotes: dict[int, Remote] = {}
+        self.opened = names is not None
         self.broken = False
 
     def ask(self, target: Remote, what: str, *arguments: Any) -> Any:
@@ -118,8 +67,8 @@ class Peer:
                 self._answer(message)
             outcome, value, changed = message
             for place, new in changed:
-                _graft(arguments[place], self._decode(new, False))
-            found = _exception(*value) if outcome == "raised" else self._decode(value, target._opened)
+                _graft(arguments[place], self._decode(new))
+            found = self._exception(what, *value) if outcome == "raised" else self._decode(value)
         except (Unplain, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             self.broken = True
             raise Gone(str(error)) from None
@@ -128,8 +77,11 @@ class Peer:
         return found
 
     def named(self, name: str) -> Any:
-        """What the other end calls so: plain data as it is now, or a Remote. Raises NameError if there is none."""
-        return self.ask(Remote(self, name, opened=name[:1].isupper()), "value")
+        """What the other end calls so: plain data as it is now, or a Remote. Raises NameError if there is none. One
+        with a capital, a class, opens all objects of the other end."""
+        found = self.ask(Remote(self, name), "value")
+        self.opened = self.opened or (name[:1].isupper() and isinstance(found, Remote))
+        return found
 
     def serve(self) -> None:
         """Answer until the other end is gone."""
@@ -154,15 +106,20 @@ class Peer:
 
     def _answer(self, message: list[Any]) -> None:
         what, reference, *told = message
-        arguments = [self._decode(item, False) for item in told]
+        arguments = [self._decode(item) for item in told]
         try:
             if self._names is None and what not in _OF_TESTS:
                 raise TypeError(f"{what!r} is not for the program to ask")
-            answer = ["ok", self._encode(_ANSWERS[what](self._referred(reference), *arguments))]
+            target = self._referred(reference)
+            answer = ["ok", self._encode(_ANSWERS[what](target, *arguments))]
         except Gone:
             raise
+        except Untestable:
+            if not isinstance(target, type):  # of a class, an object is made whenever the program likes
+                raise
+            answer = ["raised", ["RuntimeError", self._encode(["it cannot travel"])]]
         except BaseException as error:
-            answer = ["raised", _described(error)]
+            answer = ["raised", self._described(error)]
         self._write([*answer, self._changed(arguments, told)])
 
     def _changed(self, arguments: list[Any], told: list[Any]) -> list[Any]:
@@ -183,12 +140,15 @@ class Peer:
     def _encode(self, value: Any) -> Any:
         return encode(value, self._handle)
 
-    def _decode(self, data: Any, opened: bool) -> Any:
+    def _decode(self, data: Any) -> Any:
         def handled(tag: str, reference: Any) -> Any:
             if tag == "theirs":
                 return self._referred(reference)
-            if tag == "mine" and isinstance(reference, int):
-                return Remote(self, reference, opened or self._names is not None)
+            match tag, reference:
+                case "mine", [int(place), str(abilities)]:
+                    if place not in self._remotes:  # one object is one here, so that it is itself
+                        self._remotes[place] = remote_kind(abilities)(self, place)
+                    return self._remotes[place]
             raise Unplain(f"the tag {tag!r:.40}")
 
         return decode(data, handled)
@@ -201,7 +161,29 @@ class Peer:
         place = self._places.setdefault(id(value), len(self._objects))
         if place == len(self._objects):
             self._objects.append(value)
-        return ["mine", place]
+        return ["mine", [place, abilities_of(value)]]
+
+    def _described(self, error: BaseException) -> list[Any]:
+        """An exception by the nearest class that every Python has, and what it says."""
+        named = [kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind]
+        said = [item if isinstance(item, str | bytes | int | float | None) else str(item) for item in error.args]
+        return [named[0], self._encode(said)]
+
+    def _exception(self, what: str, name: str, said: Any) -> BaseException:
+        """An exception of the other end, or the nearest that can be made. One that ends an iteration does so only where
+        an iterator was asked for its next item: elsewhere it would end a loop of the tests."""
+        kind = getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise Unplain(f"the exception {name!r:.40}")
+        if issubclass(kind, StopAsyncIteration | GeneratorExit) or (kind is StopIteration and what != "next"):
+            return RuntimeError(name)
+        arguments = [*self._decode(said)]
+        for base in kind.__mro__:
+            try:
+                return base(*arguments)
+            except (TypeError, ValueError):  # some want more than what they said
+                continue
+        raise Unplain(f"the exception {name!r:.40}")
 
 
 def _graft(old: Any, new: Any) -> None:
@@ -228,19 +210,3 @@ def _graft(old: Any, new: Any) -> None:
     elif isinstance(old, set | deque):
         old.clear()
         (old.update if isinstance(old, set) else old.extend)(new)
-
-
-def _described(error: BaseException) -> list[Any]:
-    """An exception by the nearest class that every Python has, and what it says."""
-    named = [kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind]
-    return [named[0], [item if isinstance(item, str | int | float | None) else str(item) for item in error.args]]
-
-
-def _exception(name: str, arguments: list[Any]) -> BaseException:
-    kind = getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        raise Unplain(f"the exception {name!r:.40}")
-    try:
-        return kind(*arguments)
-    except TypeError:  # some want more than what they said
-        return RuntimeError(name)

@@ -66,7 +66,8 @@ class Judgement(NamedTuple):
 
 
 class ScriptEnd(NamedTuple):
-    """How a script ended: whether as a program should, and what it wrote (cut at ``LONGEST_OUTPUT``)."""
+    """How a script ended: whether as a program should, and what it wrote. What is cut, at ``LONGEST_OUTPUT``, has
+    not ended well."""
 
     well: bool
     output: bytes
@@ -116,7 +117,8 @@ class Zygote:
         reads = self._ask(SCRIPT, program, text)
         output = self._all(reads, LONGEST_OUTPUT)
         told = json.loads(self._hear())
-        return ScriptEnd(not told["late"] and told["statuses"] == [0], output)
+        whole = len(output) < LONGEST_OUTPUT
+        return ScriptEnd(whole and not told["late"] and told["statuses"] == [0], output)
 
     def stop(self) -> None:
         """End whatever it is at, from any thread; nothing can be asked afterwards."""

@@ -33,8 +33,8 @@ ANYHOW: Mapping[str, tuple[int | None, int | None]] = {
     "getrusage": (98, 165), "sysinfo": (99, 179), "times": (100, 153), "getuid": (102, 174), "getgid": (104, 176),
     "geteuid": (107, 175), "getegid": (108, 177), "getppid": (110, 173), "rt_sigpending": (127, 136),
     "sigaltstack": (131, 132), "gettid": (186, 178), "time": (201, None), "futex": (202, 98),
-    "sched_getaffinity": (204, 123), "getdents64": (217, 61), "set_tid_address": (218, 96),
-    "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94),
+    "getdents64": (217, 61), "set_tid_address": (218, 96),
+    "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94),
     "epoll_wait": (232, None), "epoll_ctl": (233, 21), "newfstatat": (262, 79), 
     "faccessat": (269, 48), "pselect6": (270, 72), "ppoll": (271, 73), "set_robust_list": (273, 99),
     "epoll_pwait": (281, 22), "eventfd2": (290, 19), "epoll_create1": (291, 20), "dup3": (292, 24), "pipe2": (293, 59),
@@ -64,6 +64,10 @@ ALLOWED_IF: Mapping[str, CallCondition] = {
     "ioctl": CallCondition((16, 29), 1, 0xFFFFFFFF, (0x5401, 0x5413, 0x5421, 0x5450, 0x5451)),
     # SOCK_STREAM, which asyncio opens at its start; one of datagrams could be sent anywhere.
     "socketpair": CallCondition((53, 199), 1, 0xF, (1,), also=(0, 1)),
+    # Of this process; of another, whether it exists is nobody's business.
+    "sched_getaffinity": CallCondition((204, 123), 0, 0xFFFFFFFF, (0,)),
+    # A negative number is the clock of another process.
+    "clock_gettime": CallCondition((228, 113), 0, 0x80000000, (0,)),
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Which of the two numbers is meant, and what the kernel calls the architecture."""
