@@ -52,6 +52,10 @@ for pid in (os.getppid(), {pid}, 1):
         attempt(lambda: open(f"/proc/{pid}/{name}", "rb").read(1))
     for name in ("cwd", "exe", "root"):
         attempt(os.readlink, f"/proc/{pid}/{name}")""".replace("{pid}/", "{{pid}}/").replace("{name}", "{{name}}"),
+    "ask for the cores and the clock of another": """
+for pid in (os.getppid(), {pid}, 1):
+    attempt(os.sched_getaffinity, pid)
+    attempt(time.clock_gettime, (~pid << 3) | 2)""",
     "read its own process": 'for name in ("environ", "mem", "maps", "fd"): attempt(os.open, "/proc/self/" + name, 0)',
     "connect to a port": 'attempt(lambda: socket.create_connection(("127.0.0.1", {tcp}), 1))',
     "listen on a port": 'attempt(lambda: socket.create_server(("127.0.0.1", 0)))',

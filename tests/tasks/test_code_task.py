@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from upslope.errors import UserError
-from upslope.tasks.code_program import completed, program_in
+from upslope.tasks.code_program import completed
 from upslope.tasks.code_task import CodeTask
 from upslope.tasks.registry import open_task
 from upslope.tasks.sandbox import confine, pool
@@ -97,42 +97,6 @@ def test_what_the_model_is_told() -> None:
     assert build(HUMAN, instruction="").messages[0]["content"] == HUMAN["prompt"]
 
 
-@pytest.mark.parametrize(
-    ("response", "program"),
-    [
-        ("x = 1", "x = 1"),
-        ("Say:\n```python\nx = 1\n```\nor\n```py\nx = 2\n```\nDone", "x = 2\n"),
-        ("```\nx = 1\n```", "x = 1\n"),
-        ("```Python3 title\nx = 1\n```", "x = 1\n"),
-        ("```python\nx = 1\n```\n```bash\nls\n```", "x = 1\n"),
-        ("```python\nx = 1\ny =", "x = 1\ny ="),
-        ("```bash\nls\n```", "```bash\nls\n```"),
-        ("```python\n\n```", None),
-        ("  \n", None),
-        ("", None),
-    ],
-)
-def test_which_part_is_the_program(response: str, program: str | None) -> None:
-    assert program_in(response) == program
-
-
-@pytest.mark.parametrize(
-    "response",
-    [
-        "    return half(half(x))\n",
-        "return half(half(x))",
-        "y = half(x)\nreturn half(y)",
-        "def quarter(x):\n    return half(half(x))",
-        "```python\ndef quarter(x):\n    return half(half(x))\n```",
-        "```python\ndef helper(x): return x / math.sqrt(16)\n\ndef quarter(x): return helper(x)\n```",
-        "    return deep(x)\n\ndef deep(x):\n    return x / 4",
-    ],
-)
-def test_a_function_is_completed_or_whole(response: str) -> None:
-    assert reward(HUMAN, response) == 1.0
-    assert reward(HUMAN, response.replace("half(", "abs(").replace("/", "*")) == 0.0
-
-
 def test_helpers_of_a_prompt_are_not_the_programs() -> None:
     """Otherwise ``half`` as 1 would make check agree with itself."""
     cheat = "def half(x): return 1\ndef quarter(x): return 1"
@@ -204,7 +168,8 @@ def test_values_that_a_program_names_are_looked_at_anew_by_every_test() -> None:
 
 
 def test_a_function_that_is_not_written_is_not_the_one_that_the_prompt_begins() -> None:
-    row = {**HUMAN, "test": "def check(candidate):\n    assert candidate(4) is None\n"}
+    test = "def check(candidate):\n    assert candidate(4) is None\n"
+    row = {**HUMAN, "test": test, "canonical_solution": None}
     assert reward(row, "def quarter(x): return None") == 1.0
     assert reward(row, "def quarter(x): return None\ndel quarter") == 0.0
 

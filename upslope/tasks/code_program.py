@@ -1,17 +1,20 @@
 """Which part of a response is the program, and what a model is told about how to answer.
 
-1.  **Block.** The last block fenced by three backticks that is marked ``python`` (``py``, ``python3``) or not at all is
-    the program. Is it not closed, since the attempt was cut off, it goes to the end. Blocks of another language do not
-    count.
+1.  **Block.** The last block fenced by three or more backticks or tildes that is marked ``python`` (``py``, ``py3``,
+    ``python3.11``, ``python:main.py``) is the program; if none is, the last without a mark. Is it not closed, since the
+    attempt was cut off, it goes to the end. Blocks of another language do not count. A block in an item of a list
+    loses the indent of its fence.
 2.  **No block.** Then the whole response is the program, as it stands.
 3.  **Completion.** Where the problem is the beginning of a function, a program that has a line ``def NAME`` of that
     function's name, at the margin, is whole: the beginning's imports and helpers go before it. Any other continues the
-    beginning; if its first line is not indented, all of it is indented by four spaces.
+    beginning, on a line of its own; if its first line is not indented, all of it is indented by four spaces, or the
+    first line alone if only that makes Python.
 4.  A response without a program (it is blank) has no answer, and is not run.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 
@@ -21,9 +24,11 @@ SCRIPT = "Answer with a Python program that reads standard input and writes stan
 COMPLETE = "Complete this function. Answer with all of it in one ```python block."
 
 _FENCE = re.compile(
-    r"^ {0,3}```[ \t]*(?P<mark>[^\s`]*)[^\n`]*\n(?P<code>.*?)(?:^ {0,3}```[ \t]*$|\Z)", re.DOTALL | re.M
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<mark>[^\s`~]*)[^\n`]*\n"
+    r"(?P<code>.*?)(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)",
+    re.DOTALL | re.MULTILINE,
 )
-_MARKS = ("python", "py", "python3", "")
+_MARK = re.compile(r"\{?\.?(python|py)[\d.]*([:,=}].*)?", re.IGNORECASE)
 
 
 def program_in(response: str) -> str | None:
@@ -34,9 +39,20 @@ def program_in(response: str) -> str | None:
     >>> program_in("x = 1"), program_in(" \\n")
     ('x = 1', None)
     """
-    found = [match["code"] for match in _FENCE.finditer(response) if match["mark"].lower() in _MARKS]
-    program = found[-1] if found else response
+    response = response.removeprefix("\ufeff").replace("\r\n", "\n")
+    blocks = list(_FENCE.finditer(response))
+    marked = [block for block in blocks if _MARK.fullmatch(block["mark"])]
+    found = marked or [block for block in blocks if not block["mark"]]
+    program = _without_indent(found[-1]["code"], found[-1]["indent"]) if found else response
     return program if program.strip() else None
+
+
+def _without_indent(code: str, indent: str) -> str:
+    """Code without the indent of its fence, if all of it has that."""
+    lines = code.split("\n")
+    if not all(line.startswith(indent) for line in lines if line.strip()):
+        return code
+    return "\n".join(line.removeprefix(indent) for line in lines)
 
 
 def completed(beginning: str, name: str, program: str) -> str:
@@ -49,9 +65,20 @@ def completed(beginning: str, name: str, program: str) -> str:
     """
     if re.search(rf"^(?:async )?def {re.escape(name)}\b", program, re.MULTILINE):
         return f"{with_body(beginning)}\n{program}"
+    beginning = beginning if beginning.endswith("\n") else f"{beginning}\n"
     first = next(line for line in program.split("\n") if line.strip())
-    indented = program if first[0].isspace() else textwrap.indent(program, "    ")
-    return beginning + indented
+    if first[0].isspace():
+        return beginning + program
+    wholes = [beginning + textwrap.indent(program, "    "), f"{beginning}    {program.lstrip()}"]
+    return next((whole for whole in wholes if _is_python(whole)), wholes[0])
+
+
+def _is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def with_body(beginning: str) -> str:

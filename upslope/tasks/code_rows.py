@@ -29,7 +29,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.tasks.code_names import names_of
-from upslope.tasks.code_program import COMPLETE, FUNCTION, SCRIPT, fenced, with_body
+from upslope.tasks.code_program import COMPLETE, FUNCTION, SCRIPT, completed, fenced, with_body
 from upslope.tasks.code_tests import one_test, parsed, require_check, split_tests
 from upslope.tasks.columns import Fields, listed
 
@@ -63,6 +63,8 @@ class Exercise:
     pairs: tuple[tuple[str, str], ...] = ()
     """Of a script: inputs and outputs."""
     demonstration: str | None = None
+    solution: str | None = None
+    """A whole program that should pass."""
 
     @property
     def num_tests(self) -> int:
@@ -108,6 +110,7 @@ def _functions(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
         names=names.program,
         after=(*names.imports, *setup),
         demonstration=_demonstration(row, solution, where),
+        solution=solution,
     )
 
 
@@ -120,7 +123,9 @@ def _completion(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
     parsed(with_body(prompt), f"{where}: 'prompt' (the beginning of a function)")
     require_check(test, entry, where)
     solution = row.get("canonical_solution")
-    whole = prompt + solution if isinstance(solution, str) else None
+    whole = solution
+    if isinstance(solution, str) and solution.strip():
+        whole = completed(prompt, entry, solution)
     return Exercise(
         prompt,
         COMPLETE,
@@ -130,6 +135,7 @@ def _completion(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
         after=(test,),
         entry=entry,
         demonstration=_demonstration(row, whole, where),
+        solution=whole,
     )
 
 
@@ -142,7 +148,9 @@ def _script(row: Mapping[str, Any], prompt: str, where: str) -> Exercise:
             f"{where}: has {len(inputs)} inputs and {len(outputs)} outputs; there must be as many, not none"
         )
     pairs = tuple(zip(inputs, outputs, strict=True))
-    return Exercise(prompt, SCRIPT, pairs=pairs, demonstration=_demonstration(row, row.get("code"), where))
+    solution = row.get("code")
+    shown = _demonstration(row, solution, where)
+    return Exercise(prompt, SCRIPT, pairs=pairs, demonstration=shown, solution=solution)
 
 
 def _demonstration(row: Mapping[str, Any], solution: Any, where: str) -> str | None:

@@ -180,7 +180,8 @@ class Peer:
         arguments = [*self._decode(said)]
         for base in kind.__mro__:
             try:
-                return base(*arguments)
+                made: BaseException = base(*arguments)
+                return made
             except (TypeError, ValueError):  # some want more than what they said
                 continue
         raise Unplain(f"the exception {name!r:.40}")
