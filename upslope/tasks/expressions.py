@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.tasks.boxed import same_answer
+from upslope.tasks.boxed_shape import coordinates, readable
 from upslope.tasks.workers import Workers
 from upslope.types import Problem, Score
 
 MEMORY = 2 << 30
 """Bytes of address space of the process."""
 DIGITS = 14
-"""Two irrational numbers are the same if they agree in so many decimals: a decimal fraction is never one."""
+"""Two irrational numbers are the same if they agree in twice so many digits. Decimals are handed over as fractions
+(``readable``), so that none is ever one."""
 
 
 class Judge:
@@ -39,6 +42,17 @@ class Judge:
         return [Score(float(self._same(p.truth, r))) for p, r in zip(problems, responses, strict=True)]
 
     def _same(self, truth: str, answer: str) -> bool:
+        """Tuples and intervals place by place, as math-verify takes some for sets; all else as it is."""
+        wanted, given = coordinates(truth), coordinates(answer)
+        if wanted is None or given is None:
+            return self._equal(readable(truth, truth), readable(truth, answer))
+        return len(wanted) == len(given) and all(map(self._right, wanted, given))
+
+    def _right(self, truth: str, answer: str) -> bool:
+        verdict = same_answer(truth, answer)
+        return self._same(truth, answer) if verdict is None else verdict
+
+    def _equal(self, truth: str, answer: str) -> bool:
         try:
             return bool(
                 self._library.verify(

@@ -1,0 +1,37 @@
+r"""Right answers of a data set that no answer could be compared with (``upslope.tasks.boxed`` has the rules)."""
+
+from __future__ import annotations
+
+import re
+
+from upslope.tasks.boxed import is_words
+from upslope.tasks.boxed_notation import UNITS, is_balanced, plainly
+from upslope.tasks.boxed_number import number_of
+
+_PROSE = re.compile(r"(?<!\S)([a-zA-Z]{2,}) ([a-zA-Z]{2,})(?![^\s.,:;!?])")
+
+
+def unusable(truth: str) -> str | None:
+    r"""Why nothing, or anything, could be equal to such a truth; None if it is one.
+
+    >>> unusable(r"\frac12"), unusable("{"), unusable("#### 5"), unusable("$")
+    (None, 'its braces are not balanced', "'####' is GSM8K's mark and no mathematics", 'it is empty')
+    """
+    if is_words(truth):
+        return None
+    if not plainly(truth):
+        return "it is empty"
+    if "####" in truth:
+        return "'####' is GSM8K's mark and no mathematics"
+    if not is_balanced(truth):
+        return "its braces are not balanced"
+    if re.search(r"\\(?:frac\{[^{}]*\}|frac|sqrt|over)$", plainly(truth)):
+        return "a command at its end has nothing to work on"
+    prose = [word for pair in _PROSE.findall(_without_text(truth)) for word in pair]
+    if prose and number_of(truth) is None and not UNITS.issuperset(word.lower() for word in prose):
+        return "it is a sentence (words belong in \\text{...}, and a formula stands alone)"
+    return None
+
+
+def _without_text(truth: str) -> str:
+    return re.sub(r"\\[a-zA-Z]+\s*\{[^{}]*\}|\\[a-zA-Z]+", " ; ", truth)
