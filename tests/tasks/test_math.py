@@ -185,6 +185,10 @@ UNLIKE = [
     (r"2\sqrt3", r"2\sqrt3'"),
     (r"2\sqrt3", r"2\sqrt3; 77"),
     (r"2\sqrt3", r"2\sqrt3 } {77"),
+    (r"2\sqrt3 \text{ apples}", r"2\sqrt3 \text{ hens}"),
+    (r"3\text{ hours } 20\text{ minutes}", "3"),
+    (r"7 \text{ or } 8", "7"),
+    (r"7 \text{ or } 8", "7, 8"),
     (r"2\sqrt3", r"2\sqrt3 \\ 77"),
     (r"2\sqrt3 \text{ m}", r"2\sqrt3 \text{ cm}"),
     ("2x+3", "x=2x+3"),
@@ -245,7 +249,8 @@ def test_no_answer_takes_long_to_read(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "truth", ["5", "5 square feet", "2\\pi square feet", "no solution", r"x=1 \text{ or } x=2", "ab"]
+    "truth",
+    ["5", "5 square feet", "2\\pi square feet", "no solution", r"\frac{\sqrt[3]\pi}2", r"x=1 \text{ or } x=2", "ab"],
 )
 def test_a_truth_that_can_be_met(truth: str) -> None:
     assert unusable(truth) is None and same_answer(truth, truth) is True
@@ -288,6 +293,13 @@ SAME = [
     ("2^{10}", "1024.0"),
     ("x/2", "0.5x"),
     (r"\log_2 3", r"\frac{\log 3}{\log 2}"),
+    (r"2\pi \text{ apples}", r"\pi + \pi"),
+    (r"2\pi \text{ apples}", r"(1+1)\pi \text{ apples}"),
+    (r"x=1 \text{ or } x=2", r"x = 1 \text{ or } x=\frac{4}{2}"),
+    (r"\sqrt2,-\sqrt2", r"x=\sqrt2, x=-\sqrt{2}"),
+    ("abc+d", "d+bca"),
+    ("2,-2", r"\pm 2"),
+    (r"\pm 2", "2,-2"),
     (r"\emptyset", r"\varnothing"),
     ("2 xy", "xy+xy"),
 ]
@@ -377,6 +389,8 @@ def test_a_number_of_json_can_be_answered(tmp_path: Path, number: float) -> None
         ({"problem": 3, "answer": "2"}, "row 1: needs 'problem'"),
         ({"problem": "a?", "answer": 1e70}, "row 1: 'answer' is no finite number below 1e60"),
         ({"problem": "a?", "answer": r"\frac"}, "row 1: 'answer' is no answer .* nothing to work on"),
+        ({"problem": "a?", "answer": r"3+\frac{1} + 2"}, "row 1: .* nothing to work on"),
+        ({"problem": "a?", "answer": "+"}, "row 1: .* neither a number nor a letter"),
         ({"problem": "a?", "answer": "{"}, "row 1: .* braces are not balanced"),
         ({"problem": "a?", "answer": "}1{"}, "row 1: .* braces are not balanced"),
         ({"problem": "a?", "answer": "#### 5"}, "row 1: .* GSM8K's mark"),

@@ -11,7 +11,7 @@ from upslope.tasks.boxed_notation import marked
 
 MAX_DIGITS = 60
 """Most digits in a row, and the largest power of ten."""
-NO_UNIT = NOT_A_UNIT | {"is", "are", "was", "isn't", "wrong", "right", "false", "true", "if", "when", "where", "but"}
+NO_UNIT = NOT_A_UNIT | {"is", "are", "was", "isn't", "wrong", "false", "maybe", "if", "when", "where", "but"}
 """Words behind a number or an expression that say something about it."""
 
 _COMMAS = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+"

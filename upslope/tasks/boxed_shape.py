@@ -6,7 +6,8 @@ math-verify reads what it can of an expression and passes over the rest, so that
 -   other brackets: ``(1,2)``, ``[1,2)``, ``\{1,2\}`` are three kinds, and a bare list ``1,2`` is one with a set;
 -   an ``=`` more than the truth, save behind one name (``f(x) = 2x+3``) that is no variable of the truth and not
     another name than the truth's; or a relation (``<``, ``\approx``, ``\in``) that the truth has not;
--   words that the truth has not, save a unit of measure at the end (if both have one it must be the same);
+-   other words than the truth, save a unit at the end, a known one or the truth's own, which may be left out (if both
+    have one it must be the same);
 -   a prime that the truth has not;
 -   braces that are not balanced;
 -   a numeral with a base (``101_2``), or none where the truth has one.
@@ -15,6 +16,7 @@ math-verify reads what it can of an expression and passes over the rest, so that
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from upslope.tasks.boxed_notation import UNITS, is_balanced, with_words
 from upslope.tasks.boxed_number import NAME, NO_UNIT, number_of
@@ -43,19 +45,21 @@ def comparable(truth: str, answer: str) -> bool:
     (True, False, False)
     """
     known, known_unit = _without_unit(with_words(truth))
-    given, given_unit = _without_unit(with_words(answer))
+    given, given_unit = _without_unit(with_words(answer), UNITS.union(re.findall("[a-z]+", _tail(truth))))
     if not is_balanced(answer) or (known_unit and given_unit and known_unit != given_unit):
         return False
-    known_name, given_name = _NAMED.match(known), _NAMED.match(given)
-    if known_name and given_name and known.count("=") == 1 and known_name[1] != given_name[1]:
+    known_name, (given_name, rest) = _unnamed(known)[0], _unnamed(given)
+    variables = re.findall(r"\\[a-zA-Z]+|[a-zA-Z]", re.sub("@[a-zA-Z@]+", " ", known))
+    if known_name and given_name and known.count("=") == 1 and known_name != given_name:
         return False
     if given_name and "=" not in known:
-        if given_name[1] in re.findall(r"\\[a-zA-Z]+|[a-zA-Z]", known):
+        if given_name in variables:
             return False
-        given = given[given_name.end() :]
+        given = rest
     if given.count("=") > known.count("=") or not _relations(given) <= _relations(known):
         return False
-    if not _said(given) <= _said(known) or _BASED.search(known) or _BASED.search(given):
+    spoken = {word for word in _spoken(given) if not set(word) <= set(variables)}
+    if _said(given) != _said(known) or spoken or _BASED.search(known) or _BASED.search(given):
         return False
     if _primes(given) != _primes(known) or not set(_ASIDE.findall(given)) <= set(_ASIDE.findall(known)):
         return False
@@ -73,9 +77,8 @@ def readable(truth: str, answer: str) -> str:
     if number is not None:
         return rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
     text, _ = _without_unit(with_words(answer))
-    named = _NAMED.match(text)
-    if named and "=" not in truth:
-        text = text[named.end() :]
+    if "=" not in truth:
+        text = _unnamed(text)[1]
     if "@" in text:
         return answer
     return re.sub(r"(?<![0-9.\\])[0-9]*\.[0-9]+(?![0-9.])", _as_fraction, text)
@@ -93,11 +96,27 @@ def coordinates(expression: str) -> list[str] | None:
     return [part.strip() for part in parts] if kind and kind[0] in "([" and len(parts) > 1 else None
 
 
-def _without_unit(text: str) -> tuple[str, str]:
+def _without_unit(text: str, units: Iterable[str] | None = None) -> tuple[str, str]:
+    """The text, and the words at its end if all are such units: any words but those that judge, unless given."""
     tail = _TAIL.search(text)
-    if tail is None or not all(word.lower().rstrip(".") in UNITS for word in re.split("[@/]", tail[1]) if word):
+    words = set(re.findall("[a-z]+", tail[1].lower())) if tail else set()
+    if tail is None or not (words.isdisjoint(NO_UNIT) if units is None else words <= set(units)):
         return text, ""
     return text[: tail.start()], tail[0].replace("@", "").rstrip(".")
+
+
+def _tail(expression: str) -> str:
+    """Its words at the end, in small letters."""
+    found = _TAIL.search(with_words(expression))
+    return found[0].lower() if found else ""
+
+
+def _unnamed(text: str) -> tuple[str, str]:
+    """The name in front, and the text without it; ``x = 1, x = 2`` has it twice."""
+    named = _NAMED.match(text)
+    if named is None:
+        return "", text
+    return named[1], re.sub(rf"(^|, ?){re.escape(named[1])} ?= ?", r"\1", text)
 
 
 def _relations(text: str) -> set[str]:
@@ -106,10 +125,17 @@ def _relations(text: str) -> set[str]:
 
 
 def _said(text: str) -> set[str]:
-    """Its words: marked ones, ones that judge, and ones that can be spoken and are no function."""
-    bare = {word.lower() for word in _BARE.findall(re.sub(r"@[a-zA-Z@]+|\\(?:begin|end) ?\{[a-z]+\}", " ", text))}
-    spoken = {word for word in bare if len(word) > 2 and re.search("[aeiou]", word)} - FUNCTIONS
-    return {word.lower() for word in re.findall("@([a-zA-Z]+)", text)} | (bare & NO_UNIT) | spoken
+    """Its words: marked ones, and bare ones that judge."""
+    return {word.lower() for word in re.findall("@([a-zA-Z]+)", text)} | (_bare(text) & NO_UNIT)
+
+
+def _spoken(text: str) -> set[str]:
+    """Bare words that can be spoken and are no function: words, or products of the truth's variables."""
+    return {word for word in _bare(text) if len(word) > 2 and re.search("[aeiou]", word.lower())} - FUNCTIONS
+
+
+def _bare(text: str) -> set[str]:
+    return set(_BARE.findall(re.sub(r"@[a-zA-Z@]+|\\(?:begin|end) ?\{[a-z]+\}", " ", text)))
 
 
 def _primes(text: str) -> int:

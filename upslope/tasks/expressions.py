@@ -39,7 +39,13 @@ class Judge:
         self._latex = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        return [Score(float(self._same(p.truth, r))) for p, r in zip(problems, responses, strict=True)]
+        return [Score(float(self._safely(p.truth, r))) for p, r in zip(problems, responses, strict=True)]
+
+    def _safely(self, truth: str, answer: str) -> bool:
+        try:
+            return self._same(truth, answer)
+        except (Exception, MemoryError, RecursionError):  # whatever sympy makes of a model's words: not the same
+            return False
 
     def _same(self, truth: str, answer: str) -> bool:
         """Tuples and intervals place by place, as math-verify takes some for sets; all else as it is."""
@@ -53,18 +59,15 @@ class Judge:
         return self._same(truth, answer) if verdict is None else verdict
 
     def _equal(self, truth: str, answer: str) -> bool:
-        try:
-            return bool(
-                self._library.verify(
-                    self._parsed(truth),
-                    self._parsed(answer),
-                    float_rounding=DIGITS,
-                    numeric_precision=2 * DIGITS,
-                    timeout_seconds=None,
-                )
+        return bool(
+            self._library.verify(
+                self._parsed(truth),
+                self._parsed(answer),
+                float_rounding=DIGITS,
+                numeric_precision=2 * DIGITS,
+                timeout_seconds=None,
             )
-        except (Exception, MemoryError, RecursionError):  # whatever sympy makes of a model's words: not the same
-            return False
+        )
 
     def _parsed(self, expression: str) -> Any:
         return self._library.parse(
