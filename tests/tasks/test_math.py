@@ -221,6 +221,8 @@ def test_no_text_is_too_strange(text: str) -> None:
 
 
 LONG = (
+    "{\\over",
+    "\\over",
     "1,",
     "1 ",
     "{",
@@ -291,6 +293,8 @@ SAME = [
     ("(1, 2x)", "(1.0, x+x)"),
     (r"[1, \sqrt{12}]", r"[\frac22, 2\sqrt3]"),
     ("2^{10}", "1024.0"),
+    (r"3 \cdot 2^{-1}", "1 1/2"),
+    (r"3 \cdot 2^{-2}", "7.5e-1"),
     ("x/2", "0.5x"),
     (r"\log_2 3", r"\frac{\log 3}{\log 2}"),
     (r"2\pi \text{ apples}", r"\pi + \pi"),
@@ -317,6 +321,7 @@ OTHER = [
     (r"(0, \pi)", "(0, 3.14159265358979323846)"),
     ("(2,1)", "(3,1)"),
     ("(1,2)", "(1,2,2)"),
+    (r"(9, \pi)", r"(3^2, \pi)"),
     ("2 xy", "2"),
     ("(1,2)", "(2,1)"),
     (r"\sqrt{3}", r"\sqrt3, \sqrt3"),
@@ -390,6 +395,7 @@ def test_a_number_of_json_can_be_answered(tmp_path: Path, number: float) -> None
         ({"problem": "a?", "answer": 1e70}, "row 1: 'answer' is no finite number below 1e60"),
         ({"problem": "a?", "answer": r"\frac"}, "row 1: 'answer' is no answer .* nothing to work on"),
         ({"problem": "a?", "answer": r"3+\frac{1} + 2"}, "row 1: .* nothing to work on"),
+        ({"problem": "a?", "answer": "{" * 50_000 + "}" * 50_000}, "row 1: .* longer than any answer"),
         ({"problem": "a?", "answer": "+"}, "row 1: .* neither a number nor a letter"),
         ({"problem": "a?", "answer": "{"}, "row 1: .* braces are not balanced"),
         ({"problem": "a?", "answer": "}1{"}, "row 1: .* braces are not balanced"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from upslope.tasks.boxed import is_words
+from upslope.tasks.boxed import MAX_ANSWER, is_words
 from upslope.tasks.boxed_notation import UNITS, closing, is_balanced, plainly
 from upslope.tasks.boxed_number import number_of
 
@@ -17,6 +17,8 @@ def unusable(truth: str) -> str | None:
     >>> unusable(r"\frac12"), unusable("{"), unusable("#### 5"), unusable("$")
     (None, 'its braces are not balanced', "'####' is GSM8K's mark and no mathematics", 'it is empty')
     """
+    if len(truth) > MAX_ANSWER:
+        return f"it is longer than any answer may be ({MAX_ANSWER} characters)"
     if is_words(truth):
         return None
     if not plainly(truth):

@@ -48,7 +48,7 @@ class Judge:
             return False
 
     def _same(self, truth: str, answer: str) -> bool:
-        """Tuples and intervals place by place, as math-verify takes some for sets; all else as it is."""
+        """Tuples and intervals place by place, so that a number in them is compared as one; all else as it is."""
         wanted, given = coordinates(truth), coordinates(answer)
         if wanted is None or given is None:
             return self._equal(readable(truth, truth), readable(truth, answer))
