@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from upslope.config import load_settings
-from upslope.errors import UserError
+from upslope.errors import Unavailable, UserError
 from upslope.record.journal import read_journal
 from upslope.tasks import at_work
 from upslope.tasks.base import Task
@@ -54,7 +56,16 @@ def judge_one(text):
     if text == "crash":
         raise ValueError("no good")
     if text == "print":
-        print("hello from afar")
+        print("hello from afar \ud800")
+        print("aside", file=sys.stderr)
+        sys.stdout.buffer.write(b"bytes\n")
+        subprocess.run(["true"], stdout=sys.stderr)
+    if text == "signal 40":
+        os.kill(os.getpid(), 40)
+    if text == "interrupt":
+        raise KeyboardInterrupt
+    if text == "memory":
+        raise MemoryError
     return float(len(text))
 
 def late(completions, **_):
@@ -131,7 +142,9 @@ def test_what_hangs_stops_with_function_problem_and_time() -> None:
         task(reward_timeout=0.5).score(*asked("a", "sleep"))
 
 
-@pytest.mark.parametrize(("text", "why"), [("exit", "exit code 0"), ("kill", "killed by SIGKILL")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("exit", "exit code 0"), ("kill", "killed by SIGKILL"), ("signal 40", "killed by signal 40")]
+)
 def test_the_end_of_its_process_is_one_line(text: str, why: str) -> None:
     opened = task(reward_workers=1)
     with pytest.raises(UserError, match=rf"reward function 'judge' on p/0 \(a batch of 2\) ended its process \({why}"):
@@ -150,7 +163,55 @@ def test_a_crash_says_what_it_says_in_this_process() -> None:
 
 def test_what_it_prints_is_printed_here(capsys: pytest.CaptureFixture[str]) -> None:
     task(reward_workers=1).score(*asked("print"))
-    assert capsys.readouterr().out == "hello from afar\n"
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("hello from afar \\ud800\nbytes\n", "aside\n")
+
+
+def test_nobody_has_to_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert task(reward_workers=1).score(*asked("print", "aa"))[1].reward == 2.0
+
+
+def test_what_the_machine_lacks_is_no_mistake() -> None:
+    for opened in (task(), task(reward_workers=1)):
+        with pytest.raises(UserError) as error:
+            opened.score(*asked("memory"))
+        assert isinstance(error.value, Unavailable) or isinstance(error.value.__cause__, MemoryError)
+
+
+def test_an_interrupt_of_its_own_is_a_crash() -> None:
+    with pytest.raises(UserError, match="reward function 'judge' on p/0 crashed: KeyboardInterrupt"):
+        task(reward_workers=1).score(*asked("interrupt"))
+
+
+def test_what_cannot_be_handed_over_is_one_line() -> None:
+    problem = Problem("p/0", (), columns={"f": lambda: 0})
+    with pytest.raises(UserError, match=r"cannot be handed to another process .*set task\.reward_workers=0"):
+        task(reward_workers=1).score([problem], ["a"])
+
+
+def test_a_process_ends_with_its_run(tmp_path: Path) -> None:
+    """Killed without a word, while a worker of its own holds Python's lock."""
+    code = (
+        "import os; from upslope.tasks.registry import open_task; from upslope.types import Problem\n"
+        "opened = open_task('user', data='rows.jsonl', rewards=['rewards.py:judge'], reward_workers=1)\n"
+        "problem = Problem('p', ({'role': 'user', 'content': '?'},), plain=True)\n"
+        "opened.score([problem], ['a'])\n"
+        "print(opened._workers._workers[0]._process.pid, flush=True)\n"
+        "opened.score([problem], ['regex'])\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = int(run.stdout.readline())
+    time.sleep(0.5)
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    wait_for_the_end_of(worker)
 
 
 def test_what_cannot_be_named_is_refused() -> None:
@@ -287,6 +348,53 @@ def test_a_signal_that_a_kill_may_follow_does_not_wait_long_for_a_reward(
         os.kill(os.getpid(), number)
         time.sleep(5)
     assert not at_work.user_code_is_at_work()
+
+
+@pytest.mark.usefixtures("unignored")
+def test_a_reward_that_swallows_the_end_makes_no_answer_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "GRACE", 0.1)
+
+    def bare(completions: list[str], **_: object) -> list[float]:
+        try:
+            time.sleep(5)
+        except BaseException:
+            return [-5.0 for _ in completions]
+        return [1.0 for _ in completions]
+
+    opened = open_task("user", data="rows.jsonl", rewards=[bare])
+    with Signals(lambda text: None), pytest.raises(AtOnce):
+        os.kill(os.getpid(), signal.SIGTERM)
+        opened.score(*asked("a"))
+
+
+@pytest.mark.usefixtures("unignored")
+def test_one_that_goes_on_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "GRACE", 0.05)
+    given_up: list[int] = []
+
+    def deaf(completions: list[str], **_: object) -> list[float]:
+        until = time.monotonic() + 10
+        while not given_up and time.monotonic() < until:
+            try:
+                time.sleep(5)
+            except BaseException:
+                continue
+        return [1.0 for _ in completions]
+
+    opened = open_task("user", data="rows.jsonl", rewards=[deaf])
+    with Signals(lambda text: None, given_up.append), pytest.raises(AtOnce):
+        os.kill(os.getpid(), signal.SIGTERM)
+        opened.score(*asked("a"))
+    assert given_up == [signal.SIGTERM]
+
+
+@pytest.mark.usefixtures("unignored")
+def test_a_signal_does_not_wait_long_for_a_reward_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "GRACE", 0.1)
+    opened = task(reward_workers=1)
+    with Signals(lambda text: None), pytest.raises(AtOnce):
+        os.kill(os.getpid(), signal.SIGTERM)
+        opened.score(*asked("sleep"))
 
 
 @pytest.mark.usefixtures("unignored")

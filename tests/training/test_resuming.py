@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,20 @@ def test_checkpoints_without_their_journal_are_refused(upslope, folder):
     (folder / "journal.jsonl").unlink()
     code, said = upslope("train", "--resume", "runs/mine")
     assert code == 2 and "has checkpoints and no journal.jsonl" in said
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_forget_its_journal(upslope, folder):
+    assert upslope(*RUN, "steps=3")[0] == 0
+    before = (folder / "journal.jsonl").read_bytes()
+    shutil.rmtree(folder / "checkpoints")
+    code, said = upslope("train", "--resume", "runs/mine", "steps=4")
+    assert code == 2 and "has 3 steps in its journal and no checkpoint, though one was written every 1" in said
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--name", "--out", "--model"])
+def test_an_option_that_is_given_empty_is_refused(upslope, option):
+    assert upslope(*RUN, option, "")[1].endswith(f"{option} is empty; give a value, or leave the option out\n")
 
 
 def test_what_a_run_has_no_use_for_is_not_asked_of_its_task(upslope, folder):

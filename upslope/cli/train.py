@@ -54,7 +54,7 @@ def train_model(
     from upslope.training.memory import keep_freed_memory
     from upslope.training.resuming import require_changeable
     from upslope.training.start import launch
-    from upslope.training.tables import task_options
+    from upslope.training.tables import require_filled, task_options
 
     given = {
         "recipe": {"name": recipe} if recipe is not None else None,
@@ -65,6 +65,7 @@ def train_model(
         "name": name,
         "out": out,
     }
+    require_filled({"--model": model, "--name": name, "--out": out})
     options = task_options(task, data, eval_data, reward, reward_weight)
     options |= {k: v for k, v in given.items() if v is not None}
     files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
@@ -82,7 +83,8 @@ def train_model(
             raise UserError(f"one run file at a time, not {' and '.join(files)}")
         settings = load_settings(Path(files[0]) if files else None, overrides, options)
     keep_freed_memory()
-    console = Console(file=unbreakable(sys.stdout))
+    sys.stdout, sys.stderr = unbreakable(sys.stdout), unbreakable(sys.stderr)  # rewards may print as well
+    console = Console(file=sys.stdout)
     try:
         folder = launch(
             settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None, since=since

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 
 class Unbreakable(io.TextIOBase):
@@ -20,6 +20,13 @@ class Unbreakable(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return getattr(self._stream, "encoding", None) or "utf-8"
+
+    @property
+    def buffer(self) -> Any:
+        """Of the stream itself: whoever writes bytes there is not protected."""
+        if self._stream is None:
+            raise io.UnsupportedOperation("there is no stream")
+        return self._stream.buffer  # type: ignore[attr-defined]
 
     def isatty(self) -> bool:
         return self._stream is not None and not self._stream.closed and self._stream.isatty()

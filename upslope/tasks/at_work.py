@@ -29,6 +29,8 @@ class Watch:
         """Told of every beginning."""
         self.depth = 0
         """Calls under way in the main thread, whose end a signal may not wait for."""
+        self.stop: BaseException | None = None
+        """What a signal raised in such a call, which may have swallowed it."""
 
 
 WATCH = Watch()
@@ -49,13 +51,26 @@ def at_work(what: str) -> Iterator[None]:
     timer = threading.Timer(PATIENCE, lambda: WATCH.say(line))
     timer.daemon = True
     timer.start()
+    try:
+        with not_to_wait_for():
+            yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def not_to_wait_for() -> Iterator[None]:
+    """While it lasts, the main thread is in code that may never return. What a signal raised in there is raised at its
+    end once more: a reward with a bare ``except`` would make a wrong answer of it, which somebody learns from."""
     here = threading.current_thread() is threading.main_thread()
     WATCH.depth += here
     try:
         yield
     finally:
         WATCH.depth -= here
-        timer.cancel()
+        if here and not WATCH.depth and WATCH.stop is not None:
+            stop, WATCH.stop = WATCH.stop, None
+            raise stop
 
 
 @contextlib.contextmanager

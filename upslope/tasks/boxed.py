@@ -2,67 +2,44 @@ r"""The final answer of a mathematical response, ``\boxed{...}``, and when two s
 
 What is the answer:
 
-1.  **The last box counts**: ``\boxed{...}`` or ``\fbox{...}``, braces balanced. Without one there is no answer; neither
-    is an empty one, one that is not closed, or one of more than ``MAX_ANSWER`` characters. Text outside is never read.
-2.  **Notation is no difference**: dollars, blanks, ``\left``, ``\dfrac`` for ``\frac``, ``\text{...}`` around words, a
-    full stop at the end.
+1.  **The last box counts**: ``\boxed{...}`` or ``\fbox{...}``, braces balanced, or ``\boxed`` before one digit, letter
+    or command with its arguments (``\boxed\frac12``). Without one there is no answer; neither is one that holds nothing
+    but notation, one that is not closed, or one of more than ``MAX_ANSWER`` characters. Text outside is never read.
+2.  **Notation is no difference**: dollars, blanks, ``\left``, ``\dfrac`` or ``\over`` for ``\frac``, ``x^{2}`` for
+    ``x^2``, fonts, braces around all, ``\text{...}`` around words, a full stop at the end, any minus sign. A blank
+    between two digits is kept: ``2 5`` is not 25.
 
 When it is right, in this order:
 
-3.  **Written alike** (by rule 2) is right.
-4.  **Words** (a truth in ``\text{...}``) are right only if written alike; case, and brackets around all, do not count.
-5.  **Numbers** are compared exactly: integers with or without thousands' commas, decimals, fractions (``\frac{1}{2}``,
-    ``1/2``), mixed numbers, ``3 \times 10^5``. 0.5 is 1/2, and 0.333 is not 1/3. A percent sign, a degree, a currency
-    or ``x =`` in front is decoration. A unit is words in ``\text{...}`` or behind a blank. It may be left out; if both
-    have one it must be the same; a word that changes the value (``18 thousand``) is none. Where the truth is a number
-    the answer must be one: neither ``16-7`` nor ``3^2`` is 9, or a policy would learn to leave sums undone.
-6.  **All else** (roots, sets, intervals, tuples, matrices, polynomials) is for math-verify to say
+3.  **Words** (a truth in ``\text{...}``, or one of nothing but words of several letters) are right only if written
+    alike; case, and brackets around all, do not count.
+4.  **Written alike** (by rule 2) is right.
+5.  **Numbers** are compared exactly: integers with or without commas or blanks between groups of three, decimals,
+    repeating ones too (``0.1\overline{6}``, ``0.\dot{3}``), fractions (``\frac{1}{2}``, ``1/2``), mixed numbers
+    (``1 1/2``), ``3 \times 10^5``, ``3e5``, ``10^{-5}``. 0.5 is 1/2, and 0.333 is not 1/3. A percent sign, a degree, a
+    currency, brackets around it or a name and ``=`` in front are decoration. A unit is words in ``\text{...}``, or
+    behind a blank if they are known or can be spoken (``5 xy`` is a product). Unit and name may be left out; if both
+    have one it must be the same; a word that changes the value (``18 thousand``) or judges it (``18 is wrong``) is no
+    unit. Where the truth is a number the answer must be one: neither ``16-7`` nor ``3^2`` is 9, or a policy would learn
+    to leave sums undone.
+6.  **Of another kind is wrong** (``upslope.tasks.boxed_shape``): brackets, equations, relations, primes, words.
+7.  **All else** (roots, sets, intervals, tuples, matrices, polynomials) is for math-verify to say
     (``upslope.tasks.expressions``), in a process that can be killed.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
 
-from upslope.tasks.answer import NOT_A_UNIT
+from upslope.tasks.boxed_notation import closing, in_text, plainly
+from upslope.tasks.boxed_number import number_of
+from upslope.tasks.boxed_shape import comparable
 
 MAX_ANSWER = 500
 """Longest answer, in characters."""
-MAX_DIGITS = 60
-"""Most digits in a row, and the largest power of ten."""
 
-_BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{")
-_DROPPED = re.compile(
-    r"\\?[$\u00a3\u20ac]|\\pounds|\\[()\[\]!,;:> ]|~|\\(?:left|right|displaystyle|bigl?|bigr)(?![a-zA-Z])"
-)
-_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_ALL_WORDS = re.compile(rf"(?:{_WORDS.pattern})+\.?")
-_UNIT = re.compile(r"(?<=[0-9}%])[ ~]+(?=[a-zA-Z]{2})")
-_DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)"
-_PART = rf"(?:\{{-?{_DECIMAL}\}}|[0-9])"
-_NUMBER = re.compile(
-    rf"""
-    (?:[a-zA-Z]=)? (?P<sign>[-+\u2212])?
-    (?: (?P<whole>[0-9]+)? \\frac (?P<over>{_PART}) (?P<under>{_PART})
-      | (?P<left>{_DECIMAL}) (?: / (?P<right>{_DECIMAL}) )?
-        (?: (?:\\times|\\cdot) 10\^ (?: \{{ (?P<braced>-?[0-9]+) \}} | (?P<power>[0-9]) ) )?
-    )
-    (?: \\?% | \^ (?: \\circ | \{{\\circ\}} ) | \\degree )?
-    (?P<unit> @ [@a-zA-Z/]+ (?: \^ \{{? [0-9] \}}? )? )?
-    """,
-    re.VERBOSE,
-)
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number, exactly, and the unit that was written behind it."""
-
-    value: Fraction
-    unit: str = ""
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=[{\\0-9])|(?=[a-zA-Z](?![a-zA-Z0-9]))(?<=\s))")
+_BARE_WORDS = re.compile(r"[a-zA-Z][a-z]{3,}|[a-zA-Z][a-z]+(?: [a-zA-Z][a-z]+)+")
 
 
 def boxed(response: str) -> str | None:
@@ -74,81 +51,58 @@ def boxed(response: str) -> str | None:
     boxes = list(_BOX.finditer(response))
     if not boxes:
         return None
-    last = boxes[-1]
-    depth, escaped = 1, False
-    for place in range(last.end(), min(len(response), last.end() + MAX_ANSWER + 1)):
-        character = response[place]
-        if not escaped and character in "{}":
-            depth += 1 if character == "{" else -1
-            if not depth:
-                return response[last.end() : place].strip() or None
-        escaped = character == "\\" and not escaped
-    return None
-
-
-def plainly(answer: str) -> str:
-    r"""Without what is only notation (rule 2).
-
-    >>> plainly(r"$\left( \dfrac{1}{2}, 3 \text{ cm} \right)$.")
-    '(\\frac{1}{2},3cm)'
-    """
-    text = answer.strip().removesuffix(".")
-    text = _WORDS.sub(lambda words: words[1], text)
-    text = _DROPPED.sub("", text.replace("{,}", ","))
-    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
-    return "".join(text.split()).removesuffix(".")
-
-
-def number_of(answer: str) -> Number | None:
-    r"""The number that an answer is (rule 5), or None.
-
-    >>> number_of(r"\$1,234.50"), number_of(r"-\frac{1}{2} \text{ cm}"), number_of("16-7")
-    (Number(value=Fraction(2469, 2), unit=''), Number(value=Fraction(-1, 2), unit='cm'), None)
-    """
-    marked = _WORDS.sub(lambda words: "@" + "@".join(words[1].split()), answer)
-    found = _NUMBER.fullmatch(plainly(_UNIT.sub("@", marked)))
-    if found is None or re.search(rf"[0-9]{{{MAX_DIGITS + 1}}}", answer):
-        return None
-    unit = re.split("[@/]", found["unit"] or "")
-    if not NOT_A_UNIT.isdisjoint(word.lower() for word in unit):
-        return None
-    part = {name: Fraction(text.strip("{}").replace(",", "") or 0) for name, text in _numerals(found).items()}
-    if part.get("under") == 0 or part.get("right") == 0 or abs(part.get("power", Fraction(0))) > MAX_DIGITS:
-        return None
-    if found["over"]:
-        value = part.get("whole", Fraction(0)) + part["over"] / part["under"]
-        if found["whole"] and not part["over"] > 0 < part["under"]:
-            return None
+    text = response[boxes[-1].end() :][: MAX_ANSWER + 2]
+    if text.startswith("{"):
+        end = closing(text, 0)
+        inside = text[1:end].strip() if end is not None else ""
     else:
-        value = part["left"] / part.get("right", Fraction(1)) * Fraction(10) ** int(part.get("power", Fraction(0)))
-    return Number(-value if found["sign"] in ("-", "\u2212") else value, (found["unit"] or "").replace("@", ""))
+        inside = _token(text)
+    return inside if plainly(inside) else None
 
 
-def _numerals(found: re.Match[str]) -> dict[str, str]:
-    names = ("whole", "over", "under", "left", "right", "power")
-    parts = {name: found[name] for name in names if found[name] is not None}
-    return parts | ({"power": found["braced"]} if found["braced"] else {})
+def _token(text: str) -> str:
+    r"""What ``\boxed`` takes without braces: a digit or letter alone, or a command with its arguments; else nothing."""
+    command = re.match(r"\\[a-zA-Z]+", text)
+    if command is None:
+        alone = re.match(r"[0-9a-zA-Z](?![0-9a-zA-Z]|[.,/][0-9])", text)
+        return alone[0] if alone else ""
+    fraction, end = command[0].endswith("frac"), command.end()
+    for _ in range(2):
+        start = end + len(text[end:]) - len(text[end:].lstrip()) if fraction else end
+        if text.startswith("{", start):
+            close = closing(text, start)
+            if close is None:
+                return ""
+            end = close + 1
+        elif fraction and text[start : start + 1].isalnum():
+            end = start + 1
+    return text[:end]
 
 
 def is_words(answer: str) -> bool:
-    r"""Whether an answer is text and no formula: all of it in ``\text{...}``.
+    r"""Whether an answer is text and no formula: all of it in ``\text{...}``, or words of several letters.
 
-    >>> is_words(r"\text{Evelyn}"), is_words(r"3 \text{ cm}")
-    (True, False)
+    >>> is_words(r"\text{Evelyn}"), is_words("no solution"), is_words(r"3 \text{ cm}"), is_words("xy")
+    (True, True, False, False)
     """
-    return _ALL_WORDS.fullmatch(answer.strip()) is not None
+    if _BARE_WORDS.fullmatch(answer.strip().removesuffix(".")):
+        return True
+    return in_text(answer) and number_of(answer) is None
 
 
 def same_answer(truth: str, answer: str) -> bool | None:
-    """Whether an answer is right by rules 3 to 5; None where these do not say (rule 6)."""
+    """Whether an answer is right by rules 3 to 6; None where these do not say (rule 7)."""
     left, right = plainly(truth), plainly(answer)
-    if left == right:
-        return True
+    if not right:
+        return False
     if is_words(truth):
         return left.strip("()").casefold() == right.strip("()").casefold()
     known, given = number_of(truth), number_of(answer)
+    if left == right and (known is None or given is not None or "," not in right):  # "1, 234" is a list, not 1,234
+        return True
     if known is None:
-        return None
+        return None if comparable(truth, answer) else False
     if given is None or known.value != given.value:
         return False
-    return not (known.unit and given.unit) or known.unit == given.unit
+    units = not (known.unit and given.unit) or known.unit == given.unit
+    return units and (not (known.name and given.name) or known.name == given.name)

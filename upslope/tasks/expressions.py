@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.tasks.boxed import same_answer
+from upslope.tasks.boxed_shape import coordinates, readable
 from upslope.tasks.workers import Workers
 from upslope.types import Problem, Score
 
 MEMORY = 2 << 30
 """Bytes of address space of the process."""
 DIGITS = 14
-"""Two irrational numbers are the same if they agree in so many decimals: a decimal fraction is never one."""
+"""Two irrational numbers are the same if they agree in twice so many digits. Decimals are handed over as fractions
+(``readable``), so that none is ever one."""
 
 
 class Judge:
@@ -36,21 +39,35 @@ class Judge:
         self._latex = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        return [Score(float(self._same(p.truth, r))) for p, r in zip(problems, responses, strict=True)]
+        return [Score(float(self._safely(p.truth, r))) for p, r in zip(problems, responses, strict=True)]
 
-    def _same(self, truth: str, answer: str) -> bool:
+    def _safely(self, truth: str, answer: str) -> bool:
         try:
-            return bool(
-                self._library.verify(
-                    self._parsed(truth),
-                    self._parsed(answer),
-                    float_rounding=DIGITS,
-                    numeric_precision=2 * DIGITS,
-                    timeout_seconds=None,
-                )
-            )
+            return self._same(truth, answer)
         except (Exception, MemoryError, RecursionError):  # whatever sympy makes of a model's words: not the same
             return False
+
+    def _same(self, truth: str, answer: str) -> bool:
+        """Tuples and intervals place by place, so that a number in them is compared as one; all else as it is."""
+        wanted, given = coordinates(truth), coordinates(answer)
+        if wanted is None or given is None:
+            return self._equal(readable(truth, truth), readable(truth, answer))
+        return len(wanted) == len(given) and all(map(self._right, wanted, given))
+
+    def _right(self, truth: str, answer: str) -> bool:
+        verdict = same_answer(truth, answer)
+        return self._same(truth, answer) if verdict is None else verdict
+
+    def _equal(self, truth: str, answer: str) -> bool:
+        return bool(
+            self._library.verify(
+                self._parsed(truth),
+                self._parsed(answer),
+                float_rounding=DIGITS,
+                numeric_precision=2 * DIGITS,
+                timeout_seconds=None,
+            )
+        )
 
     def _parsed(self, expression: str) -> Any:
         return self._library.parse(

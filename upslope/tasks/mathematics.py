@@ -13,12 +13,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
 from upslope.errors import UserError
 from upslope.tasks.answer import last_number
-from upslope.tasks.boxed import boxed, number_of, same_answer
+from upslope.tasks.boxed import boxed, same_answer
+from upslope.tasks.boxed_number import MAX_DIGITS, number_of
+from upslope.tasks.boxed_truth import unusable
 from upslope.tasks.columns import Columns, listed
 from upslope.tasks.expressions import Expressions, require_math_verify
 from upslope.tasks.files import Files, find_files
@@ -108,14 +111,25 @@ def _truth(row: Mapping[str, Any], where: str) -> str:
     """The right answer of a row, out of its box."""
     answer, solution = row.get("answer"), row.get("solution")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
-        return str(answer)
+        return _numeral(answer, where)
     given, source = (answer, "answer") if answer is not None else (solution, "solution")
     if not isinstance(given, str):
         raise UserError(f"{where}: needs 'answer', or a 'solution' with \\boxed{{...}}; it has {listed(row)}")
     inside = boxed(given)
     if inside is None and (source == "solution" or not given.strip() or "boxed" in given):
         raise UserError(f"{where}: {source!r} holds no answer in \\boxed{{...}}: {given[-60:]!r}")
-    return inside if inside is not None else given.strip()
+    truth = inside if inside is not None else given.strip()
+    why = unusable(truth)
+    if why is not None:
+        raise UserError(f"{where}: {source!r} is no answer that another can be equal to: {why}: {truth[-60:]!r}")
+    return truth
+
+
+def _numeral(number: float, where: str) -> str:
+    """Without an exponent, as Python writes one for 1e22."""
+    if not -(10**MAX_DIGITS) < number < 10**MAX_DIGITS:  # nan is neither
+        raise UserError(f"{where}: 'answer' is no finite number below 1e{MAX_DIGITS}, which no answer can be")
+    return format(Decimal(str(number)), "f")
 
 
 def _lenient(problem: Problem, response: str, answer: str | None, right: bool) -> float:

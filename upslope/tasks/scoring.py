@@ -41,7 +41,7 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
                 added = {"reward": None, "extracted": None, "timed_out": True}
             parts = {"parts": dict(score.parts)} if score.parts else {}
             # ASCII only, so that any output encoding can hold it
-            print(json.dumps({**row, **added, **parts}), file=out)
+            print(json.dumps({**row, **added, **parts}, default=float), file=out)  # numbers of any library
         out.flush()
         scores += new
     if not scores:

@@ -1,18 +1,20 @@
 """The other side of ``workers``: a process that makes a scorer once and scores what it is asked to.
 
-It is asked by pickles on one end of a socket pair, whose number is its only argument, and answers with lines of JSON,
-each a list: "ready"; "at" and what; "print" and a text; "scores" and a list of them; "mistake" or "defect" and a text.
-When nobody is at the other end any more it ends, in the middle of whatever it does.
+It is asked by pickles on one end of a socket pair, whose number is its first argument, and answers with lines of JSON,
+each a list: "ready"; "at" and what; "print", the stream and a text; "scores" and a list of them; "mistake", "machine"
+or "defect" and a text. When nobody is at the other end any more it ends, in the middle of whatever it does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import io
 import json
 import os
 import pickle
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -20,8 +22,8 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
-from upslope.errors import UserError
-from upslope.plugins import unless_interrupted
+from upslope.errors import Unavailable, UserError
+from upslope.plugins import describe
 from upslope.tasks.at_work import WATCH
 
 
@@ -37,27 +39,46 @@ class Answers:
             self._to.sendall(line.encode() + b"\n")
 
 
-class Printed(io.TextIOBase):
-    """What the user's code prints, sent to whoever has the terminal."""
+class Printed(io.RawIOBase):
+    """What the user's code writes to one of the two streams, sent to whoever has the terminal."""
 
-    def __init__(self, answer: Answers) -> None:
-        self._answer = answer
+    def __init__(self, answer: Answers, stream: str) -> None:
+        self._answer, self._stream = answer, stream
 
     def writable(self) -> bool:
         return True
 
-    def write(self, text: str) -> int:
+    def fileno(self) -> int:
+        return 2  # for processes that it starts: what they say goes to standard error as it is
+
+    def write(self, content: Any) -> int:
+        text = bytes(content).decode("utf-8", "replace")
         if text:
-            self._answer("print", text)
-        return len(text)
+            self._answer("print", self._stream, text)
+        return len(content)
 
 
-def serve(descriptor: int) -> None:
-    """Serve until the other end closes."""
+def printing(answer: Answers, stream: str) -> io.TextIOWrapper:
+    """A text stream over ``Printed``."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(Printed(answer, stream)), "utf-8", "backslashreplace", write_through=True, line_buffering=True
+    )
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """Serve until the other end closes, or the process ``parent`` is gone."""
+    end_with(parent)
     end = socket.socket(fileno=descriptor)
     answer = Answers(end)
-    sys.stdout = sys.stderr = Printed(answer)
-    WATCH.begun = lambda what: answer("at", what)
+    what = "the task's score"
+
+    def at(now: str) -> None:
+        nonlocal what
+        what = now
+        answer("at", what)
+
+    sys.stdout, sys.stderr = printing(answer, "stdout"), printing(answer, "stderr")
+    WATCH.begun = at
     WATCH.say = lambda line: None  # whoever asks watches the time
     asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(end, asked), daemon=True).start()
@@ -69,12 +90,24 @@ def serve(descriptor: int) -> None:
                 scorer = _made(*given)
                 answer("ready")
             else:
-                answer("scores", [asdict(score) for score in scorer.score(*given)])
+                scores = [asdict(score) for score in scorer.score(*given)]
+                sys.stdout.flush()
+                answer("scores", scores)
         except UserError as error:
-            answer("mistake", str(error))
-        except BaseException as error:
-            unless_interrupted(error)
+            machines = isinstance(error, Unavailable) or isinstance(error.__cause__, MemoryError)
+            answer("machine" if machines else "mistake", str(error))
+        except KeyboardInterrupt as error:  # nobody's Ctrl-C comes here: the user's code raised it itself
+            answer("mistake", f"{what} crashed: {describe(error, '')}")
+        except BaseException:
             answer("defect", traceback.format_exc())
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the parent is gone, also in code that holds Python's lock, where the system can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _made(maker: str, arguments: dict[str, Any]) -> Any:

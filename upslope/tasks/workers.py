@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pickle
-import select
 import signal
 import socket
 import subprocess
@@ -16,16 +15,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing.connection import wait
+from typing import Any, cast
 
 from upslope.errors import Unavailable, UserError
-from upslope.tasks.at_work import PATIENCE, WATCH, on
+from upslope.tasks.at_work import PATIENCE, WATCH, not_to_wait_for, on
 from upslope.types import Problem, Score
 
 MOMENT = 0.1
 """Seconds between two looks at the clock."""
 CHUNK = 1 << 20
-START = "import sys; from upslope.tasks.worker import serve; serve(int(sys.argv[1]))"
+START = "import sys; from upslope.tasks.worker import serve; serve(*map(int, sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Worker:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", START, str(theirs.fileno())],
+                    [sys.executable, "-P", "-c", START, str(theirs.fileno()), str(os.getpid())],
+                    stdout=_standard_error(),
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,  # Ctrl-C in the terminal is the run's business
@@ -78,8 +79,15 @@ class Worker:
         return self._end.fileno()
 
     def send(self, content: Any) -> None:
+        try:
+            message = pickle.dumps(content)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"a problem's columns cannot be handed to another process ({error}); make them plain data, or set "
+                "task.reward_workers=0 and no task.reward_timeout"
+            ) from None
         with contextlib.suppress(OSError):  # it has ended, which ``take`` finds out
-            self._end.sendall(pickle.dumps(content))
+            self._end.sendall(message)
 
     def take(self) -> list[list[Any]]:
         """What it has answered since, after there was something to read. Raises EOFError if it has ended."""
@@ -100,7 +108,7 @@ class Worker:
     def ended(self) -> int:
         """How it ended by itself, after ``take`` found that it has."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=1)
         return self.kill()
 
 
@@ -130,8 +138,11 @@ class Workers:
                 for worker in self._workers:
                     if jobs and worker.idle:
                         self._give(worker, jobs.popleft(), problems, responses)
-                for worker in select.select(self._workers, (), (), MOMENT)[0]:
-                    self._hear(worker, found, lost)
+                by_number = {worker.fileno(): worker for worker in self._workers}
+                with not_to_wait_for():
+                    heard = wait([*by_number], MOMENT)
+                for number in heard:
+                    self._hear(by_number[cast(int, number)], found, lost)
                 self._look_at_the_clock(found, lost)
         except BaseException:
             _kill_all(self._workers)
@@ -170,12 +181,12 @@ class Workers:
             elif kind == "at":
                 worker.what = content[0]
             elif kind == "print":
-                print(content[0], end="", flush=True)
+                _show(*content)
             elif kind == "scores":
                 found.update(zip(worker.places, map(_score, content[0]), strict=True))
                 worker.places = ()
-            elif kind == "mistake":
-                raise UserError(content[0])
+            elif kind in ("mistake", "machine"):
+                raise (UserError if kind == "mistake" else Unavailable)(content[0])
             else:
                 raise RuntimeError(f"a process for rewards failed:\n{content[0]}")
 
@@ -198,7 +209,28 @@ def _kill_all(workers: list[Worker]) -> None:
 
 
 def _ending(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time one has no name
+        return f"killed by signal {-code}"
+
+
+def _show(stream: str, text: str) -> None:
+    """What a reward printed, where this process prints; lost where nobody reads that any more."""
+    to = sys.stdout if stream == "stdout" else sys.stderr
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end="", file=to, flush=True)
+
+
+def _standard_error() -> int:
+    """Where what is not printed by Python goes: not among the rows that a command writes to standard output."""
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2
 
 
 def _score(fields: Mapping[str, Any]) -> Score:

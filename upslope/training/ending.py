@@ -9,7 +9,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from upslope.tasks.at_work import user_code_is_at_work
+from upslope.tasks.at_work import WATCH, user_code_is_at_work
+from upslope.training.view import View
 
 ASKING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What people, SLURM, Kubernetes and a closing terminal send."""
@@ -27,11 +28,12 @@ class AtOnce(KeyboardInterrupt):
 
 
 class Signals:
-    """While it lasts, the first signal is only remembered, and the second one raises ``AtOnce``. Signals that are
-    ignored (``nohup``) stay so. Outside the main thread nothing is changed: whoever runs us handles signals."""
+    """While it lasts, the first signal is only remembered, and the second one raises ``AtOnce``; if a user's code
+    swallows that, ``give_up`` is called at the next one. Signals that are ignored (``nohup``) stay so. Outside the main
+    thread nothing is changed: whoever runs us handles signals."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], give_up: Callable[[int], None] | None = None) -> None:
+        self._say, self._give_up = say, give_up
         self.asked: int | None = None
         """The first signal; None: none came."""
         self._before: dict[int, Any] = {}
@@ -54,22 +56,43 @@ class Signals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._reminder is not None:
             self._reminder.cancel()
+        WATCH.stop = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.asked is not None:
-            raise AtOnce(number)
+            self._stop(number)
         self.asked = number
         again = "Ctrl-C again" if number == signal.SIGINT else "once more"
         name = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
         if self.hurried:
-            self._reminder = threading.Timer(GRACE, self._remind, (number,))
-            self._reminder.daemon = True
-            self._reminder.start()
+            self._remind_later(number)
         self._say(f"{name}finishing this step, then writing a checkpoint; {again} to stop at once")
 
-    def _remind(self, number: int) -> None:
-        """A reward may never return, and nothing of its step has reached the weights yet: so not after it, but now."""
+    def _stop(self, number: int) -> None:
+        stop = AtOnce(number)
         if user_code_is_at_work():
-            os.kill(os.getpid(), number)
+            if WATCH.stop is not None and self._give_up is not None:
+                self._give_up(number)
+            WATCH.stop = stop
+        raise stop
+
+    def _remind_later(self, number: int) -> None:
+        """A reward may never return, and nothing of its step has reached the weights yet: so not after it, but now."""
+
+        def remind() -> None:
+            if user_code_is_at_work():
+                os.kill(os.getpid(), number)
+            self._remind_later(number)
+
+        self._reminder = threading.Timer(GRACE, remind)
+        self._reminder.daemon = True
+        self._reminder.start()
+
+
+def give_up(number: int, rescue: Callable[[], str], view: View) -> None:
+    """Code of a user's goes on whatever is raised in it: save what is finished, and end the process."""
+    view.message(f"the reward does not end; {rescue()}")
+    view.close(False)
+    os._exit(128 + number)

@@ -15,7 +15,7 @@ from upslope.errors import UserError
 from upslope.plugins import names_a_file, source
 from upslope.record import checkpoint
 from upslope.record.checkpoint import Checkpoint
-from upslope.record.journal import JOURNAL
+from upslope.record.journal import JOURNAL, read_journal
 from upslope.tasks.base import Task
 from upslope.training.settings import RunSettings
 from upslope.training.tables import names
@@ -102,11 +102,24 @@ def notes_of(
     now: Mapping[str, str],
 ) -> list[str]:
     """What a resumed run should say: checkpoints that it passes over, settings (``was``: its old run.toml) and
-    surroundings that are others."""
+    surroundings that are others. Raises UserError for one whose checkpoints are gone."""
+    if saved is None:
+        require_checkpoint(folder, was)
     notes = checkpoint.passed_over(folder / "checkpoints") + changed(was, document)
     notes += checkpoint.move_strangers(folder / "checkpoints", saved.step) if saved is not None else []
     before = saved.state.get("made_with") if saved is not None else None
     return notes + (differences(before, now, saved.step) if saved is not None and before else [])
+
+
+def require_checkpoint(folder: Path, was: Mapping[str, Any]) -> None:
+    """Raise UserError for a run that has no checkpoint and must have had one."""
+    num = len(read_journal(folder).steps) if (folder / JOURNAL).exists() else 0
+    every = dict(_flat(was)).get("save.every")
+    if isinstance(every, int) and 0 < every < num:
+        raise UserError(
+            f"{folder} has {num} steps in its journal and no checkpoint, though one was written every {every}: put "
+            "checkpoints back, or start anew in another folder"
+        )
 
 
 def set_aside(folder: Path, step: int) -> None:

@@ -25,7 +25,7 @@ from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.collect import Collected, Collector
-from upslope.training.ending import Signals
+from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
 from upslope.training.memory import Keeper, peak_gb
 from upslope.training.room import require_room_for_run
@@ -73,7 +73,7 @@ class Run:
         self._tokens = 0
         self._step = 0
         self._unwritten: Callable[[], Row] | None = None
-        self._signals = Signals(view.message)
+        self._signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
         self._saving = Saving(
             learner, recorder, self.collect, settings.sample.sampling(), settings.seed, made_with or {}
         )

@@ -34,10 +34,7 @@ def task_options(
 ) -> dict[str, Any]:
     """What the task is, by dotted key of the settings, without what was not given. Raises UserError for an option that
     was given empty, as by a variable of the shell that is not set: nothing may take another task's place in silence."""
-    options = {"--task": name, "--data": data, "--eval-data": eval_data}
-    empty = [option for option, value in options.items() if value == ""]
-    if empty:
-        raise UserError(f"{empty[0]} is empty; give a value, or leave the option out")
+    require_filled({"--task": name, "--data": data, "--eval-data": eval_data})
     given = {
         "task.name": name,
         "task.data": data,
@@ -46,6 +43,13 @@ def task_options(
         "task.reward_weights": list(reward_weights or ()) or None,
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def require_filled(options: Mapping[str, object]) -> None:
+    """Raise UserError for an option that was given empty."""
+    empty = [option for option, value in options.items() if value == ""]
+    if empty:
+        raise UserError(f"{empty[0]} is empty; give a value, or leave the option out")
 
 
 def _build(kind: type[Any], table: Any, where: str) -> Any:
