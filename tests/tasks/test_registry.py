@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from upslope.errors import UserError
+from upslope.tasks import code_task, grade_school, mathematics, user
+from upslope.tasks.builtin import TASKS
 from upslope.tasks.grade_school import GSM8K
 from upslope.tasks.registry import load_rewards, open_task
 from upslope.tasks.user import UserTask
@@ -146,3 +149,12 @@ def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def f(:\n")
     with pytest.raises(UserError, match=r"SyntaxError: .*broken\.py, line 1"):
         load_rewards([f"{tmp_path / 'broken.py'}:f"])
+
+
+@pytest.mark.parametrize(
+    ("name", "makes"),
+    [("code", code_task.open), ("gsm8k", grade_school.open), ("math", mathematics.open), ("user", user.open)],
+)
+def test_whatever_a_task_understands_can_be_given(name: str, makes: Any) -> None:
+    kind = TASKS[name]
+    assert {*kind.options, *kind.takes} == {*inspect.signature(makes).parameters}

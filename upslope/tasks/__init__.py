@@ -25,11 +25,13 @@ def code(
     partial: bool = False,
     seconds: int = 5,
     memory_mb: int = 256,
+    trust_tests: bool = False,
     columns: Mapping[str, str] | None = None,
 ) -> Task:
     """Rows with tests (as MBPP and HumanEval have them), rewarded if the program in a response passes all of them, or
-    with ``partial`` by the share that it passes; programs run in a sandbox (docs/code.md). Raises UserError."""
-    options = {"partial": partial, "seconds": seconds, "memory_mb": memory_mb}
+    with ``partial`` by the share that it passes; programs run in a sandbox (docs/code.md). A row's own solution has to
+    pass them, unless ``trust_tests``. Raises UserError."""
+    options = {"partial": partial, "seconds": seconds, "memory_mb": memory_mb, "trust_tests": trust_tests}
     return open("code", data=data, eval_data=eval_data, columns=columns, options=options)
 
 

@@ -47,7 +47,7 @@ TASKS: Mapping[str, TaskKind] = {
         _code,
         "your --data: programs, rewarded by their tests",
         frozenset({"data", "eval_data", "columns"}),
-        {"partial": bool, "seconds": int, "memory_mb": int, "instruction": str},
+        {"partial": bool, "seconds": int, "memory_mb": int, "instruction": str, "trust_tests": bool},
     ),
     "gsm8k": TaskKind(_gsm8k, "grade-school word problems", _OF_FILES, {"keep_annotations": bool, "calculator": bool}),
     "math": TaskKind(_math, "answers in \\boxed{}, such as MATH", _OF_FILES, {"seconds": float}),

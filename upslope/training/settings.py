@@ -50,7 +50,7 @@ class TaskSettings:
     there is a ``reward_timeout``."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
-    memory_mb, instruction; your own: the parameters of what makes it)."""
+    memory_mb, instruction, trust_tests; your own: the parameters of what makes it)."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
