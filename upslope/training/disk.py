@@ -9,6 +9,7 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import Unavailable
 from upslope.learn.learner import Learner
 from upslope.record import checkpoint
+from upslope.training.settings import RunSettings
 
 
 def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
@@ -21,16 +22,18 @@ def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
     return sum(num * size for num, size in zip(copies, sizes, strict=True))
 
 
-def require_disk(folder: Path, learner: Learner, recipe: Recipe, keep: int) -> None:
-    """Raise Unavailable unless there is room for the ``keep`` newest checkpoints and one more: a new one is complete
-    before the oldest goes. Those that are there already are counted."""
+def require_disk(folder: Path, learner: Learner, recipe: Recipe, settings: RunSettings) -> None:
+    """Raise Unavailable unless there is room for the checkpoints that are kept and one more (a new one is complete before
+    the oldest goes), or for all that the run writes, if those are fewer. Those that are there already count."""
+    save = settings.save
+    written = 1 + settings.steps // save.every if save.every else 1
     size = checkpoint_bytes(learner, recipe)
-    missing = max(1, keep + 1 - len(checkpoint.steps(folder / "checkpoints")))
+    missing = max(1, min(save.keep + 1, written) - len(checkpoint.steps(folder / "checkpoints")))
     free = shutil.disk_usage(folder).free
     if free < missing * size:
         raise Unavailable(
             f"{folder} has {_gb(free)} free, and its checkpoints need {_gb(missing * size)} more ({missing} of "
-            f"{_gb(size)}): make room, choose another --out, or lower save.keep (now {keep})"
+            f"{_gb(size)}): make room, choose another --out, or lower save.keep (now {save.keep})"
         )
 
 

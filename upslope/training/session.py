@@ -56,7 +56,7 @@ def run_to_end(
     with process_state(settings, device):
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
         if recorder.folder is not None:
-            require_disk(recorder.folder, learner, recipe, settings.save.keep)
+            require_disk(recorder.folder, learner, recipe, settings)
         here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
         sampler = here if make_sampler is None else make_sampler(learner.policy)
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes)
