@@ -167,10 +167,10 @@ REASONS = {
 @pytest.mark.parametrize("spoil", BREAK, ids=lambda f: f.__name__)
 def test_what_is_passed_over_is_said(parent: Path, write: Saver, spoil: Callable[[Path], None]) -> None:
     write(2)
-    assert passed_over(parent) == []
+    assert passed_over(parent, newest(parent)) == []
     folder = write(4)
     spoil(folder)
-    assert passed_over(parent) == [f"{folder} is passed over: {REASONS[spoil]}"]
+    assert passed_over(parent, newest(parent)) == [f"{folder} is passed over: {REASONS[spoil]}"]
 
 
 @pytest.mark.parametrize("name", ["step-000009", ".step-000004.part", "step-000004", "step-000004.replaced"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 import warnings
 from collections import Counter
@@ -22,9 +21,8 @@ from upslope.errors import UserError
 from upslope.inspect.picture import draw_journal
 from upslope.inspect.words import duration, percent, shorten, visible
 from upslope.record.journal import number, read_journal
+from upslope.record.names import ROLLOUTS
 
-EVALUATION = re.compile(r"eval-\d+\.parquet")
-"""A file of attempts; whatever else lies beside it is somebody else's."""
 Change = Literal["better", "worse", "same"]
 
 
@@ -149,7 +147,7 @@ def telling(pairs: list[BeforeAfter], num: int) -> list[BeforeAfter]:
 def before_after(folder: Path) -> list[BeforeAfter]:
     """Every problem that both the first and the last evaluation hold, in the first one's order. Empty where there are
     not two evaluations."""
-    found = [path for path in Path(folder).glob("rollouts/eval-*.parquet") if EVALUATION.fullmatch(path.name)]
+    found = [path for path in Path(folder).glob("rollouts/eval-*.parquet") if ROLLOUTS.fullmatch(path.name)]
     files = sorted(found, key=lambda path: (len(path.name), path.name))
     if len(files) < 2:
         return []

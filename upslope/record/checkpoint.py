@@ -100,9 +100,8 @@ def why_not_complete(folder: Path) -> str:
     return "" if step == _step(folder) else f"its {STATE} is of step {step}"
 
 
-def passed_over(parent: Path) -> list[str]:
-    """A line for each checkpoint that is newer than the newest complete one, and why it is none."""
-    found = newest(parent)
+def passed_over(parent: Path, found: Checkpoint | None) -> list[str]:
+    """A line for each checkpoint that is newer than ``found``, the newest complete one, and why it is none."""
     later = [path for path in _named(parent) if found is None or _step(path) > found.step]
     return [f"{path} is passed over: {why_not_complete(path)}" for path in sorted(later, key=_step)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from upslope.model.policy import Policy
 from upslope.record import attempts, checkpoint, journal
 from upslope.record.files import write_whole
 from upslope.record.manifest import is_ours, remove, whole_folder, why_not_whole
+from upslope.record.names import REFERENCE, ROLLOUTS
 from upslope.record.recorder import Row, Snapshot
 from upslope.record.trust import seal
-
-ROLLOUTS = re.compile(r"(step|eval)-(\d+)\.parquet")
-REFERENCE = re.compile(r"reference(?:-(\d+))?")
 
 
 class FolderRecorder:
@@ -63,7 +60,7 @@ class FolderRecorder:
     def rewind(self, step: int) -> list[Row]:
         kept = [dict(row) for row in journal.rewind(self._journal, step)]
         for file in (self.folder / "rollouts").glob("*.parquet"):
-            named = ROLLOUTS.fullmatch(file.name)  # anything else in there is somebody else's
+            named = ROLLOUTS.fullmatch(file.name)
             if named and (int(named[2]) > step or (named[1] == "step" and int(named[2]) == step)):
                 file.unlink()
         checkpoint.prune_before(self._checkpoints, step, self._keep)

@@ -9,11 +9,11 @@ from pathlib import Path
 from upslope.record.files import PART
 from upslope.record.journal import JOURNAL
 from upslope.record.manifest import is_ours, is_whole, remove
+from upslope.record.names import REFERENCE, ROLLOUTS, RUN
 from upslope.record.trust import SEAL
 
-RUN = "run.toml"
-OWN_FILES = re.compile(rf"{re.escape(RUN)}|{re.escape(JOURNAL)}|{re.escape(SEAL)}|(?:step|eval)-\d+\.parquet")
-UNFINISHED = re.compile(r"\.(?:step-\d+|reference(?:-\d+)?)\.part|reference(?:-\d+)?\.replaced")
+OWN_FILES = re.compile("|".join([*map(re.escape, (RUN, JOURNAL, SEAL)), ROLLOUTS.pattern]))
+UNFINISHED = re.compile(rf"\.(?:step-\d+|{REFERENCE.pattern})\.part|{REFERENCE.pattern}\.replaced")
 
 
 def sweep(folder: Path, *, begun: bool) -> None:

@@ -101,14 +101,15 @@ def notes_of(
     document: Mapping[str, Any],
     now: Mapping[str, str],
 ) -> list[str]:
-    """What a resumed run should say: checkpoints that it passes over, settings (``was``: its old run.toml) and
-    surroundings that are others. Raises UserError for one whose checkpoints are gone."""
+    """What a resumed run should say: settings (``was``: its old run.toml) and surroundings that are others, and what
+    stood in the way of its checkpoints. Raises UserError for one whose checkpoints are gone."""
+    notes = changed(was, document)
     if saved is None:
         require_checkpoint(folder, was)
-    notes = checkpoint.passed_over(folder / "checkpoints") + changed(was, document)
-    notes += checkpoint.move_strangers(folder / "checkpoints", saved.step) if saved is not None else []
-    before = saved.state.get("made_with") if saved is not None else None
-    return notes + (differences(before, now, saved.step) if saved is not None and before else [])
+        return notes
+    notes += checkpoint.move_strangers(folder / "checkpoints", saved.step)
+    before = saved.state.get("made_with")
+    return notes + (differences(before, now, saved.step) if before else [])
 
 
 def require_checkpoint(folder: Path, was: Mapping[str, Any]) -> None:

@@ -91,7 +91,9 @@ def train_objects(
     settings = replace(settings, name=recorder.name)
     was = require_run(recorder.folder) if resume and recorder.folder is not None else None
     saved = recorder.newest() if resume else None
-    broken = checkpoint.passed_over(recorder.folder / "checkpoints") if resume and recorder.folder is not None else []
+    broken = []
+    if resume and recorder.folder is not None:
+        broken = checkpoint.passed_over(recorder.folder / "checkpoints", saved)
     if saved is None and broken:
         raise UserError(
             f"{recorder.folder} holds no complete checkpoint to resume from; start it anew in another folder "
@@ -110,7 +112,7 @@ def train_objects(
     now = made_with(settings, task, model[0] if settings.learn.lora_rank else None)
     notes = []
     if recorder.folder is not None and was is not None:
-        notes = notes_of(recorder.folder, saved, was, document, now)
+        notes = broken + notes_of(recorder.folder, saved, was, document, now)
     return run_to_end(
         *model,
         task,
