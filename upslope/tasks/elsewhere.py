@@ -26,7 +26,8 @@ class Elsewhere(AroundTask):
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """Raises UserError as the task does, for a process that ended, and, unless such attempts are to be masked, for
         one that takes longer than it may."""
-        self.check_rewards()
+        if not responses:  # nothing to ask anybody, and whether there is a reward is said all the same
+            return super().score(problems, responses)
         return self._workers.score(problems, responses, self._lost)
 
     def _lost(self, attempt: Lost) -> Score:

@@ -37,7 +37,7 @@ class Signals:
         self.asked: int | None = None
         """The first signal; None: none came."""
         self._before: dict[int, Any] = {}
-        self._reminder: threading.Timer | None = None
+        self._over = threading.Event()
 
     @property
     def hurried(self) -> bool:
@@ -45,6 +45,7 @@ class Signals:
         return self.asked not in (None, signal.SIGINT)
 
     def __enter__(self) -> Signals:
+        self._over.clear()
         for number in ASKING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 try:
@@ -54,8 +55,7 @@ class Signals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._reminder is not None:
-            self._reminder.cancel()
+        self._over.set()
         WATCH.stop = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -67,7 +67,7 @@ class Signals:
         again = "Ctrl-C again" if number == signal.SIGINT else "once more"
         name = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
         if self.hurried:
-            self._remind_later(number)
+            threading.Thread(target=self._remind, args=(number,), daemon=True).start()
         self._say(f"{name}finishing this step, then writing a checkpoint; {again} to stop at once")
 
     def _stop(self, number: int) -> None:
@@ -78,17 +78,11 @@ class Signals:
             WATCH.stop = stop
         raise stop
 
-    def _remind_later(self, number: int) -> None:
+    def _remind(self, number: int) -> None:
         """A reward may never return, and nothing of its step has reached the weights yet: so not after it, but now."""
-
-        def remind() -> None:
+        while not self._over.wait(GRACE):
             if user_code_is_at_work():
                 os.kill(os.getpid(), number)
-            self._remind_later(number)
-
-        self._reminder = threading.Timer(GRACE, remind)
-        self._reminder.daemon = True
-        self._reminder.start()
 
 
 def give_up(number: int, rescue: Callable[[], str], view: View) -> None:

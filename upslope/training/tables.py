@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from upslope.bounds import BelowBound
 from upslope.errors import UserError, nearest
+from upslope.tasks.problem_set import half_character
 from upslope.training.settings import DEFAULT_RECIPE, RunSettings
 
 LONGEST_NAME = 4096
@@ -88,7 +89,7 @@ def _require_text(value: Any, where: str) -> None:
     """Raise UserError for text that is no name of anything: endless, with NUL, or with bytes that are no UTF-8."""
     inside = value if isinstance(value, tuple) else [*value, *value.values()] if isinstance(value, dict) else [value]
     for text in inside:
-        if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+        if isinstance(text, str) and ("\0" in text or half_character(text)):
             raise UserError(f"{where} = {text!a:.60} holds NUL, or bytes that are no UTF-8; give plain text")
         if isinstance(text, str) and len(text) > LONGEST_NAME:
             raise UserError(f"{where} = {text!a:.60}... has {len(text):,} characters, and no name has so many")
