@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from exercises import HUMAN
 
 from upslope.tasks.code_program import program_in
 from upslope.tasks.code_task import CodeTask
@@ -15,19 +16,10 @@ from upslope.tasks.sandbox.pool import Limits
 if sys.platform != "linux" or not confine.landlock_version():
     pytest.skip("needs Linux with Landlock", allow_module_level=True)
 
-BEGUN: dict[str, Any] = {
-    "task_id": "HumanEval/x",
-    "prompt": 'import math\n\ndef half(x):\n    return x / 2\n\ndef quarter(x):\n    """A quarter.\n    """\n',
-    "entry_point": "quarter",
-    "canonical_solution": "    return half(half(x))\n",
-    "test": "METADATA = {}\n\ndef check(candidate):\n    assert candidate(4) == half(half(4))\n"
-    "    assert candidate(1) == .25\n",
-}
-
 
 def completes(response: str, **row: Any) -> float:
     task = CodeTask((), {}, Limits(seconds=1))
-    return task.score([task.build({**BEGUN, **row, "id": "x"}, "x")], [response])[0].reward
+    return task.score([task.build({**HUMAN, **row, "id": "x"}, "x")], [response])[0].reward
 
 
 @pytest.mark.parametrize(
@@ -79,7 +71,7 @@ def test_a_function_is_completed_or_whole(response: str) -> None:
 
 
 def test_a_beginning_without_an_end_of_line_and_a_first_line_without_indent() -> None:
-    beginning = BEGUN["prompt"].rstrip()
+    beginning = HUMAN["prompt"].rstrip()
     for program in ("    return x / 4", "y = x / 2\n    return y / 2", "if x:\n        return x / 4\n    return 0"):
         assert completes(program, prompt=beginning) == 1.0
     assert completes("if x:\n    return x / 4\nreturn 0") == 1.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exercises import HUMAN
 
 from upslope.errors import UserError
 from upslope.tasks.code_program import completed
@@ -26,14 +27,6 @@ MBPP = {
     "test_list": ["assert add_one(1) == 2", "assert add_one(-1) == 0"],
     "test_setup_code": "",
     "challenge_test_list": ["assert add_one(2) == 4"],
-}
-HUMAN = {
-    "task_id": "HumanEval/x",
-    "prompt": 'import math\n\ndef half(x):\n    return x / 2\n\ndef quarter(x):\n    """A quarter.\n    """\n',
-    "entry_point": "quarter",
-    "canonical_solution": "    return half(half(x))\n",
-    "test": "METADATA = {}\n\ndef check(candidate):\n    assert candidate(4) == half(half(4))\n"
-    "    assert candidate(1) == .25\n",
 }
 GENERAL = {"prompt": "Define two, which is 2.", "tests": "x = two\nassert int(str(x)) == 2\nassert two == 2"}
 SCRIPT = {"prompt": "Add the numbers.", "inputs": ["1 2\n", "3\n4"], "outputs": ["3\n", "7"]}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -350,6 +350,13 @@ def test_a_signal_that_a_kill_may_follow_does_not_wait_long_for_a_reward(
     assert not at_work.user_code_is_at_work()
 
 
+def stopped_in(opened: Task, text: str, give_up: Callable[[int], None] | None = None) -> None:
+    """SIGTERM before the text is scored ends the scoring, whatever the reward makes of it."""
+    with Signals(lambda line: None, give_up), pytest.raises(AtOnce):
+        os.kill(os.getpid(), signal.SIGTERM)
+        opened.score(*asked(text))
+
+
 @pytest.mark.usefixtures("unignored")
 def test_a_reward_that_swallows_the_end_makes_no_answer_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "GRACE", 0.1)
@@ -361,10 +368,7 @@ def test_a_reward_that_swallows_the_end_makes_no_answer_of_it(monkeypatch: pytes
             return [-5.0 for _ in completions]
         return [1.0 for _ in completions]
 
-    opened = open_task("user", data="rows.jsonl", rewards=[bare])
-    with Signals(lambda text: None), pytest.raises(AtOnce):
-        os.kill(os.getpid(), signal.SIGTERM)
-        opened.score(*asked("a"))
+    stopped_in(open_task("user", data="rows.jsonl", rewards=[bare]), "a")
 
 
 @pytest.mark.usefixtures("unignored")
@@ -381,20 +385,14 @@ def test_one_that_goes_on_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) 
                 continue
         return [1.0 for _ in completions]
 
-    opened = open_task("user", data="rows.jsonl", rewards=[deaf])
-    with Signals(lambda text: None, given_up.append), pytest.raises(AtOnce):
-        os.kill(os.getpid(), signal.SIGTERM)
-        opened.score(*asked("a"))
+    stopped_in(open_task("user", data="rows.jsonl", rewards=[deaf]), "a", given_up.append)
     assert given_up == [signal.SIGTERM]
 
 
 @pytest.mark.usefixtures("unignored")
 def test_a_signal_does_not_wait_long_for_a_reward_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "GRACE", 0.1)
-    opened = task(reward_workers=1)
-    with Signals(lambda text: None), pytest.raises(AtOnce):
-        os.kill(os.getpid(), signal.SIGTERM)
-        opened.score(*asked("sleep"))
+    stopped_in(task(reward_workers=1), "sleep")
 
 
 @pytest.mark.usefixtures("unignored")

@@ -92,67 +92,65 @@ TASKS: dict[str, tuple[str, str]] = {
     "max_tokens of text": (TASK + "    max_tokens = 'many'", "max_tokens"),
     "max_tokens of -1": (TASK + "    max_tokens = -1", "max_tokens"),
 }
-METHODS: dict[str, tuple[str, str, str]] = {
-    "problems: none": ("problems(self, split)", "[]", "problems"),
-    "problems: nothing": ("problems(self, split)", "None", "problems"),
-    "problems: text": ("problems(self, split)", "'abc'", "problems"),
-    "problems: numbers": ("problems(self, split)", "[1, 2]", "problems"),
-    "problems: a generator": ("problems(self, split)", "(ask(i) for i in range(9))", "problems"),
-    "problems: a crash": ("problems(self, split)", "1 / 0", "ZeroDivisionError"),
-    "problems: one id": ("problems(self, split)", "[ask(1)] * 9", "id"),
-    "problems: ids of numbers": ("problems(self, split)", "[Problem(3, ask(1).messages)]", "id"),
-    "problems: no messages": ("problems(self, split)", "[Problem('a', ())]", "messages"),
-    "problems: messages of text": ("problems(self, split)", "[Problem('a', 'abc')]", "messages"),
+HEADS = {
+    "problems": "problems(self, split)",
+    "score": "score(self, problems, responses)",
+    "check_rewards": "check_rewards(self)",
+    "episode": "episode(self, problem)",
+}
+METHODS: dict[str, tuple[str, str]] = {
+    "problems: none": ("[]", "problems"),
+    "problems: nothing": ("None", "problems"),
+    "problems: text": ("'abc'", "problems"),
+    "problems: numbers": ("[1, 2]", "problems"),
+    "problems: a generator": ("(ask(i) for i in range(9))", "problems"),
+    "problems: a crash": ("1 / 0", "ZeroDivisionError"),
+    "problems: one id": ("[ask(1)] * 9", "id"),
+    "problems: ids of numbers": ("[Problem(3, ask(1).messages)]", "id"),
+    "problems: no messages": ("[Problem('a', ())]", "messages"),
+    "problems: messages of text": ("[Problem('a', 'abc')]", "messages"),
     "problems: messages of numbers": (
-        "problems(self, split)",
         "[Problem('a', ({'role': 1, 'content': 2},))]",
         "messages",
     ),
     "problems: half a character": (
-        "problems(self, split)",
         "[Problem('a', ({'role': 'user', 'content': '\\ud800'},))]",
         "half a character",
     ),
-    "problems: a truth of a number": ("problems(self, split)", "[Problem('a', ask(1).messages, truth=3)]", "truth"),
-    "problems: an id of half a character": ("problems(self, split)", "[Problem('\\ud800', ask(1).messages)]", "half a"),
-    "score: none": ("score(self, problems, responses)", "[]", "score"),
-    "score: nothing": ("score(self, problems, responses)", "None", "score"),
-    "score: numbers": ("score(self, problems, responses)", "[1.0 for _ in responses]", "score"),
-    "score: NaN": ("score(self, problems, responses)", "[Score(float('nan')) for _ in responses]", "nan"),
-    "score: text": ("score(self, problems, responses)", "[Score('1') for _ in responses]", "reward"),
-    "score: a crash": ("score(self, problems, responses)", "1 / 0", "ZeroDivisionError"),
-    "score: odd steps": ("score(self, problems, responses)", "[Score(1.0, steps=3) for _ in responses]", "step"),
+    "problems: a truth of a number": ("[Problem('a', ask(1).messages, truth=3)]", "truth"),
+    "problems: an id of half a character": ("[Problem('\\ud800', ask(1).messages)]", "half a"),
+    "score: none": ("[]", "score"),
+    "score: nothing": ("None", "score"),
+    "score: numbers": ("[1.0 for _ in responses]", "score"),
+    "score: NaN": ("[Score(float('nan')) for _ in responses]", "nan"),
+    "score: text": ("[Score('1') for _ in responses]", "reward"),
+    "score: a crash": ("1 / 0", "ZeroDivisionError"),
+    "score: odd steps": ("[Score(1.0, steps=3) for _ in responses]", "step"),
     "score: steps of text": (
-        "score(self, problems, responses)",
         "[Score(1.0, steps=(('a', 'b'),)) for _ in responses]",
         "step",
     ),
     "score: an answer of a number": (
-        "score(self, problems, responses)",
         "[Score(1.0, extracted=3) for _ in responses]",
         "extracted",
     ),
     "score: half a character": (
-        "score(self, problems, responses)",
         "[Score(1.0, extracted='\\ud800') for _ in responses]",
         "extracted",
     ),
     "score: lenient of text": (
-        "score(self, problems, responses)",
         "[Score(1.0, lenient='1') for _ in responses]",
         "lenient",
     ),
     "score: a step of NaN": (
-        "score(self, problems, responses)",
         "[Score(1.0, steps=((1, float('nan')),)) for _ in responses]",
         "step",
     ),
-    "check_rewards: a crash": ("check_rewards(self)", "exit(0)", "SystemExit"),
-    "episode: a number": ("episode(self, problem)", "3", "episode"),
-    "episode: a crash": ("episode(self, problem)", "1 / 0", "episode"),
-    "episode: no stops": ("episode(self, problem)", "type('E', (), {'stops': (), 'reply': print})()", "stops"),
+    "check_rewards: a crash": ("exit(0)", "SystemExit"),
+    "episode: a number": ("3", "episode"),
+    "episode: a crash": ("1 / 0", "episode"),
+    "episode: no stops": ("type('E', (), {'stops': (), 'reply': print})()", "stops"),
     "episode: stops of numbers": (
-        "episode(self, problem)",
         "type('E', (), {'stops': (1,), 'reply': print})()",
         "stops",
     ),
@@ -241,8 +239,8 @@ def tasks() -> Iterator[Case]:
     words = (*TRAIN, "--task", "code.py:f")
     for name, (content, says) in TASKS.items():
         yield Case(f"task: {name}", words, says, {"code.py": content})
-    for name, (head, value, says) in METHODS.items():
-        content = f"{TASK}    def {head}: return {value}\n"
+    for name, (value, says) in METHODS.items():
+        content = f"{TASK}    def {HEADS[name.partition(':')[0]]}: return {value}\n"
         yield Case(f"task: {name}", words, says, {"code.py": content})
         if name.startswith("score: "):
             row = {"responses.jsonl": lines([{"id": "train/1", "response": "a"}])}
