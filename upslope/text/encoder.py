@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +35,8 @@ class Encoder:
         core = getattr(tokenizer, "backend_tokenizer", tokenizer)
         self._is_core = hasattr(core, "to_str")
         if self._is_core:
-            state = _plain(core.to_str()).to_str().encode()
+            # Where it would cut and pad is left out here already, since the fingerprint is of this.
+            state = json.dumps({**json.loads(core.to_str()), "truncation": None, "padding": None}).encode()
         else:
             try:
                 state = pickle.dumps(tokenizer)
@@ -60,8 +62,8 @@ class Encoder:
         if self._is_core:
             from tokenizers import Tokenizer
 
-            core = _plain(self.state.decode())
-            assert isinstance(core, Tokenizer)
+            core = Tokenizer.from_str(self.state.decode())
+            core.encode_special_tokens = True  # taken for text
             return lambda text: core.encode(text, add_special_tokens=False).ids
         tokenizer = pickle.loads(self.state)
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
@@ -71,14 +73,3 @@ class Encoder:
         """The texts as tokens, by what ``open`` made."""
         tokens = [np.array([*encode(text), self.end_id], dtype=self.dtype) for text in texts]
         return Encoded(np.array([len(t) for t in tokens], dtype=np.int64), np.concatenate(tokens))
-
-
-def _plain(state: str) -> Any:
-    """A tokenizer of tokenizers that cuts nothing, pads nothing and takes special tokens in a text for text."""
-    from tokenizers import Tokenizer
-
-    core = Tokenizer.from_str(state)
-    core.no_truncation()
-    core.no_padding()
-    core.encode_special_tokens = True
-    return core
