@@ -26,7 +26,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(folder: Path, *sources: Path, **options: Any) -> Corpus:
-    given: dict[str, Any] = {"tokenizer": byte_tokenizer(), "end_id": END, "held_out": 0.1, "workers": 1, **options}
+    given: dict[str, Any] = {"tokenizer": byte_tokenizer(), "end_id": END, "held_out": 0.1, **options}
     return open_corpus([str(source) for source in sources], folder=folder, **given)
 
 
@@ -62,7 +62,7 @@ def test_what_is_not_in_a_corpus_is_not_read(document: int, start: int, stop: in
 
 def test_a_corpus_is_the_same_whatever_the_number_of_processes(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "a.jsonl", stories(400))
-    made = [opened(tmp_path / f"made{n}", source, workers=n) for n in (1, 2, 3)]
+    made = [opened(tmp_path / f"made{n}", source, workers=n) for n in (0, 1, 3)]
     assert files(made[0]) == files(made[1]) == files(made[2])
     assert made[0].fingerprint == made[1].fingerprint == made[2].fingerprint
 
@@ -237,7 +237,7 @@ def test_more_shards_than_are_mapped_at_once_are_read(tmp_path: Path, monkeypatc
 def test_bad_text_leaves_no_half_of_a_corpus(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "a.jsonl", stories(100))
     source.write_bytes(source.read_bytes() + b'{"text": 1}\n')
-    for workers in (1, 2):
+    for workers in (0, 2):
         with pytest.raises(UserError, match="row 101: column 'text' holds a int"):
             opened(tmp_path / "made", source, workers=workers)
         assert [path.name for path in (tmp_path / "made").iterdir() if path.is_dir()] == []
@@ -269,3 +269,9 @@ def test_the_manifest_says_what_a_corpus_is_made_of(tmp_path: Path) -> None:
     assert manifest["column"] == "text"
     assert (manifest["documents"], manifest["duplicates"]) == (90, 10)
     assert (manifest["tokens"], manifest["bytes"]) == (corpus.num_tokens, corpus.bytes_D.sum())
+
+
+def test_little_text_is_tokenised_without_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    sizes = (0, 4_000_000, 5_000_000, 9_000_000, 1 << 40)
+    assert [corpus_module._num_processes(size) for size in sizes] == [0, 0, 1, 2, 3]
