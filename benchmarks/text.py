@@ -105,8 +105,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "text.txt")
         make_text(source, options.megabytes)
-        for workers in map(int, options.workers.split(",")):
-            side = json.dumps([str(source), str(Path(folder, f"made-{workers}")), workers])
+        for turn, workers in enumerate(map(int, options.workers.split(","))):
+            side = json.dumps([str(source), str(Path(folder, f"made-{turn}")), workers])
             measure: Measure = worker(__file__, side, [str(Path(options.tokenizer).resolve())])
             print(f"{options.megabytes} MB, {workers} workers: {line(measure())}", flush=True)
 

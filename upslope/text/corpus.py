@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from upslope.errors import Unavailable, UserError, of_system
 from upslope.text.documents import find_sources
 from upslope.text.encoder import Encoder
-from upslope.text.making import COLUMNS, FORMAT, MANIFEST, Making, Told, make
+from upslope.text.making import COLUMNS, FORMAT, MANIFEST, Advance, Making, make
 from upslope.text.origin import origins
 from upslope.text.shards import tokens_file
 
@@ -102,7 +102,7 @@ def open_corpus(
     held_out: float,
     folder: Path,
     workers: int = 0,
-    progress: Told | None = None,
+    progress: Advance | None = None,
 ) -> Corpus:
     """The documents of the sources as tokens; tokenised now, or found in ``folder``, where each corpus has a folder of
     its own named by the content of its sources, the column and the tokenizer.
@@ -195,4 +195,4 @@ def _num_processes(size: int) -> int:
 
 
 def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
-    return np.memmap(path, dtype=dtype, mode="r")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
