@@ -132,7 +132,7 @@ def init_llama(model: LlamaForCausalLM, std: float, seed: int) -> LlamaForCausal
                 continue
             generator = torch.Generator().manual_seed(weights_key(seed, name))
             nn.init.normal_(weight, 0.0, std * scale if name.endswith(INTO_RESIDUAL) else std, generator=generator)
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def weights_key(seed: int, name: str) -> int:
@@ -150,7 +150,8 @@ def end_ids_of(tokenizer: Any) -> list[int]:
         except Exception:  # a template is a program; it is asked again, and its complaint told, where it is used
             return found
         after = tokenizer(text.rpartition(MARK)[2], add_special_tokens=False).input_ids
-        if after and after[0] in tokenizer.all_special_ids and after[0] not in found:
+        token = tokenizer.added_tokens_decoder.get(after[0]) if after else None
+        if token is not None and token.special and after[0] not in found:
             found.append(after[0])
     return found
 

@@ -97,6 +97,6 @@ def require_memory(shape: NewModelSettings, vocabulary: int) -> None:
     memory, num = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), num_weights(shape, vocabulary)
     if 4 * num > memory > 0:
         raise UserError(
-            f"new:llama with {shape.layers:,} layers of width {shape.width:,} has {num:,} weights, {4 * num / 1e9:,.0f} "
-            f"GB in float32, and this machine has {memory / 1e9:,.0f} GB of memory; make it smaller"
+            f"new:llama with {shape.layers:,} layers of width {shape.width:,} has {num:,} weights, "
+            f"{4 * num / 1e9:,.0f} GB in float32, and this machine has {memory / 1e9:,.0f} GB of memory; make it smaller"
         )

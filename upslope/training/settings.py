@@ -150,8 +150,8 @@ class RunSettings:
     """Every random draw is a function of it: weights of a new model and of the pocket model, its problems, their
     order, every token."""
     model: str = "pocket"
-    """A Hugging Face directory or hub id, a run folder, pocket[:blank|:pretrained|:sft], or a new one with random weights:
-    new:llama, new:DIR or new:FILE.json (a transformers config)."""
+    """A Hugging Face directory or hub id, a run folder, pocket[:blank|:pretrained|:sft], or a new one with random
+    weights: new:llama, new:DIR or new:FILE.json (a transformers config)."""
     steps: int = at_least(0, 150)
     """Turns of the loop: each collects attempts (or demonstrations) anew."""
     minutes: float = at_least(0, 0.0)
