@@ -98,5 +98,5 @@ def require_memory(shape: NewModelSettings, vocabulary: int) -> None:
     if 4 * num > memory > 0:
         raise UserError(
             f"new:llama with {shape.layers:,} layers of width {shape.width:,} has {num:,} weights, "
-            f"{4 * num / 1e9:,.0f} GB in float32, and this machine has {memory / 1e9:,.0f} GB of memory; make it smaller"
+            f"{4 * num / 1e9:,.0f} GB in float32, and this machine has {memory / 1e9:,.0f} GB; make it smaller"
         )
