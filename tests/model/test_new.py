@@ -28,8 +28,9 @@ from upslope.native import build
 from upslope.record.checkpoint import newest
 from upslope.record.load import load_model
 from upslope.training.assemble import saved_in
-from upslope.training.start import with_rate
+from upslope.training.start import launch, with_rate
 from upslope.training.tables import to_settings
+from upslope.training.view import NullView
 
 SMALL = NewModelSettings(tokenizer="pocket", layers=3, width=96, heads=6, kv_heads=2, ffn=160)
 TEXTS = ["The cat sat on the mat, and the dog saw that the cat sat there.\n"] * 20
@@ -141,7 +142,7 @@ def test_initial_weights_have_the_deviation_that_is_said() -> None:
     """3 layers, so what writes to the residual stream is divided by sqrt(6)."""
     model = llama(width=192, ffn=512, tied=False)
     std, num = math.sqrt(2 / (5 * 192)), 0
-    for name, weight in model.named_parameters():
+    for name, weight in model.state_dict().items():
         if weight.dim() == 1:
             assert torch.equal(weight, torch.ones_like(weight))
             continue
@@ -296,8 +297,11 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(end.value.code or 0)
 
 
-FEW = ["recipe=pretrain", "problems=4", "eval.problems=2", "sample.max_tokens=4", "save.every=1", "--plain"]
-TINY = ["--model", "new:llama", "new.tokenizer=pocket", "new.depth=1", *FEW]
+FEW = {"recipe": "sft", "problems": 4, "eval": {"problems": 0}, "save": {"every": 1}}
+
+
+def ran(name: str, **given: Any) -> Path:
+    return launch(to_settings(FEW | {"name": name} | given), NullView)
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
@@ -308,24 +312,23 @@ def test_a_run_of_a_new_model_says_its_shape_repeats_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, "train", *TINY, "steps=2", "--name", "one") == 0
+    new = {"tokenizer": "pocket", "depth": 1}
+    ran("one", model="new:llama", new=new, steps=2)
     said = tomllib.loads(Path("runs/one/run.toml").read_text())
     assert said["model"] == "new:llama"
     shape = {"depth": 1, "layers": 1, "width": 64, "heads": 1, "kv_heads": 1, "ffn": 192, "positions": 2048}
     assert said["new"] == shape | {"tokenizer": "pocket", "tied": True, "init_std": pytest.approx(math.sqrt(2 / 320))}
     assert said["learn"]["lr"] == 3e-4
-    assert command(monkeypatch, "train", "runs/one/run.toml", "--name", "again", "--plain") == 0
-    assert command(monkeypatch, "train", *TINY, "steps=1", "--name", "short") == 0
-    assert command(monkeypatch, "train", "--resume", "runs/short", "steps=2", "--plain") == 0
+    launch(load_settings(Path("runs/one/run.toml"), ["name=again"]), NullView)
+    ran("short", model="new:llama", new=new, steps=1)
+    launch(load_settings(Path("runs/short/run.toml"), ["steps=2"]), NullView, resume=True)
     one, again, short = (weights_of(Path("runs") / name) for name in ("one", "again", "short"))
     start = llama(layers=1, width=64, heads=1, kv_heads=1, ffn=192).state_dict()
     assert all(torch.equal(one[name], again[name]) and torch.equal(one[name], short[name]) for name in one)
     assert not torch.equal(one["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
 
 
-def test_a_run_from_a_config_names_it_from_the_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_from_a_config_names_it_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tokenizer = build_tokenizer()
     config = LlamaConfig(
@@ -333,13 +336,12 @@ def test_a_run_from_a_config_names_it_from_the_root(
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=0, max_position_embeddings=256,
     )  # fmt: skip
     config_folder(tmp_path / "conf", config, tokenizer)
-    assert command(monkeypatch, "train", "--model", "new:conf", *FEW, "steps=1", "--name", "one") == 0
+    ran("one", model="new:conf", steps=1)
     said = tomllib.loads(Path("runs/one/run.toml").read_text())
     assert said["model"] == f"new:{tmp_path / 'conf'}" and said["new"] == {"tokenizer": ""}
     assert newest(Path("runs/one/checkpoints")) is not None
-    capsys.readouterr()
-    assert command(monkeypatch, "train", "--model", "new:conf", *FEW, "steps=1", "learn.lora_rank=2") == 2
-    assert "the model lies in no directory that an adapter's checkpoint could name" in capsys.readouterr().err
+    with pytest.raises(UserError, match="the model lies in no directory that an adapter's checkpoint could name"):
+        ran("two", model="new:conf", steps=1, learn={"lora_rank": 2})
 
 
 def test_a_new_model_can_be_evaluated(
@@ -348,7 +350,7 @@ def test_a_new_model_can_be_evaluated(
     monkeypatch.chdir(tmp_path)
     words = ["eval", "new:llama", "--task", "pocket", "new.tokenizer=pocket", "new.depth=1", "--problems", "2"]
     assert command(monkeypatch, *words, "--max-tokens", "4", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["problems"] == 2
+    assert json.loads(capsys.readouterr().out)["greedy"]["num_problems"] == 2
     assert command(monkeypatch, "eval", "pocket:blank", "new.depth=1") == 2
     assert "new.depth is for a new model, and model = 'pocket:blank' is none" in capsys.readouterr().err
     assert command(monkeypatch, "train", "new.depth=1", "--name", "none") == 2

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -20,11 +18,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 
 from upslope.errors import UserError
-from upslope.model.byte_pairs import count_tokens, learn_tokenizer, require_vocabulary
+from upslope.model.byte_pairs import learn_tokenizer, require_vocabulary
 from upslope.model.hf import system_errors
 from upslope.model.load import open_tokenizer
 from upslope.text.documents import find_sources, read_all
+from upslope.text.encoder import Encoder
 from upslope.text.packed import Meter
+from upslope.text.seen import hash_of
 
 KNOWN = ("openai-community/gpt2", "gpt2", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct")
 """Tokenizers to compare with, where the hub's cache has them."""
@@ -65,11 +65,11 @@ def tokenizer_command(
     require_vocabulary(vocabulary)
     if not 0 <= held_out < 1:
         raise UserError(f"--held-out {held_out:g} must be at least 0 and below 1")
-    require_free(out)
+    require_absent(out)
     others = dict(zip(against, map(open_tokenizer, against), strict=True)) | cached_tokenizers()
     aside = Console(stderr=True)
     with tempfile.SpooledTemporaryFile(IN_MEMORY, mode="w+", encoding="utf-8") as spool:
-        reading = _Reading(find_sources(sources), column, held_out, spool)
+        reading = _Divided(find_sources(sources), column, held_out, spool)
         tokenizer = _learnt(reading, vocabulary, aside)
         with _whole(out) as folder, system_errors(out):
             tokenizer.save_pretrained(folder)
@@ -88,16 +88,13 @@ def tokenizer_command(
 
 
 def packing(name: str, tokenizer: Any, texts: Iterable[str]) -> Packing:
-    """What a tokenizer makes of the texts."""
-    num_bytes = 0
-
-    def counted() -> Iterator[str]:
-        nonlocal num_bytes
-        for text in texts:
-            num_bytes += len(text.encode())
-            yield text
-
-    num_tokens = count_tokens(tokenizer, counted())
+    """What a tokenizer makes of the texts, as pretraining reads them: special tokens in them are text. No end tokens
+    are counted."""
+    encode = Encoder(tokenizer, 0).open()
+    num_bytes = num_tokens = 0
+    for text in texts:
+        num_bytes += len(text.encode())
+        num_tokens += len(encode(text))
     return Packing(name, len(tokenizer), num_bytes, num_tokens)
 
 
@@ -111,10 +108,9 @@ def packing_table(packings: Sequence[Packing]) -> Table:
     return table
 
 
-def is_held_out(text: str, share: float) -> bool:
-    """Whether a document is among the share that is held out: by a hash of its text, so the same everywhere."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < math.floor(share * 2**64)
+def kept_out(text: str, share: float) -> bool:
+    """Whether a document is among the share that is held out: by the hash of its text, as a corpus does."""
+    return int.from_bytes(hash_of(text.encode())[:8], "big") < int(share * 2.0**64)
 
 
 def cached_tokenizers() -> dict[str, Any]:
@@ -128,13 +124,13 @@ def cached_tokenizers() -> dict[str, Any]:
     return found
 
 
-def require_free(out: Path) -> None:
+def require_absent(out: Path) -> None:
     """Raise UserError for a directory that holds something, or a file; nothing is ever overwritten."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is there already; name another directory with -o, or remove it")
 
 
-class _Reading:
+class _Divided:
     """The documents on their way: most to be learnt from, some into the spool, to be measured on."""
 
     def __init__(self, found: Sequence[Path | str], column: str, share: float, spool: IO[str]) -> None:
@@ -146,7 +142,7 @@ class _Reading:
 
     def texts(self) -> Iterator[str]:
         for document in self._documents:
-            if is_held_out(document.text, self._share):
+            if kept_out(document.text, self._share):
                 self.held += 1
                 self._spool.write(json.dumps(document.text) + "\n")
             else:
@@ -159,7 +155,7 @@ class _Reading:
         return map(json.loads, self._spool)
 
 
-def _learnt(reading: _Reading, vocabulary: int, aside: Console) -> Any:
+def _learnt(reading: _Divided, vocabulary: int, aside: Console) -> Any:
     """``learn_tokenizer`` of what is read, with a bar, or a line now and then where there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -113,12 +112,3 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(texts)
     while batch := list(islice(rest, BATCH)):
         yield batch
-
-
-def count_tokens(tokenizer: Any, texts: Iterable[str]) -> int:
-    """Tokens of all texts together, as a document has them: no special ones are added."""
-    return sum(
-        len(ids)
-        for batch in _batches(texts)
-        for ids in tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False).input_ids
-    )

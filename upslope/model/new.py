@@ -68,7 +68,9 @@ def new_model(name: str, new: NewModelSettings, seed: int) -> tuple[Any, Any]:
     if not config_of_new(name):
         tokenizer = tokenizer_for_new(new.tokenizer)
         require_memory(new, num_tokens(tokenizer))
-        return init_llama(LlamaForCausalLM(llama_config(new, tokenizer)), _std(new), seed), tokenizer
+        with torch.random.fork_rng(devices=[]):  # transformers draws weights too, which are replaced
+            model = LlamaForCausalLM(llama_config(new, tokenizer))
+        return init_llama(model, _std(new), seed), tokenizer
     file = _config_file(name)
     tokenizer = tokenizer_for_new(new.tokenizer or str(file.parent))
     try:
