@@ -78,7 +78,6 @@ def new_model(name: str, new: NewModelSettings, seed: int) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(str(file), trust_remote_code=False)
             require_sound(config)
             _take_vocabulary(config, tokenizer, name, replaced=bool(new.tokenizer))
-            config.name_or_path = ""  # nothing may take the directory for that of these weights
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
