@@ -92,6 +92,7 @@ def test_every_number_is_bounded_or_known_not_to_be() -> None:
     numbers = {k for k, v in flat.items() if isinstance(v, (int, float)) and not isinstance(v, bool)} | {
         "learn.lr",
         "sample.max_tokens",
+        *(f"new.{name}" for name in ("depth", "layers", "width", "heads", "kv_heads", "ffn", "positions")),
     }
     checked_by_sampling = {"sample.top_k", "sample.top_p", "sample.min_tokens", "sample.max_tokens", "sample.max_rows"}
     assert numbers == {*LEAST, *checked_by_sampling, "seed"}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.model.names import NEW, config_of_new
 from upslope.plugins import names_a_file
 from upslope.training.settings import RunSettings
 from upslope.training.tables import to_settings
@@ -18,6 +19,7 @@ from upslope.training.tables import to_settings
 PATHS = (
     ("model",),
     ("reference", "model"),
+    ("new", "tokenizer"),
     ("task", "data"),
     ("task", "eval_data"),
     ("task", "name"),
@@ -98,9 +100,13 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
             inner = inner.get(parent, {})
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
         # gpt2 is a model of the hub, gsm8k a task and grpo a recipe, whatever lies beside the run file under that name.
-        local = isinstance(text, str) and (key[-1] != "model" or _is_there(folder / text, Path.is_dir))
+        anywhere = key[-1] in ("model", "tokenizer")
+        local = isinstance(text, str) and (not anywhere or _is_there(folder / text, Path.is_dir))
         if local and (key[-1] != "name" or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
+    config = config_of_new(str(table.get("model", "")))
+    if config:
+        table["model"] = NEW + _beside(config, folder)
     recipe = table.get("recipe", {})
     for slot, value in recipe.items() if isinstance(recipe, dict) else ():
         kind = value.get("kind") if isinstance(value, dict) else value

@@ -73,7 +73,7 @@ def evaluate_model(
     evaluate_command(settings, attempts, as_json=as_json)
 
 
-SPEAKING = ("task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
+SPEAKING = ("new", "task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
 """The settings that a model's attempts depend on."""
 SCORING = ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
 """And, of the task's, what a score depends on,"""

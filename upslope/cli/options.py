@@ -12,7 +12,20 @@ from typer.core import TyperGroup
 from upslope.errors import UserError
 from upslope.tasks.builtin import tasks_help
 
-ORDER = ("train", "eval", "measure", "score", "recipes", "diff", "report", "prove", "doctor", "bench", "ladder")
+ORDER = (
+    "tokenizer",
+    "train",
+    "eval",
+    "measure",
+    "score",
+    "recipes",
+    "diff",
+    "report",
+    "prove",
+    "doctor",
+    "bench",
+    "ladder",
+)
 
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -57,7 +70,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelName = Annotated[str, typer.Argument(help="Directory, hub id, run folder, or pocket[:STAGE].")]
+ModelName = Annotated[str, typer.Argument(help="Directory, hub id, run folder, pocket[:STAGE], new:llama or new:DIR.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float64.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as task.options.calculator=true.")

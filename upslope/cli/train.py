@@ -25,7 +25,9 @@ def train_model(
     eval_data: EvalData = None,
     reward: RewardSpecs = None,
     reward_weight: RewardWeights = None,
-    model: Annotated[str | None, typer.Option(help="Directory, hub id, run folder, or pocket[:STAGE].")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Directory, hub id, run folder, pocket[:STAGE], new:llama or new:DIR.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Turns of the loop.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this much training time.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw is a function of it.")] = None,

@@ -23,7 +23,8 @@ class LearnSettings:
     these for the policy), precision, adapter."""
 
     lr: float | None = at_least(0, None)
-    """Peak learning rate; None: 3e-4 below ten million trainable parameters, else 1e-5."""
+    """Peak learning rate; None: 3e-4 for a new model and below ten million trainable parameters, else
+    1e-5."""
     warmup: int = at_least(0, 10)
     """Updates of linear warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"

@@ -16,6 +16,9 @@ from upslope.model.hf import forget_origin, quiet_loading
 from upslope.model.sound import require_sound
 from upslope.plugins import said
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+"""One of which every tokenizer's directory has."""
+
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """(model in ``dtype``, tokenizer) from a directory or the hub; an adapter's directory brings the model it belongs
@@ -42,7 +45,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
                 ignore_mismatched_sizes=True,  # so that they are told of; ``_require_all`` does not ignore them
             )
     except Exception as error:  # what a damaged file or a strange configuration makes transformers raise is anything
-        raise _unloadable(name, error) from error
+        raise unloadable(name, error) from error
     _require_all(name, found)
     if not isinstance(tokenizer.model_max_length, int | float):
         raise UserError(
@@ -52,7 +55,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _unloadable(name: str, error: Exception) -> UserError:
+def unloadable(name: str, error: Exception) -> UserError:
+    """What transformers said of a model that it could not load, in one line."""
     lines = [line.strip() for line in said(error, str).splitlines() if line.strip()] or [type(error).__name__]
     first_line = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
@@ -97,6 +101,20 @@ def load_tokenizer(name: str) -> Any | None:
     if not (Path(name) / "tokenizer_config.json").is_file():
         return None
     return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+
+
+def open_tokenizer(name: str) -> Any:
+    """The tokenizer of a directory, which need not hold a model, or of the hub. Raises UserError in one line."""
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise UserError(f"tokenizer {name!r}: there is no such directory")
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
+        raise UserError(f"tokenizer {name!r}: the directory holds none of {', '.join(TOKENIZER_FILES)}")
+    try:
+        with quiet_loading():
+            return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    except Exception as error:  # as with a model, anything
+        told = str(unloadable(name, error)).removeprefix("model ")
+        raise (Unavailable if _unreachable(error) else UserError)(f"tokenizer {told}") from error
 
 
 def pick_device(name: str) -> torch.device:

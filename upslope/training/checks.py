@@ -8,6 +8,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
+from upslope.model.new import resolved_new
 from upslope.tasks.base import Task
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
@@ -16,6 +17,7 @@ from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSetti
 def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
     check_recipe(recipe)
+    resolved_new(settings.model, settings.new)
     check_length(settings, recipe)
     check_numbers(settings, recipe)
     if settings.reference != ReferenceSettings() and not recipe.refers:

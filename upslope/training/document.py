@@ -12,6 +12,7 @@ import torch
 from upslope.algo.codec import to_dict
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
+from upslope.model.names import NEW, config_of_new
 from upslope.plugins import names_a_file
 from upslope.training.settings import RunSettings
 from upslope.versions import running
@@ -25,7 +26,9 @@ def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = 
     an object of Python that nothing can name is listed under ``python``.
     """
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
-    document["model"] = _absolute(settings.model)
+    config = config_of_new(settings.model)
+    document["model"] = f"{NEW}{_absolute(config)}" if config else _absolute(settings.model)
+    document["new"]["tokenizer"] = _absolute(settings.new.tokenizer) if settings.new.tokenizer else ""
     document["reference"]["model"] = _absolute(settings.reference.model) if settings.reference.model else ""
     table = document["task"]
     if names_a_file(table["name"]):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from upslope.bounds import at_least, require_bounds
 from upslope.learn.settings import LearnSettings
+from upslope.model.settings import NewModelSettings
 from upslope.types import Sampling
 
 DEFAULT_RECIPE = "reinforce-baseline"
@@ -146,9 +147,11 @@ class RunSettings:
     out: str = "runs"
     """Where run folders go."""
     seed: int = 0
-    """Every random draw is a function of it: weights of the pocket model, its problems, their order, every token."""
+    """Every random draw is a function of it: weights of a new model and of the pocket model, its problems, their
+    order, every token."""
     model: str = "pocket"
-    """A Hugging Face directory or hub id, a run folder, or pocket[:blank|:pretrained|:sft]."""
+    """A Hugging Face directory or hub id, a run folder, pocket[:blank|:pretrained|:sft], or a new one with random
+    weights: new:llama, new:DIR or new:FILE.json (a transformers config)."""
     steps: int = at_least(0, 150)
     """Turns of the loop: each collects attempts (or demonstrations) anew."""
     minutes: float = at_least(0, 0.0)
@@ -166,6 +169,7 @@ class RunSettings:
     On a GPU some operations have no such order, and this changes nothing."""
     recipe: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_RECIPE})
     """A recipe's ``name``, and a table for every slot to be patched."""
+    new: NewModelSettings = NewModelSettings()
     task: TaskSettings = TaskSettings()
     sample: SampleSettings = SampleSettings()
     learn: LearnSettings = LearnSettings()

@@ -23,7 +23,8 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import Stopped, UserError, nearest
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
-from upslope.model.names import is_pocket
+from upslope.model.names import is_new, is_pocket
+from upslope.model.new import new_model, resolved_new
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.model.policy import max_positions
 from upslope.native.places import cache_folder
@@ -88,7 +89,7 @@ def train_objects(
     asked ``check_run``, before a folder was made. Raises as ``launch`` does.
     """
     pick_device(settings.device)
-    settings = replace(settings, name=recorder.name)
+    settings = replace(settings, name=recorder.name, new=resolved_new(settings.model, settings.new))
     was = require_run(recorder.folder) if resume and recorder.folder is not None else None
     saved = recorder.newest() if resume else None
     broken = []
@@ -154,7 +155,8 @@ def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
     """The learning rate made explicit where it was left to us."""
     if settings.learn.lr is not None:
         return settings
-    return replace(settings, learn=replace(settings.learn, lr=3e-4 if num_parameters < SMALL else 1e-5))
+    fresh = num_parameters < SMALL or is_new(settings.model)
+    return replace(settings, learn=replace(settings.learn, lr=3e-4 if fresh else 1e-5))
 
 
 def num_trainable(model: Any, learn: LearnSettings) -> int:
@@ -203,8 +205,12 @@ def run_folder(settings: RunSettings, task: Task, *, resume: bool) -> Iterator[P
 
 
 def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
-    """(model, tokenizer) of a directory, a hub id, a run folder (its newest checkpoint) or a stage of pocket."""
+    """(model, tokenizer) of a directory, a hub id, a run folder (its newest checkpoint), a stage of pocket, or made
+    anew."""
     name = settings.model
+    resolved_new(name, settings.new)
+    if is_new(name):
+        return new_model(name, settings.new, settings.seed)
     if is_pocket(name):
         return _pocket(name.partition(":")[2] or "sft", settings, make_view)
     return load_model(name)

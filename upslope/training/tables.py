@@ -71,7 +71,7 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
             raise UserError(f"{where}{key} = {value!r} should be {_spell(hints[key])}: {_why(error)}") from None
         if key not in ("options", "where"):
             _require_text(values[key], f"{where}{key}")
-        if isinstance(value, bool) and hints[key] is not bool:  # pydantic would take true for 1
+        if isinstance(value, bool) and not _takes_bool(hints[key]):  # pydantic would take true for 1
             raise UserError(f"{where}{key} = {str(value).lower()} should be {_spell(hints[key])}")
     if kind is RunSettings:
         values["recipe"] = {"name": DEFAULT_RECIPE} | values.get("recipe", {})
@@ -103,6 +103,10 @@ def _meant(key: str, kind: type[Any]) -> str:
     if inside:
         return "; did you mean " + " or ".join(f"{g}.{key} (in Python {g}={{'{key}': ...}})" for g in inside) + "?"
     return nearest(key, [f.name for f in fields(kind)])
+
+
+def _takes_bool(hint: Any) -> bool:
+    return hint is bool or bool in typing.get_args(hint)
 
 
 def _why(error: ValidationError) -> str:

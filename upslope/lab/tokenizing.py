@@ -1,0 +1,198 @@
+"""``upslope tokenizer``: a tokenizer of one's own text, and how well it packs text that it was not made from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from huggingface_hub import try_to_load_from_cache  # comes with transformers
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from upslope.errors import UserError
+from upslope.model.byte_pairs import learn_tokenizer, require_vocabulary
+from upslope.model.hf import system_errors
+from upslope.model.load import open_tokenizer
+from upslope.text.documents import find_sources, read_all
+from upslope.text.encoder import Encoder
+from upslope.text.packed import Meter
+from upslope.text.seen import hash_of
+
+KNOWN = ("openai-community/gpt2", "gpt2", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct")
+"""Tokenizers to compare with, where the hub's cache has them."""
+IN_MEMORY = 2**24
+"""Characters of held-out text that are kept in memory; more goes to a temporary file."""
+TOLD = 256
+"""Documents after which the bar moves,"""
+SECONDS = 10.0
+"""and seconds after which a line says how far it is, where there is no bar."""
+
+
+class Packing(NamedTuple):
+    """How a tokenizer packs some text."""
+
+    name: str
+    vocabulary: int
+    num_bytes: int
+    num_tokens: int
+
+    @property
+    def bytes_a_token(self) -> float:
+        """More is better: a model reads, and is trained on, as many bytes with each token."""
+        return self.num_bytes / self.num_tokens
+
+
+def tokenizer_command(
+    sources: Sequence[str],
+    out: Path,
+    vocabulary: int,
+    *,
+    column: str = "text",
+    held_out: float = 0.01,
+    against: Sequence[str] = (),
+) -> None:
+    """Learn, write, measure on the held-out documents, and print a table; progress goes to standard error. Raises
+    UserError before anything is read, where that can be known."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing is forked here, which is why it is off elsewhere
+    require_vocabulary(vocabulary)
+    if not 0 <= held_out < 1:
+        raise UserError(f"--held-out {held_out:g} must be at least 0 and below 1")
+    require_absent(out)
+    others = dict(zip(against, map(open_tokenizer, against), strict=True)) | cached_tokenizers()
+    aside = Console(stderr=True)
+    with tempfile.SpooledTemporaryFile(IN_MEMORY, mode="w+", encoding="utf-8") as spool:
+        reading = _Divided(find_sources(sources), column, held_out, spool)
+        tokenizer = _learnt(reading, vocabulary, aside)
+        with _whole(out) as folder, system_errors(out):
+            tokenizer.save_pretrained(folder)
+        print(
+            f"tokenizer   {out}: {len(tokenizer):,} tokens, from {reading.learnt:,} documents "
+            f"({reading.num_bytes / 1e6:,.1f} MB)"
+        )
+        if not reading.held:
+            print("measured    no document was held out; give more text, or raise --held-out")
+            return
+        packings = [
+            packing(name, each, reading.held_texts()) for name, each in ({str(out): tokenizer} | others).items()
+        ]
+    print(f"measured    on {reading.held:,} held-out documents ({packings[0].num_bytes / 1e6:,.2f} MB)")
+    Console(width=None if aside.is_terminal else 200).print(packing_table(packings))
+
+
+def packing(name: str, tokenizer: Any, texts: Iterable[str]) -> Packing:
+    """What a tokenizer makes of the texts, as pretraining reads them: special tokens in them are text. No end tokens
+    are counted."""
+    encode = Encoder(tokenizer, 0).open()
+    num_bytes = num_tokens = 0
+    for text in texts:
+        num_bytes += len(text.encode())
+        num_tokens += len(encode(text))
+    return Packing(name, len(tokenizer), num_bytes, num_tokens)
+
+
+def packing_table(packings: Sequence[Packing]) -> Table:
+    """A row for each."""
+    table = Table("tokenizer", box=None, padding=(0, 2, 0, 0))
+    for head in ("vocabulary", "tokens", "bytes a token"):
+        table.add_column(head, justify="right")
+    for each in packings:
+        table.add_row(each.name, f"{each.vocabulary:,}", f"{each.num_tokens:,}", f"{each.bytes_a_token:.2f}")
+    return table
+
+
+def kept_out(text: str, share: float) -> bool:
+    """Whether a document is among the share that is held out: by the hash of its text, as a corpus does."""
+    return int.from_bytes(hash_of(text.encode())[:8], "big") < int(share * 2.0**64)
+
+
+def cached_tokenizers() -> dict[str, Any]:
+    """Those of ``KNOWN`` that the hub's cache holds, one of each kind; the network is not asked."""
+    found: dict[str, Any] = {}
+    for name in KNOWN:
+        file = try_to_load_from_cache(name, "tokenizer.json")
+        if isinstance(file, str) and not any(name.split("-")[0] == other.split("-")[0] for other in found):
+            with contextlib.suppress(UserError):  # a cache may hold part of it; nobody asked for this one
+                found[name] = open_tokenizer(str(Path(file).parent))
+    return found
+
+
+def require_absent(out: Path) -> None:
+    """Raise UserError for a directory that holds something, or a file; nothing is ever overwritten."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} is there already; name another directory with -o, or remove it")
+
+
+class _Divided:
+    """The documents on their way: most to be learnt from, some into the spool, to be measured on."""
+
+    def __init__(self, found: Sequence[Path | str], column: str, share: float, spool: IO[str]) -> None:
+        self.meter = Meter()
+        self._documents = read_all(found, column, self.meter)
+        self._share, self._spool = share, spool
+        self.total = sum(one.stat().st_size for one in found if isinstance(one, Path))
+        self.learnt = self.held = self.num_bytes = 0
+
+    def texts(self) -> Iterator[str]:
+        for document in self._documents:
+            if kept_out(document.text, self._share):
+                self.held += 1
+                self._spool.write(json.dumps(document.text) + "\n")
+            else:
+                self.learnt += 1
+                self.num_bytes += len(document.text.encode())
+                yield document.text
+
+    def held_texts(self) -> Iterator[str]:
+        self._spool.seek(0)
+        return map(json.loads, self._spool)
+
+
+def _learnt(reading: _Divided, vocabulary: int, aside: Console) -> Any:
+    """``learn_tokenizer`` of what is read, with a bar, or a line now and then where there is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as progress:
+        bar = progress.add_task("text read", total=reading.total or None)
+        said = time.monotonic()
+
+        def passing() -> Iterator[str]:
+            nonlocal said
+            for number, text in enumerate(reading.texts()):
+                if number % TOLD == 0:
+                    progress.update(bar, completed=reading.meter.done)
+                    if not aside.is_terminal and time.monotonic() - said > SECONDS:
+                        said = time.monotonic()
+                        aside.print(f"upslope tokenizer: {reading.meter.done / 1e6:,.0f} MB read", highlight=False)
+                yield text
+            progress.update(bar, description="pairs merged", completed=reading.meter.done, total=None)
+            if not aside.is_terminal:
+                aside.print("upslope tokenizer: all text read; pairs are merged", highlight=False)
+
+        return learn_tokenizer(passing(), vocabulary)
+
+
+@contextlib.contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder to write to that becomes ``out`` when all is written: whole or absent."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~_umask())  # mkdtemp makes it for its owner alone
+        aside.rename(out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
