@@ -24,9 +24,9 @@ from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
-from upslope.training.shown import require_shown_room, shown_tokens
+from upslope.training.shown import shown_group
 from upslope.training.source import Shuffled
-from upslope.types import Group, Problem, Rollout, Sampling, Score
+from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
 """Assumed of the problems still untried, however few groups were kept so far."""
@@ -210,7 +210,7 @@ class Collector:
         num_replayed = round(sample.replay * self._per_step)
         problems = self._take("demonstrations", step, self._per_step - num_replayed)
         texts = self._take("documents", step, num_replayed) if num_replayed else []
-        shown = [self._demonstration(p) for p in problems]
+        shown = [shown_group(self._renderer, problem, self._max_positions) for problem in problems]
         return shown + [self._document(text, step, i) for i, text in enumerate(texts)]
 
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
@@ -230,18 +230,9 @@ class Collector:
             raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
         return found
 
-    def _demonstration(self, problem: Problem) -> Group:
-        return self._shown(problem, self._renderer.prompt_ids(problem.messages))
-
     def _document(self, text: str, step: int, index: int) -> Group:
-        return self._shown(Problem(f"document/{step}/{index}", (), demonstration=text), self._renderer.start_ids)
-
-    def _shown(self, problem: Problem, prompt: tuple[int, ...]) -> Group:
-        text = problem.demonstration or ""
-        response, mask = shown_tokens(self._renderer, text, problem.replies)
-        require_shown_room(problem, prompt, response, self._max_positions)
-        # Somebody else's words as an attempt with reward 1.
-        return Group(problem, (Rollout(problem.id, 0, prompt, response, mask, None, 0, "stop", text, Score(1.0)),))
+        problem = Problem(f"document/{step}/{index}", (), demonstration=text)
+        return shown_group(self._renderer, problem, self._max_positions)
 
 
 def _why_short(
