@@ -203,9 +203,7 @@ class ChatRenderer:
         except Exception as error:  # a template is a program, and may fail like any other
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             cause = f"{kind}{error}"
-            raise Refused(
-                f"the model's chat template does not take {list(messages)!r:.600}: {cause}", cause
-            ) from error
+            raise Refused(f"the model's chat template does not take {list(messages)!r:.600}: {cause}", cause) from error
 
     def _written(self, turn: Turn, prompt: Sequence[int]) -> tuple[int, ...]:
         """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
@@ -223,7 +221,9 @@ class ChatRenderer:
                 if same(text) == same(turn.written):
                     ended = ids and ids[-1] in self._special_ids
                     return ids if ended else (*ids, self.turn_end_id)
-        raise UserError(f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read[0]!r:.60}")
+        raise UserError(
+            f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read[0]!r:.60}"
+        )
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:

@@ -1,8 +1,8 @@
 """What the assistant writes in a chat, turn by turn, as its template writes it.
 
-A turn is two texts: what stands before the assistant begins, and what it then has to write, its end included. Where the
-template marks what the assistant says (``{% generation %}``), both are read from the marks. Otherwise they are read from
-prefixes: the chat before the turn with a generation prompt, against the chat with the turn.
+A turn is two texts: what stands before the assistant begins, and what it then has to write, its end included. Where
+the template marks what the assistant says (``{% generation %}``), both are read from the marks. Otherwise they are read
+from prefixes: the chat before the turn with a generation prompt, against the chat with the turn.
 
 Between the generation prompt and the text a template may write something of its own. It is the assistant's to write (a
 space, a channel's name), unless the template leaves it out again as soon as the chat goes on: then (the empty thinking
@@ -11,7 +11,6 @@ of Qwen3) it is left out here too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -81,15 +80,15 @@ def turns_of(messages: Sequence[Message], render: Rendering) -> list[Turn]:
     except Refused as error:
         raise UserError(_blamed(chat, render) or str(error)) from error
     found = dict(zip(assistant, spans, strict=True))
-    return [Turn(text[: found[i][0]], _to_its_end(text, *found[i], render.ends)) for i in counted]
+    return [Turn(text[: found[i][0]], _to_its_end(text, *found[i], render)) for i in counted]
 
 
 def end_of_turn(after: str, ends: Sequence[str]) -> str:
     """What ends a turn, of what a template writes after its text: up to the first special token, if that is the first
     thing but spaces; else nothing.
 
-    >>> end_of_turn(" </s>[INST]", ["</s>", "[INST]"]), end_of_turn("<|im_end|>\\n", ["<|im_end|>"]), end_of_turn(".", [])
-    (' </s>', '<|im_end|>', '')
+    >>> end_of_turn(" </s>[INST]", ["</s>", "[INST]"]), end_of_turn("<|im_end|>\\n", ["<|im_end|>"])
+    (' </s>', '<|im_end|>')
     """
     space = after[: len(after) - len(after.lstrip())]
     first = max((end for end in ends if after.startswith(end, len(space))), key=len, default="")
@@ -125,7 +124,8 @@ def _own_text(chat: Sequence[Message], i: int, prompt: str, full: str) -> str:
             "it, so its parts cannot be told apart; give its content alone"
         )
     text: str = message["content"] if message["content"] in full else message["content"].strip()
-    begun = prompt[len(os.path.commonprefix([prompt, full])) :]
+    same = next((n for n, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b), len(full))
+    begun = prompt[same:]
     return text[len(begun) :] if begun.strip() and text.startswith(begun) else text
 
 
@@ -138,12 +138,12 @@ def _stays(chat: Sequence[Message], i: int, prompt: str, lead: str, render: Rend
     return later.startswith(prompt + lead)
 
 
-def _to_its_end(text: str, begin: int, end: int, ends: Sequence[str]) -> str:
+def _to_its_end(text: str, begin: int, end: int, render: Rendering) -> str:
     """A marked span, with the token that ends its turn, and without what follows that."""
     span = text[begin:end]
-    if any(span.rstrip().endswith(each) for each in ends):
+    if any(span.rstrip().endswith(each) for each in render.ends):
         return span.rstrip()
-    return span + end_of_turn(text[end:], ends)
+    return span + end_of_turn(text[end:], render.stops)
 
 
 def _blamed(chat: Sequence[Message], render: Rendering) -> str:

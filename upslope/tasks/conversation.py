@@ -1,8 +1,8 @@
 """Chats in a row of data: messages with what chat templates read of them, tools, and which turns are imitated.
 
-Besides ``role`` and ``content`` a message may have ``name``, ``tool_calls``, ``tool_call_id`` and ``reasoning_content``,
-as the chat templates of transformers read them, and, of an assistant, ``train: false`` or ``weight: 0`` (OpenAI's word
-for it): read, never imitated.
+Besides ``role`` and ``content`` a message may have ``name``, ``tool_calls``, ``tool_call_id`` and
+``reasoning_content``, as the chat templates of transformers read them, and, of an assistant, ``train: false`` or
+``weight: 0`` (OpenAI's word for it): read, never imitated.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ROLES = ("system", "user", "assistant", "tool")
 TEXTS = ("name", "tool_call_id", "reasoning_content")
 """Keys of a message that hold text."""
 KEYS = ("role", "content", "tool_calls", *TEXTS, "train", "weight")
-OURS = frozenset(
-    "conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize padding "
-    "truncation max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs "
-    "sanitize_control_tokens".split()
+OURS = (
+    *("conversation", "messages", "tools", "documents", "chat_template", "tokenize", "padding", "truncation"),
+    *("add_generation_prompt", "continue_final_message", "max_length", "return_tensors", "return_dict"),
+    *("return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens"),
 )
 """Arguments of a chat template that are not for a row to give."""
 
@@ -64,7 +64,7 @@ def options_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         given = _json(row["chat_template_kwargs"])
         if not isinstance(given, dict):
             raise UserError(f"{where}: chat_template_kwargs must be an object, not {given!r:.60}")
-        taken = sorted(OURS.intersection(given))
+        taken = [key for key in OURS if key in given]
         if taken:
             raise UserError(f"{where}: chat_template_kwargs cannot set {taken[0]!r}; drop it")
         options |= _filled(given)

@@ -108,8 +108,10 @@ class UserTask(RowTask):
 
     name = "user"
     reads_answers = False
-    fields = (("prompt", "messages"), ("demonstration", "completion"), ("truth",), ("answer",), ("tools",))
-    fields = (*fields, ("chat_template_kwargs",), ("id",), ("split",))
+    fields = (
+        *(("prompt", "messages"), ("demonstration", "completion"), ("truth",), ("answer",), ("id",), ("split",)),
+        *(("tools",), ("chat_template_kwargs",)),
+    )
 
     def __init__(self, files: Files, rewards: Rewards, columns: Columns = MappingProxyType({})) -> None:
         super().__init__(files, rewards, columns)

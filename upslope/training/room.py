@@ -18,7 +18,7 @@ from upslope.types import Message, Problem, Sampling
 
 T = TypeVar("T")
 AROUND_A_TURN, AROUND_TOOLS = 32, 2048
-"""Tokens, more than any chat template known to us writes around an assistant's turn, and to say that there are tools."""
+"""Tokens: more than chat templates write around an assistant's turn, and to say that there are tools."""
 MOST_READ = 10_000
 """The longest texts, that many of which are tokenised before a run; a step looks at its own again."""
 
