@@ -6,16 +6,19 @@ they would be scored in place of the ones that were drawn.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from jinja2 import TemplateError  # comes with torch; transformers renders with it
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from upslope.errors import UserError
+from upslope.model.ends import find_end_ids
 from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, turns_of
 from upslope.types import Message, Problem
 
@@ -144,22 +147,36 @@ class ChatRenderer:
 
     def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
         rows: list[tuple[list[int], list[bool]]] = []
+        so_far = ""
         for turn in turns_of(messages, _Rendering(self, options)):
             prompt = self._prompt(turn.prompt)
             if not prompt:
                 raise UserError("the chat template makes no tokens of what stands before an assistant's turn")
-            response = self._written(turn, prompt)
-            if not rows or prompt[: len(rows[-1][0])] != tuple(rows[-1][0]):
+            heard = self._heard(rows[-1][0], so_far, turn.prompt, prompt) if rows else None
+            if heard is None:
                 rows.append(([], []))
+                heard = prompt
             ids, mask = rows[-1]
-            heard = prompt[len(ids) :]
+            response = self._written(turn, prompt)
             ids += [*heard, *response]
             mask += [*[False] * len(heard), *[True] * len(response)]
+            so_far = turn.prompt + self._read(response, special=True)
         firsts = [mask.index(True) for _, mask in rows]
         return [
             Shown(tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:]))
             for (ids, mask), first in zip(rows, firsts, strict=True)
         ]
+
+    def _heard(self, ids: Sequence[int], so_far: str, text: str, prompt: tuple[int, ...]) -> tuple[int, ...] | None:
+        """What is read between a row so far and the turn that the prompt is of; None if the row is not how the prompt
+        begins. Where only its tokens are others (the prompt's text was tokenised across the end of what was written),
+        they stay as they were written."""
+        if prompt[: len(ids)] == tuple(ids):
+            return prompt[len(ids) :]
+        between = self._ids(text[len(so_far) :]) if text.startswith(so_far) else ()
+        near = ids[-BEFORE:]
+        read = self._read([*near, *between], special=True)[len(self._read(near, special=True)) :]
+        return between if between and read == text[len(so_far) :] else None
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
         ids = self._ids(text)
@@ -190,20 +207,14 @@ class ChatRenderer:
         plain = not self.tokenizer.chat_template and self.tokenizer.bos_token_id is not None
         return (self.tokenizer.bos_token_id, *self._ids(text)) if plain else self._ids(text)
 
-    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any], **how: bool) -> str:
-        found = self._applied(messages, options, add_generation_prompt=how["generate"], tokenize=False)
-        return str(found)
-
-    def _applied(self, messages: Sequence[Message], options: Mapping[str, Any], **how: Any) -> Any:
-        template = None if getattr(self.tokenizer, "chat_template", None) else PLAIN_TEMPLATE
-        try:
-            return self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], chat_template=template, **{**options, **how}
-            )
-        except Exception as error:  # a template is a program, and may fail like any other
-            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-            cause = f"{kind}{error}"
-            raise Refused(f"the model's chat template does not take {list(messages)!r:.600}: {cause}", cause) from error
+    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool) -> str:
+        how = {
+            "chat_template": None if getattr(self.tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
+            "add_generation_prompt": generate,
+            "tokenize": False,
+        }
+        with _refusals(messages):
+            return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
 
     def _written(self, turn: Turn, prompt: Sequence[int]) -> tuple[int, ...]:
         """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
@@ -256,37 +267,24 @@ class _Rendering:
     def __call__(self, messages: Sequence[Message], *, generate: bool) -> str:
         return self._of._rendered(messages, self._options, generate=generate)
 
-    def marked(self, messages: Sequence[Message]) -> list[tuple[int, int]] | None:
+    def marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]] | None:
         tokenizer = self._of.tokenizer
-        template = tokenizer.chat_template
-        if not (isinstance(template, str) and MARKS.search(template) and tokenizer.is_fast):
+        if not (isinstance(tokenizer.chat_template, str) and MARKS.search(tokenizer.chat_template)):
             return None
-        how = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
-        out = self._of._applied(messages, self._options, **how, tokenizer_kwargs={"return_offsets_mapping": True})
-        spans: list[tuple[int, int]] = []
-        was = False
-        for (begin, end), counted in zip(out["offset_mapping"], out["assistant_masks"], strict=True):
-            if counted:
-                spans = [*spans[:-1], (spans[-1][0], end)] if was else [*spans, (begin, end)]
-            was = bool(counted)
-        return spans
+        how = {"chat_template": tokenizer.chat_template, "return_assistant_tokens_mask": True}
+        with _refusals(messages):
+            texts, spans = render_jinja_template(
+                [[dict(m) for m in messages]], **{**tokenizer.special_tokens_map, **self._options, **how}
+            )
+        return texts[0], [(begin, end) for begin, end in spans[0]]
 
 
-def find_end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
-    """Every token that ends a response: the tokenizer's, then those of the model's generation config.
-
-    Read from the tokens themselves, never from padding: the pad token may be the end token.
-    Raises UserError if there is none.
-    """
-    listed = getattr(generation_config, "eos_token_id", None)
-    more = listed if isinstance(listed, list) else [listed]
-    listed = [i for i in (tokenizer.eos_token_id, *more) if i is not None]
-    wrong = [i for i in listed if type(i) is not int or i < 0]
-    if wrong:
-        raise UserError(
-            f"the model's eos_token_id {wrong[0]!r} is no token; mend its generation_config.json or config.json"
-        )
-    found = dict.fromkeys(listed)
-    if not found:
-        raise UserError("the tokenizer has no end token (eos_token); set one in its tokenizer_config.json")
-    return tuple(found)
+@contextlib.contextmanager
+def _refusals(messages: Sequence[Message]) -> Iterator[None]:
+    """A template is a program, and may fail like any other. Raises Refused for whatever it raises."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+        said = f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
+        raise Refused(said, f"{kind}{error}") from error

@@ -54,8 +54,9 @@ class Rendering(Protocol):
         """The chat as text, with a generation prompt if ``generate``. Raises Refused."""
         ...
 
-    def marked(self, messages: Sequence[Message]) -> list[tuple[int, int]] | None:
-        """Where the assistant speaks in the rendered chat, (begin, end) in characters; None: it has no marks."""
+    def marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]] | None:
+        """The chat as text, and where the assistant speaks in it, (begin, end) in characters; None: the template has
+        no marks. Raises Refused."""
         ...
 
 
@@ -73,10 +74,9 @@ def turns_of(messages: Sequence[Message], render: Rendering) -> list[Turn]:
         if held:
             raise UserError(f"{_named(chat, i)}: its text holds {held[0]!r}, which ends a turn; take it out")
     try:
-        spans = render.marked(chat)
-        if spans is None or len(spans) != len(assistant):  # marks that are not one for each turn say nothing of turns
+        text, spans = render.marked(chat) or ("", [])
+        if len(spans) != len(assistant):  # marks that are not one for each turn say nothing of turns
             return [_by_prefix(chat, i, render) for i in counted]
-        text = render(chat, generate=False)
     except Refused as error:
         raise UserError(_blamed(chat, render) or str(error)) from error
     found = dict(zip(assistant, spans, strict=True))
