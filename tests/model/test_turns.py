@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import templated
 from tiny import TOKENIZER, bare_tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from upslope.errors import UserError
 from upslope.model.renderer import ChatRenderer, Shown
@@ -252,6 +254,42 @@ def test_a_single_answer_ends_as_the_template_ends_turns_and_the_policy_stops_th
     assert read(subject, [subject.turn_end_id]) == end_of(family)
     assert subject.end_ids[0] == subject.tokenizer.eos_token_id and subject.turn_end_id in subject.end_ids
     assert len(subject.end_ids) == 1 + (family in ("qwen2.5", "llama3", "gemma"))
+
+
+def sentencepiece() -> Any:
+    """As the first Mistral and Llama have it: a space is a piece of a word, and one is put before whatever is given."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+    made.decoder = decoders.Metaspace(prepend_scheme="always", split=True)
+    chars = sorted(set("".join(SAID) + "What is + 2?0123[INST]/▁\n"))
+    made.train_from_iterator(
+        [" ".join(SAID), "What is"], trainers.BpeTrainer(vocab_size=200, initial_alphabet=chars, show_progress=False)
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", bos_token="<s>")
+    fast.chat_template = (templated.FOLDER / "mistral.jinja").read_text()
+    return fast
+
+
+def test_a_tokenizer_that_puts_spaces_before_words_writes_a_turn_as_its_template_does() -> None:
+    subject, chat = ChatRenderer.of(sentencepiece()), talk(3)
+    (shown,) = subject.shown_turns(chat)
+    text = subject.tokenizer.apply_chat_template(chat, tokenize=False)
+    assert shown.prompt + shown.response == tuple(subject.tokenizer(text, add_special_tokens=False).input_ids)
+    counted = (token for token, mask in zip(shown.response, shown.mask, strict=True) if mask)
+    said = "".join(subject.tokenizer.convert_ids_to_tokens(list(counted)))
+    assert said == "".join("▁" + said.replace(" ", "▁") + "</s>" for said in SAID[:3])
+
+
+def test_no_space_is_put_where_the_template_has_none() -> None:
+    tokenizer = sentencepiece()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '[' + m.content }}{% if m.role == 'assistant' %}</s>{% endif %}"
+        + ("{% endfor %}{% if add_generation_prompt %}[{% endif %}")
+    )
+    subject = ChatRenderer.of(tokenizer)
+    rows = subject.shown_turns(talk(2))
+    written = [subject.spelled([*shown.prompt[-3:], *shown.response]) for shown in rows]
+    assert [text.rpartition("[")[2] for text in written] == [text + "</s>" for text in SAID[:2]][-len(rows) :]
 
 
 def test_the_pocket_models_turns_are_the_tokens_of_its_template() -> None:

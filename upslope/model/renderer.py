@@ -160,7 +160,7 @@ class ChatRenderer:
             response = self._written(turn, prompt)
             ids += [*heard, *response]
             mask += [*[False] * len(heard), *[True] * len(response)]
-            so_far = turn.prompt + self._read(response, special=True)
+            so_far = turn.prompt + self.spelled(response)
         firsts = [mask.index(True) for _, mask in rows]
         return [
             Shown(tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:]))
@@ -175,7 +175,7 @@ class ChatRenderer:
             return prompt[len(ids) :]
         between = self._ids(text[len(so_far) :]) if text.startswith(so_far) else ()
         near = ids[-BEFORE:]
-        read = self._read([*near, *between], special=True)[len(self._read(near, special=True)) :]
+        read = self.spelled([*near, *between])[len(self.spelled(near)) :]
         return between if between and read == text[len(so_far) :] else None
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
@@ -193,6 +193,10 @@ class ChatRenderer:
 
     def text(self, response: Sequence[int]) -> str:
         return self._read(response, special=False)
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Tokens as text, special ones too: for people to read."""
+        return self._read(ids, special=True)
 
     def _read(self, ids: Sequence[int], *, special: bool) -> str:
         found = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
@@ -218,14 +222,16 @@ class ChatRenderer:
 
     def _written(self, turn: Turn, prompt: Sequence[int]) -> tuple[int, ...]:
         """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
-        after what it read, or else as the template's whole text is. Raises UserError."""
-        whole = self._prompt(turn.prompt + turn.written)
+        after what it read, or else as part of a text. Raises UserError."""
+        after_prompt = (tuple(prompt), self._prompt(turn.prompt + turn.written))
+        after_anchor = (self._ids(ANCHOR), self._ids(ANCHOR + turn.written))  # without the space that some put first
         candidates = [self._ids(turn.written)]
-        if whole[: len(prompt)] == tuple(prompt):
-            candidates.append(whole[len(prompt) :])
+        candidates += [
+            both[len(before) :] for before, both in (after_prompt, after_anchor) if both[: len(before)] == before
+        ]
         near = list(prompt[-BEFORE:])
-        start = len(self._read(near, special=True))
-        read = [self._read([*near, *ids], special=True)[start:] for ids in candidates]
+        start = len(self.spelled(near))
+        read = [self.spelled([*near, *ids])[start:] for ids in candidates]
         # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
         for same in (str, lambda text: "".join(text.split())):
             for ids, text in zip(candidates, read, strict=True):
@@ -243,7 +249,7 @@ class ChatRenderer:
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
-        return tuple(self._read([i], special=True) for i in sorted(self._special_ids))
+        return tuple(self.spelled([i]) for i in sorted(self._special_ids))
 
     @cached_property
     def _written_end(self) -> int | None:
@@ -262,7 +268,7 @@ class _Rendering:
 
     def __init__(self, of: ChatRenderer, options: Mapping[str, Any]) -> None:
         self._of, self._options, self.ends = of, options, of._ends
-        self.stops = tuple(of._read([i], special=True) for i in of.end_ids)
+        self.stops = tuple(of.spelled([i]) for i in of.end_ids)
 
     def __call__(self, messages: Sequence[Message], *, generate: bool) -> str:
         return self._of._rendered(messages, self._options, generate=generate)
