@@ -18,6 +18,7 @@ ORDER = (
     "eval",
     "measure",
     "score",
+    "shown",
     "recipes",
     "diff",
     "report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from upslope.algo.check import check as check_recipe
 from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Attempts
+from upslope.algo.sample import Attempts, Demonstrations
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
 from upslope.model.new import resolved_new
@@ -27,10 +27,30 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         problems = task.problems("train")
         if isinstance(recipe.sample, Learnable):
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
+    check_shown(recipe, task)
     if settings.eval.problems:
         task.problems("test")
     if recipe.acts or settings.eval.problems:
         task.check_rewards()
+
+
+def check_shown(recipe: Recipe, task: Task) -> None:
+    """Raise UserError for a conversation that is to be imitated and does not end with the assistant, and for data sets
+    to mix where nothing of them is imitated."""
+    if not isinstance(recipe.sample, Demonstrations):
+        if task.shares():
+            raise UserError("task.also is mixed into what is imitated, and this recipe imitates none of it; drop it")
+        return
+    try:
+        problems = task.problems("train")
+    except UserError:  # demonstrations may be all that it has
+        return
+    for problem in problems:
+        if problem.demonstration is None and problem.columns.get("messages") is not None:
+            raise UserError(
+                f"{problem.id}: its messages end with a message of the {problem.messages[-1]['role']}'s, so that "
+                "nothing is to be imitated after it; end them with the assistant's, or drop the row"
+            )
 
 
 def check_length(settings: RunSettings, recipe: Recipe) -> None:
