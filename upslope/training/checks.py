@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from upslope.algo.aggregate import prompt_mean, token_mean
 from upslope.algo.check import check as check_recipe
 from upslope.algo.learnable import Learnable
-from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Attempts
+from upslope.algo.recipe import Recipe, show
+from upslope.algo.sample import Attempts, Demonstrations, Documents
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
+from upslope.plugins import is_own
 from upslope.tasks.base import Task
+from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
 
@@ -16,6 +19,7 @@ from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSetti
 def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
     check_recipe(recipe)
+    check_text(settings, recipe, task)
     check_length(settings, recipe)
     check_numbers(settings, recipe)
     if settings.reference != ReferenceSettings() and not recipe.refers:
@@ -25,10 +29,31 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         problems = task.problems("train")
         if isinstance(recipe.sample, Learnable):
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
-    if settings.eval.problems:
+    if settings.eval.problems and not isinstance(task, TextAlone):
         task.problems("test")
-    if recipe.acts or settings.eval.problems:
+    if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+
+
+def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:
+    """Raise UserError where text alone is to be attempted or imitated, and where blocks of text, or of documents, would
+    not be what their settings say."""
+    sample, text = recipe.sample, bool(settings.task.text)
+    if isinstance(task, TextAlone) and not isinstance(sample, Documents):
+        does = "attempts problems" if recipe.acts else "imitates demonstrations"
+        raise UserError(f"recipe {settings.recipe['name']} {does}, and {NO_PROBLEMS}")
+    reads = isinstance(sample, Documents) or (isinstance(sample, Demonstrations) and sample.replay > 0)
+    if isinstance(sample, Documents) and not text and not task.documents():
+        raise UserError(f"task {task.name} has no documents to read; give --text")
+    if isinstance(sample, Documents) and sample.across and not text and not sample.block:
+        raise UserError("recipe.sample.across = true is for blocks, and documents are taken whole; set a block as well")
+    blocks = text or (isinstance(sample, Documents) and sample.block > 0)
+    in_pieces = reads and blocks and not (isinstance(sample, Documents) and sample.across)
+    if in_pieces and recipe.aggregate not in (token_mean, prompt_mean) and is_own(recipe.aggregate):
+        raise UserError(
+            f"aggregate={show(recipe.aggregate)} would count every document's piece of a block like a whole attempt; "
+            "set recipe.aggregate=token_mean, or prompt_mean"
+        )
 
 
 def check_length(settings: RunSettings, recipe: Recipe) -> None:

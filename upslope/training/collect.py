@@ -22,6 +22,7 @@ from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
+from upslope.training.blocks import Blocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
 from upslope.training.shown import require_shown_room, shown_tokens
@@ -60,10 +61,13 @@ class Collector:
         per_step: int,
         *,
         max_positions: int = sys.maxsize,
+        blocks: Blocks | None = None,
     ) -> None:
-        """``max_positions``: how long a prompt and the text to imitate may be together."""
+        """``max_positions``: how long a prompt and the text to imitate may be together. ``blocks``: of the text that
+        is read in the place of the task's documents; None: those, whole."""
         self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
+        self.blocks = blocks
         self._pools: dict[str, Shuffled[Any]] = {}
         self._scoring, self._timed_out = 0.0, 0
         self.known: KnownProblems | None = None
@@ -204,14 +208,16 @@ class Collector:
 
     def _imitate(self, sample: Demonstrations | Documents, step: int) -> list[Group]:
         if isinstance(sample, Documents):
-            return [
-                self._document(text, step, i) for i, text in enumerate(self._take("documents", step, self._per_step))
-            ]
+            return self._read(step, self._per_step)
         num_replayed = round(sample.replay * self._per_step)
         problems = self._take("demonstrations", step, self._per_step - num_replayed)
-        texts = self._take("documents", step, num_replayed) if num_replayed else []
-        shown = [self._demonstration(p) for p in problems]
-        return shown + [self._document(text, step, i) for i, text in enumerate(texts)]
+        return [self.demonstration(p) for p in problems] + (self._read(step, num_replayed) if num_replayed else [])
+
+    def _read(self, step: int, num: int) -> list[Group]:
+        """A step's share of the text: whole documents, or blocks."""
+        if self.blocks is not None:
+            return self.blocks.take(step, num)
+        return [self._document(text, step, i) for i, text in enumerate(self._take("documents", step, num))]
 
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
         """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
@@ -227,10 +233,12 @@ class Collector:
         }
         found = find[kind]()
         if not found:
-            raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
+            mend = " (--text gives it some)" if kind == "documents" else ""
+            raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some{mend}")
         return found
 
-    def _demonstration(self, problem: Problem) -> Group:
+    def demonstration(self, problem: Problem) -> Group:
+        """A problem's demonstration as an attempt with reward 1. Raises UserError if the model is too short for it."""
         return self._shown(problem, self._renderer.prompt_ids(problem.messages))
 
     def _document(self, text: str, step: int, index: int) -> Group:
