@@ -10,7 +10,8 @@ from upslope.errors import UserError
 from upslope.tasks import arrow_files, text_files
 from upslope.tasks.base import Split
 from upslope.tasks.problem_set import Row
-from upslope.tasks.text_files import COMPRESSED, Numbered
+from upslope.tasks.text_files import Numbered
+from upslope.text.packed import COMPRESSED
 
 Files = tuple[tuple[Path, Split | None], ...]
 """Files (or folders saved by ``datasets``) and the side each holds; None: its rows are divided."""

@@ -15,30 +15,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from upslope.errors import UserError
+from upslope.text.packed import open_bytes
 
 Numbered = Iterator[tuple[int, dict[str, Any]]]
 """Rows with their numbers."""
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-"""Endings of compressed text, and what pyarrow calls the method."""
 
 
 @contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     """A file of UTF-8 text, with or without a byte order mark. Raises UserError if it cannot be read."""
-    try:
-        if path.suffix in COMPRESSED:
-            import pyarrow
-
-            with (
-                pyarrow.input_stream(str(path), compression=COMPRESSED[path.suffix]) as raw,
-                io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline) as file,
-            ):
-                yield file
-        else:
-            with path.open(encoding="utf-8-sig", newline=newline) as file:
-                yield file
-    except OSError as error:  # pyarrow's have no strerror, and may have several lines
-        raise UserError(f"cannot read {path}: {error.strerror or str(error).partition(chr(10))[0]}") from error
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline) as file:
+        yield file
 
 
 def json_line_file(path: Path) -> Numbered:

@@ -7,14 +7,12 @@ or "defect" and a text. When nobody is at the other end any more it ends, in the
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import io
 import json
 import os
 import pickle
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -23,6 +21,7 @@ from dataclasses import asdict
 from typing import Any
 
 from upslope.errors import Unavailable, UserError
+from upslope.native.parent import end_with
 from upslope.plugins import describe
 from upslope.tasks.at_work import WATCH
 
@@ -100,14 +99,6 @@ def serve(descriptor: int, parent: int) -> None:
             answer("mistake", f"{what} crashed: {describe(error, '')}")
         except BaseException:
             answer("defect", traceback.format_exc())
-
-
-def end_with(parent: int) -> None:
-    """Be killed when the parent is gone, also in code that holds Python's lock, where the system can do that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _made(maker: str, arguments: dict[str, Any]) -> Any:

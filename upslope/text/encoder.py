@@ -1,0 +1,84 @@
+"""Text to tokens, in any process: what a tokenizer is when it is sent to another one, and what it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upslope.errors import UserError
+
+Encode = Callable[[str], Sequence[int]]
+
+
+class Encoded(NamedTuple):
+    """Documents as tokens, each with the end token behind it."""
+
+    length_D: NDArray[np.int64]
+    """Tokens of each document, its end token included."""
+    token_K: NDArray[np.uint16] | NDArray[np.uint32]
+    """All of them, end to end."""
+
+
+class Encoder:
+    """A tokenizer as plain data. Text is text: ``<|im_end|>`` in a document gives the tokens of its characters, not the
+    special token, and nothing is added but the end token."""
+
+    def __init__(self, tokenizer: Any, end_id: int) -> None:
+        """``tokenizer``: of transformers, or of tokenizers. Raises UserError if it cannot be sent to another process,
+        and for an end token that is none of its."""
+        core = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        self._is_core = hasattr(core, "to_str")
+        if self._is_core:
+            state = _plain(core.to_str()).to_str().encode()
+        else:
+            try:
+                state = pickle.dumps(tokenizer)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                raise UserError(
+                    f"the tokenizer cannot be sent to another process ({error}); take a fast one (tokenizer.json)"
+                ) from None
+        self.state = state
+        self.end_id = end_id
+        self.num_ids = 1 + max(end_id, *tokenizer.get_vocab().values())
+        """One more than the largest token there can be."""
+        self.dtype = np.dtype("<u2" if self.num_ids <= 1 << 16 else "<u4")
+        if end_id < 0:
+            raise UserError(f"end_id = {end_id}: no token; give the tokenizer an end token (eos_token)")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the tokens of a text depend on."""
+        return hashlib.sha256(self.state + f"\x00{self.end_id}".encode()).hexdigest()
+
+    def open(self) -> Encode:
+        """What encodes one text, without special tokens; to be made once in each process."""
+        if self._is_core:
+            from tokenizers import Tokenizer
+
+            core = _plain(self.state.decode())
+            assert isinstance(core, Tokenizer)
+            return lambda text: core.encode(text, add_special_tokens=False).ids
+        tokenizer = pickle.loads(self.state)
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return lambda text: tokenizer(text, **options).input_ids
+
+    def encoded(self, encode: Encode, texts: Sequence[str]) -> Encoded:
+        """The texts as tokens, by what ``open`` made."""
+        tokens = [np.array([*encode(text), self.end_id], dtype=self.dtype) for text in texts]
+        return Encoded(np.array([len(t) for t in tokens], dtype=np.int64), np.concatenate(tokens))
+
+
+def _plain(state: str) -> Any:
+    """A tokenizer of tokenizers that cuts nothing, pads nothing and takes special tokens in a text for text."""
+    from tokenizers import Tokenizer
+
+    core = Tokenizer.from_str(state)
+    core.no_truncation()
+    core.no_padding()
+    core.encode_special_tokens = True
+    return core
