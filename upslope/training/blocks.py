@@ -1,20 +1,16 @@
-"""Documents packed into blocks of a fixed number of tokens: who is in which block is a function of its number.
-
-A corpus's documents are laid end to end, pass after pass, each pass in an order of its own, drawn by its address. Block
-number n of L tokens is that endless row's tokens [n L, (n + 1) L). So every token is in exactly one block a pass, and a
-run that was stopped needs nothing but the number of its step.
-"""
+"""Text in blocks of a fixed number of tokens, as attempts to be imitated."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
+from upslope.text.order import Blocks, Mixture, Piece
 from upslope.types import Group, Problem, Rollout, Score
 
 DEFAULT_BLOCK = 512
@@ -46,92 +42,6 @@ class Tokens(Protocol):
     def read(self, document: int, start: int = 0, stop: int | None = None) -> Index:
         """Token ids of a part of a document."""
         ...
-
-
-class Piece(NamedTuple):
-    """Tokens [start, stop) of a document.
-
-    >>> Piece(document=3, start=0, stop=512).stop
-    512
-    """
-
-    document: int
-    start: int
-    stop: int
-
-
-class Laid:
-    """Documents end to end, in a given order.
-
-    >>> Laid(np.array([7, 4]), np.array([3, 5])).pieces(2, 6)
-    [Piece(document=7, start=2, stop=3), Piece(document=4, start=0, stop=3)]
-    """
-
-    def __init__(self, documents: Index, lengths: Index) -> None:
-        """``documents`` by number, and the tokens of each."""
-        self._documents, self._end = documents, np.cumsum(lengths)
-
-    def pieces(self, begin: int, stop: int) -> list[Piece]:
-        """The documents' parts that tokens [begin, stop) are, none of them empty."""
-        found: list[Piece] = []
-        place = int(np.searchsorted(self._end, begin, side="right"))
-        while begin < stop:
-            start = int(self._end[place - 1]) if place else 0
-            end = min(int(self._end[place]), stop)
-            found.append(Piece(int(self._documents[place]), begin - start, end - start))
-            begin, place = end, place + 1
-        return found
-
-
-class Stream:
-    """The documents of a corpus that are learnt from, laid end to end in pass after pass without an end."""
-
-    def __init__(self, corpus: Tokens, seed: int, purpose: str) -> None:
-        """``purpose`` is part of the address of every pass's order. The corpus has at least one such document."""
-        self.corpus = corpus
-        self._documents = np.flatnonzero(~corpus.held_out_D & (corpus.length_D > 0))
-        self.num_tokens = int(corpus.length_D[self._documents].sum())
-        """Of one pass."""
-        self._seed, self._purpose = seed, purpose
-        self._passes: dict[int, Laid] = {}
-
-    def pieces(self, begin: int, stop: int) -> list[Piece]:
-        """What tokens [begin, stop) of the endless row are."""
-        found: list[Piece] = []
-        while begin < stop:
-            number, place = divmod(begin, self.num_tokens)
-            num = min(stop - begin, self.num_tokens - place)
-            found += self._pass(number).pieces(place, place + num)
-            begin += num
-        return found
-
-    def _pass(self, number: int) -> Laid:
-        """One pass's order; it and the one before are kept."""
-        if number not in self._passes:
-            key_D = Address(self._seed, self._purpose, number).uniforms([("", 0)], len(self._documents))[0]
-            documents = self._documents[np.argsort(key_D, kind="stable")]
-            self._passes = {n: laid for n, laid in self._passes.items() if n == number - 1}
-            self._passes[number] = Laid(documents, self.corpus.length_D[documents])
-        return self._passes[number]
-
-
-def turn(number: int, weights: Sequence[float]) -> tuple[int, int]:
-    """(source, index): whose turn block ``number`` is, and how many blocks that source had before.
-
-    Of any first n blocks, the first source has floor(n w_1) for its share w_1, and the others share the rest in the
-    same way: a Beatty sequence within a Beatty sequence. No source is ever a whole block short for each that stands
-    before it, and nothing has to be counted from the start.
-
-    >>> [turn(n, [3, 1])[0] for n in range(8)], turn(7, [3, 1])
-    ([1, 0, 0, 0, 1, 0, 0, 0], (0, 5))
-    """
-    for source, weight in enumerate(weights):
-        share = weight / math.fsum(weights[source:])
-        before = math.floor(number * share)
-        if source == len(weights) - 1 or math.floor((number + 1) * share) > before:
-            return source, min(before, number)
-        number -= before
-    raise ValueError("no source has a weight")
 
 
 def rows(
@@ -171,8 +81,9 @@ def as_group(name: str, given: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
     )
 
 
-class Blocks:
-    """The blocks of a run, from one corpus or from several by weights."""
+class TextBlocks:
+    """The blocks of a run, of one corpus or of several by weights. Which tokens a block holds follows from its number
+    (``upslope.text.order``), so a run that was stopped needs nothing but the number of its step."""
 
     def __init__(
         self,
@@ -182,13 +93,16 @@ class Blocks:
         *,
         length: int,
         across: bool,
-        start_ids: tuple[int, ...],
-        end_ids: Sequence[int],
+        renderer: Renderer,
     ) -> None:
-        """``weights``: one a corpus. ``length`` tokens have a block."""
-        self._streams = [Stream(corpus, seed, f"text/{place}") for place, corpus in enumerate(corpora)]
-        self._weights, self.length, self._across = list(weights), length, across
-        self._start_ids, self._end_ids = start_ids, end_ids
+        """``weights``: one a corpus. A block has ``length`` tokens. Raises UserError for a corpus that has fewer to
+        learn from."""
+        self._sources = [
+            (corpus, Blocks(corpus.length_D, length, order(seed, place, documents), documents))
+            for place, corpus in enumerate(corpora)
+            for documents in [np.flatnonzero(~corpus.held_out_D)]
+        ]
+        self._mixture, self._across, self._renderer = Mixture(weights), across, renderer
 
     def take(self, step: int, num: int) -> list[Group]:
         """The ``num`` blocks of a step, a group each."""
@@ -196,8 +110,21 @@ class Blocks:
 
     def block(self, number: int) -> Group:
         """One block by its number."""
-        source, index = turn(number, self._weights)
-        stream = self._streams[source]
-        pieces = stream.pieces(index * self.length, (index + 1) * self.length)
-        given = rows(stream.corpus, pieces, self._start_ids, across=self._across)
-        return as_group(f"block/{number}", given, self._end_ids)
+        source, turn = self._mixture.turn(number)
+        corpus, blocks = self._sources[source]
+        given = rows(corpus, blocks.pieces(turn), self._renderer.start_ids, across=self._across)
+        return as_group(f"block/{number}", given, self._renderer.end_ids)
+
+
+def order(seed: int, source: int, documents: Index) -> Callable[[int], Index]:
+    """An order of the documents for every epoch, drawn by its address."""
+
+    def permutation(epoch: int) -> Index:
+        return shuffled(Address(seed, f"text/{source}", epoch), len(documents))
+
+    return permutation
+
+
+def shuffled(address: Address, num: int) -> Index:
+    """``address.permutation(num)`` of many things: 16 bytes each."""
+    return np.argsort(address.uniforms([("", 0)], num)[0], kind="stable")

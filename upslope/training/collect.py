@@ -22,7 +22,7 @@ from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
-from upslope.training.blocks import Blocks
+from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
 from upslope.training.shown import require_shown_room, shown_tokens
@@ -61,7 +61,7 @@ class Collector:
         per_step: int,
         *,
         max_positions: int = sys.maxsize,
-        blocks: Blocks | None = None,
+        blocks: TextBlocks | None = None,
     ) -> None:
         """``max_positions``: how long a prompt and the text to imitate may be together. ``blocks``: of the text that
         is read in the place of the task's documents; None: those, whole."""

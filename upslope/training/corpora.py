@@ -16,7 +16,7 @@ from upslope.model.policy import Policy
 from upslope.model.renderer import Renderer, find_end_ids
 from upslope.native.places import cache_folder
 from upslope.text.corpus import open_corpus
-from upslope.training.blocks import DEFAULT_BLOCK, Blocks, Index, Tokens
+from upslope.training.blocks import DEFAULT_BLOCK, Index, TextBlocks, Tokens
 from upslope.training.settings import TaskSettings
 
 BETWEEN_WORDS = 10.0
@@ -52,8 +52,7 @@ class OwnDocuments:
 
 def open_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callable[[str], None]) -> Text | None:
     """The text that the settings name, as tokens of this tokenizer, from the cache where it was made before; None where
-    they name none. ``say`` is told how far that is. Raises UserError for what cannot be read, and where no document is
-    left to learn from."""
+    they name none. ``say`` is told how far that is. Raises UserError for what cannot be read."""
     if not settings.text:
         return None
     end_id = find_end_ids(tokenizer, model.generation_config)[0]
@@ -67,26 +66,25 @@ def open_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callable[
             end_id=end_id,
             held_out=settings.text_held_out,
             folder=cache_folder() / "text",
-            progress=Told(say, ", ".join(sources)),
+            progress=Announced(say, ", ".join(sources)),
         )
-        if not bool((~corpus.held_out_D).any()):
-            raise UserError(f"{', '.join(sources)} has no document to learn from; give more, or lower text_held_out")
         found.append(corpus)
     return Text(tuple(found), tuple(settings.text_weights) or (1.0,))
 
 
-class Told:
+class Announced:
     """Progress of a corpus in the making, as a message now and then."""
 
     def __init__(self, say: Callable[[str], None], what: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._say, self._what, self._clock = say, what, clock
         self._last = clock()
 
-    def __call__(self, num_documents: int, num_bytes: int) -> None:
+    def __call__(self, num_bytes: int, total: int | None) -> None:
         now = self._clock()
         if now - self._last >= BETWEEN_WORDS:
             self._last = now
-            self._say(f"reading {self._what}: {num_documents:,} documents, {num_bytes / 1e6:,.0f} MB")
+            of = f" of {total / 1e6:,.0f}" if total else ""
+            self._say(f"tokenising {self._what}: {num_bytes / 1e6:,.0f}{of} MB")
 
 
 def block_length(sample: Sample, max_positions: int) -> int:
@@ -101,22 +99,19 @@ def block_length(sample: Sample, max_positions: int) -> int:
     return wanted or min(DEFAULT_BLOCK, most)
 
 
-def blocks_of(text: Text | None, own: Sequence[str], sample: Sample, policy: Policy, seed: int) -> Blocks | None:
+def blocks_of(text: Text | None, own: Sequence[str], sample: Sample, policy: Policy, seed: int) -> TextBlocks | None:
     """The blocks that a recipe reads: of the run's text, or of the task's ``own`` documents where ``sample.block`` says
-    so; None where those are taken whole, or nothing is read. Raises UserError as ``block_length`` does, and for a task
-    that has no documents."""
+    so; None where those are taken whole, or nothing is read. Raises UserError for a block that the model is too short
+    for, or that the text is."""
     if text is None and isinstance(sample, Documents) and sample.block:
-        if not own:
-            raise UserError("recipe.sample.block: the task has no documents to make blocks of; give --text")
         text = Text((OwnDocuments(own, policy.renderer),), (1.0,))
     if text is None:
         return None
-    return Blocks(
+    return TextBlocks(
         text.corpora,
         text.weights,
         seed,
         length=block_length(sample, policy.max_positions),
         across=isinstance(sample, Documents) and sample.across,
-        start_ids=policy.renderer.start_ids,
-        end_ids=policy.renderer.end_ids,
+        renderer=policy.renderer,
     )

@@ -15,7 +15,8 @@ from upslope.model.policy import Policy
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Request, Sampler
-from upslope.training.blocks import Index, Laid, Piece, Tokens, as_group, rows
+from upslope.text.order import Piece
+from upslope.training.blocks import Index, Tokens, as_group, rows, shuffled
 from upslope.training.corpora import Text
 from upslope.types import Group, Sampling
 
@@ -78,11 +79,10 @@ def plain_scorer(scorer: Scorer) -> Scorer:
 def chosen_documents(corpus: Tokens, most: float, *, every: bool = False) -> Index:
     """The held-out documents (``every``: all) that are predicted: in an order that is the same in every run, as many as
     have ``most`` tokens together, one at least where there is one."""
-    documents = np.flatnonzero((corpus.length_D > 0) & (corpus.held_out_D | every))
+    documents = np.flatnonzero(corpus.held_out_D | every)
     if not len(documents):
         return documents
-    key_D = Address(0, "text/held out").uniforms([("", 0)], len(documents))[0]
-    documents = documents[np.argsort(key_D, kind="stable")]
+    documents = documents[shuffled(Address(0, "text/held out"), len(documents))]
     num = int(np.searchsorted(np.cumsum(corpus.length_D[documents]), most, side="right"))
     return documents[: max(num, 1)]
 
@@ -118,9 +118,7 @@ class HeldOutText:
 
     def _blocks(self, corpus: Tokens, document: int) -> list[Piece]:
         length = int(corpus.length_D[document])
-        laid = Laid(np.array([document]), np.array([length]))
-        starts = range(0, length, self._length)
-        return [piece for start in starts for piece in laid.pieces(start, min(start + self._length, length))]
+        return [Piece(document, i, min(i + self._length, length)) for i in range(0, length, self._length)]
 
     def measure(self, scorer: Scorer) -> Predicted:
         """All of them under the present weights. There is at least one."""
