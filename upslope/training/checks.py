@@ -6,12 +6,14 @@ from upslope.algo.aggregate import prompt_mean, token_mean
 from upslope.algo.check import check as check_recipe
 from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe, show
-from upslope.algo.sample import Attempts, Demonstrations, Documents
+from upslope.algo.sample import Attempts, Documents
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
 from upslope.plugins import is_own
 from upslope.tasks.base import Task
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
+from upslope.text.documents import find_sources
+from upslope.training.corpora import reads_text
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
 
@@ -39,16 +41,17 @@ def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Raise UserError where text alone is to be attempted or imitated, and where blocks of text, or of documents, would
     not be what their settings say."""
     sample, text = recipe.sample, bool(settings.task.text)
+    if text:
+        find_sources(settings.task.text)
     if isinstance(task, TextAlone) and not isinstance(sample, Documents):
         does = "attempts problems" if recipe.acts else "imitates demonstrations"
         raise UserError(f"recipe {settings.recipe['name']} {does}, and {NO_PROBLEMS}")
-    reads = isinstance(sample, Documents) or (isinstance(sample, Demonstrations) and sample.replay > 0)
     if isinstance(sample, Documents) and not text and not task.documents():
         raise UserError(f"task {task.name} has no documents to read; give --text")
     if isinstance(sample, Documents) and sample.across and not text and not sample.block:
         raise UserError("recipe.sample.across = true is for blocks, and documents are taken whole; set a block as well")
     blocks = text or (isinstance(sample, Documents) and sample.block > 0)
-    in_pieces = reads and blocks and not (isinstance(sample, Documents) and sample.across)
+    in_pieces = reads_text(sample) and blocks and not (isinstance(sample, Documents) and sample.across)
     if in_pieces and recipe.aggregate not in (token_mean, prompt_mean) and is_own(recipe.aggregate):
         raise UserError(
             f"aggregate={show(recipe.aggregate)} would count every document's piece of a block like a whole attempt; "

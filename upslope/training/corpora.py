@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upslope.algo.sample import Documents, Sample
+from upslope.algo.sample import Demonstrations, Documents, Sample
 from upslope.errors import UserError
 from upslope.model.policy import Policy
 from upslope.model.renderer import Renderer, find_end_ids
@@ -68,6 +68,8 @@ def open_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callable[
             folder=cache_folder() / "text",
             progress=Announced(say, ", ".join(sources)),
         )
+        if settings.text_held_out and not corpus.held_out_D.any():
+            say(f"{', '.join(sources)} is one document, so none is held out, and no held-out loss of it is measured")
         found.append(corpus)
     return Text(tuple(found), tuple(settings.text_weights) or (1.0,))
 
@@ -99,13 +101,18 @@ def block_length(sample: Sample, max_positions: int) -> int:
     return wanted or min(DEFAULT_BLOCK, most)
 
 
+def reads_text(sample: Sample) -> bool:
+    """Whether a step takes text: all of it, or a share that is replayed."""
+    return isinstance(sample, Documents) or (isinstance(sample, Demonstrations) and sample.replay > 0)
+
+
 def blocks_of(text: Text | None, own: Sequence[str], sample: Sample, policy: Policy, seed: int) -> TextBlocks | None:
     """The blocks that a recipe reads: of the run's text, or of the task's ``own`` documents where ``sample.block`` says
     so; None where those are taken whole, or nothing is read. Raises UserError for a block that the model is too short
     for, or that the text is."""
     if text is None and isinstance(sample, Documents) and sample.block:
         text = Text((OwnDocuments(own, policy.renderer),), (1.0,))
-    if text is None:
+    if text is None or not reads_text(sample):
         return None
     return TextBlocks(
         text.corpora,
