@@ -16,6 +16,7 @@ from upslope.inspect.terminal import TerminalView
 from upslope.model.load import load_tokenizer
 from upslope.model.names import is_pocket
 from upslope.model.policy import Policy, tokenizer_of
+from upslope.model.renderer import prompt_of
 from upslope.record.claim import claimed
 from upslope.record.folder import FolderRecorder
 from upslope.record.recorder import MemoryRecorder, Recorder
@@ -222,7 +223,7 @@ def sample(
 
 def _roomy(policy: Policy, problems: Sequence[Problem]) -> Sampling:
     """The default distribution, with as many tokens as the longest prompt leaves."""
-    longest = max((len(policy.renderer.prompt_ids(p.messages)) for p in problems), default=0)
+    longest = max((len(prompt_of(policy.renderer, p)) for p in problems), default=0)
     return Sampling(max_tokens=max(1, min(Sampling().max_tokens, policy.max_positions - longest)))
 
 

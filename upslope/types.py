@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:  # tasks import this file and must not pay for torch
     from torch import Tensor
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""``role`` and ``content``, both text; what else the chat template reads of it (``tool_calls``, ``name``)."""
 Ended = Literal["stop", "length"]
 
 
@@ -36,6 +37,11 @@ class Problem:
     """The right answer in the task's own form."""
     demonstration: str | None = None
     """A worked response to imitate (it may be wrong: that is the annotator's business), or None."""
+    conversation: tuple[Message, ...] = ()
+    """A whole chat to imitate in place of the demonstration, which is the text of its last assistant turn: every
+    assistant turn of it, but those with ``train: False``."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is given besides messages: ``tools``, and keywords such as ``enable_thinking``."""
     replies: tuple[tuple[int, int], ...] = ()
     """Where the world speaks in the demonstration, (begin, end) in characters, in order: read and never imitated."""
     columns: Mapping[str, Any] = field(default_factory=dict)

@@ -6,25 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny import TOKENIZER, policy
+from tiny import TOKENIZER, bare_tokenizer as bare, policy
 
 import upslope
 from upslope.errors import UserError
 from upslope.model import renderer
-from upslope.model.pocket import build_tokenizer
 from upslope.model.renderer import ChatRenderer
 
 MESSAGES = ({"role": "user", "content": "Tom has 18 apples."},)
 CHAT = ChatRenderer.of(TOKENIZER)
-
-
-def bare(**tokens):
-    """The same tokenizer without a chat template."""
-    tokenizer = build_tokenizer()
-    tokenizer.chat_template = None
-    for name, value in tokens.items():
-        setattr(tokenizer, name, value)
-    return tokenizer
 
 
 def test_a_prompt_is_the_templates_text_as_tokens_up_to_where_the_assistant_begins():

@@ -31,6 +31,15 @@ from upslope.types import Group, Problem, Rollout, Sampling, Score
 TOKENIZER = build_tokenizer()
 
 
+def bare_tokenizer(**tokens: str) -> Any:
+    """The same tokenizer without a chat template, and with these special tokens."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    for name, value in tokens.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
 def model(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: Any) -> LlamaForCausalLM:
     """A random Llama with grouped keys, wide initial weights so that its distributions are far from uniform."""
     settings: dict[str, Any] = {

@@ -6,14 +6,21 @@ they would be scored in place of the ones that were drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from jinja2 import TemplateError  # comes with torch; transformers renders with it
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from upslope.errors import UserError
-from upslope.types import Message
+from upslope.model.ends import find_end_ids
+from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, turns_of
+from upslope.types import Message, Problem
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}\n\n{% endfor %}"
@@ -23,6 +30,24 @@ PLAIN_TEMPLATE = (
 
 ANCHOR = "\n"
 """Stands before text that is to be tokenised as if it followed other text; nothing merges with it."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""No further arguments for a chat template."""
+MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""How a chat template marks what the assistant says."""
+BEFORE = 8
+"""Tokens before a turn that are read back with it, so that its first token is read as one that follows others."""
+
+
+class Shown(NamedTuple):
+    """Somebody else's words as tokens: what is read first, what follows, and which of that is imitated.
+
+    >>> Shown((5, 6), (7, 2, 9, 8, 2), (True, True, False, True, True)).mask.count(True)
+    4
+    """
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    mask: tuple[bool, ...]
 
 
 class Renderer(Protocol):
@@ -30,7 +55,12 @@ class Renderer(Protocol):
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Every token that ends a response, at least one; a demonstration ends with the first."""
+        """Every token that ends a response, at least one; a document ends with the first."""
+        ...
+
+    @property
+    def turn_end_id(self) -> int:
+        """The one of them that ends a demonstration: as the chat template ends a turn."""
         ...
 
     @property
@@ -38,16 +68,28 @@ class Renderer(Protocol):
         """What stands before a document, so that its first token is predicted too; not empty."""
         ...
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The tokens of the chat so far, up to where the assistant begins to write; never empty.
+    def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
+        """The tokens of the chat so far, up to where the assistant begins to write; never empty. ``options`` are
+        further arguments of the chat template.
 
         Raises UserError if the messages cannot be rendered, or make no tokens.
         """
         ...
 
     def response_ids(self, text: str) -> tuple[int, ...]:
-        """A demonstration or document as a policy would have to write it: its tokens, then the end token. Not for what
-        a policy has written."""
+        """A document as a policy would have to write it: its tokens, then the first end token. Not for what a policy
+        has written."""
+        ...
+
+    def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
+        """A chat to imitate: all its assistant turns but those with ``train: False``, each as a policy would have to
+        write it after ``prompt_ids`` of what stands before it.
+
+        Turns share a row as long as what stands before a turn begins with the row so far. A template that writes
+        earlier turns otherwise than they were written (Qwen3 drops their thinking) makes several rows.
+
+        Raises UserError if the messages cannot be rendered, or the tokenizer cannot write a turn.
+        """
         ...
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
@@ -60,6 +102,13 @@ class Renderer(Protocol):
         ...
 
 
+def prompt_of(renderer: Renderer, problem: Problem) -> tuple[int, ...]:
+    """The tokens of a problem's prompt, with what its row gives the chat template. Raises as ``prompt_ids``."""
+    if problem.template:
+        return renderer.prompt_ids(problem.messages, problem.template)
+    return renderer.prompt_ids(problem.messages)
+
+
 @dataclass(frozen=True)
 class ChatRenderer:
     """By a transformers tokenizer and its chat template, or the plain one where it has none."""
@@ -69,9 +118,11 @@ class ChatRenderer:
 
     @staticmethod
     def of(tokenizer: Any, generation_config: Any = None) -> ChatRenderer:
-        """Responses end with the tokenizer's end token and those of the model's generation config. Raises UserError if
-        there is none."""
-        return ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config))
+        """Responses end with the tokenizer's end token, those of the model's generation config, and the one that the
+        chat template ends a turn with. Raises UserError if there is none."""
+        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config))
+        written = made._written_end
+        return made if written is None or written in made.end_ids else replace(made, end_ids=(*made.end_ids, written))
 
     @property
     def start_ids(self) -> tuple[int, ...]:
@@ -79,26 +130,53 @@ class ChatRenderer:
         start = self.tokenizer.bos_token_id
         return (self.end_ids[0] if start is None else start,)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False, chat_template=template
-            )
-        except Exception as error:  # a template is a program, and may fail like any other
-            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-            raise UserError(
-                f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
-            ) from error
-        ids = self._ids(text)
-        if template is not None and self.tokenizer.bos_token_id is not None:
-            ids = (self.tokenizer.bos_token_id, *ids)  # a chat template writes its own
+    @property
+    def turn_end_id(self) -> int:
+        """As the chat template ends a turn, or the first end token where it ends turns with none of them."""
+        written = self._written_end
+        return self.end_ids[0] if written is None or written not in self.end_ids else written
+
+    def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
+        ids = self._prompt(self._rendered(messages, options, generate=True))
         if not ids:
             raise UserError(f"the chat template makes no tokens of {list(messages)!r}; a prompt must not be empty")
         return ids
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         return (*self._ids(text), self.end_ids[0])
+
+    def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
+        rows: list[tuple[list[int], list[bool]]] = []
+        so_far = ""
+        for turn in turns_of(messages, _Rendering(self, options)):
+            prompt = self._prompt(turn.prompt)
+            if not prompt:
+                raise UserError("the chat template makes no tokens of what stands before an assistant's turn")
+            heard = self._heard(rows[-1][0], so_far, turn.prompt, prompt) if rows else None
+            if heard is None:
+                rows.append(([], []))
+                heard = prompt
+            ids, mask = rows[-1]
+            response = self._written(turn, prompt)
+            ids += [*heard, *response]
+            mask += [*[False] * len(heard), *[True] * len(response)]
+            so_far = turn.prompt + self.spelled(response)
+        firsts = [mask.index(True) for _, mask in rows]
+        return [
+            Shown(tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:]))
+            for (ids, mask), first in zip(rows, firsts, strict=True)
+        ]
+
+    def _heard(self, ids: Sequence[int], so_far: str, text: str, prompt: tuple[int, ...]) -> tuple[int, ...] | None:
+        """What is read between a row so far and the turn that the prompt is of; None if the row is not how the prompt
+        begins. Where only its tokens are others (the prompt's text was tokenised across the end of what was written),
+        they stay as they were written."""
+        if prompt[: len(ids)] == tuple(ids):
+            return prompt[len(ids) :]
+        between = self._ids(text[len(so_far) :]) if text.startswith(so_far) else ()
+        near = ids[-BEFORE:]
+        read = self.spelled([*near, *between])[len(self.spelled(near)) :]
+        return between if between and read == text[len(so_far) :] else None
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
         ids = self._ids(text)
@@ -114,29 +192,105 @@ class ChatRenderer:
         return ids
 
     def text(self, response: Sequence[int]) -> str:
-        found = self.tokenizer.decode(list(response), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self._read(response, special=False)
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Tokens as text, special ones too: for people to read."""
+        return self._read(ids, special=True)
+
+    def _read(self, ids: Sequence[int], *, special: bool) -> str:
+        found = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
         return str(found)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
         return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
+    def _prompt(self, text: str) -> tuple[int, ...]:
+        """A rendered chat as tokens. A chat template writes its own start token."""
+        plain = not self.tokenizer.chat_template and self.tokenizer.bos_token_id is not None
+        return (self.tokenizer.bos_token_id, *self._ids(text)) if plain else self._ids(text)
 
-def find_end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
-    """Every token that ends a response: the tokenizer's, then those of the model's generation config.
+    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool) -> str:
+        how = {
+            "chat_template": None if getattr(self.tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
+            "add_generation_prompt": generate,
+            "tokenize": False,
+        }
+        with _refusals(messages):
+            return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
 
-    Read from the tokens themselves, never from padding: the pad token may be the end token.
-    Raises UserError if there is none.
-    """
-    listed = getattr(generation_config, "eos_token_id", None)
-    more = listed if isinstance(listed, list) else [listed]
-    listed = [i for i in (tokenizer.eos_token_id, *more) if i is not None]
-    wrong = [i for i in listed if type(i) is not int or i < 0]
-    if wrong:
+    def _written(self, turn: Turn, prompt: Sequence[int]) -> tuple[int, ...]:
+        """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
+        after what it read, or else as part of a text. Raises UserError."""
+        after_prompt = (tuple(prompt), self._prompt(turn.prompt + turn.written))
+        after_anchor = (self._ids(ANCHOR), self._ids(ANCHOR + turn.written))  # without the space that some put first
+        candidates = [self._ids(turn.written)]
+        candidates += [
+            both[len(before) :] for before, both in (after_prompt, after_anchor) if both[: len(before)] == before
+        ]
+        near = list(prompt[-BEFORE:])
+        start = len(self.spelled(near))
+        read = [self.spelled([*near, *ids])[start:] for ids in candidates]
+        # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
+        for same in (str, lambda text: "".join(text.split())):
+            for ids, text in zip(candidates, read, strict=True):
+                if same(text) == same(turn.written):
+                    ended = ids and ids[-1] in self._special_ids
+                    return ids if ended else (*ids, self.turn_end_id)
         raise UserError(
-            f"the model's eos_token_id {wrong[0]!r} is no token; mend its generation_config.json or config.json"
+            f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read[0]!r:.60}"
         )
-    found = dict.fromkeys(listed)
-    if not found:
-        raise UserError("the tokenizer has no end token (eos_token); set one in its tokenizer_config.json")
-    return tuple(found)
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        known = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return frozenset([*(i for i, token in known.items() if token.special), *self.end_ids])
+
+    @cached_property
+    def _ends(self) -> tuple[str, ...]:
+        return tuple(self.spelled([i]) for i in sorted(self._special_ids))
+
+    @cached_property
+    def _written_end(self) -> int | None:
+        """The special token that the chat template writes after what an assistant says; None if it writes none."""
+        try:
+            chat = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
+            after = self._rendered(chat, NOTHING, generate=False).rpartition(PROBE)[2]
+        except Refused:  # a chat that is really asked for says why
+            return None
+        ids = self._ids(end_of_turn(after, self._ends))
+        return ids[-1] if ids else None
+
+
+class _Rendering:
+    """A renderer's template with its options, as ``turns_of`` asks for it."""
+
+    def __init__(self, of: ChatRenderer, options: Mapping[str, Any]) -> None:
+        self._of, self._options, self.ends = of, options, of._ends
+        self.stops = tuple(of.spelled([i]) for i in of.end_ids)
+
+    def __call__(self, messages: Sequence[Message], *, generate: bool) -> str:
+        return self._of._rendered(messages, self._options, generate=generate)
+
+    def marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]] | None:
+        tokenizer = self._of.tokenizer
+        if not (isinstance(tokenizer.chat_template, str) and MARKS.search(tokenizer.chat_template)):
+            return None
+        how = {"chat_template": tokenizer.chat_template, "return_assistant_tokens_mask": True}
+        with _refusals(messages):
+            texts, spans = render_jinja_template(
+                [[dict(m) for m in messages]], **{**tokenizer.special_tokens_map, **self._options, **how}
+            )
+        return texts[0], [(begin, end) for begin, end in spans[0]]
+
+
+@contextlib.contextmanager
+def _refusals(messages: Sequence[Message]) -> Iterator[None]:
+    """A template is a program, and may fail like any other. Raises Refused for whatever it raises."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+        said = f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
+        raise Refused(said, f"{kind}{error}") from error

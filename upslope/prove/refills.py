@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from upslope.algo.sample import Attempts, mixed
 from upslope.errors import Exhausted
+from upslope.model.renderer import NOTHING, Shown
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.rollout.base import Request
 from upslope.rollout.scripted import ScriptedSampler
@@ -47,11 +49,15 @@ class ScriptedTask(Task):
         return self.name
 
     end_ids = start_ids = (2,)
+    turn_end_id = 2
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
         return (3,)
 
     def response_ids(self, text: str) -> tuple[int, ...]:
+        raise RuntimeError("nothing is imitated here")
+
+    def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
         raise RuntimeError("nothing is imitated here")
 
     def middle_ids(self, text: str) -> tuple[int, ...]:

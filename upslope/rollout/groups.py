@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from upslope.errors import UserError
-from upslope.model.renderer import Renderer
+from upslope.model.renderer import Renderer, prompt_of
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Request, Sampler
 from upslope.rollout.listener import Listeners
@@ -42,7 +42,7 @@ def sample_groups(
     listeners = Listeners(renderer)
     requests = [
         Request(problem.id, sample, prompt, listeners.of(episode(problem)))
-        for problem, prompt in [(p, renderer.prompt_ids(p.messages)) for p in problems]
+        for problem, prompt in [(p, prompt_of(renderer, p)) for p in problems]
         for sample in range(num_samples)
     ]
     if any(request.listener for request in requests) and not getattr(sampler, "listens", False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from upslope.tasks.base import Split, Task
+from upslope.tasks.base import Shares, Split, Task
 from upslope.tasks.episode import Episode
 from upslope.types import Problem, Score
 
@@ -23,6 +23,9 @@ class AroundTask(Task):
 
     def demonstrations(self) -> Sequence[Problem]:
         return self._inner.demonstrations()
+
+    def shares(self) -> Shares:
+        return self._inner.shares()
 
     def documents(self) -> Sequence[str]:
         return self._inner.documents()

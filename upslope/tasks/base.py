@@ -13,6 +13,8 @@ from upslope.tasks.episode import Episode
 from upslope.types import Problem, Score
 
 Split = Literal["train", "test"]
+Shares = Sequence[tuple[float, Sequence[Problem]]]
+"""Data sets that are mixed: what share of all draws each has (in all 1), and its demonstrations."""
 
 
 @runtime_checkable
@@ -63,6 +65,10 @@ class Task(Protocol):
 
     def demonstrations(self) -> Sequence[Problem]:
         """Problems whose ``demonstration`` is not None, for imitation; empty if the task has none."""
+        return ()
+
+    def shares(self) -> Shares:
+        """The demonstrations by data set, where several are mixed; empty: each is imitated once a pass."""
         return ()
 
     def documents(self) -> Sequence[str]:

@@ -160,6 +160,11 @@ class Completed(Task):
             raise UserError(f"{where} ({problem.id}): truth must be text, not {said(problem.truth):.60} (str(x) of it)")
         if not isinstance(problem.demonstration, str | None):
             raise UserError(f"{where} ({problem.id}): demonstration must be text, or None")
+        if problem.conversation and not all(map(_is_message, problem.conversation)):
+            raise UserError(
+                f"{where} ({problem.id}): conversation must be a tuple of {{'role': ..., 'content': ...}}, not "
+                f"{said(problem.conversation):.60}"
+            )
         require_text(problem, f"{where} ({said(problem.id)})")
         if problem.replies:
             shown = problem.demonstration if isinstance(problem.demonstration, str) else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from upslope.errors import UserError, nearest
 from upslope.tasks.base import Split
+from upslope.tasks.conversation import until_answered
 from upslope.types import Message, Problem
 
 HELD_OUT = 0.1
@@ -88,7 +89,8 @@ def make_problem_set(
             if declaring not in (None, side is not None):
                 raise UserError(f"{row.where}: 'split' must be in all rows or in none, and earlier rows differ")
             declaring = side is not None
-        split = row.split or side or ("test" if held_out(problem.messages) else "train")
+        begins = until_answered(problem.conversation) if problem.conversation else problem.messages
+        split = row.split or side or ("test" if held_out(begins) else "train")
         problem = dataclasses.replace(problem, id=problem.id or f"{name}/{split}/{row.place}")
         if problem.id in first:
             raise UserError(f"{row.where}: id {problem.id!r} is taken by {first[problem.id]}; ids must be unique")
@@ -102,10 +104,20 @@ def make_problem_set(
 def require_text(problem: Problem, where: str) -> None:
     """Raise UserError, beginning with ``where``, for an id, prompt or demonstration with half a character: JSON can
     write a lone surrogate, and no tokenizer reads it."""
-    for text in (problem.id, *(message["content"] for message in problem.messages), problem.demonstration or ""):
+    texts = (problem.id, *(message["content"] for message in problem.messages), problem.demonstration or "")
+    for text in (*texts, *_texts_in([*problem.conversation, problem.template])):
         half = half_character(text)
         if half:
             raise UserError(f"{where}: the text has half a character ({half!a}); mend or drop the row")
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text in a message, a call of a tool, or a schema."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(item)
 
 
 def half_character(text: str) -> str:

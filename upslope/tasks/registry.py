@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from upslope.errors import UserError, nearest
 from upslope.plugins import load_object, names_a_file, said
 from upslope.tasks.base import Task
 from upslope.tasks.builtin import FOR_DATA, TASKS
 from upslope.tasks.elsewhere import Elsewhere, OnTimeout
+from upslope.tasks.mixture import Mixed
 from upslope.tasks.own import own_kind
 from upslope.tasks.rewards import RewardFunction, Rewards, unwrapped
 from upslope.tasks.where import Where
@@ -33,6 +35,8 @@ def open_task(
     reward_workers: int = 0,
     reward_timeout: float = 0.0,
     on_timeout: OnTimeout = "stop",
+    also: Sequence[str] = (),
+    weights: Sequence[float] = (),
 ) -> Task:
     """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
@@ -41,6 +45,9 @@ def open_task(
     the seed: the held-out rows of a file are the same in all runs. ``reward_workers`` processes score; with
     ``reward_timeout`` (seconds an attempt) there is at least one, and ``on_timeout`` says what becomes of an attempt
     whose check takes longer. Task and rewards are then opened in each of them, so they have to be named, not handed in.
+
+    ``also`` are further files or folders whose demonstrations are mixed in, read as ``data`` is, with ``weights`` for
+    ``data`` and each of them (none: by size).
 
     Raises UserError for an unknown name, for anything given that the task cannot use, and for what the task refuses.
     """
@@ -65,7 +72,13 @@ def open_task(
     if reward_workers or reward_timeout:
         spec = {**given, "name": name, "rewards": _named(rewards), "reward_weights": reward_weights, "options": options}
         task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
-    return Where(task, where) if where else task
+    task = Where(task, where) if where else task
+    if not also:
+        return task
+    if data is None:
+        raise UserError("task.also is mixed into task.data; give --data as well")
+    common: dict[str, Any] = {"columns": columns, "seed": seed, "options": options, "where": where}
+    return Mixed(task, [(other, open_task(name, data=other, **common)) for other in also], weights)
 
 
 def _named(rewards: Sequence[str | RewardFunction]) -> list[str]:

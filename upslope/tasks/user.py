@@ -2,15 +2,22 @@
 
 A row is one problem:
 
-=================  ====================================================================================================
-``prompt``         the problem: a string, or a list of chat messages ``{"role": ..., "content": ...}`` (as TRL has it)
-``messages``       instead of ``prompt``: a chat; a final assistant message is the demonstration, the rest the prompt
-``demonstration``  optional: a response to imitate; ``completion`` is the same (string, or one assistant message)
-``truth``          optional: the right answer; ``answer`` is the same where there is no ``truth``
-``id``             optional: unique name; ``user/train/12`` (the row's place in its file, from 0) if missing
-``split``          optional, in all rows or none: ``train`` or ``test``
-anything else      handed to the reward functions by its name, as are ``truth``, ``answer``, ``id`` and so on
-=================  ====================================================================================================
+========================  =============================================================================================
+``prompt``                the problem: a string, or a list of chat messages ``{"role": ..., "content": ...}`` (as TRL
+                          has it)
+``messages``              instead of ``prompt``: a chat, of which all assistant turns are imitated; what stands before
+                          a final one is the prompt of whoever attempts it
+``demonstration``         optional: a response to imitate; ``completion`` is the same (string, or messages, of which the
+                          assistant's are imitated)
+``truth``                 optional: the right answer; ``answer`` is the same where there is no ``truth``
+``tools``                 optional: JSON schemas for the chat template
+``chat_template_kwargs``  optional: further keywords of the chat template, such as ``{"enable_thinking": false}``
+``id``                    optional: unique name; ``user/train/12`` (the row's place in its file, from 0) if missing
+``split``                 optional, in all rows or none: ``train`` or ``test``
+anything else             handed to the reward functions by its name, as are ``truth``, ``answer``, ``id`` and so on
+========================  =============================================================================================
+
+``upslope.tasks.conversation`` says what else a message may hold.
 
 A file may call its columns otherwise: ``columns`` says which of them is the prompt, and so on. Files are read as
 ``upslope.tasks.files`` says.
@@ -28,15 +35,14 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from upslope.errors import UserError, nearest
+from upslope.errors import UserError
 from upslope.tasks.columns import Columns, listed
+from upslope.tasks.conversation import chat_of, options_of, prompt_in, read_only
 from upslope.tasks.files import Files, find_files
 from upslope.tasks.problem_set import Row
 from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.row_task import RowTask
 from upslope.types import Message, Problem
-
-ROLES = ("system", "user", "assistant", "tool")
 
 
 def problem_of(row: Mapping[str, Any], where: str) -> Problem:
@@ -47,23 +53,30 @@ def problem_of(row: Mapping[str, Any], where: str) -> Problem:
     clash = next((key for key in ("prompts", "completions") if key in row), None)
     if clash:
         raise UserError(f"{where}: rename the column {clash!r}, reward functions get their own argument of that name")
-    chat = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else _chat(prompt or messages, where)
-    candidates = [_completion(row[key], where) for key in ("demonstration", "completion") if row.get(key) is not None]
+    chat = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else chat_of(prompt or messages, where)
+    given = [row[key] for key in ("demonstration", "completion") if row.get(key) is not None]
+    after: tuple[Message, ...] | None = None
+    if given:
+        after = ({"role": "assistant", "content": given[0]},) if isinstance(given[0], str) else chat_of(given[0], where)
+        if after[-1]["role"] != "assistant":
+            raise UserError(f"{where}: a demonstration must be text, or messages that end with an assistant's")
     if chat[-1]["role"] == "assistant":
         if messages is None:
             raise UserError(f"{where}: 'prompt' ends with an assistant message; use 'messages' to give a demonstration")
-        candidates.append(chat[-1]["content"])
-        chat = chat[:-1]
-    if not chat or not any(message["content"].strip() for message in chat):
+        given.append(chat)
+        chat, after = chat[:-1], chat[-1:]
+    if not any(message["content"].strip() for message in chat):
         raise UserError(f"{where}: the prompt is empty")
-    if len(candidates) > 1:
+    if len(given) > 1:
         raise UserError(f"{where}: has several demonstrations; keep one of demonstration, completion, messages[-1]")
     truth = next((row[key] for key in ("truth", "answer") if row.get(key) is not None), "")
     return Problem(
         id="" if row.get("id") is None else str(row["id"]),
-        messages=chat,
+        messages=prompt_in(chat),
         truth=_text(truth),
-        demonstration=candidates[0] if candidates else None,
+        demonstration=None if after is None else after[-1]["content"],
+        conversation=_conversation(chat, after, where, is_prompt=messages is None),
+        template=options_of(row, where),
         columns=dict(row),
         plain=isinstance(prompt, str),
     )
@@ -76,30 +89,18 @@ def _text(truth: Any) -> str:
     return json.dumps(truth, default=str) if isinstance(truth, int | float | list | dict) else str(truth)
 
 
-def _chat(value: Any, where: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
-        raise UserError(
-            f"{where}: a chat must be a non-empty list of {{'role': ..., 'content': ...}}, not {value!r:.60}"
-        )
-    for message in value:
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise UserError(f"{where}: message role {role!r}{nearest(str(role), ROLES)}")
-        if not isinstance(content, str):
-            raise UserError(f"{where}: message content must be text, not {type(content).__name__}")
-        extra = [key for key, item in message.items() if key not in ("role", "content") and item is not None]
-        if extra:
-            raise UserError(f"{where}: message key {extra[0]!r} is not supported; keep role and content")
-    return tuple({"role": message["role"], "content": message["content"]} for message in value)
-
-
-def _completion(value: Any, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    chat = _chat(value, where)
-    if len(chat) != 1 or chat[0]["role"] != "assistant":
-        raise UserError(f"{where}: a demonstration must be text or one assistant message")
-    return chat[0]["content"]
+def _conversation(
+    chat: tuple[Message, ...], after: tuple[Message, ...] | None, where: str, *, is_prompt: bool
+) -> tuple[Message, ...]:
+    """The conversation to imitate: ``chat``, which is only read if it ``is_prompt``, and what comes ``after`` it. Empty
+    where there is none, and where a text after a prompt is all of it."""
+    plain = is_prompt and after is not None and len(after) == 1 and after[0].keys() == {"role", "content"}
+    if after is None or plain:
+        return ()
+    whole = (*(read_only(chat) if is_prompt else chat), *after)
+    if not any(message["role"] == "assistant" and message.get("train", True) for message in whole):
+        raise UserError(f"{where}: every assistant message is left out of imitation; leave one in, or drop the row")
+    return whole
 
 
 class UserTask(RowTask):
@@ -107,7 +108,10 @@ class UserTask(RowTask):
 
     name = "user"
     reads_answers = False
-    fields = (("prompt", "messages"), ("demonstration", "completion"), ("truth",), ("answer",), ("id",), ("split",))
+    fields = (
+        *(("prompt", "messages"), ("demonstration", "completion"), ("truth",), ("answer",), ("id",), ("split",)),
+        *(("tools",), ("chat_template_kwargs",)),
+    )
 
     def __init__(self, files: Files, rewards: Rewards, columns: Columns = MappingProxyType({})) -> None:
         super().__init__(files, rewards, columns)

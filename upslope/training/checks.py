@@ -6,7 +6,7 @@ from upslope.algo.aggregate import prompt_mean, token_mean
 from upslope.algo.check import check as check_recipe
 from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe, show
-from upslope.algo.sample import Attempts, Documents
+from upslope.algo.sample import Attempts, Demonstrations, Documents
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
 from upslope.plugins import is_own
@@ -31,6 +31,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         problems = task.problems("train")
         if isinstance(recipe.sample, Learnable):
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
+    check_shown(recipe, task)
     if settings.eval.problems and not isinstance(task, TextAlone):
         task.problems("test")
     if recipe.acts or (settings.eval.problems and task.has_reward):
@@ -57,6 +58,25 @@ def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:
             f"aggregate={show(recipe.aggregate)} would count every document's piece of a block like a whole attempt; "
             "set recipe.aggregate=token_mean, or prompt_mean"
         )
+
+
+def check_shown(recipe: Recipe, task: Task) -> None:
+    """Raise UserError for a conversation that is to be imitated and does not end with the assistant, and for data sets
+    to mix where nothing of them is imitated."""
+    if not isinstance(recipe.sample, Demonstrations):
+        if task.shares():
+            raise UserError("task.also is mixed into what is imitated, and this recipe imitates none of it; drop it")
+        return
+    try:
+        problems = task.problems("train")
+    except UserError:  # demonstrations may be all that it has
+        return
+    for problem in problems:
+        if problem.demonstration is None and problem.columns.get("messages") is not None:
+            raise UserError(
+                f"{problem.id}: its messages end with a message of the {problem.messages[-1]['role']}'s, so that "
+                "nothing is to be imitated after it; end them with the assistant's, or drop the row"
+            )
 
 
 def check_length(settings: RunSettings, recipe: Recipe) -> None:

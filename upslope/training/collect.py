@@ -25,9 +25,9 @@ from upslope.training.beside import Outlet, beside
 from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
-from upslope.training.shown import require_shown_room, shown_tokens
-from upslope.training.source import Shuffled
-from upslope.types import Group, Problem, Rollout, Sampling, Score
+from upslope.training.shown import shown_group
+from upslope.training.source import Mixture, Shuffled
+from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
 """Assumed of the problems still untried, however few groups were kept so far."""
@@ -69,6 +69,7 @@ class Collector:
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self.blocks = blocks
         self._pools: dict[str, Shuffled[Any]] = {}
+        self._mixture: Mixture | None = None
         self._scoring, self._timed_out = 0.0, 0
         self.known: KnownProblems | None = None
         """What is known of the problems, where the recipe draws them by that."""
@@ -210,14 +211,23 @@ class Collector:
         if isinstance(sample, Documents):
             return self._read(step, self._per_step)
         num_replayed = round(sample.replay * self._per_step)
-        problems = self._take("demonstrations", step, self._per_step - num_replayed)
-        return [self.demonstration(p) for p in problems] + (self._read(step, num_replayed) if num_replayed else [])
+        problems = self._demonstrations(step, self._per_step - num_replayed)
+        shown = [shown_group(self._renderer, problem, self._max_positions) for problem in problems]
+        return shown + (self._read(step, num_replayed) if num_replayed else [])
 
     def _read(self, step: int, num: int) -> list[Group]:
         """A step's share of the text: whole documents, or blocks."""
         if self.blocks is not None:
             return self.blocks.take(step, num)
         return [self._document(text, step, i) for i, text in enumerate(self._take("documents", step, num))]
+
+    def _demonstrations(self, step: int, num: int) -> list[Problem]:
+        if self._mixture is None:
+            shares = self._task.shares()
+            if not shares:
+                return self._take("demonstrations", step, num)
+            self._mixture = Mixture(shares, self._seed)
+        return self._mixture.take(step, num)
 
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
         """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
@@ -237,19 +247,9 @@ class Collector:
             raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some{mend}")
         return found
 
-    def demonstration(self, problem: Problem) -> Group:
-        """A problem's demonstration as an attempt with reward 1. Raises UserError if the model is too short for it."""
-        return self._shown(problem, self._renderer.prompt_ids(problem.messages))
-
     def _document(self, text: str, step: int, index: int) -> Group:
-        return self._shown(Problem(f"document/{step}/{index}", (), demonstration=text), self._renderer.start_ids)
-
-    def _shown(self, problem: Problem, prompt: tuple[int, ...]) -> Group:
-        text = problem.demonstration or ""
-        response, mask = shown_tokens(self._renderer, text, problem.replies)
-        require_shown_room(problem, prompt, response, self._max_positions)
-        # Somebody else's words as an attempt with reward 1.
-        return Group(problem, (Rollout(problem.id, 0, prompt, response, mask, None, 0, "stop", text, Score(1.0)),))
+        problem = Problem(f"document/{step}/{index}", (), demonstration=text)
+        return shown_group(self._renderer, problem, self._max_positions)
 
 
 def _why_short(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from upslope.algo.sample import Demonstrations, Documents, Sample
 from upslope.errors import UserError
+from upslope.model.ends import find_end_ids
 from upslope.model.policy import Policy
-from upslope.model.renderer import Renderer, find_end_ids
+from upslope.model.renderer import Renderer
 from upslope.native.places import cache_folder
 from upslope.text.corpus import open_corpus
 from upslope.training.blocks import DEFAULT_BLOCK, Index, TextBlocks, Tokens

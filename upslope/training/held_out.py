@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,11 @@ from upslope.record.journal import num_samples
 from upslope.rollout.base import Progress, Sampler
 from upslope.tasks.base import Task
 from upslope.tasks.text_alone import TextAlone
-from upslope.training.collect import Collector
 from upslope.training.corpora import Text, block_length
 from upslope.training.evaluate import Evaluation, evaluate
 from upslope.training.held_out_loss import HeldOutText, plain_scorer, predicted
 from upslope.training.settings import RunSettings
+from upslope.training.shown import held_out_groups
 from upslope.types import Group, Problem
 
 
@@ -39,25 +39,22 @@ class HeldOut:
         task: Task,
         sampler: Sampler,
         scorer: Scorer,
-        collect: Collector,
         text: Text | None = None,
     ) -> None:
         """Raises UserError for a held-out demonstration that the model is too short for."""
-        self._setting, self._seed, self._collect = settings.eval, settings.seed, collect
+        self._setting, self._seed = settings.eval, settings.seed
         self._task, self._sampler, self._scorer, self._imitates = task, sampler, plain_scorer(scorer), recipe.sample
         there = held_out_problems(settings, task)
         self.problems = there if task.has_reward else []
         """Those that are attempted."""
         self._text = held_out_text(settings, recipe, text, scorer.policy)
-        self._shown = self._demonstrations(there)
+        self._shown: list[Group] = []
+        """Demonstrations of the held-out problems, for a recipe that imitates the others'."""
+        if there and isinstance(recipe.sample, Demonstrations):
+            policy = scorer.policy
+            self._shown = held_out_groups(task, policy.renderer, len(there), policy.max_positions)
         self._done: set[tuple[int, int]] = set()  # (step, samples)
         self._sampling = replace(settings.sample.sampling(), temperature=self._setting.temperature, top_k=0, top_p=1.0)
-
-    def _demonstrations(self, problems: Sequence[Problem]) -> list[Group]:
-        """Those of the held-out problems, for a recipe that imitates the others'."""
-        if not isinstance(self._imitates, Demonstrations):
-            return []
-        return [self._collect.demonstration(p) for p in problems if p.demonstration is not None]
 
     def remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Those of these rows of the journal are done, and no others."""

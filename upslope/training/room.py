@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Documents
 from upslope.model.policy import Policy
-from upslope.model.renderer import Renderer
+from upslope.model.renderer import NOTHING, Renderer, prompt_of
 from upslope.rollout.base import Request, require_room
 from upslope.tasks.base import Task
-from upslope.training.shown import require_shown_room, shown_tokens
-from upslope.types import Problem, Sampling
+from upslope.training.shown import require_shown_room, shown_rows
+from upslope.types import Message, Problem, Sampling
 
 T = TypeVar("T")
+AROUND_A_TURN, AROUND_TOOLS = 32, 2048
+"""Tokens: more than chat templates write around an assistant's turn, and to say that there are tools."""
 MOST_READ = 10_000
 """The longest texts, that many of which are tokenised before a run; a step looks at its own again."""
 
@@ -48,15 +51,41 @@ def require_room_for(problems: Sequence[Problem], renderer: Renderer, sampling: 
     """Raise UserError unless the prompts, and the longest attempts at them, fit the model's positions."""
     most = _MostTokens(renderer)
     for problem in _longest(problems, most, max_positions - sampling.max_tokens):
-        require_room([Request(problem.id, 0, renderer.prompt_ids(problem.messages))], sampling, max_positions)
+        require_room([Request(problem.id, 0, prompt_of(renderer, problem))], sampling, max_positions)
 
 
 def _require_shown(problems: Sequence[Problem], renderer: Renderer, max_positions: int) -> None:
     most = _MostTokens(renderer)
-    for problem in _longest(problems, lambda p: most(p) + num_bytes(p.demonstration or "") + 1, max_positions):
-        prompt = renderer.prompt_ids(problem.messages) if problem.messages else renderer.start_ids
-        response, _ = shown_tokens(renderer, problem.demonstration or "", problem.replies)
-        require_shown_room(problem, prompt, response, max_positions)
+    kinds: set[tuple[object, ...]] = set()
+    for problem in problems:  # one conversation of each kind, so that a refusal of the template comes before the run
+        if problem.conversation and (kind := _kind(problem)) not in kinds:
+            kinds.add(kind)
+            shown_rows(renderer, problem)
+    for problem in _longest(problems, lambda p: most(p) + _num_shown(p), max_positions):
+        for prompt, response, _ in shown_rows(renderer, problem):
+            require_shown_room(problem, prompt, response, max_positions)
+
+
+def _num_shown(problem: Problem) -> int:
+    """As many tokens as there can be to imitate, beside the prompt."""
+    if not problem.conversation:
+        return num_bytes(problem.demonstration or "") + 1
+    after = problem.conversation[len(problem.messages) :]
+    return sum(num_bytes(message["content"]) for message in after) + _num_beside(after) + AROUND_A_TURN
+
+
+def _num_beside(messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> int:
+    """As many tokens as a template may make of calls and tools: their bytes as JSON of the widest form, and more."""
+    beside = [{k: v for k, v in message.items() if k not in ("role", "content", "train")} for message in messages]
+    if not any(beside) and not options:
+        return 0
+    return num_bytes(json.dumps([beside, dict(options)], indent=4, default=str)) + AROUND_TOOLS
+
+
+def _kind(problem: Problem) -> tuple[object, ...]:
+    """What a chat template may refuse: an order of roles, parts of a message, keywords."""
+    turns = [(m["role"], *sorted(key for key in m if key != "train")) for m in problem.conversation]
+    return (*turns, *sorted(problem.template))
 
 
 class _MostTokens:
@@ -71,7 +100,8 @@ class _MostTokens:
         if roles not in self._added:
             short = [{**message, "content": "a"} for message in problem.messages]
             self._added[roles] = len(self._renderer.prompt_ids(short) if short else self._renderer.start_ids)
-        return self._added[roles] + sum(num_bytes(message["content"]) for message in problem.messages)
+        told = sum(num_bytes(message["content"]) for message in problem.messages)
+        return self._added[roles] + told + _num_beside(problem.messages, problem.template)
 
 
 def _longest(items: Iterable[T], most: Callable[[T], int], room: int) -> list[T]:

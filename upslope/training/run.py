@@ -62,7 +62,7 @@ class Run:
         self.seed = settings.seed
         self.collect = collector(settings, recipe, task, sampler, self.policy, text)
         self._document, self._notes = document, notes
-        self._held_out = HeldOut(settings, recipe, task, sampler, learner.scorer, self.collect, text)
+        self._held_out = HeldOut(settings, recipe, task, sampler, learner.scorer, text)
         self._first_step = 0
         self._seconds: dict[str, float] = {}
         self._spent = 0.0

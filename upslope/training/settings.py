@@ -33,6 +33,11 @@ class TaskSettings:
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
     eval_data: str | None = None
     """A file of held-out problems, or a folder that ``datasets`` saved."""
+    also: tuple[str, ...] = ()
+    """Further files or folders of demonstrations, read as ``data`` is and mixed into what is imitated."""
+    weights: tuple[float, ...] = ()
+    """The share of ``data``, then of each of ``also``, in what is imitated: any positive numbers, of which the
+    proportions count; empty: by size. ``also = ["b.jsonl"]`` with ``weights = [3, 1]`` draws every fourth from b."""
     columns: dict[str, str] = field(default_factory=dict)
     """The data's own column for each field of the task that is called otherwise there: ``prompt = "question"``."""
     where: str = ""
@@ -67,6 +72,12 @@ class TaskSettings:
     def __post_init__(self) -> None:
         require_bounds(self)
         self._check_text()
+        if self.weights and len(self.weights) != 1 + len(self.also):
+            raise ValueError(
+                f"weights has {len(self.weights)} numbers for data and {len(self.also)} of also; one for each"
+            )
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.weights):
+            raise ValueError(f"weights must be positive numbers, not {list(self.weights)}")
         if self.reward_workers > MOST_WORKERS:
             raise ValueError(f"reward_workers = {self.reward_workers} must be at most {MOST_WORKERS}")
         if self.reward_timeout > LONGEST_CHECK:

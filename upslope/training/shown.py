@@ -1,4 +1,4 @@
-"""Somebody else's words as an attempt: their tokens, and which of them are imitated."""
+"""Somebody else's words as attempts: their tokens, and which of them are imitated."""
 
 from __future__ import annotations
 
@@ -6,32 +6,72 @@ import itertools
 from collections.abc import Sequence
 
 from upslope.errors import UserError
-from upslope.model.renderer import Renderer
-from upslope.types import Problem
+from upslope.model.renderer import Renderer, Shown, prompt_of
+from upslope.tasks.base import Task
+from upslope.types import Group, Problem, Rollout, Score
+
+
+def shown_group(renderer: Renderer, problem: Problem, max_positions: int) -> Group:
+    """Somebody else's words as attempts with reward 1: the problem's conversation, its demonstration, or, where it has
+    no messages, a document. One attempt, or several where the chat template writes earlier turns of a conversation
+    otherwise than they were written. Raises UserError, which names the problem."""
+    rollouts = []
+    for sample, (prompt, response, mask) in enumerate(shown_rows(renderer, problem)):
+        require_shown_room(problem, prompt, response, max_positions)
+        text = problem.demonstration or ""
+        if problem.conversation:
+            text = renderer.text([token for token, counted in zip(response, mask, strict=True) if counted])
+        rollouts.append(Rollout(problem.id, sample, prompt, response, mask, None, 0, "stop", text, Score(1.0)))
+    return Group(problem, tuple(rollouts))
+
+
+def held_out_groups(task: Task, renderer: Renderer, num: int, max_positions: int) -> list[Group]:
+    """The demonstrations and conversations among the first ``num`` held-out problems, which are never imitated: to
+    measure how well they are predicted. Empty if there are none. Raises UserError, which names the problem."""
+    shown = [p for p in task.problems("test")[:num] if p.demonstration is not None]
+    return [shown_group(renderer, problem, max_positions) for problem in shown]
+
+
+def shown_rows(renderer: Renderer, problem: Problem) -> list[Shown]:
+    """What is read and what is imitated of a problem's demonstration, conversation or document. Raises UserError, which
+    names the problem."""
+    try:
+        if problem.conversation:
+            rows = renderer.shown_turns(problem.conversation, problem.template)
+            if not rows:
+                raise UserError("no assistant's turn of the conversation is to be imitated")
+            return rows
+        prompt = prompt_of(renderer, problem) if problem.messages else renderer.start_ids
+    except UserError as error:
+        raise UserError(f"{problem.id}: {error}") from error
+    end = renderer.turn_end_id if problem.messages else renderer.end_ids[0]
+    return [Shown(prompt, *shown_tokens(renderer, problem.demonstration or "", problem.replies, end=end))]
 
 
 def shown_tokens(
-    renderer: Renderer, text: str, replies: Sequence[tuple[int, int]] = ()
+    renderer: Renderer, text: str, replies: Sequence[tuple[int, int]] = (), *, end: int | None = None
 ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """A demonstration's tokens, and which of them are to be imitated: not ``replies``, spans of characters where the
-    world speaks. Both are tokenised apart, as they are when a policy writes and the world replies."""
-    if not replies:
-        response = renderer.response_ids(text)
-        return response, (True,) * len(response)
+    world speaks. Both are tokenised apart, as they are when a policy writes and the world replies. ``end`` ends it, or
+    the token that ends an assistant's turn."""
+    end = renderer.turn_end_id if end is None else end
     ids: list[int] = []
     mask: list[bool] = []
     places = [0, *(place for span in replies for place in span), len(text)]
-    for index, (begin, end) in enumerate(itertools.pairwise(places)):
-        part = renderer.middle_ids(text[begin:end]) if index else renderer.response_ids(text[begin:end])[:-1]
+    for index, (begin, stop) in enumerate(itertools.pairwise(places)):
+        part = renderer.middle_ids(text[begin:stop]) if index else renderer.response_ids(text[begin:stop])[:-1]
         ids += part
         mask += [index % 2 == 0] * len(part)
-    return (*ids, renderer.end_ids[0]), (*mask, True)
+    return (*ids, end), (*mask, True)
 
 
 def require_shown_room(problem: Problem, prompt: Sequence[int], response: Sequence[int], max_positions: int) -> None:
     """Raise UserError unless a text to imitate fits the model's positions."""
     if len(prompt) + len(response) > max_positions:
+        what, text = "text", problem.demonstration or ""
+        if problem.conversation:
+            what, text = "conversation", problem.conversation[0]["content"]
         raise UserError(
             f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
-            f"{max_positions} positions; shorten the text {(problem.demonstration or '')[:40]!r}"
+            f"{max_positions} positions; shorten the {what} {text[:40]!r}"
         )

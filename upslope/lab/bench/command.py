@@ -34,6 +34,7 @@ from upslope.lab.bench.workload import Workload
 from upslope.model.load import pick_device
 from upslope.model.names import is_pocket
 from upslope.model.policy import Policy
+from upslope.model.renderer import prompt_of
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
@@ -134,7 +135,7 @@ def first_problems(task: Task, work: Workload) -> list[Problem]:
 
 def check_room(policy: Policy, problems: list[Problem], work: Workload) -> None:
     """Raise UserError if prompt and response of some problem are longer than the model can be."""
-    longest = max(len(policy.renderer.prompt_ids(p.messages)) for p in problems)
+    longest = max(len(prompt_of(policy.renderer, p)) for p in problems)
     room = policy.max_positions - longest
     if work.tokens > room:
         raise UserError(
