@@ -20,7 +20,7 @@ from rich.text import Text
 from upslope.errors import UserError
 from upslope.inspect.picture import draw_journal
 from upslope.inspect.words import duration, percent, shorten, visible
-from upslope.record.journal import JOURNAL, LOSSES, Journal, number, read_journal, sample_of
+from upslope.record.journal import JOURNAL, Journal, attempted, number, read_journal, sample_of
 from upslope.record.names import ROLLOUTS
 
 _SHORT = {"held_out_loss": "loss", "bits_per_byte": "text"}
@@ -79,9 +79,9 @@ def summary_lines(folder: Path) -> list[str]:
     folder = Path(folder)
     journal = read_journal(folder)
     lines = []
-    attempted = [row for row in journal.evals if "greedy" in row or not LOSSES.keys() & row.keys()]
-    if attempted:
-        first, last = attempted[0], attempted[-1]
+    tried = [row for row in journal.evals if attempted(row)]
+    if tried:
+        first, last = tried[0], tried[-1]
         ends = [first] if first is last else [first, last]
         shares = " -> ".join(
             f"{percent(number(row, 'greedy', 'value'))} "

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
-from upslope.record.journal import LOSSES, JournalRow, number, only_imitates, sample_of
+from upslope.record.journal import LOSSES, JournalRow, attempted, number, only_imitates, sample_of
 
 NUM_PLAIN_LINES = 40
 """A plain run prints about this many step lines, however long it is."""
@@ -114,7 +114,7 @@ class TerminalView:
         self._sample = sample and (_flat(shorten(sample[0], 1000)), _flat(shorten(sample[1], 1000)))
         if self._plain:
             words = [f"eval step={row.get('step', self._done)}"]
-            words += [_estimate("accuracy", row["greedy"])] if "greedy" in row else []
+            words += [_estimate("accuracy", row.get("greedy"))] if attempted(row) else []
             words += [_pair(key, number(row, key)) for key in LOSSES if key in row]
             pass_at = row.get("pass_at") or {}
             words += [_estimate(f"pass@{k}", estimate) for k, estimate in pass_at.items()]
@@ -208,7 +208,7 @@ class TerminalView:
         if not self._evals:
             return []
         return [
-            *([self._accuracy([row for row in self._evals if "greedy" in row])] if "greedy" in self._evals[-1] else []),
+            *([self._accuracy([row for row in self._evals if attempted(row)])] if attempted(self._evals[-1]) else []),
             *(self._predicted(key) for key in LOSSES if key in self._evals[-1]),
         ]
 

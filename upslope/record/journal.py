@@ -144,6 +144,11 @@ def sample_of(row: JournalRow) -> tuple[str, str] | None:
     return (begun, text) if isinstance(begun, str) and isinstance(text, str) else None
 
 
+def attempted(row: JournalRow) -> bool:
+    """Whether an evaluation tried problems, and did not only predict or write text."""
+    return "greedy" in row or not {*LOSSES, "sample"} & row.keys()
+
+
 def num_samples(row: JournalRow) -> int:
     """Attempts a problem of an evaluation; 0: greedy only."""
     tried = row.get("pass_at")
