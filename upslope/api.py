@@ -48,6 +48,7 @@ def train(
     task: Task | str | None = None,
     recipe: Recipe | Branch | Mapping[str, Any] | str | None = None,
     steps: int | None = None,
+    text: str | Path | Sequence[str | Path] = (),
     folder: str | Path | None = None,
     resume: bool = False,
     progress: bool | View = True,
@@ -55,6 +56,9 @@ def train(
     **settings: Any,
 ) -> Run:
     """Train; the run that is returned has ``model``, ``tokenizer``, ``rows()``, ``rollouts(step)``, ``save(folder)``.
+
+    ``text``: files, folders, patterns or data sets of the hub that ``up.PRETRAIN`` reads, and ``up.SFT`` replays; with
+    ``text_weights``, ``text_column`` and ``text_held_out`` as in docs/settings.md. Without a task it is all there is.
 
     Records stay in memory, or go to ``folder``, from which ``resume=True`` continues with the same arguments. Whatever
     else docs/settings.md lists is a keyword, a group of settings a dictionary: ``seed=1, problems=32,
@@ -64,7 +68,7 @@ def train(
     Raises UserError for what can be mended, before anything is trained where that can be known; Stopped after Ctrl-C.
     """
     _require_arguments(folder, progress, sampler, resume=resume)
-    wanted, chosen, opened, objects = _resolved(model, task, recipe, steps, settings)
+    wanted, chosen, opened, objects = _resolved(model, task, recipe, steps, text, settings)
     recorder: Recorder = MemoryRecorder(wanted.name or f"{opened.name}-{wanted.recipe['name']}-{wanted.seed}")
     if folder is not None:
         recorder = FolderRecorder(Path(folder), wanted.save.keep)
@@ -93,12 +97,18 @@ def _resolved(
     task: Task | str | None,
     recipe: Recipe | Branch | Mapping[str, Any] | str | None,
     steps: int | None,
+    text: str | Path | Sequence[str | Path],
     settings: Mapping[str, Any],
 ) -> tuple[RunSettings, Recipe, Task, list[str]]:
     """Settings, recipe, task, and which of model and task are objects that no file can name."""
     named: dict[str, Any] = {}
     for key, value in settings.items():
         named[key] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    of_text: dict[str, Any] = {
+        key: named.pop(key) for key in ("text_weights", "text_column", "text_held_out") if key in named
+    }
+    sources = [text] if isinstance(text, (str, Path)) else list(text)
+    of_text |= {"text": list(map(str, sources))} if sources else {}
     if "out" in named:
         raise UserError("out is no setting here; give folder=, the run's own")
     if steps is not None:
@@ -113,15 +123,17 @@ def _resolved(
         named["recipe"] = nearest_name(given)
     elif given is not None:
         named["recipe"] = given
-    if isinstance(task, str):
-        named["task"] = {"name": task}
+    if isinstance(task, str) or of_text:
+        named["task"] = ({"name": task} if isinstance(task, str) else {}) | of_text
     wanted = to_settings(named)
     chosen = given if isinstance(given, Recipe) else resolve_recipe(wanted.recipe)
     if task is not None and not isinstance(task, str):
         objects.append("task")
         return wanted, chosen, complete(task), objects
-    if task is None and not (isinstance(model, (str, Path)) and is_pocket(str(model))):
-        raise UserError("which task? give task=upslope.tasks.gsm8k(FOLDER), or any object with problems() and score()")
+    if task is None and not sources and not (isinstance(model, (str, Path)) and is_pocket(str(model))):
+        raise UserError(
+            "which task? give task=upslope.tasks.gsm8k(FOLDER), any object with problems() and score(), or text=[FILE]"
+        )
     return wanted, chosen, open_run_task(wanted.task, wanted.seed), objects
 
 

@@ -5,6 +5,7 @@ An unknown key is an error that names the nearest known one; a value of the wron
 
 from __future__ import annotations
 
+import glob
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ PATHS = (
     ("task", "name"),
     ("recipe", "name"),
 )
-"""Keys that may hold a path; so may every entry of ``task.rewards``, and the kind of every slot."""
+"""Keys that may hold a path; so may every entry of ``task.rewards`` and ``task.text``, and the kind of every slot."""
 
 
 def load_settings(
@@ -115,12 +116,22 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
     task = table.get("task", {})
     if isinstance(task, dict) and isinstance(task.get("rewards"), list):
         task["rewards"] = [_beside(r, folder) if isinstance(r, str) else r for r in task["rewards"]]
+    if isinstance(task, dict) and isinstance(task.get("text"), list):
+        task["text"] = [_text_beside(t, folder) if isinstance(t, str) else t for t in task["text"]]
 
 
 def _beside(text: str, folder: Path) -> str:
     path, colon, name = text.partition(":")
     found = folder / path
     return f"{found}{colon}{name}" if path and _is_there(found, Path.exists) else text
+
+
+def _text_beside(text: str, folder: Path) -> str:
+    """A file, folder or pattern of text beside the run file, where there is one."""
+    if not glob.has_magic(text):
+        return str(folder / text) if text and _is_there(folder / text, Path.exists) else text
+    beside = not Path(text).is_absolute() and any(True for _ in folder.glob(text))
+    return str(folder / text) if beside else text
 
 
 def _is_there(path: Path, asked: Callable[[Path], bool]) -> bool:

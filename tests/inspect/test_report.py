@@ -266,3 +266,49 @@ def test_print_before_after_counts_everything_and_obeys_nothing(tmp_path: Path) 
     assert "[red]␛[2J 0" in text
     assert "[/] #### 72 5" in text
     assert "b?" not in text  # one problem was asked for
+
+
+def predicted(number: int, bits: float, **keys: Any) -> dict[str, Any]:
+    return {"kind": "eval", "step": number, "held_out_loss": 2 * bits, "bits_per_byte": bits, "seconds": 1.0} | keys
+
+
+def test_a_run_that_reads_has_a_curve_of_bits_per_byte() -> None:
+    rows = tuple(step(s, reward=1.0, loss=3.0 - s / 10) for s in range(6))
+    evals = tuple(predicted(s, 2.0 - s / 10) for s in (0, 3, 6))
+    figure = draw_journal(Journal(rows, evals), "first")
+    lines = [line for axis in figure.axes for line in axis.get_lines() if line.get_color() == "#D55E00"]
+    drawn = [np.asarray(line.get_ydata(), dtype=float).tolist() for line in lines]
+    assert [2.0, 1.7, 1.4] in drawn, "bits per byte"
+    assert [4.0, 3.4, 2.8] in drawn, "the held-out loss beside the loss"
+    assert "Held-out text" in words(figure) and "held-out 2.000 → 1.400" in words(figure)
+    assert "accuracy" not in words(figure)
+
+
+def test_a_run_with_accuracy_keeps_its_panel_beside_losses() -> None:
+    rows = tuple(step(s, reward=1.0) for s in range(3))
+    figure = draw_journal(
+        Journal(rows, (predicted(0, 2.0) | evaluation(0, 0.3), predicted(3, 1.0) | evaluation(3, 0.5))), "x"
+    )
+    assert "Held-out accuracy" in words(figure) and "held-out 30.0 % → 50.0 %" in words(figure)
+    assert "held-out 4.000 → 2.000" in words(figure)
+
+
+def test_the_summary_says_what_was_predicted(tmp_path: Path) -> None:
+    text = summary_lines(run_folder(tmp_path, predicted(0, 2.5), step(0, reward=1.0), predicted(1, 1.25)))
+    assert text[:2] == [
+        "loss        5.0000 -> 2.5000 nats a token (held out)",
+        "text        2.5000 -> 1.2500 bits per byte (held out)",
+    ]
+    assert not any("accuracy" in line for line in text)
+
+
+def test_samples_from_before_and_after_are_printed_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+    samples = [{"prompt": f"Tom {i}", "text": f" has\x1b[31m {i} apples"} for i in range(3)]
+    run_folder(tmp_path, *(predicted(i, 2.0, sample=sample) for i, sample in enumerate(samples)))
+    screen = Console(file=io.StringIO(), width=60)
+    print_before_after(screen, tmp_path)
+    assert isinstance(screen.file, io.StringIO)
+    said = screen.file.getvalue()
+    assert "text before" in said and "Tom 0 has␛[31m 0 apples" in said
+    assert "text after" in said and "Tom 2 has␛[31m 2 apples" in said
+    assert "Tom 1" not in said and "\x1b" not in said

@@ -259,3 +259,35 @@ def test_shorten_and_duration_at_their_edges() -> None:
     assert shorten("abcd", 3) == "a…d"
     assert [len(shorten("x" * 50, n)) for n in (1, 2, 7, 49)] == [1, 2, 7, 49]
     assert [duration(s) for s in (59.6, 3599.7, -1.0, math.inf)] == ["1:00", "1:00:00", "0:00", "?"]
+
+
+READ = {"kind": "eval", "step": 4, "held_out_loss": 3.25, "bits_per_byte": 1.5}
+
+
+def test_what_was_predicted_stands_in_plain_lines_and_no_accuracy_where_there_was_none() -> None:
+    screen = Console(file=io.StringIO(), width=40)
+    view = TerminalView(screen, plain=True)
+    view.start("first", "pretrain on text", 10)
+    view.evaluated(READ | {"sample": {"prompt": "Tom \x1b[31mhas", "text": " 3\napples \x9b2J\u202e"}})
+    view.evaluated(READ | evaluation(8, 0.5))
+    lines = written(screen).splitlines()
+    assert lines[1:] == [
+        "eval step=4 held_out_loss=3.25 bits_per_byte=1.5",
+        "sample Tom ␛[31mhas | 3 ⏎ apples �2J�",
+        "eval step=8 accuracy=0.5 [0.46, 0.54] held_out_loss=3.25 bits_per_byte=1.5",
+    ]
+
+
+def test_the_live_screen_shows_what_was_predicted_and_how_the_policy_goes_on() -> None:
+    screen = console()
+    with TerminalView(screen, plain=False) as view:
+        view.start("first", "pretrain on text", 10)
+        for step, bits in enumerate((2.5, 2.0, 1.25)):
+            sample = {"prompt": "Tom has", "text": f" {NASTY} {step}"}
+            view.evaluated(READ | {"step": step, "bits_per_byte": bits, "sample": sample})
+            view.step(ROW | {"step": step, "reward": 1.0})
+    frame = written(screen)[-3000:]
+    assert "2.500 → 1.250" in frame and "held-out loss" in frame
+    assert "how it goes on" in frame and "Tom has" in frame
+    assert "\x1b[31m" not in frame and "\x9b" not in frame and "\u202e" not in frame
+    assert "accuracy" not in frame and "%" not in frame.partition("bits per byte")[2].partition("\n")[0]

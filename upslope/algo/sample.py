@@ -61,8 +61,8 @@ class Attempts(Sampled):
 class Demonstrations(Sampled):
     """Somebody else acted: the task's worked responses, each an attempt with reward 1.
 
-    ``replay`` is the share of every step filled with the task's plain documents instead, so that what was learnt
-    from them is not forgotten.
+    ``replay`` is the share of every step filled with plain text instead, so that what was learnt from it is not
+    forgotten: the task's documents, or blocks of ``task.text`` where that is given.
     """
 
     replay: float = 0.0
@@ -76,9 +76,22 @@ class Demonstrations(Sampled):
 @kind("sample")
 @dataclass(frozen=True)
 class Documents(Sampled):
-    """The task's plain text, every token of it counted: pretraining as imitation with reward 1."""
+    """Plain text, every token of it counted: pretraining as imitation with reward 1.
 
+    ``block`` is how many tokens of the documents, laid end to end, one of the step's ``problems`` has. 0: a task's own
+    documents are taken whole; of text (``task.text``) 512, or as many as the model's positions leave room for.
+    ``across``: a block is one row, and a token sees all of the block before it, also of other documents. Else every
+    document's piece of a block is a row of its own: its first token is predicted from the start token, or, where the
+    piece goes on with a document, from the token before it.
+    """
+
+    block: int = 0
+    across: bool = False
     source: ClassVar[str] = "documents"
+
+    def __post_init__(self) -> None:
+        if self.block < 0:
+            raise ValueError(f"block must be at least 0, not {self.block}")
 
 
 Sample = Attempts | Demonstrations | Documents

@@ -18,6 +18,7 @@ from upslope.cli.options import (
     RewardSpecs,
     RewardWeights,
     TaskName,
+    TextSources,
     Trust,
     app,
 )
@@ -34,6 +35,7 @@ def evaluate_model(
     eval_data: EvalData = None,
     reward: RewardSpecs = None,
     reward_weight: RewardWeights = None,
+    text: TextSources = None,
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
     problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
     temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
@@ -52,13 +54,17 @@ def evaluate_model(
     A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
     Any setting can be given as KEY=VALUE, such as task.options.calculator=true. Stopped, the same command continues
     with --attempts FILE; upslope score reads that file.
+
+    With --text, and of a run that read text alone: how well the text is predicted, in nats a token and bits per byte.
+    All documents of --text count, and those of a run that it held out.
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import evaluate_command
+    from upslope.lab.predicting import predict_command
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
-    options = task_options(task, data, eval_data, reward, reward_weight)
+    options = task_options(task, data, eval_data, reward, reward_weight, text)
     options |= {k: v for k, v in given.items() if v is not None} | {
         "model": model,
         "device": device,
@@ -69,7 +75,14 @@ def evaluate_model(
     }
     require_read("eval", overrides, SPEAKING)
     named = task is not None or data is not None or bool(reward)
-    settings = load_settings(None if named else own_task(model, trust=trust), overrides or (), options)
+    if text and named:
+        raise UserError("--text is evaluated by itself; give it without --task, --data and --reward")
+    settings = load_settings(None if named or text else own_task(model, trust=trust), overrides or (), options)
+    if settings.task.text and not settings.task.name and not settings.task.data:
+        if attempts is not None or samples or max_tokens is not None:
+            raise UserError("--attempts, --samples and --max-tokens are for problems, and text alone has none")
+        predict_command(settings, every=bool(text), as_json=as_json)
+        return
     evaluate_command(settings, attempts, as_json=as_json)
 
 

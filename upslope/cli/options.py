@@ -78,6 +78,10 @@ Overrides = Annotated[
 ]
 TaskName = Annotated[str | None, typer.Option("--task", help=tasks_help())]
 Data = Annotated[str | None, typer.Option(help="Folder with train.* and test.*, or one file: JSONL, CSV, Parquet ...")]
+TextSources = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="Plain text: file (txt, md, jsonl, parquet), folder, pattern or hub id; repeatable."),
+]
 EvalData = Annotated[str | None, typer.Option(help="File of held-out problems.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code that a run made elsewhere names.")]
 RewardSpecs = Annotated[list[str] | None, typer.Option("--reward", help="FILE.py:FUNCTION; repeat for several.")]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, Trust, app
+from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, TextSources, Trust, app
 from upslope.errors import Stopped, UserError
 
 
@@ -25,6 +25,7 @@ def train_model(
     eval_data: EvalData = None,
     reward: RewardSpecs = None,
     reward_weight: RewardWeights = None,
+    text: TextSources = None,
     model: Annotated[
         str | None, typer.Option(help="Directory, hub id, run folder, pocket[:STAGE], new:llama or new:DIR.")
     ] = None,
@@ -68,7 +69,7 @@ def train_model(
         "out": out,
     }
     require_filled({"--model": model, "--name": name, "--out": out})
-    options = task_options(task, data, eval_data, reward, reward_weight)
+    options = task_options(task, data, eval_data, reward, reward_weight, text)
     options |= {k: v for k, v in given.items() if v is not None}
     files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
     overrides = [a for a in arguments or [] if a not in files]

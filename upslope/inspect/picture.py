@@ -23,7 +23,8 @@ Centre = Callable[[Sequence[float]], float]
 
 
 def draw_journal(journal: Journal, title: str) -> Figure:
-    """Reward and held-out accuracy; length; gradient norm; entropy, or the loss where there is nothing but imitation.
+    """Reward and held-out accuracy, or bits per byte of held-out text; length; gradient norm; entropy, or the loss
+    where there is nothing but imitation, with the held-out loss.
 
     The Figure is made by hand, not by pyplot: no global state, no display, nothing to close.
     """
@@ -38,7 +39,11 @@ def draw_journal(journal: Journal, title: str) -> Figure:
     at = [number(row, "step") for row in (*journal.steps, *journal.evals)] or [0.0]
     last = max(max(at), min(at) + 1)  # a single step still gets an axis
     panels[0, 0].set_xlim(min(at) - 0.03 * (last - min(at)), last + 0.03 * (last - min(at)))
-    _draw_success(panels[0, 0], journal)
+    if only_reads(journal):
+        panels[0, 0].set_title("Held-out text", loc="left")
+        _draw_predicted(panels[0, 0], journal, "bits_per_byte", "bits per byte")
+    else:
+        _draw_success(panels[0, 0], journal)
     panels[0, 1].set_title("Response length", loc="left")
     _draw_line(panels[0, 1], journal, "length", "tokens")
     _draw_share(panels[0, 1], journal, "truncated", "cut off at the limit")
@@ -49,6 +54,7 @@ def draw_journal(journal: Journal, title: str) -> Figure:
     if only_imitates(journal.steps):
         panels[1, 1].set_title("Loss", loc="left")
         _draw_line(panels[1, 1], journal, "loss", "loss")
+        _draw_predicted(panels[1, 1], journal, "held_out_loss")
     else:
         panels[1, 1].set_title("Exploration", loc="left")
         _draw_line(panels[1, 1], journal, "entropy", "entropy (nats a token)")
@@ -93,6 +99,25 @@ def _draw_success(panel: Axes, journal: Journal) -> None:
             more = scale.get_legend_handles_labels()
             handles, labels = handles + more[0], labels + more[1]
         scale.legend(handles, labels, frameon=False, fontsize=9, loc="best")
+
+
+def only_reads(journal: Journal) -> bool:
+    """Whether held-out text was predicted, and no problem attempted."""
+    return any("bits_per_byte" in row for row in journal.evals) and not any("greedy" in row for row in journal.evals)
+
+
+def _draw_predicted(panel: Axes, journal: Journal, key: str, label: str = "") -> None:
+    """A held-out loss at every evaluation that has it, with its ends in the title on the right."""
+    rows = [row for row in journal.evals if key in row]
+    values = [number(row, key) for row in rows]
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return
+    panel.plot([number(row, "step") for row in rows], values, color=_RED, marker="o", markersize=4, linewidth=2)
+    change = f"{known[0]:.3f}" + (f" → {known[-1]:.3f}" if len(known) > 1 else "")
+    panel.set_title(f"held-out {change}", loc="right", fontsize=10, color=_RED)
+    if label:
+        panel.set_ylabel(label, color=_RED)
 
 
 def _draw_line(panel: Axes, journal: Journal, key: str, label: str, centre: Centre = statistics.fmean) -> None:

@@ -20,9 +20,10 @@ from rich.text import Text
 from upslope.errors import UserError
 from upslope.inspect.picture import draw_journal
 from upslope.inspect.words import duration, percent, shorten, visible
-from upslope.record.journal import number, read_journal
+from upslope.record.journal import JOURNAL, Journal, attempted, number, read_journal, sample_of
 from upslope.record.names import ROLLOUTS
 
+_SHORT = {"held_out_loss": "loss", "bits_per_byte": "text"}
 Change = Literal["better", "worse", "same"]
 
 
@@ -73,12 +74,14 @@ def write_report(folder: Path) -> Path:
 
 
 def summary_lines(folder: Path) -> list[str]:
-    """The closing lines, in ASCII: accuracy before and after, steps, time, tokens, and where things lie."""
+    """The closing lines, in ASCII: accuracy and held-out losses before and after, steps, time, tokens, and where things
+    lie."""
     folder = Path(folder)
     journal = read_journal(folder)
     lines = []
-    if journal.evals:
-        first, last = journal.evals[0], journal.evals[-1]
+    tried = [row for row in journal.evals if attempted(row)]
+    if tried:
+        first, last = tried[0], tried[-1]
         ends = [first] if first is last else [first, last]
         shares = " -> ".join(
             f"{percent(number(row, 'greedy', 'value'))} "
@@ -88,6 +91,7 @@ def summary_lines(folder: Path) -> list[str]:
         num_problems = number(last, "greedy", "num_problems")
         of = f"{num_problems:.0f} held-out problems, " if math.isfinite(num_problems) else ""
         lines.append(f"accuracy    {shares} ({of}95 % intervals)")
+    lines += [f"{name:<11} {_ends(journal, key)}" for key, name in _SHORT.items() if _ends(journal, key)]
     seconds = [*(number(row, "seconds") for row in journal.evals)]
     seconds += [number(row, "seconds", phase) for row in journal.steps for phase in row.get("seconds") or {}]
     num_tokens = _sum(journal.column("num_tokens")[1])
@@ -102,12 +106,22 @@ def summary_lines(folder: Path) -> list[str]:
     return lines
 
 
+def _ends(journal: Journal, key: str) -> str:
+    """``3.412 -> 1.204 nats a token (held out)``; empty where no evaluation has it."""
+    values = [number(row, key) for row in journal.evals if key in row]
+    ends = values[:1] + values[1:][-1:]
+    unit = "nats a token" if key == "held_out_loss" else "bits per byte"
+    return f"{' -> '.join(f'{value:.4f}' for value in ends)} {unit} (held out)" if ends else ""
+
+
 def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def print_before_after(console: Console, folder: Path, num: int = 3) -> None:
-    """``num`` telling problems side by side. The heading counts all of them, since a choice can mislead."""
+    """``num`` telling problems side by side. The heading counts all of them, since a choice can mislead. Of a run that
+    reads text, a sample from before and one from after."""
+    print_samples(console, folder)
     pairs = before_after(folder)
     if not pairs:
         return
@@ -123,6 +137,15 @@ def print_before_after(console: Console, folder: Path, num: int = 3) -> None:
         prompt = Text(visible(shorten(pair.prompt_text.strip(), 600)), "bright_black")
         console.print(Panel(prompt, title=Text(visible(pair.problem)), title_align="left", border_style="bright_black"))
         console.print(table)
+
+
+def print_samples(console: Console, folder: Path) -> None:
+    """How the policy went on with a text in the first and in the last evaluation; nothing where none was recorded."""
+    rows = read_journal(folder).evals if (folder / JOURNAL).exists() else ()
+    found = [sample for row in rows if (sample := sample_of(row)) is not None]
+    for name, (begun, text) in zip(("before", "after"), found[:1] + found[1:][-1:], strict=False):
+        words = Text(visible(shorten(begun, 300)), "bright_black") + Text(visible(shorten(text, 800)))
+        console.print(Panel(words, title=Text(f"text {name}"), title_align="left", border_style="bright_black"))
 
 
 def _heading(name: str, attempt: GreedyAttempt) -> Text:

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
-from upslope.record.journal import JournalRow, number, only_imitates
+from upslope.record.journal import LOSSES, JournalRow, attempted, number, only_imitates, sample_of
 
 NUM_PLAIN_LINES = 40
 """A plain run prints about this many step lines, however long it is."""
@@ -67,6 +67,7 @@ class TerminalView:
         self._evals: list[JournalRow] = []
         self._phase: tuple[str, int | None, int | None, float | None] | None = None
         self._attempt: tuple[str, str, float] | None = None
+        self._sample: tuple[str, str] | None = None
 
     def __enter__(self) -> TerminalView:
         return self
@@ -109,11 +110,17 @@ class TerminalView:
 
     def evaluated(self, row: JournalRow) -> None:
         self._evals.append(row)
+        sample = sample_of(row)
+        self._sample = sample and (_flat(shorten(sample[0], 1000)), _flat(shorten(sample[1], 1000)))
         if self._plain:
-            words = [f"eval step={row.get('step', self._done)}", _estimate("accuracy", row.get("greedy"))]
+            words = [f"eval step={row.get('step', self._done)}"]
+            words += [_estimate("accuracy", row.get("greedy"))] if attempted(row) else []
+            words += [_pair(key, number(row, key)) for key in LOSSES if key in row]
             pass_at = row.get("pass_at") or {}
             words += [_estimate(f"pass@{k}", estimate) for k, estimate in pass_at.items()]
             self._print(" ".join(words))
+            if self._sample is not None:
+                self._print(f"sample {self._sample[0]} | {self._sample[1]}")
 
     def attempt(self, problem_text: str, response_text: str, reward: float) -> None:
         # Cut first: a screen shows a few hundred characters of what may be a hundred thousand.
@@ -165,9 +172,15 @@ class TerminalView:
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         room = min(height - len(lines) - 3, 12)  # two borders, and the line of the cursor
-        if self._attempt is None or room < 2 or width < 20:
+        if room < 2 or width < 20:
             return Group(*lines)
-        return Group(*lines, self._panel(*self._attempt, width - 4, room))
+        if self._attempt is not None:
+            problem, response, reward = self._attempt
+            border, title = "green" if reward > 0 else "bright_black", f"an attempt, reward {reward:.3g}"
+            return Group(*lines, self._panel(problem, response, width - 4, room, title, border))
+        if self._sample is not None:
+            return Group(*lines, self._panel(*self._sample, width - 4, room, "how it goes on", "bright_black"))
+        return Group(*lines)
 
     def _bar(self, width: int) -> Text:
         words = f" {self._done}/{self._num_steps}  {duration(self._clock() - self._started)} gone"
@@ -194,14 +207,28 @@ class TerminalView:
     def _held_out(self, width: int) -> list[Text]:
         if not self._evals:
             return []
-        rows = self._evals[:]
+        return [
+            *([self._accuracy([row for row in self._evals if attempted(row)])] if attempted(self._evals[-1]) else []),
+            *(self._predicted(key) for key in LOSSES if key in self._evals[-1]),
+        ]
+
+    def _predicted(self, key: str) -> Text:
+        """A held-out loss, or bits per byte: first, last, and the way between."""
+        values = [number(row, key) for row in self._evals[:] if key in row]
+        words = f"{values[-1]:.3f}" if len(values) == 1 else f"{values[0]:.3f} → {values[-1]:.3f}"
+        line = Text.assemble((f"{LOSSES[key]:<16}", "bold"), (words, "green"))
+        if len(values) > 2:
+            line.append("  " + chart(values, width=20)[0], "green")
+        return line
+
+    def _accuracy(self, rows: Sequence[JournalRow]) -> Text:
         first, last = (number(row, "greedy", "value") for row in (rows[0], rows[-1]))
         low, high = (number(rows[-1], "greedy", end) for end in ("low", "high"))
         words = percent(last) if len(rows) == 1 else f"{percent(first)} → {percent(last)}"
         line = Text.assemble((f"{'held-out':<16}", "bold"), (words, "green"), f"  [{percent(low)}, {percent(high)}]")
         if len(rows) > 2:
             line.append("  " + chart([number(row, "greedy", "value") for row in rows], width=20)[0], "green")
-        return [line]
+        return line
 
     def _numbers(self) -> Text:
         row = self._last
@@ -218,14 +245,13 @@ class TerminalView:
             words.append(f"{speed:,.0f} tokens/s")
         return Text("  ".join(words), "magenta")
 
-    def _panel(self, problem: str, response: str, reward: float, width: int, num_lines: int) -> Panel:
-        """One attempt in at most ``num_lines`` lines; the response gets at least half of them."""
+    def _panel(self, problem: str, response: str, width: int, num_lines: int, title: str, border: str) -> Panel:
+        """An attempt, or a sample of text, in at most ``num_lines`` lines; the response gets at least half of them."""
         asked = self._fit(problem, width, max(1, num_lines // 3))
         said = self._fit(response, width, num_lines - len(asked))
         body = Text("\n").join([*(Text(line, "bright_black") for line in asked), *(Text(line) for line in said)])
         body.no_wrap, body.overflow = True, "crop"
-        border = "green" if reward > 0 else "bright_black"
-        return Panel(body, title=Text(f"an attempt, reward {reward:.3g}"), title_align="left", border_style=border)
+        return Panel(body, title=Text(title), title_align="left", border_style=border)
 
     def _fit(self, text: str, width: int, num_lines: int) -> list[str]:
         """``text`` in lines; where there are too many, its middle goes, since an answer ends a text."""

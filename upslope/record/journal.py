@@ -18,6 +18,9 @@ JOURNAL = "journal.jsonl"
 LARGEST = 1e300
 """Beyond it no number of a run is one, and a difference of two would have no end."""
 
+LOSSES = {"held_out_loss": "held-out loss", "bits_per_byte": "bits per byte"}
+"""What an evaluation measures by predicting, with its name for people."""
+
 JournalRow = Mapping[str, Any]
 """One line of the journal. Recipes add numeric keys of their own, so a row is a mapping read by ``number``."""
 
@@ -128,6 +131,22 @@ def number(row: JournalRow, *keys: str) -> float:
         found = found.get(key) if isinstance(found, Mapping) else None
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
     return float(found) if is_number and (isinstance(found, float) or abs(found) <= LARGEST) else math.nan
+
+
+def sample_of(row: JournalRow) -> tuple[str, str] | None:
+    """(what it began with, how the policy went on) of an evaluation's sample of text; None where there is none.
+
+    >>> sample_of({"sample": {"prompt": "Once", "text": " upon"}}), sample_of({"greedy": {}})
+    (('Once', ' upon'), None)
+    """
+    found = row.get("sample")
+    begun, text = (found.get(key) if isinstance(found, Mapping) else None for key in ("prompt", "text"))
+    return (begun, text) if isinstance(begun, str) and isinstance(text, str) else None
+
+
+def attempted(row: JournalRow) -> bool:
+    """Whether an evaluation tried problems, and did not only predict or write text."""
+    return "greedy" in row or not {*LOSSES, "sample"} & row.keys()
 
 
 def num_samples(row: JournalRow) -> int:

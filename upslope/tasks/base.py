@@ -42,6 +42,8 @@ class Task(Protocol):
     """The longest attempt that the task suggests, in tokens; None: it has no opinion."""
     reads_answers: bool = True
     """Whether ``Score.extracted`` means something: without an answer it is None."""
+    has_reward: bool = True
+    """False where nothing says what is right, so that the task can be imitated or read, and not attempted."""
 
     @abstractmethod
     def problems(self, split: Split) -> Sequence[Problem]:

@@ -64,6 +64,7 @@ class Completed(Task):
         if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
             raise UserError(f"{self._where}: max_tokens = {said(self.max_tokens)} must be None or a number from 1 on")
         self.reads_answers = bool(getattr(own, "reads_answers", True))
+        self.has_reward = bool(getattr(own, "has_reward", True))
 
     def problems(self, split: Split) -> Sequence[Problem]:
         if split not in self._sides:

@@ -115,6 +115,7 @@ class UserTask(RowTask):
 
     def __init__(self, files: Files, rewards: Rewards, columns: Columns = MappingProxyType({})) -> None:
         super().__init__(files, rewards, columns)
+        self.has_reward = bool(rewards.functions)
 
     def build(self, row: Mapping[str, Any], where: str) -> Problem:
         return problem_of(row, where)

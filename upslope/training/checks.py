@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from upslope.algo.aggregate import prompt_mean, token_mean
 from upslope.algo.check import check as check_recipe
 from upslope.algo.learnable import Learnable
-from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Attempts, Demonstrations
+from upslope.algo.recipe import Recipe, show
+from upslope.algo.sample import Attempts, Demonstrations, Documents
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
 from upslope.model.new import resolved_new
+from upslope.plugins import is_own
 from upslope.tasks.base import Task
+from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
+from upslope.text.documents import find_sources
+from upslope.training.corpora import reads_text
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
 
@@ -18,6 +23,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
     check_recipe(recipe)
     resolved_new(settings.model, settings.new)
+    check_text(settings, recipe, task)
     check_length(settings, recipe)
     check_numbers(settings, recipe)
     if settings.reference != ReferenceSettings() and not recipe.refers:
@@ -28,10 +34,32 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         if isinstance(recipe.sample, Learnable):
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
     check_shown(recipe, task)
-    if settings.eval.problems:
+    if settings.eval.problems and not isinstance(task, TextAlone):
         task.problems("test")
-    if recipe.acts or settings.eval.problems:
+    if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+
+
+def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:
+    """Raise UserError where text alone is to be attempted or imitated, and where blocks of text, or of documents, would
+    not be what their settings say."""
+    sample, text = recipe.sample, bool(settings.task.text)
+    if text:
+        find_sources(settings.task.text)
+    if isinstance(task, TextAlone) and not isinstance(sample, Documents):
+        does = "attempts problems" if recipe.acts else "imitates demonstrations"
+        raise UserError(f"recipe {settings.recipe['name']} {does}, and {NO_PROBLEMS}")
+    if isinstance(sample, Documents) and not text and not task.documents():
+        raise UserError(f"task {task.name} has no documents to read; give --text")
+    if isinstance(sample, Documents) and sample.across and not text and not sample.block:
+        raise UserError("recipe.sample.across = true is for blocks, and documents are taken whole; set a block as well")
+    blocks = text or (isinstance(sample, Documents) and sample.block > 0)
+    in_pieces = reads_text(sample) and blocks and not (isinstance(sample, Documents) and sample.across)
+    if in_pieces and recipe.aggregate not in (token_mean, prompt_mean) and is_own(recipe.aggregate):
+        raise UserError(
+            f"aggregate={show(recipe.aggregate)} would count every document's piece of a block like a whole attempt; "
+            "set recipe.aggregate=token_mean, or prompt_mean"
+        )
 
 
 def check_shown(recipe: Recipe, task: Task) -> None:

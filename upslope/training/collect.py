@@ -22,6 +22,7 @@ from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.beside import Outlet, beside
+from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
 from upslope.training.shown import shown_group
@@ -60,10 +61,13 @@ class Collector:
         per_step: int,
         *,
         max_positions: int = sys.maxsize,
+        blocks: TextBlocks | None = None,
     ) -> None:
-        """``max_positions``: how long a prompt and the text to imitate may be together."""
+        """``max_positions``: how long a prompt and the text to imitate may be together. ``blocks``: of the text that
+        is read in the place of the task's documents; None: those, whole."""
         self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
+        self.blocks = blocks
         self._pools: dict[str, Shuffled[Any]] = {}
         self._mixture: Mixture | None = None
         self._scoring, self._timed_out = 0.0, 0
@@ -205,14 +209,17 @@ class Collector:
 
     def _imitate(self, sample: Demonstrations | Documents, step: int) -> list[Group]:
         if isinstance(sample, Documents):
-            return [
-                self._document(text, step, i) for i, text in enumerate(self._take("documents", step, self._per_step))
-            ]
+            return self._read(step, self._per_step)
         num_replayed = round(sample.replay * self._per_step)
         problems = self._demonstrations(step, self._per_step - num_replayed)
-        texts = self._take("documents", step, num_replayed) if num_replayed else []
         shown = [shown_group(self._renderer, problem, self._max_positions) for problem in problems]
-        return shown + [self._document(text, step, i) for i, text in enumerate(texts)]
+        return shown + (self._read(step, num_replayed) if num_replayed else [])
+
+    def _read(self, step: int, num: int) -> list[Group]:
+        """A step's share of the text: whole documents, or blocks."""
+        if self.blocks is not None:
+            return self.blocks.take(step, num)
+        return [self._document(text, step, i) for i, text in enumerate(self._take("documents", step, num))]
 
     def _demonstrations(self, step: int, num: int) -> list[Problem]:
         if self._mixture is None:
@@ -236,7 +243,8 @@ class Collector:
         }
         found = find[kind]()
         if not found:
-            raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some")
+            mend = " (--text gives it some)" if kind == "documents" else ""
+            raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some{mend}")
         return found
 
     def _document(self, text: str, step: int, index: int) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -35,6 +36,7 @@ def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = 
         table["name"] = _absolute(table["name"])
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
+    table["text"] = [_absolute_pattern(source) for source in table["text"]]
     name = settings.recipe["name"]
     unnamed = list(objects)
     if names_a_file(name):
@@ -61,6 +63,13 @@ def _absolute(text: str | None) -> str | None:
         return None
     path, colon, name = text.rpartition(":") if names_a_file(text) else (text, "", "")
     return f"{Path(path).resolve()}{colon}{name}" if Path(path).exists() else text
+
+
+def _absolute_pattern(text: str) -> str:
+    """The same for a source of text, which may be a pattern."""
+    if glob.has_magic(text) and not Path(text).exists():
+        return str(Path(text).expanduser().absolute())
+    return str(_absolute(text))
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

@@ -6,23 +6,53 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from upslope.model.renderer import Renderer
+from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Demonstrations, Documents
+from upslope.learn.scorer import Scorer
+from upslope.model.policy import Policy
 from upslope.record.journal import num_samples
 from upslope.rollout.base import Progress, Sampler
 from upslope.tasks.base import Task
+from upslope.tasks.text_alone import TextAlone
+from upslope.training.corpora import Text, block_length
 from upslope.training.evaluate import Evaluation, evaluate
+from upslope.training.held_out_loss import HeldOutText, plain_scorer, predicted
 from upslope.training.settings import RunSettings
+from upslope.training.shown import held_out_groups
+from upslope.types import Group, Problem
+
+
+def held_out_problems(settings: RunSettings, task: Task) -> list[Problem]:
+    """The held-out problems that evaluations look at. Raises UserError where some are wanted and the task, which is not
+    text alone, has none."""
+    num = 0 if isinstance(task, TextAlone) else settings.eval.problems
+    return list(task.problems("test"))[:num] if num else []
 
 
 class HeldOut:
-    """The held-out problems that a run is evaluated on, and how far that is done."""
+    """The held-out problems, demonstrations and text that a run is evaluated on, and how far that is done."""
 
-    def __init__(self, settings: RunSettings, task: Task, sampler: Sampler, renderer: Renderer) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        recipe: Recipe,
+        task: Task,
+        sampler: Sampler,
+        scorer: Scorer,
+        text: Text | None = None,
+    ) -> None:
+        """Raises UserError for a held-out demonstration that the model is too short for."""
         self._setting, self._seed = settings.eval, settings.seed
-        self._task, self._sampler, self._renderer = task, sampler, renderer
-        num = self._setting.problems
-        self.problems = list(task.problems("test"))[:num] if num else []
+        self._task, self._sampler, self._scorer, self._imitates = task, sampler, plain_scorer(scorer), recipe.sample
+        there = held_out_problems(settings, task)
+        self.problems = there if task.has_reward else []
         """Those that are attempted."""
+        self._text = held_out_text(settings, recipe, text, scorer.policy)
+        self._shown: list[Group] = []
+        """Demonstrations of the held-out problems, for a recipe that imitates the others'."""
+        if there and isinstance(recipe.sample, Demonstrations):
+            policy = scorer.policy
+            self._shown = held_out_groups(task, policy.renderer, len(there), policy.max_positions)
         self._done: set[tuple[int, int]] = set()  # (step, samples)
         self._sampling = replace(settings.sample.sampling(), temperature=self._setting.temperature, top_k=0, top_p=1.0)
 
@@ -37,18 +67,55 @@ class HeldOut:
 
     def wants(self, step: int, samples: int) -> bool:
         """Whether there is something to evaluate, and this was not done yet."""
-        return bool(self.problems) and (step, samples) not in self._done
+        return bool(self.problems or self._shown or self._text) and (step, self._num(samples)) not in self._done
+
+    def _num(self, samples: int) -> int:
+        return samples if self.problems else 0
 
     def attempt(self, step: int, samples: int, progress: Progress) -> Evaluation:
-        """All problems, greedily and ``samples`` times, as the policy is after ``step`` steps."""
-        self._done.add((step, samples))
-        return evaluate(
+        """All problems, greedily and ``samples`` times, and all that is predicted, as the policy is after ``step``
+        steps."""
+        self._done.add((step, self._num(samples)))
+        losses = self.losses(step)
+        if not self.problems:
+            return Evaluation(losses, [])
+        found = evaluate(
             self._task,
             self._sampler,
-            self._renderer,
+            self._scorer.policy.renderer,
             self.problems,
             self._sampling,
             samples=samples,
             seed=self._seed,
             progress=progress,
         )
+        return Evaluation(found.row | losses, found.greedy)
+
+    def losses(self, step: int) -> dict[str, Any]:
+        """``held_out_loss`` nats a token of what the recipe imitates: held-out demonstrations where it imitates such,
+        else held-out text. ``bits_per_byte`` of held-out text, whatever the recipe; ``held_out_tokens`` and
+        ``held_out_bytes`` of the text. ``sample``: a text of the policy's own, for a recipe that reads text."""
+        row: dict[str, Any] = {}
+        if self._shown:
+            row["held_out_loss"] = predicted(self._scorer, self._shown).loss
+        if self._text is None:
+            return row
+        if self._text.num_documents:
+            found = self._text.measure(self._scorer)
+            if not isinstance(self._imitates, Demonstrations):
+                row["held_out_loss"] = found.loss
+            row |= {"bits_per_byte": found.bits_per_byte}
+            row |= {"held_out_tokens": found.num_tokens, "held_out_bytes": found.num_bytes}
+        if isinstance(self._imitates, Documents):
+            policy = self._scorer.policy
+            temperature = self._setting.temperature
+            row["sample"] = self._text.sample(self._sampler, policy, temperature, self._seed, step)
+        return row
+
+
+def held_out_text(settings: RunSettings, recipe: Recipe, text: Text | None, policy: Policy) -> HeldOutText | None:
+    """The run's held-out text; None where it reads none, or evaluations do not ask for it."""
+    if text is None or not settings.eval.text_tokens:
+        return None
+    length = block_length(recipe.sample, policy.max_positions)
+    return HeldOutText(text, settings.eval.text_tokens, length=length, renderer=policy.renderer)

@@ -43,9 +43,9 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{key} is {new[key]} now, it was {old[key]}" for key in keys if new[key] != old[key]]
 
 
-def made_with(settings: RunSettings, task: Task, base: Any | None) -> dict[str, str]:
-    """What a run's results depend on beside its settings, by name: hashes of the data, of the user's code and of an
-    adapter's ``base`` model, and versions."""
+def made_with(settings: RunSettings, task: Task, base: Any | None, text: str | None = None) -> dict[str, str]:
+    """What a run's results depend on beside its settings, by name: hashes of the data, of ``text`` (its fingerprint),
+    of the user's code and of an adapter's ``base`` model, and versions."""
     specs = [settings.task.name, *settings.task.rewards, *(value for _, value in _flat(settings.recipe))]
     code = [source(spec) + spec.rpartition(":")[2] for spec in specs if isinstance(spec, str) and names_a_file(spec)]
     found: dict[str, str] = {}
@@ -54,6 +54,8 @@ def made_with(settings: RunSettings, task: Task, base: Any | None) -> dict[str, 
     ):  # it reads everything, also what this run has no use for, and that may be broken
         found["the task's data"] = task.fingerprint()
     found["the user's code"] = " ".join(code)
+    if text is not None:
+        found["the text"] = text
     if base is not None:
         found["the adapter's base"] = digest(base)
     hashed = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in found.items()}

@@ -24,11 +24,17 @@ MOST_READ = 10_000
 
 
 def require_room_for_run(
-    task: Task, recipe: Recipe, held_out: Sequence[Problem], policy: Policy, sampling: Sampling
+    task: Task,
+    recipe: Recipe,
+    held_out: Sequence[Problem],
+    policy: Policy,
+    sampling: Sampling,
+    *,
+    blocks: bool = False,
 ) -> None:
     """Raise UserError, which names the longest, for a problem, demonstration or document that the model is too short
     for: of what the recipe takes, and of the problems ``held_out`` for evaluation. A text of fewer bytes than there are
-    positions is not tokenised: a token takes a byte at least."""
+    positions is not tokenised: a token takes a byte at least. ``blocks``: documents are cut to fit."""
     sample, renderer, max_positions = recipe.sample, policy.renderer, policy.max_positions
     require_room_for(held_out, renderer, sampling, max_positions)
     if isinstance(sample, Attempts):
@@ -36,7 +42,7 @@ def require_room_for_run(
         return
     if not isinstance(sample, Documents):
         _require_shown(task.demonstrations(), renderer, max_positions)
-    if isinstance(sample, Documents) or sample.replay:
+    if not blocks and (isinstance(sample, Documents) or sample.replay):
         texts = [Problem(f"document {i}", (), demonstration=text) for i, text in enumerate(task.documents())]
         _require_shown(texts, renderer, max_positions)
 

@@ -24,7 +24,9 @@ from upslope.rollout.base import Sampler
 from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
 from upslope.training import metrics
-from upslope.training.collect import Collected, Collector
+from upslope.training.collect import Collected
+from upslope.training.collecting import collector
+from upslope.training.corpora import Text
 from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
 from upslope.training.memory import Keeper, peak_gb
@@ -50,23 +52,17 @@ class Run:
         document: dict[str, Any],
         made_with: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
+        text: Text | None = None,
     ) -> None:
         """``document`` is the resolved configuration that ``run.toml`` will hold; ``made_with`` what else the results
-        depend on, for the checkpoints; ``notes`` are for whoever watches, and the journal."""
+        depend on, for the checkpoints; ``notes`` are for whoever watches, and the journal; ``text`` is what the
+        settings name, opened."""
         self.settings, self.recorder, self.recipe, self.task = settings, recorder, recipe, task
         self.policy, self.sampler, self.learner, self.view = learner.policy, sampler, learner, view
         self.seed = settings.seed
-        self.collect = Collector(
-            task,
-            sampler,
-            self.policy.renderer,
-            settings.sample.sampling(),
-            settings.seed,
-            settings.problems,
-            max_positions=self.policy.max_positions,
-        )
+        self.collect = collector(settings, recipe, task, sampler, self.policy, text)
         self._document, self._notes = document, notes
-        self._held_out = HeldOut(settings, task, sampler, self.policy.renderer)
+        self._held_out = HeldOut(settings, recipe, task, sampler, learner.scorer, text)
         self._first_step = 0
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
@@ -149,7 +145,8 @@ class Run:
     def require_room(self) -> None:
         """Raise UserError for a text that the model is too short for, before anything is written."""
         sampling = self.settings.sample.sampling()
-        require_room_for_run(self.task, self.recipe, self._held_out.problems, self.policy, sampling)
+        blocks = self.collect.blocks is not None
+        require_room_for_run(self.task, self.recipe, self._held_out.problems, self.policy, sampling, blocks=blocks)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""
@@ -261,7 +258,8 @@ class Run:
         with self.phase("evaluate"):
             found = self._held_out.attempt(step, samples, self.sampled)
         seconds = self._seconds.pop("evaluate")
-        self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy))
+        if found.greedy:
+            self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy))
         row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
         self.recorder.add(row)
         self.view.evaluated(row)

@@ -19,6 +19,7 @@ from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
+from upslope.training.corpora import Text
 from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
 from upslope.training.loop import train
@@ -45,12 +46,14 @@ def run_to_end(
     resume: bool = False,
     made_with: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    text: Text | None = None,
 ) -> Run:
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
     ``resume`` without ``saved``: from the start, in the folder of a run that was stopped before its first checkpoint.
 
-    ``document`` is the resolved configuration, for the record; ``make_sampler`` makes whoever writes the attempts,
-    None: this process. Raises UserError for what a user can mend, ``Stopped`` after Ctrl-C.
+    ``document`` is the resolved configuration, for the record; ``text`` what it names, opened; ``make_sampler`` makes
+    whoever writes the attempts, None: this process. Raises UserError for what a user can mend, ``Stopped`` after
+    Ctrl-C.
     """
     device = pick_device(settings.device)
     with process_state(settings, device):
@@ -59,7 +62,7 @@ def run_to_end(
             require_disk(recorder.folder, learner, recipe, settings)
         here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
         sampler = here if make_sampler is None else make_sampler(learner.policy)
-        run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes)
+        run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes, text)
         run.require_room()
         if saved is not None:
             run.resume(saved)

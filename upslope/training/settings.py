@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from upslope.bounds import at_least, require_bounds
@@ -27,7 +27,8 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """code, gsm8k, math, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, else pocket."""
+    """code, gsm8k, math, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, none if text is, else
+    pocket."""
     data: str | None = None
     """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
@@ -58,9 +59,20 @@ class TaskSettings:
     options: dict[str, Any] = field(default_factory=dict)
     """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
     memory_mb, instruction, trust_tests; your own: the parameters of what makes it)."""
+    text: tuple[str, ...] = ()
+    """Plain text to read, in the place of the task's documents: files (txt, md, jsonl, parquet, each also .gz or .zst),
+    folders, patterns, data sets of the hub. Recipe pretrain reads it, sft replays it (``recipe.sample.replay``), and
+    evaluations measure how well its held-out documents are predicted."""
+    text_weights: tuple[float, ...] = ()
+    """What share of the tokens each of ``text`` gives; empty: by size."""
+    text_column: str = "text"
+    """The column of the text in files of rows."""
+    text_held_out: float = at_least(0, 0.01)
+    """Share of the documents of ``text`` that is held out, chosen by a hash of the text: the same in every run."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
+        self._check_text()
         if self.weights and len(self.weights) != 1 + len(self.also):
             raise ValueError(
                 f"weights has {len(self.weights)} numbers for data and {len(self.also)} of also; one for each"
@@ -73,6 +85,18 @@ class TaskSettings:
             raise ValueError(f"reward_timeout = {self.reward_timeout:g} must be at most {LONGEST_CHECK} seconds")
         if self.on_timeout == "mask" and not self.reward_timeout:
             raise ValueError("on_timeout = mask, and nothing times out: set reward_timeout as well")
+
+    def _check_text(self) -> None:
+        if not self.text:
+            used = [f.name for f in fields(self) if f.name.startswith("text_") and getattr(self, f.name) != f.default]
+            if used:
+                raise ValueError(f"{used[0]} is given, and there is no text; set text as well")
+        if self.text_weights and len(self.text_weights) != len(self.text):
+            raise ValueError(f"{len(self.text_weights)} text_weights for {len(self.text)} of text: give one for each")
+        if not all(0 < weight < math.inf for weight in self.text_weights):
+            raise ValueError(f"text_weights must be finite numbers above 0, not {self.text_weights}")
+        if not self.text_held_out < 1:
+            raise ValueError(f"text_held_out is a share in [0, 1), not {self.text_held_out}")
 
 
 @dataclass(frozen=True)
@@ -120,7 +144,7 @@ class ReferenceSettings:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How held-out accuracy is measured before, during and after training."""
+    """How held-out accuracy and loss are measured before, during and after training."""
 
     every: int = at_least(0, 0)
     """Steps between evaluations; 0: only before and after."""
@@ -130,6 +154,8 @@ class EvalSettings:
     """Attempts a problem for pass@k before and after training; 0: greedy only."""
     temperature: float = at_least(0, 1.0)
     """Of those attempts."""
+    text_tokens: int = at_least(0, 65_536)
+    """Tokens of held-out text that are predicted, in whole documents and one document at least; 0: none."""
 
     def __post_init__(self) -> None:
         require_bounds(self)

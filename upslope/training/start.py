@@ -37,8 +37,10 @@ from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
+from upslope.tasks.text_alone import TextAlone
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
+from upslope.training.corpora import open_text
 from upslope.training.document import to_document
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
@@ -105,12 +107,15 @@ def train_objects(
         model = carried_on(model, load(str(saved.folder), exact), saved.folder)
     elif model is None:
         model = resolve_model(settings, make_view)
+    view = make_view()
+    text = open_text(settings.task, *model, view.message)
     settings = with_limit(settings, task, max_positions(model[0]))
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     document = to_document(settings, recipe, objects)
-    now = made_with(settings, task, model[0] if settings.learn.lora_rank else None)
+    of_text = None if text is None else text.fingerprint
+    now = made_with(settings, task, model[0] if settings.learn.lora_rank else None, of_text)
     notes = []
     if recorder.folder is not None and was is not None:
         notes = broken + notes_of(recorder.folder, saved, was, document, now)
@@ -120,13 +125,14 @@ def train_objects(
         recipe,
         settings,
         recorder,
-        make_view(),
+        view,
         document,
         saved,
         make_sampler,
         resume=resume,
         made_with=now,
         notes=notes,
+        text=text,
     )
 
 
@@ -180,9 +186,20 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
 
 
 def open_run_task(settings: TaskSettings, seed: int) -> Task:
-    """The task the settings name; without a name the user's if there is data, else pocket."""
-    given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "name"}
+    """The task the settings name; without a name the user's if there is data, none but the text if there is that, else
+    pocket."""
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
+    if settings.text and not settings.name and not settings.data:
+        require_nothing_else(settings)
+        return TextAlone()
     return open_task(settings.name or (FOR_DATA if settings.data else DEFAULT), **given, seed=seed)
+
+
+def require_nothing_else(settings: TaskSettings) -> None:
+    """Raise UserError for a setting of problems and rewards beside text alone, which has none."""
+    for f in fields(settings):
+        if not f.name.startswith("text") and getattr(settings, f.name) != getattr(TaskSettings(), f.name):
+            raise UserError(f"task.{f.name} is of no use to text alone; give --task or --data as well, or drop it")
 
 
 @contextlib.contextmanager

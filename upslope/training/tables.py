@@ -32,16 +32,18 @@ def task_options(
     eval_data: str | None,
     rewards: Sequence[str] | None,
     reward_weights: Sequence[float] | None,
+    text: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What the task is, by dotted key of the settings, without what was not given. Raises UserError for an option that
     was given empty, as by a variable of the shell that is not set: nothing may take another task's place in silence."""
-    require_filled({"--task": name, "--data": data, "--eval-data": eval_data})
+    require_filled({"--task": name, "--data": data, "--eval-data": eval_data, "--text": all(text or ["-"]) or ""})
     given = {
         "task.name": name,
         "task.data": data,
         "task.eval_data": eval_data,
         "task.rewards": list(rewards or ()) or None,
         "task.reward_weights": list(reward_weights or ()) or None,
+        "task.text": list(text or ()) or None,
     }
     return {key: value for key, value in given.items() if value is not None}
 
