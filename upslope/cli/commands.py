@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from upslope import __version__
-from upslope.cli import ladder, look, measure, train
+from upslope.cli import ladder, look, measure, pipeline, train
 from upslope.cli.options import app
 
-__all__ = ["app", "ladder", "look", "measure", "train"]
+__all__ = ["app", "ladder", "look", "measure", "pipeline", "train"]
 
 
 @app.callback(invoke_without_command=True)

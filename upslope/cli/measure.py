@@ -54,7 +54,7 @@ def evaluate_model(
     with --attempts FILE; upslope score reads that file.
     """
     from upslope.config import load_settings
-    from upslope.lab.evaluation import evaluate_command
+    from upslope.lab.evaluation import SPEAKING, evaluate_command
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
@@ -73,10 +73,8 @@ def evaluate_model(
     evaluate_command(settings, attempts, as_json=as_json)
 
 
-SPEAKING = ("task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
-"""The settings that a model's attempts depend on."""
 SCORING = ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
-"""And, of the task's, what a score depends on,"""
+"""The settings of a task that a score depends on,"""
 TIMING = ("reward_timeout", "on_timeout", "reward_workers")
 """and how it is come by."""
 
@@ -131,6 +129,7 @@ def measure_problems(
     and recipe.sample.kind=learnable begins with what it says. Stopped, the same command continues it.
     """
     from upslope.config import load_settings
+    from upslope.lab.evaluation import SPEAKING
     from upslope.lab.measuring import measure_command
     from upslope.training.tables import task_options
 

@@ -12,7 +12,10 @@ from typer.core import TyperGroup
 from upslope.errors import UserError
 from upslope.tasks.builtin import tasks_help
 
-ORDER = ("train", "eval", "measure", "score", "recipes", "diff", "report", "prove", "doctor", "bench", "ladder")
+ORDER = (
+    *("train", "pipeline", "eval", "measure", "score", "recipes", "diff", "report", "prove", "doctor", "bench"),
+    "ladder",
+)
 
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
