@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -241,4 +242,6 @@ class TrainStage:
         return end_of(folder)
 
     def perform(self, settings: RunSettings, make_view: MakeView, *, resume: bool) -> int | None:
-        return launched(settings, make_view, resume=resume).signals.asked
+        asked = launched(settings, make_view, resume=resume).signals.asked
+        gc.collect()  # the model and its optimizer, before the next ones are loaded
+        return asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from upslope.training.pipeline.notes import NOTES, Note, Notebook
 from upslope.training.pipeline.plan import NAMED, Kinds, Pipeline, Stage
 from upslope.training.tables import dotted
 from upslope.training.view import View
-from upslope.versions import running
+from upslope.versions import RECORDED, running
 
 PIPELINE = "pipeline.toml"
 """In a pipeline's folder: the stages with their resolved settings."""
@@ -141,7 +140,7 @@ class _Performance:
         """What decides the result of a stage, as it stands now."""
         kind = self._kinds[stage.kind]
         made_with = kind.made_with(stage.settings)
-        versions = {name: value for name, value in made_with.items() if name in {**running(), "torch": ""}}
+        versions = {name: value for name, value in made_with.items() if name in ("python", *RECORDED)}
         folders = {str(self._pipeline.named(name).folder.resolve()): name for name in stage.needs}
         settings = {
             key: f"{NAMED}{folders[value]}" if isinstance(value, str) and value in folders else value
@@ -163,8 +162,8 @@ class _Performance:
         kind, orders, note = self._kinds[stage.kind], self._orders, self._now[stage.name]
         before = self._book.of(stage.name)
         if before is not None and self._is_done(stage):
-            updates = note.updates(before)
-            orders.say(f"{title}, done before{f' ({chr(10).join(updates)})' if updates else ''}")
+            updates = ", ".join(note.updates(before))
+            orders.say(f"{title}, done before" + (f" with other versions ({updates})" if updates else ""))
             orders.finished(stage)
             return
         orders.say(title)
@@ -181,7 +180,6 @@ class _Performance:
         assert left, "a stage that ends has left something whole"
         self._book.finish(stage.name, left)
         orders.finished(stage)
-        gc.collect()  # a model and its optimizer, before the next ones are loaded
         if asked is not None:
             raise Stopped(orders.again, asked)
 
