@@ -32,8 +32,8 @@ VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.sp
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: $(VENV)/.run ## the main job: examples/pocket.toml (RUN=FILE for another)
-	$(BIN)/upslope train $(RUN)
+train: $(VENV)/.run ## the main job: the pipeline examples/pocket.toml (RUN=FILE for another)
+	$(BIN)/upslope pipeline $(RUN)
 
 # Imitation for three steps, then forty by trial and error: the quickest look at a real model, ten minutes a seed on one core.
 sums: $(VENV)/.run ## a real model learns sums, in minutes: make sums MODEL=DIRECTORY [SEEDS=3]

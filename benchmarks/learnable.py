@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from upslope.training.stages import STAGES
+from upslope.training.pocket_start import pocket_stage
 
 IMITATION = 40
 """Steps, of 40 texts."""
@@ -51,8 +51,8 @@ def train(out: Path, name: str, *words: str) -> list[dict[str, Any]]:
 
 def weak_start(out: Path) -> str:
     """The pocket model's imitation with fewer steps. Its folder."""
-    usual = STAGES["sft"]
-    words = ["--model", usual.model, "--recipe", "sft", f"steps={IMITATION}", f"problems={usual.problems}"]
+    usual = pocket_stage("sft")
+    words = ["--model", "pocket:pretrained", "--recipe", "sft", f"steps={IMITATION}", f"problems={usual.problems}"]
     words += [f"recipe.sample.replay={usual.recipe['sample']['replay']}", f"learn.lr={usual.learn.lr}"]
     words += [f"learn.warmup={usual.learn.warmup}", f"learn.decay={usual.learn.decay}", "learn.dtype=float32"]
     train(out, "start", *words, "eval.problems=0")

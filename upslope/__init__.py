@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # a type checker and an editor see the same names
     from upslope.algo.slots import kind as kind
     from upslope.api import evaluate as evaluate, sample as sample, score as score, train as train
     from upslope.errors import Stopped as Stopped, UserError as UserError
+    from upslope.lab.pipeline.command import pipeline as pipeline
     from upslope.tasks.base import Task as Task
     from upslope.training.run import Run as Run
     from upslope.types import (
@@ -75,6 +76,7 @@ _MODULES = {
     "upslope.algo.slots": ("kind",),
     "upslope.api": ("evaluate", "sample", "score", "train"),
     "upslope.errors": ("Stopped", "UserError"),
+    "upslope.lab.pipeline.command": ("pipeline",),
     "upslope.tasks.base": ("Task",),
     "upslope.training.run": ("Run",),
     "upslope.types": ("Batch", "Problem", "Rollout", "Sampling", "Score"),

@@ -14,6 +14,8 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.model.names import NEW, config_of_new
 from upslope.plugins import names_a_file
+from upslope.record.claim import folder_in
+from upslope.training.pipeline.plan import Kinds, Pipeline, to_pipeline
 from upslope.training.settings import RunSettings
 from upslope.training.tables import to_settings
 
@@ -38,6 +40,8 @@ def load_settings(
     from it afresh: patches of another one, from the file, do not survive.
     """
     table = read_toml(file) if file else {}
+    if "stage" in table:
+        raise UserError(f"{file} is a pipeline, for it has tables [[stage]]; give it to: upslope pipeline {file}")
     table.pop("versions", None)  # a record of what the run of that file ran with
     if "python" in table:
         objects = table["python"].get("objects") if isinstance(table["python"], dict) else None
@@ -52,13 +56,55 @@ def load_settings(
         _put(table, key, value)
     pairs = []
     for text in overrides:
-        key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals:
-            raise UserError(f"{text!r} is not of the form KEY=VALUE, for example learn.lr=1e-4")
-        pairs.append(("recipe" if key == "recipe.name" else key, _value(value)))
+        key, value = _pair(text)
+        pairs.append(("recipe" if key == "recipe.name" else key, value))
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)
+
+
+def load_pipeline(
+    source: Path | Mapping[str, Any],
+    kinds: Kinds,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    out: str | None = None,
+) -> Pipeline:
+    """The pipeline of a file, or of a table that such a file could hold: shared settings and a table for every stage,
+    then ``KEY=VALUE`` for all or ``STAGE.KEY=VALUE`` for one. Raises UserError naming the key."""
+    table = read_toml(source) if isinstance(source, Path) else dict(source)
+    given = table.get("stage")
+    rows = [row for row in given if isinstance(row, dict)] if isinstance(given, list) else []
+    if isinstance(source, Path):
+        if given is None:
+            raise UserError(f"{source} is no pipeline, for it has no table [[stage]]; try: upslope train {source}")
+        for part in (table, *rows):
+            _anchor(part, source.parent)
+    changes: dict[str, list[dict[str, Any]]] = {}
+    for text in overrides:
+        key, value = _pair(text)
+        owners = [str(row.get("name")) for row in rows if key.startswith(f"{row.get('name')}.")]
+        owner = max(owners, key=len, default="")
+        key = key.removeprefix(f"{owner}.") if owner else key
+        change: dict[str, Any] = {}
+        _put(change, "recipe" if key == "recipe.name" else key, value)
+        changes.setdefault(owner, []).append(change)
+    for each in changes.values():
+        each.sort(key=lambda change: not isinstance(change.get("recipe"), str))  # first, as in ``load_settings``
+    name = name or table.get("name") or (source.stem if isinstance(source, Path) else None)
+    where = out or table.get("out", RunSettings.out)
+    if not isinstance(name, str) or not isinstance(where, str):
+        raise UserError('name and out of a pipeline are texts, such as name = "my-pipeline"')
+    return to_pipeline(table | {"name": name}, kinds, folder_in(Path(where), name), changes)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """A key and its value. Raises UserError for what is none."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise UserError(f"{text!r} is not of the form KEY=VALUE, for example learn.lr=1e-4")
+    return key, _value(value)
 
 
 def read_toml(file: Path) -> dict[str, Any]:

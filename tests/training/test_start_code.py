@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import upslope
-from upslope.training.start import code_of_a_start
+from upslope.training.pocket_start import code_of_a_start
 
 
 def test_rooms_within_rooms_count_and_rooms_that_no_start_needs_do_not(tmp_path: Path) -> None:

@@ -45,10 +45,16 @@ def _wide() -> Console:
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder, of a running run too.")]) -> None:
-    """Draw report.png from a run folder and print what it shows."""
+def report(run: Annotated[Path, typer.Argument(help="A run's or a pipeline's folder, also while it runs.")]) -> None:
+    """Draw report.png from a run folder and print what it shows; of a pipeline's folder, all stages."""
     from upslope.inspect.report import print_before_after, summary_lines, write_report
+    from upslope.lab.pipeline.report import facts_of, is_pipeline, table_of, write_pipeline_report
 
+    if is_pipeline(run):
+        page = write_pipeline_report(run)
+        _wide().print(table_of(facts_of(run)))
+        print(f"report      {page}")
+        return
     write_report(run)
     console = Console()
     print_before_after(console, run)

@@ -59,7 +59,7 @@ def evaluate_model(
     All documents of --text count, and those of a run that it held out.
     """
     from upslope.config import load_settings
-    from upslope.lab.evaluation import evaluate_command
+    from upslope.lab.evaluation import SPEAKING, evaluate_command
     from upslope.lab.predicting import predict_command
     from upslope.training.tables import task_options
 
@@ -86,10 +86,8 @@ def evaluate_model(
     evaluate_command(settings, attempts, as_json=as_json)
 
 
-SPEAKING = ("new", "task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
-"""The settings that a model's attempts depend on."""
 SCORING = ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
-"""And, of the task's, what a score depends on,"""
+"""The settings of a task that a score depends on,"""
 TIMING = ("reward_timeout", "on_timeout", "reward_workers")
 """and how it is come by."""
 
@@ -144,6 +142,7 @@ def measure_problems(
     and recipe.sample.kind=learnable begins with what it says. Stopped, the same command continues it.
     """
     from upslope.config import load_settings
+    from upslope.lab.evaluation import SPEAKING
     from upslope.lab.measuring import measure_command
     from upslope.training.tables import task_options
 

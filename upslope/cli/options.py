@@ -13,18 +13,8 @@ from upslope.errors import UserError
 from upslope.tasks.builtin import tasks_help
 
 ORDER = (
-    "tokenizer",
-    "train",
-    "eval",
-    "measure",
-    "score",
-    "shown",
-    "recipes",
-    "diff",
-    "report",
-    "prove",
-    "doctor",
-    "bench",
+    *("tokenizer", "train", "pipeline", "eval", "measure", "score", "shown"),
+    *("recipes", "diff", "report", "prove", "doctor", "bench"),
     "ladder",
 )
 

@@ -184,3 +184,49 @@ def smooth(values: Sequence[float], window: int, centre: Centre = statistics.fme
     half = window // 2
     near = [[v for v in values[max(0, i - half) : i + half + 1] if math.isfinite(v)] for i in range(len(values))]
     return [centre(part) if math.isfinite(here) else math.nan for here, part in zip(values, near, strict=True)]
+
+
+_HELD_OUT = (
+    (("greedy", "value"), "held-out accuracy"),
+    (("bits_per_byte",), "held-out bits per byte"),
+    (("held_out_loss",), "held-out loss"),
+)
+"""What an evaluation may have measured, the most telling first."""
+
+
+def draw_stages(stages: Sequence[tuple[str, Journal]], title: str) -> Figure:
+    """The stages of a pipeline (name and journal of each) side by side: what each learns from, and below it what the
+    evaluations found. Accuracies have one scale over all stages."""
+    figure = Figure(figsize=(max(6.0, 3.6 * len(stages)), 6.5), dpi=130, layout="constrained")
+    panels = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    for (name, journal), (above, below) in zip(stages, panels.T, strict=True):
+        for panel in (above, below):
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.grid(axis="y", color="#e8e8e8", linewidth=0.8)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        above.set_title(visible(name), loc="left", parse_math=False)
+        _draw_line(above, journal, *(("loss", "loss") if only_imitates(journal.steps) else ("reward", "reward")))
+        _draw_held_out(below, journal)
+        below.set_xlabel("updates")
+    accuracies = [panel for panel in panels[1] if panel.get_ylabel() == _HELD_OUT[0][1]]
+    top = max((panel.get_ylim()[1] for panel in accuracies), default=1.0)
+    for panel in accuracies:
+        panel.set_ylim(0, min(1.02, 1.05 * top))
+        panel.yaxis.set_major_formatter(_PERCENT)
+    figure.suptitle(visible(title), parse_math=False, x=0.01, ha="left", fontsize=14, weight="bold")
+    return figure
+
+
+def _draw_held_out(panel: Axes, journal: Journal) -> None:
+    """One measure of the evaluations, with its values before and after in words."""
+    for keys, label in _HELD_OUT:
+        found = [(number(row, "step"), value) for row in journal.evals if math.isfinite(value := number(row, *keys))]
+        if found:
+            panel.plot(*zip(*found, strict=True), color=_RED, marker="o", markersize=4, linewidth=2)
+            panel.set_ylabel(label, color=_RED)
+            spell = percent if keys == _HELD_OUT[0][0] else "{:.4g}".format
+            words = [spell(value) for _, value in (found[0], *found[1:][-1:])]
+            panel.set_title(" → ".join(words), loc="right", fontsize=10, color=_RED)
+            return
+    panel.text(0.5, 0.5, "no evaluation recorded", transform=panel.transAxes, ha="center", color=_GREY)
+    panel.set_yticks([])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from upslope.record.checkpoint import Checkpoint
 from upslope.record.journal import JOURNAL, read_journal
 from upslope.tasks.base import Task
 from upslope.training.settings import RunSettings
-from upslope.training.tables import names
+from upslope.training.tables import dotted, names
 from upslope.versions import running
 
 TIMES = ("task.reward_timeout", "task.on_timeout", "task.reward_workers")
@@ -38,7 +38,7 @@ def require_changeable(keys: Sequence[str]) -> None:
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each setting that two documents of a run have otherwise, of those that may be changed."""
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(dotted(before)), dict(dotted(now))
     keys = [key for key in new if key in old and names(CHANGEABLE, key)]
     return [f"{key} is {new[key]} now, it was {old[key]}" for key in keys if new[key] != old[key]]
 
@@ -46,7 +46,7 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def made_with(settings: RunSettings, task: Task, base: Any | None, text: str | None = None) -> dict[str, str]:
     """What a run's results depend on beside its settings, by name: hashes of the data, of ``text`` (its fingerprint),
     of the user's code and of an adapter's ``base`` model, and versions."""
-    specs = [settings.task.name, *settings.task.rewards, *(value for _, value in _flat(settings.recipe))]
+    specs = [settings.task.name, *settings.task.rewards, *(value for _, value in dotted(settings.recipe))]
     code = [source(spec) + spec.rpartition(":")[2] for spec in specs if isinstance(spec, str) and names_a_file(spec)]
     found: dict[str, str] = {}
     with contextlib.suppress(
@@ -117,7 +117,7 @@ def notes_of(
 def require_checkpoint(folder: Path, was: Mapping[str, Any]) -> None:
     """Raise UserError for a run that has no checkpoint and must have had one."""
     num = len(read_journal(folder).steps) if (folder / JOURNAL).exists() else 0
-    every = dict(_flat(was)).get("save.every")
+    every = dict(dotted(was)).get("save.every")
     if isinstance(every, int) and 0 < every < num:
         raise UserError(
             f"{folder} has {num} steps in its journal and no checkpoint, though one was written every {every}: put "
@@ -136,11 +136,3 @@ def set_aside(folder: Path, step: int) -> None:
         listed = ", ".join(map(str, there)) or "none"
         raise UserError(f"--from {step}: {folder} has no whole checkpoint of that step ({wrong}); there are {listed}")
     checkpoint.abandon(checkpoints, step)
-
-
-def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

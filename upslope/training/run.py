@@ -69,7 +69,7 @@ class Run:
         self._tokens = 0
         self._step = 0
         self._unwritten: Callable[[], Row] | None = None
-        self._signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
+        self.signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
         self._saving = Saving(
             learner, recorder, self.collect, settings.sample.sampling(), settings.seed, made_with or {}
         )
@@ -125,7 +125,7 @@ class Run:
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self._first_step, "notes": list(self._notes)})
-        with self._signals, said_to(self.view.message):
+        with self.signals, said_to(self.view.message):
             self._saving.finish(self._first_step, self._spent, self._tokens)
             if self._first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
@@ -204,7 +204,7 @@ class Run:
 
     def sampled(self, num_tokens: int, num_rows: int) -> None:
         """Progress of sampling, from the sampler. Raises Stopped if there may be no time to finish the step."""
-        if self._signals.hurried:
+        if self.signals.hurried:
             self._stop_if_asked()
         elapsed = max(time.perf_counter() - self._phase_began, 1e-9)
         self.view.phase(self._phase_name, num_rows, None, num_tokens / elapsed)
@@ -273,10 +273,10 @@ class Run:
         return self.how_to_go_on() if self._saving.rescue() and self.folder is not None else ""
 
     def _stop_if_asked(self) -> None:
-        if self._signals.asked is not None:
+        if self.signals.asked is not None:
             if self._saving.finished:
                 self._save()
-            raise Stopped(self.how_to_go_on(), self._signals.asked)
+            raise Stopped(self.how_to_go_on(), self.signals.asked)
 
     def _save(self) -> None:
         self.view.phase("checkpoint")

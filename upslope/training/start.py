@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import gc
 import itertools
-import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from filelock import FileLock
 
-import upslope
 from upslope.algo.codec import patched
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
-from upslope.errors import Stopped, UserError, nearest
+from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.names import is_new, is_pocket
 from upslope.model.new import new_model, resolved_new
-from upslope.model.pocket import build_model, build_tokenizer
 from upslope.model.policy import max_positions
-from upslope.native.places import cache_folder
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
-from upslope.record.claim import Taken, claimed, folder_in
+from upslope.record.claim import Taken, claimed, folder_in, is_begun
 from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model
 from upslope.record.recorder import Recorder
@@ -42,11 +35,13 @@ from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.corpora import open_text
 from upslope.training.document import to_document
+from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
+from upslope.training.pocket_start import pocket_model
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler, run_to_end
 from upslope.training.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
-from upslope.training.stages import STAGES
+from upslope.training.tables import names, to_settings
 from upslope.training.view import View
 
 SMALL = 10_000_000
@@ -64,13 +59,20 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, 
     Raises UserError for anything a user can mend (before minutes are spent on a start, where that can be known),
     ``Stopped`` after Ctrl-C.
     """
+    run = launched(settings, make_view, resume=resume, since=since)
+    assert run.folder is not None
+    return run.folder
+
+
+def launched(settings: RunSettings, make_view: MakeView, *, resume: bool = False, since: int | None = None) -> Run:
+    """The same, for whoever wants to know more of the run than its folder."""
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
         if since is not None:
             set_aside(folder, since)
-        train_objects(settings, recipe, task, FolderRecorder(folder, settings.save.keep), make_view, resume=resume)
-    return folder
+        recorder = FolderRecorder(folder, settings.save.keep)
+        return train_objects(settings, recipe, task, recorder, make_view, resume=resume)
 
 
 def train_objects(
@@ -229,50 +231,40 @@ def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]
     if is_new(name):
         return new_model(name, settings.new, settings.seed)
     if is_pocket(name):
-        return _pocket(name.partition(":")[2] or "sft", settings, make_view)
+        return pocket_model(name.partition(":")[2], settings, TrainStage(), make_view)
     return load_model(name)
 
 
-def _pocket(stage: str, wanted: RunSettings, make_view: MakeView) -> tuple[Any, Any]:
-    """The pocket model after a stage, from the cache if everything it depends on is unchanged."""
-    if stage == "blank":
-        return build_model(wanted.seed), build_tokenizer()
-    if stage not in STAGES:
-        raise UserError(f"pocket has no stage {stage!r}{nearest(stage, [*STAGES, 'blank'])}")
-    settings = replace(STAGES[stage], seed=wanted.seed, device=wanted.device, threads=wanted.threads)
-    settings = replace(settings, out=str(cache_folder()), name=f"pocket-{stage}-{_fingerprint(settings)}")
-    folder = Path(settings.out) / settings.name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # two runs that start together make it once
-        saved = checkpoint.newest(folder / "checkpoints")
-        if saved is None or saved.step < settings.steps:
-            if saved is None:
-                shutil.rmtree(folder, ignore_errors=True)  # a name that only we give, in a cache that is ours
-            try:
-                launch(settings, make_view, resume=saved is not None)
-            except Stopped as stopped:
-                raise Stopped("repeat the same command: what was made of the pocket model is kept") from stopped
-        saved = checkpoint.newest(folder / "checkpoints")
-    assert saved is not None, "a stage that ends has written its checkpoint"
-    return load(str(saved.folder))
+class TrainStage:
+    """A stage of a pipeline that trains: an ordinary run, in an ordinary run folder. A ``StageKind``."""
 
+    takes_model = leaves_model = True
 
-def _fingerprint(settings: RunSettings) -> str:
-    """A hash of everything a stage depends on: its settings and its start's, the task, the code, the libraries."""
-    below = settings.model.partition(":")[2]
-    parts = [
-        json.dumps(asdict(replace(settings, out="", name="", threads=0)), sort_keys=True),
-        open_run_task(settings.task, settings.seed).fingerprint(),
-        _fingerprint(replace(STAGES[below], seed=settings.seed)) if below in STAGES else below,
-        torch.__version__,
-        transformers.__version__,
-    ]
-    parts += [path.read_text(encoding="utf-8") for path in code_of_a_start(Path(upslope.__file__).parent)]
-    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]
+    def reads(self, key: str) -> bool:
+        return True  # ``settings`` says what there is
 
+    def matters(self, key: str) -> bool:
+        return not names(IRRELEVANT, key)
 
-def code_of_a_start(package: Path) -> list[Path]:
-    """The files whose change may change what a stage makes, rooms within rooms too."""
-    rooms = ("native", "algo", "tasks", "model", "rollout", "learn", "record", "training")
-    files = (path for room in rooms for path in sorted((package / room).rglob("*")))
-    return [path for path in files if path.suffix in (".py", ".c", ".h")]
+    def settings(self, table: Mapping[str, Any], folder: Path) -> RunSettings:
+        return to_settings({**table, "out": str(folder.parent), "name": folder.name})
+
+    def check(self, settings: RunSettings) -> None:
+        check_run(settings, resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed))
+
+    def document(self, settings: RunSettings) -> dict[str, Any]:
+        return to_document(settings, resolve_recipe(settings.recipe))
+
+    def made_with(self, settings: RunSettings) -> dict[str, str]:
+        return reads_of(settings, open_run_task(settings.task, settings.seed))
+
+    def begun(self, folder: Path) -> bool:
+        return is_begun(folder)
+
+    def left(self, folder: Path) -> str:
+        return end_of(folder)
+
+    def perform(self, settings: RunSettings, make_view: MakeView, *, resume: bool) -> int | None:
+        asked = launched(settings, make_view, resume=resume).signals.asked
+        gc.collect()  # the model and its optimizer, before the next ones are loaded
+        return asked

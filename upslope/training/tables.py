@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -130,3 +130,16 @@ def names(settings: Iterable[str], key: str) -> bool:
     (True, False)
     """
     return any(key == name or key.startswith(f"{name}.") for name in settings)
+
+
+def dotted(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a table of tables with its dotted key.
+
+    >>> list(dotted({"steps": 3, "learn": {"lr": 1.0}}))
+    [('steps', 3), ('learn.lr', 1.0)]
+    """
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

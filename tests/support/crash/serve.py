@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 LOADED = (
     *("upslope.cli.commands", "upslope.training.start", "upslope.inspect.report", "upslope.inspect.terminal"),
-    *("upslope.config", "upslope.lab.rows", "transformers.models.llama.modeling_llama", "transformers.integrations"),
+    *("upslope.lab.pipeline.command", "upslope.config", "upslope.lab.rows", "transformers.models.llama.modeling_llama", "transformers.integrations"),
     *("transformers.modeling_utils", "transformers.generation.utils", "pyarrow.parquet", "matplotlib.figure"),
     *("matplotlib.backends.backend_agg", "numpy.ctypeslib", "torch._dynamo", "torch.utils.checkpoint", "pandas"),
 )
@@ -42,10 +42,12 @@ def load() -> None:
     from matplotlib.figure import Figure
 
     from upslope.inspect import report
+    from upslope.lab.pipeline import report as of_stages
     from upslope.native.build import library
 
     library()
     report.draw_journal = lambda journal, title: Figure((0.1, 0.1))  # drawing takes longer than the run
+    of_stages.draw_stages = lambda stages, title: Figure((0.1, 0.1))
 
 
 def num_threads() -> int:

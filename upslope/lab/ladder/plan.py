@@ -15,8 +15,8 @@ from upslope.algo.update import KLBall
 from upslope.config import load_settings
 from upslope.errors import UserError, nearest
 from upslope.lab.ladder.options import Ladder
+from upslope.training.pocket_start import pocket_stage
 from upslope.training.settings import RunSettings
-from upslope.training.stages import STAGES
 from upslope.training.start import resolve_recipe
 
 REUSED = ("importance", "trpo", "ppo")
@@ -98,13 +98,10 @@ def reuse_arms(ladder: Ladder, lengths: Mapping[int, float]) -> list[Arm]:
 def _arm(ladder: Ladder, name: str, seed: int, length: float, epochs: int | None = None) -> Arm:
     tokens = ladder.tokens if epochs is None else ladder.reuse_tokens
     changes = [] if ladder.lr is None else [f"learn.lr={ladder.lr!r}"]
-    if (
-        name == STAGES["sft"].recipe["name"]
-        and settings_of(ladder, name).task.name in ("", "pocket")
-        and not ladder.data
-    ):
+    taught = pocket_stage("sft").recipe
+    if name == taught["name"] and settings_of(ladder, name).task.name in ("", "pocket") and not ladder.data:
         # Go on exactly as the start was made: with the same share of plain text.
-        changes += [f"recipe.sample.{k}={v}" for k, v in STAGES["sft"].recipe.get("sample", {}).items()]
+        changes += [f"recipe.sample.{k}={v}" for k, v in taught.get("sample", {}).items()]
     if epochs is not None:
         # No warm-up: with one pass a batch it would last as long as the run, with sixteen not even a step.
         changes += [f"recipe.reuse.epochs={epochs}", "recipe.reuse.minibatches=1", "learn.warmup=0"]

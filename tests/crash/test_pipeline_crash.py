@@ -1,0 +1,176 @@
+"""Whatever ends a pipeline, in whichever stage, the same command goes on, and every stage ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash.cases import MEASURED, digest
+from crash.forks import HALF, KILL, Ended, Server, Tap, serving
+
+MEMORY = Path("/dev/shm")
+STAGES = ("read", "imitate", "try")
+FILE = """
+name = "it"
+steps = 4
+problems = 2
+device = "cpu"
+learn = { dtype = "float32", lr = 0.01, warmup = 0 }
+sample = { max_tokens = 6 }
+eval = { problems = 2 }
+save = { every = 2 }
+
+[task]
+name = "pocket"
+
+[[stage]]
+name = "read"
+model = "pocket:blank"
+recipe = "pretrain"
+
+[[stage]]
+name = "imitate"
+recipe = "sft"
+
+[[stage]]
+name = "try"
+recipe = { name = "grpo", sample = { group_size = 3 } }
+"""
+COMMAND = ("pipeline", "it.toml", "--plain")
+FOLDER = Path("runs/it")
+
+
+class Place:
+    """A server, and folders to work in; ``whole`` is what an undisturbed pipeline leaves, in ``seconds``."""
+
+    def __init__(self, server: Server, scratch: Path) -> None:
+        self.server, self._scratch = server, scratch
+        undisturbed = self.folder("undisturbed")
+        log = scratch / "changes"
+        ended = server.run(COMMAND, undisturbed, Tap(undisturbed / FOLDER, KILL, 0, str(log)) if server.tap else None)
+        assert (ended.code, ended.err) == (0, ""), ended
+        self.whole, self.seconds = contents(undisturbed), ended.seconds
+        self.changes = log.read_text(errors="replace").splitlines() if server.tap else []
+
+    def folder(self, name: str) -> Path:
+        place = self._scratch / name
+        place.mkdir()
+        (place / "it.toml").write_text(FILE)
+        return place
+
+    def run(self, place: Path, *words: str, tap: Tap | None = None) -> Ended:
+        return self.server.run([*COMMAND, *words], place, tap)
+
+    def finish(self, place: Path) -> None:
+        """The same command, to the end, and what must be so then."""
+        ended = self.run(place)
+        assert (ended.code, ended.err) == (0, ""), ended
+        assert contents(place) == self.whole
+        shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def at() -> Iterator[Place]:
+    scratch = Path(tempfile.mkdtemp(prefix="upslope-pipeline-", dir=MEMORY if MEMORY.is_dir() else None))
+    with serving(scratch) as server:
+        yield Place(server, scratch)
+    shutil.rmtree(scratch)
+
+
+def contents(place: Path) -> dict[str, Any]:
+    """Everything of the stages that must be equal, and every name there is."""
+    found: dict[str, Any] = {}
+    for file in sorted(path for path in (place / FOLDER).rglob("*") if path.is_file()):
+        name = file.relative_to(place / FOLDER).as_posix()
+        if file.suffix in (".safetensors", ".parquet"):
+            found[name] = digest(file)
+        elif file.name == "journal.jsonl":
+            rows = map(json.loads, file.read_text().splitlines())
+            found[name] = [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
+        elif not file.name.endswith(".part"):
+            found[name] = ""
+    return found
+
+
+def under_way(place: Path) -> str:
+    """The stage that is being done."""
+    notes = json.loads((place / FOLDER / "stages.json").read_text())
+    return next((name for name, note in notes.items() if not note["left"]), "")
+
+
+def test_killed_at_changes_in_each_stage(at: Place) -> None:
+    """Some twenty moments over the whole, some in the middle of a write, so that each stage is killed in several."""
+    if not at.changes:
+        pytest.skip("nothing can stand between a process and the system here: no Linux, or no compiler")
+    killed = dict.fromkeys(STAGES, 0)
+    for moment in range(7, len(at.changes), len(at.changes) // 18):
+        place = at.folder(f"at-{moment}")
+        how = HALF if at.changes[moment - 1].startswith("write") else KILL
+        ended = at.run(place, tap=Tap(place / FOLDER, how, moment))
+        assert ended.code == -signal.SIGKILL, ended
+        if (place / FOLDER / "stages.json").exists() and (stage := under_way(place)):
+            killed[stage] += 1
+        at.finish(place)
+    assert min(killed.values()) >= 3, killed
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_killed_at_every_third_change(at: Place) -> None:
+    for moment in range(1, len(at.changes), 3):
+        place = at.folder(f"every-{moment}")
+        how = HALF if at.changes[moment - 1].startswith("write") else KILL
+        assert at.run(place, tap=Tap(place / FOLDER, how, moment)).code == -signal.SIGKILL
+        at.finish(place)
+
+
+def test_killed_again_and_again(at: Place) -> None:
+    place = at.folder("again")
+    for moment in (0.3, 0.5, 0.7):
+        child = at.server.start(COMMAND, place)
+        time.sleep(moment * at.seconds)
+        child.signal(signal.SIGKILL)
+        child.wait()
+    at.finish(place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_asked_to_stop_in_each_stage(at: Place, stage: str, number: int) -> None:
+    place = at.folder(f"asked-{stage}-{number}")
+    child = at.server.start([*COMMAND, f"{stage}.steps=200000"], place)
+    latest = time.monotonic() + 60
+    journal = place / FOLDER / stage / "journal.jsonl"
+    while not (journal.exists() and '"kind": "step"' in journal.read_text()):
+        assert time.monotonic() < latest, "the stage does not begin"
+        time.sleep(0.02)
+    child.signal(number)
+    ended = child.wait()
+    assert (ended.code, ended.err) == (128 + number, ""), ended
+    last = ended.out.splitlines()[-1]
+    assert last == f"stopped; continue with: upslope pipeline it.toml {stage}.steps=200000"
+    assert list((place / FOLDER / stage / "checkpoints").glob("step-*"))
+    refused = at.run(place)
+    assert refused.code == 2 and f"stage {stage} is begun" in refused.err and "steps is 4 now" in refused.err
+    shutil.rmtree(place)
+
+
+def test_a_second_pipeline_in_the_same_folder_is_told_so(at: Place) -> None:
+    place = at.folder("two")
+    child = at.server.start(COMMAND, place)
+    latest = time.monotonic() + 60
+    while not (place / FOLDER / "stages.json").exists():
+        assert time.monotonic() < latest, "it does not begin"
+        time.sleep(0.01)
+    second = at.run(place)
+    assert second.code == 2 and f"belongs to process {child.pid} on " in second.err
+    assert len(second.err.splitlines()) == 1
+    assert child.wait().code == 0
+    at.finish(place)

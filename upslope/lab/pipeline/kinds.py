@@ -1,0 +1,79 @@
+"""What a stage of a pipeline can be: each kind by the word that a file says. A kind of one's own is one more entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from upslope.lab.evaluation import SPEAKING, evaluated
+from upslope.record.claim import claimed
+from upslope.record.files import write_whole
+from upslope.record.journal import JOURNAL, plain
+from upslope.training.checks import check_evaluation
+from upslope.training.pipeline.made_of import reads_of
+from upslope.training.pipeline.plan import StageKind
+from upslope.training.settings import RunSettings
+from upslope.training.start import TrainStage, open_run_task
+from upslope.training.tables import dotted, names, to_settings
+from upslope.training.view import View
+
+ATTEMPTS = "attempts.jsonl"
+
+
+class EvalStage:
+    """A stage that evaluates the model it begins with, as ``upslope eval`` does: every attempt goes to a file, and the
+    result is the one row of a journal. A ``StageKind``."""
+
+    takes_model, leaves_model = True, False
+
+    def reads(self, key: str) -> bool:
+        return names(("model", *SPEAKING), key)
+
+    def matters(self, key: str) -> bool:
+        return not names(("threads", "task.data", "task.eval_data", "task.reward_workers"), key)
+
+    def settings(self, table: Mapping[str, Any], folder: Path) -> RunSettings:
+        return to_settings({**table, "out": str(folder.parent), "name": folder.name})
+
+    def check(self, settings: RunSettings) -> None:
+        check_evaluation(settings)
+        task = open_run_task(settings.task, settings.seed)
+        task.problems("test")
+        task.check_rewards()
+
+    def document(self, settings: RunSettings) -> dict[str, Any]:
+        whole = TrainStage().document(settings)
+        found: dict[str, Any] = {}
+        for key, value in dotted(whole):
+            if self.reads(key):
+                *parents, last = key.split(".")
+                inner = found
+                for parent in parents:
+                    inner = inner.setdefault(parent, {})
+                inner[last] = value
+        return found
+
+    def made_with(self, settings: RunSettings) -> dict[str, str]:
+        return reads_of(settings, open_run_task(settings.task, settings.seed))
+
+    def begun(self, folder: Path) -> bool:
+        return (folder / ATTEMPTS).exists() or (folder / JOURNAL).exists()
+
+    def left(self, folder: Path) -> str:
+        file = folder / JOURNAL
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+
+    def perform(self, settings: RunSettings, make_view: Callable[[], View], *, resume: bool) -> int | None:
+        folder = Path(settings.out) / settings.name
+        with claimed(folder, resume=True):
+            _, _, found = evaluated(settings, folder / ATTEMPTS)
+            row = {"kind": "eval", "step": 0} | found.row
+            write_whole(folder / JOURNAL, json.dumps(plain(row), allow_nan=False).encode() + b"\n")
+        make_view().message(str(found))
+        return None
+
+
+KINDS: dict[str, StageKind] = {"train": TrainStage(), "eval": EvalStage()}
