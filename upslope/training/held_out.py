@@ -51,4 +51,5 @@ class HeldOut:
             samples=samples,
             seed=self._seed,
             progress=progress,
+            by=self._setting.by,
         )

@@ -117,6 +117,8 @@ class EvalSettings:
     """Attempts a problem for pass@k before and after training; 0: greedy only."""
     temperature: float = at_least(0, 1.0)
     """Of those attempts."""
+    by: str = ""
+    """A column of the problems; greedy accuracy is then also told for each of its values."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
