@@ -22,7 +22,8 @@ def chain_sum(metadata: Metadata) -> Steps:
     [('4 - 1 = 3', '3'), ('3 - 7 = -4', '-4')]
     """
     first, *rest = metadata["expression"].split(" ")
-    steps, total = [], int(first)
+    total = int(first)
+    steps: Steps = []
     for sign, term in zip(rest[::2], rest[1::2], strict=True):
         new = total + int(f"{sign}{term}")
         steps.append((f"{total} {sign} {term} = {new}", str(new)))
@@ -40,7 +41,8 @@ def simple_equations(metadata: Metadata) -> Steps:
     if found is None:
         raise ValueError(f"cannot read the equation {metadata['equation']!r}")
     left, factor, sign, term, right = found.groups()
-    unknown, value, steps = metadata["variable"], int(right), []
+    unknown, value = metadata["variable"], int(right)
+    steps: Steps = []
     scaled = f"{factor}*{unknown}" if factor else unknown
     if left:
         value = int(left) - value
@@ -59,7 +61,8 @@ def leg_counting(metadata: Metadata) -> Steps:
     >>> leg_counting({"animals": {"ant": 3, "duck": 1}})
     [('3 ant: 3 * 6 = 18', '18'), ('1 duck: 1 * 2 = 2, 18 + 2 = 20', '20')]
     """
-    steps, total = [], 0
+    total = 0
+    steps: Steps = []
     for animal, count in metadata["animals"].items():
         legs = count * ANIMALS[animal]
         added = f", {total} + {legs} = {total + legs}" if steps else ""
@@ -74,7 +77,8 @@ def letter_counting(metadata: Metadata) -> Steps:
     >>> letter_counting({"target_letter": "a", "span": ["A", "maid"]})
     [('a: 1', '1'), ('m a i d: 2', '2')]
     """
-    steps, seen = [], 0
+    seen = 0
+    steps: Steps = []
     for word in metadata["span"]:
         seen += word.lower().count(metadata["target_letter"])
         steps.append((f"{' '.join(word.lower())}: {seen}", str(seen)))
@@ -87,7 +91,8 @@ def count_bits(metadata: Metadata) -> Steps:
     >>> count_bits({"number": 20})
     [('20 - 16 = 4', '1'), ('4 - 4 = 0', '2')]
     """
-    steps, rest = [], metadata["number"]
+    rest = metadata["number"]
+    steps: Steps = []
     while rest:
         bit = 1 << (rest.bit_length() - 1)
         steps.append((f"{rest} - {bit} = {rest - bit}", str(len(steps) + 1)))
@@ -121,9 +126,7 @@ WORKED: dict[str, Worked] = {
         simple_equations, lambda m: re.sub("[a-z]", "x", m["equation"]), "So the unknown is {answer}."
     ),
     "leg_counting": Worked(leg_counting, lambda m: sorted(m["animals"].items()), "There are {answer} legs in total."),
-    "letter_counting": Worked(
-        letter_counting, lambda m: (m["target_letter"], m["span"]), "It appears {answer} times."
-    ),
+    "letter_counting": Worked(letter_counting, lambda m: (m["target_letter"], m["span"]), "It appears {answer} times."),
     "count_bits": Worked(count_bits, lambda m: m["number"], "There are {answer} bits."),
     "spell_backward": Worked(spell_backward, lambda m: m["word"], "Backward it is {answer}."),
 }

@@ -9,7 +9,7 @@ from upslope.algo.sample import Attempts
 from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
 from upslope.tasks.base import Task
-from upslope.training.evaluate import kinds
+from upslope.training.evaluate import column_of
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
 
@@ -29,7 +29,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     if settings.eval.problems:
         held_out = task.problems("test")
         if settings.eval.by:
-            kinds(held_out[: settings.eval.problems], settings.eval.by)
+            column_of(held_out[: settings.eval.problems], settings.eval.by)
     if recipe.acts or settings.eval.problems:
         task.check_rewards()
 

@@ -50,11 +50,11 @@ def after(progress: Progress, attempts: Sequence[Rollout]) -> Progress:
     return lambda tokens, rows: progress(num_tokens + tokens, len(attempts) + rows)
 
 
-def kinds(problems: Sequence[Problem], by: str) -> list[str]:
+def column_of(problems: Sequence[Problem], by: str) -> list[str]:
     """The value of the column ``by`` of every problem, as text. Raises UserError for a problem that has none, and for a
     column that tells nearly every problem from the others.
 
-    >>> kinds([Problem("toy/0", (), columns={"level": 2})], "level")
+    >>> column_of([Problem("toy/0", (), columns={"level": 2})], "level")
     ['2']
     """
     for problem in problems:
@@ -86,9 +86,9 @@ def evaluate(
     evaluations of one run differ by the weights alone. ``max_tokens`` and ``min_tokens`` hold for both.
 
     ``by`` names a column of the problems: greedy accuracy is also reported for each of its values. Raises UserError as
-    ``kinds`` does.
+    ``column_of`` does.
     """
-    kind = kinds(problems, by) if by else []
+    kind = column_of(problems, by) if by else []
     address = Address(seed, "eval")
     surest = replace(sampling, temperature=0.0)
     surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, episode=task.episode)

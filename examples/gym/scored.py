@@ -16,13 +16,14 @@ scorer = functools.cache(get_score_answer_fn)
 
 
 def right(
-    completions: list[str], prompt: list[str], task: list[str], answer: list[str], metadata: list[Any], **_: object
+    prompts: list[str], completions: list[str], task: list[str], answer: list[str], metadata: list[Any], **_: object
 ) -> list[float]:
-    """All but the completions are columns of the rows."""
-    pairs = zip(prompt, task, answer, metadata, strict=True)
-    entries = [(name, {"question": q, "answer": a, "metadata": m}) for q, name, a, m in pairs]
-    found = [marked(text) for text in completions]
-    return [float(scorer(name)(given, entry) >= 1) for given, (name, entry) in zip(found, entries, strict=True)]
+    """``task``, ``answer`` and ``metadata`` are columns of the rows: reasoning-gym's entry is made of them again."""
+    rewards = []
+    for question, text, name, truth, known in zip(prompts, completions, task, answer, metadata, strict=True):
+        entry = {"question": question, "answer": truth, "metadata": known}
+        rewards.append(float(scorer(name)(marked(text), entry) >= 1))
+    return rewards
 
 
 def marked(text: str) -> str | None:

@@ -1,7 +1,7 @@
 """Write a world to start from nothing in: text, demonstrations and problems made from six tasks of reasoning-gym.
 
     pip install upslope[gym]
-    python examples/gym/make.py FOLDER [--seed 1]
+    python examples/gym/world.py FOLDER [--seed 1]
 
 FOLDER then holds ``text/TASK.jsonl`` to pretrain on, ``train.jsonl`` (of each task some rows with a demonstration to
 imitate) and ``test.jsonl``. Questions and answers are reasoning-gym's own; `worked.py` works them out. A problem's
@@ -68,11 +68,12 @@ def demonstration(task: str, entry: dict[str, Any], draw: random.Random) -> str:
 
 
 def document(task: str, pool: list[dict[str, Any]], draw: random.Random) -> str:
-    """Some problems, one below the other: most only worked out, the others (``SHARE_ASKED``) asked first and told at the end.
-
-    So the text has all that a solution needs, but not how an answer is marked.
+    """Some problems, one below the other: ``SHARE_ASKED`` of them asked first and told at the end, the others worked out
+    and no more. So the text has all that a solution needs, but not how an answer is marked.
     """
-    return "\n".join(passage(task, entry, asked=draw.random() < SHARE_ASKED) for entry in draw.choices(pool, k=NUM_PASSAGES))
+    return "\n".join(
+        passage(task, entry, asked=draw.random() < SHARE_ASKED) for entry in draw.choices(pool, k=NUM_PASSAGES)
+    )
 
 
 def passage(task: str, entry: dict[str, Any], *, asked: bool) -> str:
