@@ -68,7 +68,7 @@ def demonstration(task: str, entry: dict[str, Any], draw: random.Random) -> str:
 
 
 def document(task: str, pool: list[dict[str, Any]], draw: random.Random) -> str:
-    """Some problems, one below the other: ``SHARE_ASKED`` of them asked first and told at the end, the others worked out
+    """Some problems, one after another: ``SHARE_ASKED`` of them asked first and told at the end, the others worked out
     and no more. So the text has all that a solution needs, but not how an answer is marked.
     """
     return "\n".join(
