@@ -172,14 +172,16 @@ def evaluate(
     samples: int = 0,
     problems: int = 512,
     temperature: float = 1.0,
+    by: str = "",
     max_tokens: int | None = None,
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
 ) -> Evaluation:
     """Accuracy on the task's held-out problems: greedy, and with ``samples`` attempts a problem pass@k, each with its
-    95 % interval. An attempt is right if its reward is at least 1. ``dtype`` and ``device`` are for models that are
-    named; one that is handed in computes as it is. Raises UserError."""
+    95 % interval; ``by`` names a column of the problems, for whose values accuracy is told apart. An attempt is right
+    if its reward is at least 1. ``dtype`` and ``device`` are for models that are named; one that is handed in computes
+    as it is. Raises UserError."""
     if problems < 1:
         raise UserError(f"problems = {problems}: an evaluation needs at least one held-out problem")
     settings = to_settings(
@@ -188,7 +190,7 @@ def evaluate(
             "device": device,
             "learn": {"dtype": dtype},
             "sample": {} if max_tokens is None else {"max_tokens": max_tokens},
-            "eval": {"samples": samples, "problems": problems, "temperature": temperature},
+            "eval": {"samples": samples, "problems": problems, "temperature": temperature, "by": by},
             "task": {"name": task} if isinstance(task, str) else {},
         }
     )

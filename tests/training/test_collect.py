@@ -20,8 +20,10 @@ from upslope.rollout.address import Address
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
+from upslope.training.checks import check_run
 from upslope.training.collect import Collector, _why_short
 from upslope.training.evaluate import evaluate
+from upslope.training.settings import EvalSettings, RunSettings
 from upslope.types import Group, Problem, Sampling, Score
 
 SAMPLING = Sampling(max_tokens=6)
@@ -168,6 +170,34 @@ def test_evaluation_counts_full_marks_and_does_not_depend_on_batching():
     assert row["greedy"]["num_problems"] == 4
     assert row["reward"] == 0.75
     assert {k: v["value"] for k, v in row["pass_at"].items()} == {"1": 0.5, "2": 0.5, "4": 0.5}
+
+
+def test_accuracy_is_told_apart_by_a_column():
+    levels = [replace(p, columns={"level": place // 3}) for place, p in enumerate(problems(4))]
+    task, subject = Toy(reward=lambda p, r: float(p.id in ("toy/0", "toy/3"))), policy()
+
+    def told(by):
+        return evaluate(task, LocalSampler(subject), subject.renderer, levels, SAMPLING, by=by)
+
+    found = told("level")
+    # of the first three problems one is right; the fourth, alone on its level, is right
+    assert {k: (v["value"], v["num_problems"]) for k, v in found.row["by"].items()} == {"0": (1 / 3, 3), "1": (1.0, 1)}
+    assert found.measures["greedy, 1"] == found.row["by"]["1"] and "by" not in told("").row
+    with pytest.raises(UserError, match="problem toy/0 has nothing in a column 'levle'; did you mean 'level'"):
+        told("levle")
+
+
+def test_a_column_that_names_every_problem_is_refused_before_a_run():
+    class Many(Toy):
+        def problems(self, split):
+            return [replace(p, columns={"name": p.id}) for p in problems(101)]
+
+    def check(num):
+        check_run(RunSettings(eval=EvalSettings(problems=num, by="name")), REINFORCE_BASELINE, Many())
+
+    with pytest.raises(UserError, match="'name' has 101 values"):
+        check(101)
+    check(100)
 
 
 def test_greedy_evaluation_is_greedy():

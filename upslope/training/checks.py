@@ -15,6 +15,7 @@ from upslope.tasks.base import Task
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.text.documents import find_sources
 from upslope.training.corpora import reads_text
+from upslope.training.evaluate import column_of
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
 
@@ -35,7 +36,9 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
     check_shown(recipe, task)
     if settings.eval.problems and not isinstance(task, TextAlone):
-        task.problems("test")
+        held_out = task.problems("test")
+        if settings.eval.by:
+            column_of(held_out[: settings.eval.problems], settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
 

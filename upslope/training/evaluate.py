@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from upslope.errors import UserError, nearest
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
@@ -15,6 +16,9 @@ from upslope.training.scored import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
 from upslope.training.tally import of_clocks, of_worlds, solved, solved_by_vote, solved_leniently
 from upslope.types import Group, Problem, Rollout, Sampling
+
+MOST_KINDS = 100
+"""Values of the column that ``by`` names: with more of them it is hardly meant."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Evaluation:
             found["lenient"] = self.row["lenient"] | {"num_problems": self.row["greedy"]["num_problems"]}
         for name in ("pass", "maj"):
             found |= {f"{name}@{k}": value for k, value in self.row.get(f"{name}_at", {}).items()}
-        return found
+        return found | {f"greedy, {kind}": value for kind, value in self.row.get("by", {}).items()}
 
     def __str__(self) -> str:
         """``greedy 93.8 % [85.0 %, 97.5 %] of 64 problems; pass@1 ...``"""
@@ -46,6 +50,23 @@ def after(progress: Progress, attempts: Sequence[Rollout]) -> Progress:
     return lambda tokens, rows: progress(num_tokens + tokens, len(attempts) + rows)
 
 
+def column_of(problems: Sequence[Problem], by: str) -> list[str]:
+    """The value of the column ``by`` of every problem, as text. Raises UserError for a problem that has none, and for a
+    column that tells nearly every problem from the others.
+
+    >>> column_of([Problem("toy/0", (), columns={"level": 2})], "level")
+    ['2']
+    """
+    for problem in problems:
+        if problem.columns.get(by) is None:
+            hint = nearest(by, problem.columns) if problem.columns else "; it has no columns"
+            raise UserError(f"eval.by: problem {problem.id} has nothing in a column {by!r}{hint}")
+    found = [str(problem.columns[by]) for problem in problems]
+    if len({*found}) > MOST_KINDS:
+        raise UserError(f"eval.by: the column {by!r} has {len({*found})} values; name one with at most {MOST_KINDS}")
+    return found
+
+
 def evaluate(
     task: Task,
     sampler: Sampler,
@@ -56,13 +77,18 @@ def evaluate(
     samples: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
+    by: str = "",
 ) -> Evaluation:
     """Attempt every problem greedily and, if ``samples`` > 0, that many times from ``sampling``.
 
     pass@k is reported for k = 1, 2, 4, ... up to ``samples``; maj@k, where answers can be read, for the first k of
     them; lenient accuracy, greedy, where the task has such a reading. The draws' address does not hold the step, so
     evaluations of one run differ by the weights alone. ``max_tokens`` and ``min_tokens`` hold for both.
+
+    ``by`` names a column of the problems: greedy accuracy is also reported for each of its values. Raises UserError as
+    ``column_of`` does.
     """
+    kind = column_of(problems, by) if by else []
     address = Address(seed, "eval")
     surest = replace(sampling, temperature=0.0)
     surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, episode=task.episode)
@@ -75,6 +101,9 @@ def evaluate(
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     } | of_worlds(attempts)
     row |= of_clocks(attempts)
+    if by:
+        right = {k: [solved(r) for r, its in zip(attempts, kind, strict=True) if its == k] for k in dict.fromkeys(kind)}
+        row["by"] = {k: asdict(wilson(sum(of), len(of))) | {"num_problems": len(of)} for k, of in right.items()}
     if any(r.score.lenient is not None for r in attempts):
         row["lenient"] = asdict(wilson(sum(map(solved_leniently, attempts)), len(attempts)))
     if samples:

@@ -88,6 +88,7 @@ class HeldOut:
             samples=samples,
             seed=self._seed,
             progress=progress,
+            by=self._setting.by,
         )
         return Evaluation(found.row | losses, found.greedy)
 

@@ -156,6 +156,8 @@ class EvalSettings:
     """Of those attempts."""
     text_tokens: int = at_least(0, 65_536)
     """Tokens of held-out text that are predicted, in whole documents and one document at least; 0: none."""
+    by: str = ""
+    """A column of the problems; greedy accuracy is then also told for each of its values."""
 
     def __post_init__(self) -> None:
         require_bounds(self)

@@ -59,4 +59,5 @@ def evaluate_on(
         samples=settings.eval.samples,
         seed=settings.seed,
         progress=progress,
+        by=settings.eval.by,
     )
