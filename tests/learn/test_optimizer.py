@@ -1,4 +1,4 @@
-"""AdamW over masters: schedule, clipping, low precision, resuming."""
+"""A step over masters: schedule, clipping, low precision, AdamW and Muon, resuming."""
 
 import math
 
@@ -9,8 +9,9 @@ from tiny import gradients, learner, model, policy, random_groups
 from upslope.algo.family import REINFORCE, SFT
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
-from upslope.learn.optimizer import AdamW, schedule
+from upslope.learn.optimizer import LocalOptimizer, schedule
 from upslope.learn.prepare import passes
+from upslope.learn.rules import matrices
 from upslope.learn.settings import LearnSettings
 from upslope.rollout.address import Address
 
@@ -28,10 +29,11 @@ def step(subject, groups, recipe=REINFORCE):
         ("constant", [0.5, 1, 1, 1, 1, 1]),
         ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
         ("cosine", [0.5, 1, 1, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2]),
+        ("wsd", [0.5, 1, 1, 1, 1, 0.5]),  # round(0.3 * 6) = 2 updates of decay
     ],
 )
 def test_schedule_by_hand(decay, expected):
-    settings = LearnSettings(warmup=2, decay=decay)
+    settings = LearnSettings(warmup=2, decay=decay, decay_share=0.3)
     assert [schedule(u, 6, settings) for u in range(6)] == pytest.approx(expected)
 
 
@@ -85,28 +87,97 @@ def test_tied_weights_stay_tied_in_low_precision():
     assert "lm_head.weight" not in subject.optimizer.masters
 
 
-def test_resuming_from_the_saved_state_gives_the_same_bits():
-    straight = learner(SFT, dtype=torch.float32)
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.0])
+def test_the_decay_of_wsd_never_begins_within_the_warm_up(share):
+    settings = LearnSettings(warmup=4, decay="wsd", decay_share=share)
+    found = [schedule(u, 8, settings) for u in range(9)]
+    assert found == [0.25, 0.5, 0.75, 1.0, *([1.0] * 5 if not share else [1.0, 0.75, 0.5, 0.25, 0.0])]
+
+
+MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
+
+
+@MUON
+def test_muon_moves_matrices_inside_the_layers_and_adamw_the_rest():
+    """After one step AdamW's entries have moved by lr each (g / |g|). Muon's matrices have moved by singular values
+    between 0.6 and 1.25 (five Newton-Schulz steps, in bfloat16) times 0.2 lr sqrt(longer side)."""
+    subject = learner(SFT, dtype=torch.float32, clip=0.0, lr=1e-3, optimizer="muon")
+    before = {n: m.detach().clone() for n, m in subject.optimizer.masters.items()}
+    step(subject, random_groups(), SFT)
+    state = subject.optimizer.state()
+    turned = {key.partition("/")[2] for key in state if key.startswith("momentum_buffer/")}
+    assert turned == {n for n in before if ".layers." in n and n.endswith("proj.weight")}
+    assert {key.partition("/")[2] for key in state if key.startswith("exp_avg/")} == set(before) - turned
+    for name, master in subject.optimizer.masters.items():
+        moved = (before[name] - master.detach()).double()
+        if name in turned:
+            scale = 1e-3 * 0.2 * max(moved.shape) ** 0.5
+            values = torch.linalg.svdvals(moved) / scale
+            assert values.max() < 1.3, name
+            assert values.max() > 0.6, name
+        else:
+            assert moved.abs().max() == pytest.approx(1e-3, rel=1e-2), name
+
+
+@MUON
+def test_tables_of_embeddings_inside_a_layer_are_no_matrices():
+    inside = torch.nn.ModuleList([torch.nn.Linear(2, 3), torch.nn.Embedding(2, 3)])
+    outside = torch.nn.Linear(3, 2)
+    found = matrices(torch.nn.ModuleDict({"layers": inside, "head": outside}))
+    assert found == {"layers.0.weight"}
+
+
+def test_a_torch_without_muon_is_named(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(UserError, match=r"learn.optimizer = 'muon' needs torch 2.9 or newer"):
+        learner(SFT, dtype=torch.float32, optimizer="muon")
+
+
+def test_muon_is_not_for_adapters():
+    with pytest.raises(ValueError, match="lora_rank = 4 trains factors"):
+        LearnSettings(optimizer="muon", lora_rank=4)
+
+
+@MUON
+@pytest.mark.parametrize(("was", "now"), [("adamw", "muon"), ("muon", "adamw")])
+def test_the_state_of_another_optimizer_is_refused_in_one_line(was, now):
+    source, other = (learner(SFT, dtype=torch.float32, optimizer=name) for name in (was, now))
+    step(source, random_groups(), SFT)
+    with pytest.raises(UserError, match=f"state is of learn.optimizer = '{was}', and this run has '{now}'"):
+        other.optimizer.load(source.optimizer.state(), 1)
+
+
+@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=MUON)])
+def test_moments_take_what_the_state_holds(name):
+    subject = learner(SFT, dtype=torch.float32, optimizer=name)
+    step(subject, random_groups(), SFT)
+    held = {key: t for key, t in subject.optimizer.state().items() if not key.startswith("step/")}
+    assert subject.optimizer.moment_bytes == sum(t.numel() * t.element_size() for t in held.values())
+
+
+@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=MUON)])
+def test_resuming_from_the_saved_state_gives_the_same_bits(name):
+    straight = learner(SFT, dtype=torch.float32, optimizer=name)
     for seed in range(4):
         step(straight, random_groups(seed=seed), SFT)
 
-    first = learner(SFT, dtype=torch.float32)
+    first = learner(SFT, dtype=torch.float32, optimizer=name)
     for seed in range(2):
         step(first, random_groups(seed=seed), SFT)
-    second = learner(SFT, of=policy(seed=9, dtype=torch.float32), dtype=torch.float32)
+    second = learner(SFT, of=policy(seed=9, dtype=torch.float32), dtype=torch.float32, optimizer=name)
     with torch.no_grad():
-        for name, master in second.optimizer.masters.items():
-            master.copy_(first.optimizer.masters[name])
+        for key, master in second.optimizer.masters.items():
+            master.copy_(first.optimizer.masters[key])
     second.optimizer.load(first.optimizer.state(), first.optimizer.num_done)
     for seed in range(2, 4):
         step(second, random_groups(seed=seed), SFT)
-    for name, master in straight.optimizer.masters.items():
-        assert torch.equal(master, second.optimizer.masters[name]), name
+    for key, master in straight.optimizer.masters.items():
+        assert torch.equal(master, second.optimizer.masters[key]), key
 
 
 def test_the_state_of_another_model_is_refused():
     source = learner(SFT, dtype=torch.float32)
     step(source, random_groups(), SFT)
-    other = AdamW(model(num_hidden_layers=1, dtype=torch.float32), LearnSettings(lr=1.0), 1, torch.float32)
+    other = LocalOptimizer(model(num_hidden_layers=1, dtype=torch.float32), LearnSettings(lr=1.0), 1, torch.float32)
     with pytest.raises(UserError, match="of another model"):
         other.load(source.optimizer.state(), 1)

@@ -34,7 +34,7 @@ from upslope.algo.surrogate import ClippedRatio, ClippedWeight, ImportanceRatio,
 from upslope.algo.update import KLBall
 from upslope.learn import learner, prepare, scorer, trust_region
 from upslope.learn.critic_learner import CriticLearner
-from upslope.learn.optimizer import AdamW
+from upslope.learn.optimizer import LocalOptimizer
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model import head, policy
 from upslope.model.layout import HasTokens, Layout, Tokens
@@ -93,7 +93,7 @@ right_cut = MaskedWeights.cut
 right_z_score = GroupZScore.__call__
 right_bonus = EntropyBonus.__call__
 right_value_error = critic.value_error
-right_step = AdamW.step
+right_step = LocalOptimizer.step
 right_search = KLBall.search
 right_draw = draws.draw
 right_refilled = Collector._refilled
@@ -353,7 +353,7 @@ def whitened_targets(batch: Batch, *_: Any) -> Tensor:
     return given(batch.advantage_NT, "") + given(batch.value_NT, "")
 
 
-def uphill(self: AdamW) -> dict[str, float]:
+def uphill(self: LocalOptimizer) -> dict[str, float]:
     for master in self.masters.values():
         if master.grad is not None:
             master.grad.neg_()
@@ -514,7 +514,7 @@ DEFECTS = [
     Defect("pass-at-k", "the plug-in estimate", rewriting(statistics.pass_at_k, plugged_in)),
     Defect("mini-batches", "denominators of the whole", putting(prepare, "passes", denominators_of_the_whole)),
     Defect("mini-batches", "a short one counts in full", putting(prepare, "passes", denominators_of_equals)),
-    Defect("ascent", "the other way", putting(AdamW, "step", uphill)),
+    Defect("ascent", "the other way", putting(LocalOptimizer, "step", uphill)),
     Defect("replies", "the outcome at the last word, whoever spoke", putting(prepare, "outcome_at_last", last_word)),
     Defect("replies", "as many choices as words", putting(aggregate, "alike_in_rollout", by_share_of_choices)),
     Defect("learnable-problems", "all alike", putting(learnable, "chances", all_alike)),

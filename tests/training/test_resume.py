@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.learn.learner import Learner
-from upslope.learn.optimizer import AdamW
+from upslope.learn.optimizer import LocalOptimizer
 from upslope.model.adapter import load_adapter
 from upslope.record.checkpoint import newest
 from upslope.training.held_out import HeldOut
@@ -110,7 +110,7 @@ def test_whatever_ends_a_run_saves_the_last_finished_step(
     changes += [f"model={saved_start()}"] if "adapter" in what else []
     whole = run("whole", 4, changes)
     prepared = 0
-    prepare, gradient, moved = Learner.prepare, Learner.gradient, AdamW.publish
+    prepare, gradient, moved = Learner.prepare, Learner.gradient, LocalOptimizer.publish
 
     def counted(self: Learner, *args: Any, **kwargs: Any) -> Any:
         nonlocal prepared
@@ -125,7 +125,7 @@ def test_whatever_ends_a_run_saves_the_last_finished_step(
             raise Defect
         return found
 
-    def published(self: AdamW) -> None:
+    def published(self: LocalOptimizer) -> None:
         moved(self)
         if prepared == 3 and place == "moved":
             raise Defect
@@ -133,7 +133,7 @@ def test_whatever_ends_a_run_saves_the_last_finished_step(
     with monkeypatch.context() as patched:
         patched.setattr(Learner, "prepare", counted)
         patched.setattr(Learner, "gradient", broken)
-        patched.setattr(AdamW, "publish", published)
+        patched.setattr(LocalOptimizer, "publish", published)
         with pytest.raises(Defect):
             run("broken", 4, changes)
     saved = newest(folder / "runs" / "broken" / "checkpoints")

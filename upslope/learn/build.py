@@ -8,7 +8,7 @@ from upslope.algo.critic import LearnedCritic, OwnCopy
 from upslope.algo.recipe import Recipe
 from upslope.learn.critic_learner import make_critic
 from upslope.learn.learner import Learner
-from upslope.learn.optimizer import AdamW
+from upslope.learn.optimizer import LocalOptimizer
 from upslope.learn.ranks import Alone, Ranks
 from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LearnSettings
@@ -41,7 +41,7 @@ def build_learner(
         value = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy))
     if recipe.refers and reference is None:
         reference = Reference.of(policy)
-    optimizer = AdamW(policy.model, settings, num_updates - recipe.asked("critic").warmup, dtype)
+    optimizer = LocalOptimizer(policy.model, settings, num_updates - recipe.asked("critic").warmup, dtype)
     if isinstance(recipe.critic, LearnedCritic) and value is not None:
         critic = make_critic(recipe.critic, value, optimizer, num_updates)
     scorer = Scorer(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from upslope.algo.critic import LearnedCritic
 from upslope.algo.outcome import Stats
-from upslope.learn.optimizer import AdamW, Optimizer
+from upslope.learn.optimizer import LocalOptimizer, Optimizer
 from upslope.model.policy import Policy
 from upslope.model.states import States, rectangle
 from upslope.model.value import ValueModel
@@ -71,4 +71,4 @@ def make_critic(slot: LearnedCritic, model: ValueModel, optimizer_of: Optimizer,
     settings = optimizer_of.settings
     faster = replace(settings, lr=(settings.lr or 0.0) * slot.rate)
     full = frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
-    return CriticLearner(slot, model, AdamW(model, faster, num_updates, optimizer_of.dtype, full=full))
+    return CriticLearner(slot, model, LocalOptimizer(model, faster, num_updates, optimizer_of.dtype, full=full))

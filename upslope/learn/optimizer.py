@@ -1,4 +1,4 @@
-"""AdamW over master weights of at least float32, whatever the model computes in."""
+"""An optimizer's step over master weights of at least float32, whatever the model computes in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upslope.errors import NonFinite, UserError
 from upslope.learn.ranks import Ranks
+from upslope.learn.rules import owner_of, rules_of
 from upslope.learn.settings import LearnSettings
 from upslope.model.precision import widen_norms
 
@@ -19,15 +20,24 @@ from upslope.model.precision import widen_norms
 def schedule(update: int, num_updates: int, settings: LearnSettings) -> float:
     """The learning rate's factor at an update (0 is the first): linear warm-up, then the chosen decay towards zero.
 
+    ``wsd`` (warm-up, stable, decay: arXiv 2404.06395, section 4) stays at 1 until the last ``decay_share`` of all
+    updates and then falls linearly (arXiv 2405.18392).
+
     >>> [schedule(u, 8, LearnSettings(warmup=4, decay="linear")) for u in (0, 3, 4, 6)]
     [0.25, 1.0, 1.0, 0.5]
+    >>> [schedule(u, 10, LearnSettings(warmup=2, decay="wsd", decay_share=0.4)) for u in (0, 2, 6, 8, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.25]
     """
     if update < settings.warmup:
         return (update + 1) / settings.warmup
-    share = min((update - settings.warmup) / max(num_updates - settings.warmup, 1), 1.0)
+    since = settings.warmup
+    if settings.decay == "wsd":
+        since = max(since, num_updates - round(settings.decay_share * num_updates))
+    share = min(max(update - since, 0) / max(num_updates - since, 1), 1.0)
     factors: dict[str, Callable[[float], float]] = {
         "constant": lambda _: 1.0,
         "linear": lambda x: 1 - x,
+        "wsd": lambda x: 1 - x,
         "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
     }
     return factors[settings.decay](share)
@@ -40,7 +50,7 @@ def flat(pieces: Sequence[Tensor | None], masters: Sequence[Tensor]) -> Tensor:
 
 
 class Optimizer(Protocol):
-    """Masters and moments of some parameters, and how they take a step. ``AdamW`` is the one for a single process."""
+    """Masters and moments of some parameters, and how they take a step. ``LocalOptimizer`` is the one for a single process."""
 
     settings: LearnSettings
     dtype: torch.dtype
@@ -85,6 +95,11 @@ class Optimizer(Protocol):
         """Put the masters where ``full_precision`` said they were."""
         ...
 
+    @property
+    def moment_bytes(self) -> int:
+        """What the moments take, once there are any."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """Moments and counts, flat, for a checkpoint."""
         ...
@@ -94,8 +109,9 @@ class Optimizer(Protocol):
         ...
 
 
-class AdamW:
-    """Holds the masters and their gradients; ``model`` is left computing in ``dtype``.
+class LocalOptimizer:
+    """Holds the masters and their gradients, moved as ``settings.optimizer`` says (``rules_of``); ``model`` is left
+    computing in ``dtype``.
 
     In low precision the model's parameters become copies of the masters, and each parameter's gradient is added to
     its master's in float32 as soon as it is complete, then freed: accumulation over micro-batches loses nothing.
@@ -109,7 +125,8 @@ class AdamW:
         dtype: torch.dtype,
         full: frozenset[str] = frozenset(),
     ) -> None:
-        """``full`` names parameters that compute in at least float32 whatever ``dtype`` says."""
+        """``full`` names parameters that compute in at least float32 whatever ``dtype`` says. Raises UserError for an
+        optimizer that this torch, or this model, is not made for."""
         self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
         self.num_done, self.moved = 0, False
         self.publishing: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -129,14 +146,7 @@ class AdamW:
                 self.masters[name] = parameter.data.float().clone().requires_grad_()
                 parameter.data = parameter.data.to(dtype)
                 parameter.register_post_accumulate_grad_hook(self._collector(self.masters[name]))
-        self._adam = torch.optim.AdamW(
-            list(self.masters.values()),
-            lr=settings.lr or 0.0,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self._rules = rules_of(model, self.masters, settings)
 
     @staticmethod
     def _collector(master: Tensor) -> Callable[[Tensor], None]:
@@ -176,7 +186,7 @@ class AdamW:
         after the change if a weight overflowed, so that no such weights are ever saved.
         """
         for master in self.masters.values():
-            if master.grad is None:  # no row had a gradient: the update is Adam's own momentum
+            if master.grad is None:  # no row had a gradient: the update is the momentum alone
                 master.grad = torch.zeros_like(master)
         masters = list(self.masters.values())
         limit = self.settings.clip or math.inf
@@ -186,10 +196,9 @@ class AdamW:
             raise NonFinite(self._blame())
         torch.nn.utils.clip_grads_with_norm_(masters, limit, total)
         rate = (self.settings.lr or 0.0) * schedule(self.num_done, self.num_updates, self.settings)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
         self.moved = True
-        self._adam.step()
+        for rule in self._rules:
+            rule.step(rate)
         self.count()
         return {"grad_norm": norm, "lr": rate}
 
@@ -227,25 +236,26 @@ class AdamW:
             master.copy_(weights[name])
         self.publish()
 
+    @property
+    def moment_bytes(self) -> int:
+        """What the moments take, once there are any."""
+        return sum(rule.moment_bytes for rule in self._rules)
+
     def state(self) -> dict[str, Tensor]:
-        """Adam's moments and counts as a flat dictionary of tensors (for safetensors)."""
-        flat = {}
-        for name, master in self.masters.items():
-            for key, value in self._adam.state.get(master, {}).items():
-                flat[f"{key}/{name}"] = torch.as_tensor(value).detach().cpu()
-        return flat
+        """Moments and counts as a flat dictionary of tensors (for safetensors)."""
+        return {key: tensor for rule in self._rules for key, tensor in rule.state().items()}
 
     def load(self, state: dict[str, Tensor], num_done: int) -> None:
-        """Continue from a saved ``state``. Raises UserError if it belongs to other parameters."""
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        if state and set(state) != {f"{k}/{n}" for k in keys for n in self.masters}:
+        """Continue from a saved ``state``. Raises UserError if it belongs to other parameters, or another optimizer."""
+        if state and set(state) != {key for rule in self._rules for key in rule.keys()}:
+            owner = owner_of(state, self.masters)
+            if owner is not None and owner != self.settings.optimizer:
+                raise UserError(
+                    f"the checkpoint's optimizer state is of learn.optimizer = {owner!r}, and this run has "
+                    f"{self.settings.optimizer!r}; go on with the first, or start a new run from its model"
+                )
             raise UserError("the checkpoint's optimizer state is of another model; resume with the run's own folder")
-        for name, master in self.masters.items():
-            if state:
-                moments = {k: state[f"{k}/{name}"] for k in keys}
-                self._adam.state[master] = {
-                    # The count lies on the parameter's device too: the fused kernel reads it there.
-                    k: v.to(master.device, torch.float32 if k == "step" else master.dtype, copy=True)
-                    for k, v in moments.items()
-                }
+        if state:
+            for rule in self._rules:
+                rule.load(state)
         self.num_done = num_done

@@ -19,21 +19,30 @@ ACTIVATION_BUDGET = 20 * 2**20
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """The optimizer: AdamW with warm-up, decay and clipping (``update=kl_ball`` measures its own steps and uses none of
-    these for the policy), precision, adapter."""
+    """The optimizer with warm-up, decay and clipping (``update=kl_ball`` measures its own steps and uses none of these
+    for the policy), precision, adapter."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """What moves the weights. muon (torch 2.9 or newer): the matrices inside the layers by Muon (Jordan et al. 2024),
+    whose step is scaled to the size of AdamW's (arXiv 2502.16982), so that one lr serves both; all else (embeddings,
+    head, norms, biases, a critic's head) by AdamW. Not for adapters, whose factors are no matrices of the model."""
     lr: float | None = at_least(0, None)
     """Peak learning rate; None: 3e-4 for a new model and below ten million trainable parameters, else
     1e-5."""
     warmup: int = at_least(0, 10)
     """Updates of linear warm-up."""
-    decay: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up: linear and cosine fall so that an update after the last would have a rate of zero. A
-    run that ends early (``minutes``) ends higher up."""
+    decay: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    """What follows the warm-up: linear and cosine fall so that an update after the last would have a rate of zero; wsd
+    stays until the last ``decay_share`` of the updates, and falls linearly in these. All count the updates of ``steps``
+    (or ``epochs``): a run that ``minutes`` or ``tokens`` end earlier ends higher up, with wsd at the full rate."""
+    decay_share: float = at_least(0, 0.2)
+    """The share of all updates in which the rate of wsd falls."""
     beta1: float = at_least(0, 0.9)
     """Decay of AdamW's mean gradient."""
     beta2: float = at_least(0, 0.99)
     """Decay of AdamW's mean squared gradient; runs of a few hundred updates cannot wait for 0.999."""
+    momentum: float = at_least(0, 0.95)
+    """Decay of Muon's mean gradient."""
     eps: float = at_least(0, 1e-8)
     """Added to the root of the mean squared gradient."""
     weight_decay: float = at_least(0, 0.0)
@@ -61,8 +70,15 @@ class LearnSettings:
 
     def __post_init__(self) -> None:
         require_bounds(self)
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a decay in [0, 1), not {getattr(self, name)}")
+        if self.decay_share > 1:
+            raise ValueError(f"decay_share is a share of all updates, in [0, 1], not {self.decay_share}")
+        if self.optimizer == "muon" and self.lora_rank:
+            raise ValueError(
+                f"optimizer = 'muon' turns whole matrices, and lora_rank = {self.lora_rank} trains factors of them; set "
+                "optimizer = 'adamw', or lora_rank = 0"
+            )
         if self.lr is not None and not math.isfinite(self.lr):
             raise ValueError(f"lr must be a finite number, not {self.lr}")

@@ -15,7 +15,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import no_penalty
 from upslope.learn.bound import BoundLearner
 from upslope.learn.critic_learner import CriticLearner
-from upslope.learn.optimizer import AdamW
+from upslope.learn.optimizer import LocalOptimizer
 from upslope.learn.settings import LearnSettings
 from upslope.model.policy import Policy
 from upslope.model.states import States
@@ -69,7 +69,7 @@ def judged_by(world: World, recipe: Recipe, values: dict[Prefix, Tensor], lr: fl
     settings = LearnSettings(lr=lr, warmup=0, clip=0.0)
     table = ValueTable(values)
     slot: LearnedCritic = recipe.critic  # type: ignore[assignment]
-    optimizer = AdamW(table, settings, 100, torch.float64)
+    optimizer = LocalOptimizer(table, settings, 100, torch.float64)
     optimizer.num_done = slot.warmup
     learner.scorer.critic = TableCritic(slot, table, optimizer)  # type: ignore[arg-type]
     return learner

@@ -13,13 +13,14 @@ from upslope.training.settings import RunSettings
 
 
 def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
-    """What one checkpoint takes at least: the weights that move, in full precision, and two moments of each, where Adam
-    moves them (the natural step has none); the critic's likewise."""
-    copies = [
-        1 if "curvature" in recipe.needs and optimizer is learner.optimizer else 3 for optimizer in learner.optimizers
-    ]
-    sizes = [sum(m.numel() * m.element_size() for m in optimizer.masters.values()) for optimizer in learner.optimizers]
-    return sum(num * size for num, size in zip(copies, sizes, strict=True))
+    """What one checkpoint takes at least: the weights that move, in full precision, and the optimizer's moments, where
+    it moves them (the natural step has none); the critic's likewise."""
+    total = 0
+    for optimizer in learner.optimizers:
+        total += sum(m.numel() * m.element_size() for m in optimizer.masters.values())
+        if "curvature" not in recipe.needs or optimizer is not learner.optimizer:
+            total += optimizer.moment_bytes
+    return total
 
 
 def require_disk(folder: Path, learner: Learner, recipe: Recipe, settings: RunSettings) -> None:
