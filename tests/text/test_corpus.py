@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from texts import END, byte_tokenizer, stories, write_rows
+from stories import END, byte_tokenizer, stories, write_rows
 
 from upslope.errors import UserError
 from upslope.text import corpus as corpus_module, shards

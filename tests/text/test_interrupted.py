@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from texts import END, byte_tokenizer, stories, write_rows
+from stories import END, byte_tokenizer, stories, write_rows
 
 from upslope.errors import Unavailable, UserError
 from upslope.text import hub, making, pool, shards
@@ -26,7 +26,7 @@ import os, sys
 from pathlib import Path
 from upslope.text import making, shards
 from upslope.text.corpus import open_corpus
-from texts import END, byte_tokenizer
+from stories import END, byte_tokenizer
 
 shards.SHARD, making.BATCH_BYTES = 10_000, 2_000
 source, folder, workers, act, when = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
