@@ -85,7 +85,10 @@ def test_hard_texts_come_back_too(learnt: PreTrainedTokenizerFast) -> None:
 def test_every_digit_stands_alone(learnt: PreTrainedTokenizerFast) -> None:
     found = learnt.tokenize("The number 14763 and 37x37=1369, 37 37 37")
     assert [token for token in found if re.search(r"\d", token)] == list("147633737136937373" + "7")
-    assert "Ġnumber" in found  # words are learnt, so digits could have been
+    assert "Ġnumber" in found
+    # Nothing else comes more often than these pairs of digits, and none is learnt.
+    years = learn_tokenizer(["year 1999, 1999, 1999\n"] * 50, SMALLEST + 3)
+    assert [token for token in years.get_vocab() if len(re.findall(r"\d", token)) > 1] == []
 
 
 def test_the_tokens_are_those_of_byte_pair_encoding() -> None:
@@ -93,6 +96,8 @@ def test_the_tokens_are_those_of_byte_pair_encoding() -> None:
     found = learn_tokenizer(["ab abc", "abc"], SMALLEST + 2)
     assert found.convert_ids_to_tokens([SMALLEST, SMALLEST + 1]) == ["ab", "abc"]
     assert found.convert_ids_to_tokens([0, 1, 2, 3]) == list(CHAT_TOKENS)
+    with pytest.raises(UserError, match="the text has pairs for 262 only"):  # " abc" is there once
+        learn_tokenizer(["ab abc", "abc"], SMALLEST + 3)
 
 
 CHAT = [

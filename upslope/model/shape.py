@@ -82,7 +82,7 @@ def num_weights(shape: NewModelSettings, vocabulary: int) -> int:
     """Weights of a Llama of this (derived) shape.
 
     >>> num_weights(derived_shape(NewModelSettings(depth=12)), 32_000)
-    109527552
+    109529856
     """
     layers, width, heads, kv_heads, ffn = (int(getattr(shape, name) or 0) for name in SHAPE)
     attention = 2 * width * width + 2 * width * width * kv_heads // heads
