@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -23,7 +24,8 @@ def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> Non
     aside = Console(stderr=True)
     with speaking(settings, lambda: TerminalView(aside)) as policy:
         say = TerminalView(aside).message
-        text = open_text(settings.task, policy.model, policy.tokenizer, say)
+        task = replace(settings.task, text_held_out=0.0) if every else settings.task
+        text = open_text(task, policy.model, policy.tokenizer, say)
         sample = Documents() if every else resolve_recipe(settings.recipe).sample
         length = block_length(sample, policy.max_positions)
         if text is None:
