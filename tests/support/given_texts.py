@@ -15,7 +15,7 @@ WORDS = ("Tom has 3 apples.", "Eva has 5 pens.", "Sam has 9 eggs and 4 pens.", "
 
 
 class Given:
-    """Documents of given tokens; satisfies ``upslope.training.blocks.Tokens``."""
+    """Documents of given tokens; satisfies ``upslope.training.blocks.TokenStore``."""
 
     def __init__(self, documents, num_bytes=None, held_out=(), fingerprint="given"):
         self.documents = [np.array(ids, dtype=np.int64) for ids in documents]

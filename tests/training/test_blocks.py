@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
 from given_texts import END, RENDERER, START, Given, naive_nats, numbered, write_texts
+from safetensors.torch import load_file
 
 import upslope as up
 from upslope.algo.family import FAMILY, PRETRAIN, SFT

@@ -7,8 +7,8 @@ import math
 import pytest
 import tiny
 import torch
-from rich.console import Console
 from given_texts import END, LN2, RENDERER, START, Given, naive_nats, unigram, write_texts
+from rich.console import Console
 from tiny import TOKENIZER
 
 import upslope as up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from upslope.algo.sample import Documents
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
-from upslope.training.corpora import block_length, open_text
+from upslope.training.corpora import block_length, opened_text
 from upslope.training.held_out_loss import HeldOutText
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
@@ -23,7 +24,8 @@ def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> Non
     aside = Console(stderr=True)
     with speaking(settings, lambda: TerminalView(aside)) as policy:
         say = TerminalView(aside).message
-        text = open_text(settings.task, policy.model, policy.tokenizer, say)
+        task = replace(settings.task, text_held_out=0.0) if every else settings.task
+        text = opened_text(task, policy.model, policy.tokenizer, say)
         sample = Documents() if every else resolve_recipe(settings.recipe).sample
         length = block_length(sample, policy.max_positions)
         if text is None:

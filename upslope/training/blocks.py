@@ -18,7 +18,7 @@ DEFAULT_BLOCK = 512
 Index = NDArray[np.int64]
 
 
-class Tokens(Protocol):
+class TokenStore(Protocol):
     """Documents as tokens, each with its end token: ``upslope.text.corpus.Corpus``, or ``OwnDocuments``."""
 
     @property
@@ -44,8 +44,8 @@ class Tokens(Protocol):
         ...
 
 
-def rows(
-    corpus: Tokens, pieces: Sequence[Piece], start_ids: tuple[int, ...], *, across: bool = False
+def rows_of_pieces(
+    corpus: TokenStore, pieces: Sequence[Piece], start_ids: tuple[int, ...], *, across: bool = False
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """(prompt, response) for each piece, or (``across``) one for all of them together. Every token of the pieces stands
     in a response once. The prompt is what it begins after: the token before, or ``start_ids`` at a document's
@@ -87,7 +87,7 @@ class TextBlocks:
 
     def __init__(
         self,
-        corpora: Sequence[Tokens],
+        corpora: Sequence[TokenStore],
         weights: Sequence[float],
         seed: int,
         *,
@@ -112,7 +112,7 @@ class TextBlocks:
         """One block by its number."""
         source, turn = self._mixture.turn(number)
         corpus, blocks = self._sources[source]
-        given = rows(corpus, blocks.pieces(turn), self._renderer.start_ids, across=self._across)
+        given = rows_of_pieces(corpus, blocks.pieces(turn), self._renderer.start_ids, across=self._across)
         return as_group(f"block/{number}", given, self._renderer.end_ids)
 
 

@@ -17,7 +17,7 @@ from upslope.model.policy import Policy
 from upslope.model.renderer import Renderer
 from upslope.native.places import cache_folder
 from upslope.text.corpus import open_corpus
-from upslope.training.blocks import DEFAULT_BLOCK, Index, TextBlocks, Tokens
+from upslope.training.blocks import DEFAULT_BLOCK, Index, TextBlocks, TokenStore
 from upslope.training.settings import TaskSettings
 
 BETWEEN_WORDS = 10.0
@@ -28,7 +28,7 @@ BETWEEN_WORDS = 10.0
 class Text:
     """Corpora and the share that each has of the tokens that are read."""
 
-    corpora: tuple[Tokens, ...]
+    corpora: tuple[TokenStore, ...]
     weights: tuple[float, ...]
 
     @property
@@ -51,14 +51,14 @@ class OwnDocuments:
         return self._ids[document][start:stop]
 
 
-def open_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callable[[str], None]) -> Text | None:
+def opened_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callable[[str], None]) -> Text | None:
     """The text that the settings name, as tokens of this tokenizer, from the cache where it was made before; None where
     they name none. ``say`` is told how far that is. Raises UserError for what cannot be read."""
     if not settings.text:
         return None
     end_id = find_end_ids(tokenizer, model.generation_config)[0]
     given = [[source] for source in settings.text] if settings.text_weights else [list(settings.text)]
-    found: list[Tokens] = []
+    found: list[TokenStore] = []
     for sources in given:
         corpus = open_corpus(
             sources,

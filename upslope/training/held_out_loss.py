@@ -16,7 +16,7 @@ from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Request, Sampler
 from upslope.text.order import Piece
-from upslope.training.blocks import Index, Tokens, as_group, rows, shuffled
+from upslope.training.blocks import Index, TokenStore, as_group, rows_of_pieces, shuffled
 from upslope.training.corpora import Text
 from upslope.types import Group, Sampling
 
@@ -76,7 +76,7 @@ def plain_scorer(scorer: Scorer) -> Scorer:
     return Scorer(scorer.policy, Sampling(), micro_batch=scorer.micro_batch, ranks=scorer.ranks)
 
 
-def chosen_documents(corpus: Tokens, most: float, *, every: bool = False) -> Index:
+def chosen_documents(corpus: TokenStore, most: float, *, every: bool = False) -> Index:
     """The held-out documents (``every``: all) that are predicted: in an order that is the same in every run, as many as
     have ``most`` tokens together, one at least where there is one."""
     documents = np.flatnonzero(corpus.held_out_D | every)
@@ -111,12 +111,12 @@ class HeldOutText:
         self._length, self._renderer = length, renderer
         self.num_documents = sum(len(documents) for _, documents in self._chosen)
 
-    def _group(self, corpus: Tokens, document: int) -> Group:
+    def _group(self, corpus: TokenStore, document: int) -> Group:
         """A document's blocks, a row each."""
-        given = rows(corpus, self._blocks(corpus, document), self._renderer.start_ids)
+        given = rows_of_pieces(corpus, self._blocks(corpus, document), self._renderer.start_ids)
         return as_group(f"document/{document}", given, self._renderer.end_ids)
 
-    def _blocks(self, corpus: Tokens, document: int) -> list[Piece]:
+    def _blocks(self, corpus: TokenStore, document: int) -> list[Piece]:
         length = int(corpus.length_D[document])
         return [Piece(document, i, min(i + self._length, length)) for i in range(0, length, self._length)]
 

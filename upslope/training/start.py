@@ -33,7 +33,7 @@ from upslope.tasks.registry import open_task
 from upslope.tasks.text_alone import TextAlone
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
-from upslope.training.corpora import open_text
+from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
 from upslope.training.pocket_start import pocket_model
@@ -110,7 +110,7 @@ def train_objects(
     elif model is None:
         model = resolve_model(settings, make_view)
     view = make_view()
-    text = open_text(settings.task, *model, view.message)
+    text = opened_text(settings.task, *model, view.message)
     settings = with_limit(settings, task, max_positions(model[0]))
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
