@@ -22,7 +22,13 @@ from typing import Any, NoReturn
 
 LOADED = (
     *("upslope.cli.commands", "upslope.training.start", "upslope.inspect.report", "upslope.inspect.terminal"),
-    *("upslope.lab.pipeline.command", "upslope.config", "upslope.lab.rows", "transformers.models.llama.modeling_llama", "transformers.integrations"),
+    *(
+        "upslope.lab.pipeline.command",
+        "upslope.config",
+        "upslope.lab.rows",
+        "transformers.models.llama.modeling_llama",
+        "transformers.integrations",
+    ),
     *("transformers.modeling_utils", "transformers.generation.utils", "pyarrow.parquet", "matplotlib.figure"),
     *("matplotlib.backends.backend_agg", "numpy.ctypeslib", "torch._dynamo", "torch.utils.checkpoint", "pandas"),
 )
