@@ -21,7 +21,8 @@ from upslope.algo.codec import SLOTS
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe
 from upslope.cli.commands import app
-from upslope.config import load_settings
+from upslope.config import load_pipeline, load_settings
+from upslope.lab.pipeline.kinds import KINDS
 from upslope.prove.catalogue import CLAIMS
 from upslope.training.settings import RunSettings
 from upslope.training.start import resolve_recipe
@@ -104,6 +105,8 @@ def wrong(command: str) -> str | None:
                 resolve_recipe({"name": recipe})
         elif name == "prove":
             return next((c for c in given["only"] or () if c not in {claim.name for claim in CLAIMS}), None)
+        elif name == "pipeline":
+            load_pipeline(ROOT / given["file"], KINDS, given["overrides"] or ())
         elif name in ("train", "ladder"):
             typed = given.get("arguments") or given.get("overrides") or []
             files = [ROOT / a for a in typed if a.startswith("examples/")]
@@ -147,6 +150,7 @@ def test_commands_are_found_in_blocks_and_spans() -> None:
     [
         *("make tset", "make test TSETS=x", "python examples/nowhere.py", "upslope trian", "upslope train --stpes 3"),
         *("upslope train examples/nowhere.toml", "upslope train learn.rl=1", "upslope train recipe=grop"),
+        *("upslope pipeline examples/nowhere.toml", "upslope pipeline examples/pocket.toml sfft.steps=3"),
         *("upslope train recipe=grpo recipe.surrogate.hihg=1", "upslope diff ppo grop", "upslope prove --only kl"),
     ],
 )
@@ -160,7 +164,10 @@ def test_blocks_of_toml_are_settings(tmp_path: Path) -> None:
     for block in found:
         file = tmp_path / "run.toml"
         file.write_text(block, encoding="utf-8")
-        resolve_recipe(load_settings(file).recipe)
+        if "[[stage]]" in block:
+            load_pipeline(file, KINDS)
+        else:
+            resolve_recipe(load_settings(file).recipe)
 
 
 def test_blocks_of_python_about_recipes_run() -> None:

@@ -94,7 +94,7 @@ def packing(name: str, tokenizer: Any, texts: Iterable[str]) -> Packing:
     num_bytes = num_tokens = 0
     for text in texts:
         num_bytes += len(text.encode())
-        num_tokens += len(encode(text))
+        num_tokens += sum(map(len, encode([text])))
     return Packing(name, len(tokenizer), num_bytes, num_tokens)
 
 

@@ -125,7 +125,7 @@ def test_a_stage_that_is_half_done_is_not_mixed_with_other_settings(kind, doing)
     kind.fail["b"] = UserError("no")
     with pytest.raises(UserError):
         doing()
-    with pytest.raises(UserError, match="^stage b is begun in .* give --redo"):
+    with pytest.raises(UserError, match=r"^stage b is begun in .* give --redo"):
         doing(("1", "9", "3"))
     assert kind.did == []
 
@@ -156,7 +156,7 @@ def test_from_a_stage_it_and_all_later_ones_are_done_anew(kind, doing, tmp_path)
 
 def test_nothing_is_moved_where_an_earlier_stage_is_another_one(kind, doing, tmp_path):
     doing()
-    with pytest.raises(UserError, match="^stage a is done"):
+    with pytest.raises(UserError, match=r"^stage a is done"):
         doing(("9", "2", "3"), since="b")
     assert (tmp_path / "it/b/done").exists()
 
@@ -179,7 +179,7 @@ def test_changed_data_counts_and_another_version_is_told(kind, doing):
 def test_a_folder_that_was_changed_since_is_seen(kind, doing, tmp_path):
     doing()
     (tmp_path / "it/b/done").write_text("1;other;")
-    with pytest.raises(UserError, match="^stage b is done .* its folder is not as it was when it was done"):
+    with pytest.raises(UserError, match=r"^stage b is done .* its folder is not as it was when it was done"):
         doing()
     doing(redo=True)
     assert kind.did == ["b"]
@@ -193,19 +193,19 @@ def test_a_folder_that_is_gone_is_made_again(kind, doing, tmp_path):
 
 
 def test_one_stage_alone_needs_those_before_it(kind, doing):
-    with pytest.raises(UserError, match="^stage a is needed and not done"):
+    with pytest.raises(UserError, match=r"^stage a is needed and not done"):
         doing(only=["b"])
     doing(only=["a"])
     doing(only=["b"])
     assert kind.did == ["b"]
     with pytest.raises(UserError, match="has no stage 'd'"):
         doing(only=["d"])
-    with pytest.raises(UserError, match="^stage a is done"):
+    with pytest.raises(UserError, match=r"^stage a is done"):
         doing(("9", "2", "3"), only=["b"])
 
 
 def test_mistakes_in_later_stages_are_told_first(kind, doing, tmp_path):
-    with pytest.raises(UserError, match="^stage c: word = 'wrong'"):
+    with pytest.raises(UserError, match=r"^stage c: word = 'wrong'"):
         doing(("1", "2", "wrong"))
     assert kind.did == [] and not (tmp_path / "it").exists()
 
@@ -213,7 +213,7 @@ def test_mistakes_in_later_stages_are_told_first(kind, doing, tmp_path):
 def test_a_stop_says_how_to_go_on(kind, doing):
     for stop in (Stopped("of the run", 15), AtOnce(2, "of the run")):
         kind.fail["b"] = stop
-        with pytest.raises(type(stop), match="^go on so$"):
+        with pytest.raises(type(stop), match=r"^go on so$"):
             doing(again="go on so")
     doing()
     assert kind.did == ["b+", "c"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ class _Performance:
         kind = self._kinds[stage.kind]
         made_with = kind.made_with(stage.settings)
         versions = {name: value for name, value in made_with.items() if name in ("python", *RECORDED)}
-        folders = {str(self._pipeline.named(name).folder.resolve()): name for name in stage.needs}
+        folders = paths_of(self._pipeline.named(name) for name in stage.needs)
         settings = {
             key: f"{NAMED}{folders[value]}" if isinstance(value, str) and value in folders else value
             for key, value in dotted(kind.document(stage.settings))
@@ -198,12 +198,18 @@ class _Performance:
         for stage in self._pipeline.stages:
             table = self._kinds[stage.kind].document(stage.settings)
             table = {key: value for key, value in table.items() if key not in ("name", "out", "versions")}
-            table = _with_names(table, {str(s.folder.resolve()): s.name for s in self._pipeline.stages})
+            table = _with_names(table, paths_of(self._pipeline.stages))
             if stage.start:
                 table.pop("model", None)
             begins = {"from": stage.start} if stage.start else {}
             rows.append({"name": stage.name, "kind": stage.kind} | begins | table)
         return {"name": self._pipeline.name, "versions": running(), "stage": rows}
+
+
+def paths_of(stages: Iterable[Stage]) -> dict[str, str]:
+    """The names of stages by the paths of their folders: as they are given, which holds until a folder is there, and
+    from the root, as documents have those that are."""
+    return {path: stage.name for stage in stages for path in (str(stage.folder), str(stage.folder.resolve()))}
 
 
 def _with_names(table: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
