@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.model.names import run_folder
 from upslope.plugins import names_a_file
 from upslope.training.settings import RunSettings
 from upslope.training.tables import to_settings
@@ -32,7 +33,8 @@ def load_settings(
     """The settings of a run: defaults, then the file, then ``options`` by dotted key, then ``KEY=VALUE`` strings.
 
     A relative path in the file is looked for beside the file first, then in the current folder. Naming a recipe starts
-    from it afresh: patches of another one, from the file, do not survive.
+    from it afresh: patches of another one, from the file, do not survive. ``steps`` from outside the file replaces its
+    ``epochs``, and the other way round.
     """
     table = read_toml(file) if file else {}
     table.pop("versions", None)  # a record of what the run of that file ran with
@@ -47,12 +49,15 @@ def load_settings(
         _anchor(table, file.parent)
     for key, value in (options or {}).items():
         _put(table, key, value)
-    pairs = []
+    pairs: list[tuple[str, Any]] = []
     for text in overrides:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UserError(f"{text!r} is not of the form KEY=VALUE, for example learn.lr=1e-4")
         pairs.append(("recipe" if key == "recipe.name" else key, _value(value)))
+    given = {*(options or {}), *(key for key, _ in pairs)}
+    if len(given & {"steps", "epochs"}) == 1:
+        table.pop("steps" if "epochs" in given else "epochs", None)
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)
@@ -98,8 +103,10 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
             inner = inner.get(parent, {})
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
         # gpt2 is a model of the hub, gsm8k a task and grpo a recipe, whatever lies beside the run file under that name.
-        local = isinstance(text, str) and (key[-1] != "model" or _is_there(folder / text, Path.is_dir))
-        if local and (key[-1] != "name" or names_a_file(str(text))):
+        local = isinstance(text, str) and (key[-1] != "model" or _is_there(folder / text, _is_model))
+        if local and text and key[-1] == "model":
+            inner["model"] = str(folder / text)
+        elif local and (key[-1] != "name" or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
     recipe = table.get("recipe", {})
     for slot, value in recipe.items() if isinstance(recipe, dict) else ():
@@ -115,6 +122,11 @@ def _beside(text: str, folder: Path) -> str:
     path, colon, name = text.partition(":")
     found = folder / path
     return f"{found}{colon}{name}" if path and _is_there(found, Path.exists) else text
+
+
+def _is_model(path: Path) -> bool:
+    """Whether it is a directory, or a run's with @best behind it."""
+    return run_folder(str(path))[0].is_dir()
 
 
 def _is_there(path: Path, asked: Callable[[Path], bool]) -> bool:

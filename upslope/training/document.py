@@ -12,6 +12,7 @@ import torch
 from upslope.algo.codec import to_dict
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
+from upslope.model.names import BEST, run_folder
 from upslope.plugins import names_a_file
 from upslope.training.settings import RunSettings
 from upslope.versions import running
@@ -25,8 +26,8 @@ def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = 
     an object of Python that nothing can name is listed under ``python``.
     """
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
-    document["model"] = _absolute(settings.model)
-    document["reference"]["model"] = _absolute(settings.reference.model) if settings.reference.model else ""
+    document["model"] = _absolute_model(settings.model)
+    document["reference"]["model"] = _absolute_model(settings.reference.model) if settings.reference.model else ""
     table = document["task"]
     if names_a_file(table["name"]):
         table["name"] = _absolute(table["name"])
@@ -58,6 +59,12 @@ def _absolute(text: str | None) -> str | None:
         return None
     path, colon, name = text.rpartition(":") if names_a_file(text) else (text, "", "")
     return f"{Path(path).resolve()}{colon}{name}" if Path(path).exists() else text
+
+
+def _absolute_model(name: str) -> str:
+    """A directory, or a run folder with or without @best, from the root; any other name as it is."""
+    folder, best = run_folder(name)
+    return f"{_absolute(str(folder))}{BEST if best else ''}"
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

@@ -74,9 +74,7 @@ class Run:
         self._step = 0
         self._unwritten: Callable[[], Row] | None = None
         self._signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
-        self._saving = Saving(
-            learner, recorder, self.collect, settings.sample.sampling(), settings.seed, made_with or {}
-        )
+        self._saving = Saving(learner, recorder, self.collect, settings, made_with or {})
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
@@ -164,7 +162,9 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after turn number ``step``."""
-        self._held_out.remember(self.recorder.rewind(step))
+        rows = self.recorder.rewind(step)
+        self._held_out.remember(rows)
+        self._saving.remember(rows)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -260,11 +260,11 @@ class Run:
         self._step = step
         with self.phase("evaluate"):
             found = self._held_out.attempt(step, samples, self.sampled)
-        seconds = self._seconds.pop("evaluate")
         self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy))
-        row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
+        row = {"kind": "eval", "step": step} | found.row | {"seconds": round(self._seconds.pop("evaluate"), 3)}
         self.recorder.add(row)
         self.view.evaluated(row)
+        self._saving.evaluated(row)
 
     def rescue(self) -> str:
         """After whatever ended the run: a checkpoint of the last finished step, where that can be had (``Saving``). A

@@ -39,6 +39,7 @@ from upslope.tasks.registry import open_task
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.document import to_document
+from upslope.training.length import with_steps
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler, run_to_end
@@ -62,6 +63,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, 
     ``Stopped`` after Ctrl-C.
     """
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
+    settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
         if since is not None:
