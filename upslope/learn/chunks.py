@@ -12,7 +12,7 @@ from upslope.types import Batch
 
 def most_trunk_tokens(policy: Policy) -> int:
     """Tokens whose activations may be held at once: half as many in float32 as in bfloat16."""
-    size = next(policy.model.parameters()).element_size()
+    size: int = next(policy.model.parameters()).element_size()
     return max(1, min(TOKEN_BUDGET, ACTIVATION_BUDGET // (ACTIVATIONS * size * policy.width)))
 
 
