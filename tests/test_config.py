@@ -42,9 +42,12 @@ def test_nothing_given_is_the_defaults() -> None:
         ("steps=true", "steps = true should be int"),
         ("steps.x=1", "steps = {'x': 1} should be int: "),
         ("learn.lr=fast", "learn.lr = 'fast' should be float or nothing: "),
-        ("learn.decay=slow", "learn.decay = 'slow' should be one of constant, linear, cosine: "),
+        ("learn.decay=slow", "learn.decay = 'slow' should be one of constant, linear, cosine, wsd: "),
         ("task.rewards=r.py:f", "task.rewards = 'r.py:f' should be "),
         ("name=[1]", "name = [1] should be str: "),
+        ("learn.decay_share=1.5", "learn: decay_share is a share of all updates, in [0, 1], not 1.5"),
+        ("learn.momentum=1", "learn: momentum is a decay in [0, 1), not 1"),
+        ("epochs=inf", "epochs = inf must be a finite number"),
         ("learn=3", "learn must be a table of keys, not 3"),
         ("recipe=3", "recipe.name = 3 should be "),
         ("recipe.name=3", "recipe.name = 3 should be the name of a recipe"),
@@ -115,6 +118,22 @@ def test_later_sources_win(tmp_path: Path) -> None:
     settings = load_settings(file, ["steps=3", "steps = 4", "learn.lr=0.5"], {"steps": 2, "seed": 2})
     assert (settings.steps, settings.seed, settings.problems) == (4, 2, 1)
     assert (settings.learn.lr, settings.learn.warmup) == (0.5, 3)
+
+
+def test_steps_and_epochs_are_not_both_the_length_of_a_run() -> None:
+    with pytest.raises(UserError, match=r"steps = 3 and epochs = 2 are both the length of the run; give one of them"):
+        load_settings(overrides=["steps=3", "epochs=2"])
+    with pytest.raises(UserError, match="both the length"):
+        to_settings({"steps": 3, "epochs": 2})
+
+
+def test_a_length_from_outside_the_file_replaces_the_one_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("steps = 7\n")
+    assert load_settings(file, ["epochs=2"]).epochs == 2
+    file.write_text("epochs = 7\n")
+    assert (load_settings(file, [], {"steps": 5}).epochs, load_settings(file, [], {"steps": 5}).steps) == (0, 5)
+    assert load_settings(file).epochs == 7
 
 
 @pytest.mark.parametrize("head", ['recipe = "grpo"', '[recipe]\nname = "grpo"', 'recipe.name = "grpo"'])

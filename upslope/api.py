@@ -28,6 +28,7 @@ from upslope.tasks.complete import complete
 from upslope.training.checks import check_evaluation, check_run
 from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
+from upslope.training.length import with_steps
 from upslope.training.run import Run
 from upslope.training.session import MakeSampler
 from upslope.training.settings import RunSettings
@@ -75,6 +76,7 @@ def train(
     given = None if isinstance(model, (str, Path)) else with_tokenizer(model)
     if sampler is not None:
         objects.append("sampler")
+    wanted = with_steps(wanted, chosen, opened)
     check_run(wanted, chosen, opened)
     with contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume):
         run = train_objects(

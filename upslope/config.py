@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.model.names import NEW, config_of_new
+from upslope.model.names import NEW, config_of_new, run_folder
 from upslope.plugins import names_a_file
 from upslope.record.claim import folder_in
 from upslope.training.pipeline.plan import Kinds, Pipeline, to_pipeline
@@ -37,7 +37,8 @@ def load_settings(
     """The settings of a run: defaults, then the file, then ``options`` by dotted key, then ``KEY=VALUE`` strings.
 
     A relative path in the file is looked for beside the file first, then in the current folder. Naming a recipe starts
-    from it afresh: patches of another one, from the file, do not survive.
+    from it afresh: patches of another one, from the file, do not survive. ``steps`` from outside the file replaces its
+    ``epochs``, and the other way round.
     """
     table = read_toml(file) if file else {}
     if "stage" in table:
@@ -54,10 +55,13 @@ def load_settings(
         _anchor(table, file.parent)
     for key, value in (options or {}).items():
         _put(table, key, value)
-    pairs = []
+    pairs: list[tuple[str, Any]] = []
     for text in overrides:
         key, value = _pair(text)
         pairs.append(("recipe" if key == "recipe.name" else key, value))
+    given = {*(options or {}), *(key for key, _ in pairs)}
+    if len(given & {"steps", "epochs"}) == 1:
+        table.pop("steps" if "epochs" in given else "epochs", None)
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)
@@ -148,8 +152,10 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         text = inner.get(key[-1]) if isinstance(inner, dict) else None
         # gpt2 is a model of the hub, gsm8k a task and grpo a recipe, whatever lies beside the run file under that name.
         anywhere = key[-1] in ("model", "tokenizer")
-        local = isinstance(text, str) and (not anywhere or _is_there(folder / text, Path.is_dir))
-        if local and (key[-1] != "name" or names_a_file(str(text))):
+        local = isinstance(text, str) and (not anywhere or _is_there(folder / text, _is_model))
+        if local and text and key[-1] == "model":
+            inner["model"] = str(folder / text)
+        elif local and (key[-1] != "name" or names_a_file(str(text))):
             inner[key[-1]] = _beside(str(text), folder)
     config = config_of_new(str(table.get("model", "")))
     if config:
@@ -178,6 +184,11 @@ def _text_beside(text: str, folder: Path) -> str:
         return str(folder / text) if text and _is_there(folder / text, Path.exists) else text
     beside = not Path(text).is_absolute() and any(True for _ in folder.glob(text))
     return str(folder / text) if beside else text
+
+
+def _is_model(path: Path) -> bool:
+    """Whether it is a directory, or a run's with @best behind it."""
+    return run_folder(str(path))[0].is_dir()
 
 
 def _is_there(path: Path, asked: Callable[[Path], bool]) -> bool:

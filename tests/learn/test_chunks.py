@@ -204,10 +204,19 @@ def test_chunks_never_split_a_row_and_lose_none():
             assert len(rows) == 1 or tokens.stop - tokens.start <= 4
 
 
-@pytest.mark.parametrize(("layers", "width", "tokens"), [(30, 576, 1213), (3, 64, 16384), (1, 10**9, 1)])
-def test_how_many_tokens_a_pass_holds(layers, width, tokens):
-    """20 Mi / (30 x 576) = 1213 for SmolLM2-135M; the pocket model gets the most there is."""
-    sized = policy()
+@pytest.mark.parametrize(
+    ("dtype", "layers", "width", "tokens"),
+    [
+        (torch.bfloat16, 30, 576, 1213),
+        (torch.float32, 30, 576, 606),
+        (torch.float32, 3, 64, 16384),
+        (torch.float32, 1, 10**9, 1),
+    ],
+)
+def test_how_many_tokens_a_pass_holds(dtype, layers, width, tokens):
+    """400 MiB / (10 x 2 bytes x 30 x 576) = 1213 for SmolLM2-135M, in float32 half of it; the pocket model gets the
+    most there is."""
+    sized = policy(dtype=dtype)
     sized.model.config.num_hidden_layers, sized.model.config.hidden_size = layers, width
     assert most_trunk_tokens(sized) == tokens
 

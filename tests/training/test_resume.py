@@ -28,10 +28,12 @@ def odd(completions, **columns):
     return [float(sum(map(ord, text)) % 2) for text in completions]
 """
 MEASURED = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
+MUON = ["learn.optimizer=muon", "learn.decay=wsd"] if hasattr(torch.optim, "Muon") else []
 CARRIED = {
     "a critic on a copy": ["recipe=ppo", "recipe.critic.warmup=3", "recipe.critic.rate=1"],
     "a critic on the trunk": ["recipe=ppo", "recipe.critic=shared_trunk", "recipe.critic.warmup=1"],
     "a trust region": ["recipe=trpo"],
+    "matrices by Muon": ["recipe=reinforce", *MUON],
     "a reference": ["recipe=grpo", "recipe.reuse.epochs=2"],
     "an adapter": ["recipe=grpo", "learn.lora_rank=2", "recipe.regulariser.coefficient=0.5"],
     "refills": ["recipe=dapo", "recipe.reuse.minibatches=1"],

@@ -81,7 +81,11 @@ def test_more_steps_and_another_rate_are_recorded(upslope, folder):
 def test_what_is_learnt_from_whom_cannot_change(upslope, folder, change):
     assert upslope(*RUN, "steps=1")[0] == 0
     code, said = upslope("train", "--resume", "runs/mine", change)
-    assert code == 2 and "--resume continues a run with its own " in said and "only steps, minutes, tokens," in said
+    assert (
+        code == 2
+        and "--resume continues a run with its own " in said
+        and "only steps, epochs, minutes, tokens," in said
+    )
 
 
 def test_changed_data_and_code_are_said(upslope, folder):

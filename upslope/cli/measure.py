@@ -23,7 +23,7 @@ from upslope.cli.options import (
     app,
 )
 from upslope.errors import UserError
-from upslope.model.names import is_pocket
+from upslope.model.names import is_pocket, run_folder
 
 
 @app.command(name="eval")
@@ -98,7 +98,7 @@ def own_task(model: str, *, trust: bool) -> Path | None:
     from upslope.config import read_toml
     from upslope.record.trust import require_trusted
 
-    own = Path(model) / "run.toml"
+    own = run_folder(model)[0] / "run.toml"
     if own.exists():
         require_trusted(own.parent, read_toml(own), trust=trust)
         return own

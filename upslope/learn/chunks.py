@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from upslope.learn.settings import ACTIVATION_BUDGET, TOKEN_BUDGET
+from upslope.learn.settings import ACTIVATION_BUDGET, ACTIVATIONS, TOKEN_BUDGET
 from upslope.model.policy import Policy
 from upslope.types import Batch
 
 
 def most_trunk_tokens(policy: Policy) -> int:
-    """Tokens whose activations may be held at once."""
-    return max(1, min(TOKEN_BUDGET, ACTIVATION_BUDGET // policy.width))
+    """Tokens whose activations may be held at once: half as many in float32 as in bfloat16."""
+    size: int = next(policy.model.parameters()).element_size()
+    return max(1, min(TOKEN_BUDGET, ACTIVATION_BUDGET // (ACTIVATIONS * size * policy.width)))
 
 
 def micro_batches(

@@ -50,7 +50,8 @@ def flat(pieces: Sequence[Tensor | None], masters: Sequence[Tensor]) -> Tensor:
 
 
 class Optimizer(Protocol):
-    """Masters and moments of some parameters, and how they take a step. ``LocalOptimizer`` is the one for a single process."""
+    """Masters and moments of some parameters, and how they take a step. ``LocalOptimizer`` is the one for a single
+    process."""
 
     settings: LearnSettings
     dtype: torch.dtype
@@ -247,7 +248,7 @@ class LocalOptimizer:
 
     def load(self, state: dict[str, Tensor], num_done: int) -> None:
         """Continue from a saved ``state``. Raises UserError if it belongs to other parameters, or another optimizer."""
-        if state and set(state) != {key for rule in self._rules for key in rule.keys()}:
+        if state and set(state) != {key for rule in self._rules for key in rule.names()}:
             owner = owner_of(state, self.masters)
             if owner is not None and owner != self.settings.optimizer:
                 raise UserError(

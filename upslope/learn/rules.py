@@ -37,7 +37,7 @@ class Rule:
         num_moments = sum(key != "step" for key in self.kept)
         return num_moments * sum(master.numel() * master.element_size() for master in self.masters.values())
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """The names in ``state`` after a step."""
         return {f"{key}/{name}" for key in self.kept for name in self.masters}
 

@@ -13,8 +13,11 @@ LOGITS_BUDGET = 16 * 2**20
 left to us."""
 TOKEN_BUDGET = 16 * 2**10
 """Most tokens in one micro-batch, likewise."""
-ACTIVATION_BUDGET = 20 * 2**20
-"""Most tokens x layers x hidden size in one micro-batch, likewise: activations take several dozen bytes for each."""
+ACTIVATION_BUDGET = 400 * 2**20
+"""Most bytes that the activations of one micro-batch take, likewise, by an estimate (``ACTIVATIONS``)."""
+ACTIVATIONS = 10
+"""Numbers kept of a token for each of layers x hidden size: what SmolLM2's layer keeps (the stream twice, attention's
+output, q, k and v, gate and up), and about what others do."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class LearnSettings:
             raise ValueError(f"decay_share is a share of all updates, in [0, 1], not {self.decay_share}")
         if self.optimizer == "muon" and self.lora_rank:
             raise ValueError(
-                f"optimizer = 'muon' turns whole matrices, and lora_rank = {self.lora_rank} trains factors of them; set "
-                "optimizer = 'adamw', or lora_rank = 0"
+                f"optimizer = 'muon' turns whole matrices, and lora_rank = {self.lora_rank} trains factors of them; "
+                "set optimizer = 'adamw', or lora_rank = 0"
             )
         if self.lr is not None and not math.isfinite(self.lr):
             raise ValueError(f"lr must be a finite number, not {self.lr}")

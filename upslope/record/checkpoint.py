@@ -138,23 +138,25 @@ def steps(parent: Path) -> list[int]:
     return sorted(_step(folder) for folder in _folders(parent))
 
 
-def prune(parent: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest, and what was left half written, once the newest one is sure to be complete.
+def prune(parent: Path, keep: int, spare: int | None = None) -> None:
+    """Delete all but the ``keep`` newest and that of step ``spare``, and what was left half written, once the newest
+    one is sure to be complete.
 
     Raises UserError, and deletes nothing, if it is not.
     """
     folders = _folders(parent)
     if folders and not is_whole(folders[0]):
         raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
-    for folder in (*folders[max(keep, 1) :], *filter(is_ours, parent.glob(".step-*.part"))):
+    excess = [folder for folder in folders[max(keep, 1) :] if _step(folder) != spare]
+    for folder in (*excess, *filter(is_ours, parent.glob(".step-*.part"))):
         remove(folder)
 
 
-def prune_before(parent: Path, step: int, keep: int) -> None:
+def prune_before(parent: Path, step: int, keep: int, spare: int | None = None) -> None:
     """Delete what ``prune`` would have after the checkpoint of ``step``, had no kill come first. Nothing, unless that
     one is complete."""
     folders = [folder for folder in _folders(parent) if _step(folder) <= step]
-    excess = folders[max(keep, 1) :]
+    excess = [folder for folder in folders[max(keep, 1) :] if _step(folder) != spare]
     for folder in excess if excess and is_whole(folders[0]) else ():
         remove(folder)
 

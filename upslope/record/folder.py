@@ -12,7 +12,7 @@ import tomli_w
 
 from upslope.errors import UserError
 from upslope.model.policy import Policy
-from upslope.record import attempts, checkpoint, journal
+from upslope.record import attempts, best, checkpoint, journal
 from upslope.record.files import write_whole
 from upslope.record.manifest import is_ours, remove, whole_folder, why_not_whole
 from upslope.record.names import REFERENCE, ROLLOUTS
@@ -51,8 +51,18 @@ class FolderRecorder:
     def save(self, snapshot: Snapshot) -> None:
         s = snapshot
         checkpoint.save(self._checkpoints, s.step, s.policy, s.weights, s.optimizer, s.state, s.critic)
-        checkpoint.prune(self._checkpoints, self._keep)
+        checkpoint.prune(self._checkpoints, self._keep, best.marked(self.folder))
         self._prune_references()
+
+    def keep_best(self, step: int | None) -> None:
+        if step == best.marked(self.folder):
+            return
+        best.mark(self.folder, step)
+        checkpoint.prune_before(self._checkpoints, max(self.kept(), default=0), self._keep, step)
+        self._prune_references()
+
+    def kept(self) -> list[int]:
+        return checkpoint.steps(self._checkpoints)
 
     def newest(self) -> checkpoint.Checkpoint | None:
         return checkpoint.newest(self._checkpoints)
@@ -63,7 +73,7 @@ class FolderRecorder:
             named = ROLLOUTS.fullmatch(file.name)
             if named and (int(named[2]) > step or (named[1] == "step" and int(named[2]) == step)):
                 file.unlink()
-        checkpoint.prune_before(self._checkpoints, step, self._keep)
+        checkpoint.prune_before(self._checkpoints, step, self._keep, best.marked(self.folder))
         self._prune_references()
         return kept
 

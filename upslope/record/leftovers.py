@@ -9,10 +9,10 @@ from pathlib import Path
 from upslope.record.files import PART
 from upslope.record.journal import JOURNAL
 from upslope.record.manifest import is_ours, is_whole, remove
-from upslope.record.names import REFERENCE, ROLLOUTS, RUN
+from upslope.record.names import BEST_FILE, REFERENCE, ROLLOUTS, RUN
 from upslope.record.trust import SEAL
 
-OWN_FILES = re.compile("|".join([*map(re.escape, (RUN, JOURNAL, SEAL)), ROLLOUTS.pattern]))
+OWN_FILES = re.compile("|".join([*map(re.escape, (RUN, JOURNAL, SEAL, BEST_FILE)), ROLLOUTS.pattern]))
 UNFINISHED = re.compile(rf"\.(?:step-\d+|{REFERENCE.pattern})\.part|{REFERENCE.pattern}\.replaced")
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
 from upslope.model.load import load
+from upslope.model.names import run_folder
 from upslope.record import checkpoint
+from upslope.record.best import best_checkpoint
 
 
 def load_model(name: str) -> tuple[Any, Any]:
-    """(model, tokenizer) of a Hugging Face directory, a hub id, or a run folder (its newest checkpoint). Raises
-    UserError in one line."""
-    if not (Path(name) / "checkpoints").is_dir():
+    """(model, tokenizer) of a Hugging Face directory, a hub id, or a run folder: its newest checkpoint, or its best
+    (``RUN@best``). Raises UserError in one line."""
+    folder, best = run_folder(name)
+    if not best and not (folder / "checkpoints").is_dir():
         return load(name)
-    found = checkpoint.newest(Path(name) / "checkpoints")
+    if best:
+        return load(str(best_checkpoint(folder)))
+    found = checkpoint.newest(folder / "checkpoints")
     if found is None:
         raise UserError(f"model {name!r}: the run has no complete checkpoint")
     return load(str(found.folder))

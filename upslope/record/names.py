@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 RUN = "run.toml"
+BEST_FILE = "best.json"
+"""Names the step of the best checkpoint."""
 ROLLOUTS = re.compile(r"(step|eval)-(\d+)\.parquet")
 """A file of attempts: of a step, or of an evaluation after so many."""
 REFERENCE = re.compile(r"reference(?:-(\d+))?")

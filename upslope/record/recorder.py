@@ -63,6 +63,14 @@ class Recorder(Protocol):
         """Keep what the run can go on from."""
         ...
 
+    def keep_best(self, step: int | None) -> None:
+        """The snapshot after ``step`` steps is the best so far, and stays; None: there is no best one any more."""
+        ...
+
+    def kept(self) -> list[int]:
+        """The steps of all snapshots that are kept."""
+        ...
+
     def newest(self) -> Checkpoint | None:
         """The newest complete snapshot; None if nothing can be resumed."""
         ...
@@ -115,6 +123,12 @@ class MemoryRecorder:
 
     def save(self, snapshot: Snapshot) -> None:
         pass
+
+    def keep_best(self, step: int | None) -> None:
+        pass
+
+    def kept(self) -> list[int]:
+        return []
 
     def newest(self) -> Checkpoint | None:
         return None

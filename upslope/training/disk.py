@@ -24,12 +24,15 @@ def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
 
 
 def require_disk(folder: Path, learner: Learner, recipe: Recipe, settings: RunSettings) -> None:
-    """Raise Unavailable unless there is room for the checkpoints that are kept and one more (a new one is complete
-    before the oldest goes), or for all that the run writes, if those are fewer. Those that are there already count."""
+    """Raise Unavailable unless there is room for the checkpoints that are kept, the best among them, and one more (a
+    new one is complete before the oldest goes), or for all that the run writes, if those are fewer. Those that are
+    there already count."""
     save = settings.save
     written = 1 + settings.steps // save.every if save.every else 1
+    if save.best and settings.eval.every:
+        written += settings.steps // settings.eval.every
     size = checkpoint_bytes(learner, recipe)
-    missing = max(1, min(save.keep + 1, written) - len(checkpoint.steps(folder / "checkpoints")))
+    missing = max(1, min(save.keep + save.best + 1, written) - len(checkpoint.steps(folder / "checkpoints")))
     free = shutil.disk_usage(folder).free
     if free < missing * size:
         raise Unavailable(

@@ -13,7 +13,7 @@ import torch
 from upslope.algo.codec import to_dict
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
-from upslope.model.names import NEW, config_of_new
+from upslope.model.names import BEST, NEW, config_of_new, run_folder
 from upslope.plugins import names_a_file
 from upslope.training.settings import RunSettings
 from upslope.versions import running
@@ -28,9 +28,9 @@ def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = 
     """
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
     config = config_of_new(settings.model)
-    document["model"] = f"{NEW}{_absolute(config)}" if config else _absolute(settings.model)
+    document["model"] = f"{NEW}{_absolute(config)}" if config else _absolute_model(settings.model)
     document["new"]["tokenizer"] = _absolute(settings.new.tokenizer) if settings.new.tokenizer else ""
-    document["reference"]["model"] = _absolute(settings.reference.model) if settings.reference.model else ""
+    document["reference"]["model"] = _absolute_model(settings.reference.model) if settings.reference.model else ""
     table = document["task"]
     if names_a_file(table["name"]):
         table["name"] = _absolute(table["name"])
@@ -70,6 +70,12 @@ def _absolute_pattern(text: str) -> str:
     if glob.has_magic(text) and not Path(text).exists():
         return str(Path(text).expanduser().absolute())
     return str(_absolute(text))
+
+
+def _absolute_model(name: str) -> str:
+    """A directory, or a run folder with or without @best, from the root; any other name as it is."""
+    folder, best = run_folder(name)
+    return f"{_absolute(str(folder))}{BEST if best else ''}"
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

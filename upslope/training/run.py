@@ -70,9 +70,7 @@ class Run:
         self._step = 0
         self._unwritten: Callable[[], Row] | None = None
         self.signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
-        self._saving = Saving(
-            learner, recorder, self.collect, settings.sample.sampling(), settings.seed, made_with or {}
-        )
+        self._saving = Saving(learner, recorder, self.collect, settings, made_with or {})
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
@@ -161,7 +159,9 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after turn number ``step``."""
-        self._held_out.remember(self.recorder.rewind(step))
+        rows = self.recorder.rewind(step)
+        self._held_out.remember(rows)
+        self._saving.remember(rows)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -263,6 +263,7 @@ class Run:
         row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
         self.recorder.add(row)
         self.view.evaluated(row)
+        self._saving.evaluated(row)
 
     def rescue(self) -> str:
         """After whatever ended the run: a checkpoint of the last finished step, where that can be had (``Saving``). A

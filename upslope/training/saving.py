@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ import torch
 from upslope.errors import UserError
 from upslope.learn.learner import Learner
 from upslope.record.recorder import Recorder, Snapshot
+from upslope.training.best import Best
 from upslope.training.collect import Collector
-from upslope.types import Rollout, Sampling
+from upslope.training.settings import RunSettings
+from upslope.types import Rollout
 
 
 class Saving:
@@ -22,13 +24,14 @@ class Saving:
         learner: Learner,
         recorder: Recorder,
         collect: Collector,
-        sampling: Sampling,
-        seed: int,
+        settings: RunSettings,
         made_with: Mapping[str, str],
     ) -> None:
         """``made_with``: what the results depend on beside the settings (``resuming.made_with``)."""
-        self._learner, self._recorder, self._collect, self._sampling = learner, recorder, collect, sampling
-        self._fixed: dict[str, Any] = {"seed": seed, "made_with": dict(made_with)}
+        self._learner, self._recorder, self._collect = learner, recorder, collect
+        self._sampling, self._wants_best = settings.sample.sampling(), settings.save.best
+        self._fixed: dict[str, Any] = {"seed": settings.seed, "made_with": dict(made_with)}
+        self._best = Best()
         self._state: dict[str, Any] = {}
         self._shown: Rollout | None = None
         self.finished = 0
@@ -62,6 +65,21 @@ class Saving:
         weights = optimizer.full_precision()
         self._recorder.save(Snapshot(self.finished, learner.policy, weights, optimizer.state(), critics, state))
         self.saved = self.finished
+
+    def evaluated(self, row: Mapping[str, Any]) -> None:
+        """The last finished step was evaluated: its weights are kept if they are the best so far, and that is wanted.
+        Raises UserError as ``save`` does."""
+        if self._wants_best and self._best.beaten_by(row):
+            self.save()
+            self._recorder.keep_best(self._best.step)
+
+    def remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Go on from a run whose journal has these rows: the best is the best of the checkpoints that are still there,
+        also where a kill came before it was marked."""
+        if self._wants_best:
+            kept = self._recorder.kept()
+            self._best = Best.of(row for row in rows if row["kind"] == "eval" and row["step"] in kept)
+            self._recorder.keep_best(self._best.step)
 
     def rescue(self) -> bool:
         """After whatever ended the run: save the last finished step, if the weights are still what it left (a step that

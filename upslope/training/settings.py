@@ -171,6 +171,10 @@ class SaveSettings:
     """Steps between checkpoints; one is always written at the end. 0: only there."""
     keep: int = at_least(1, 2)
     """Newest checkpoints kept."""
+    best: bool = False
+    """Also keep the checkpoint that did best on held-out problems (greedy accuracy; where there is none, the least
+    held-out loss), of those after at least one step: one is written at every evaluation that is better than all before.
+    ``RUN@best`` names it wherever a model is asked for."""
     rollouts: int = at_least(0, 1)
     """Steps between rollout files; 0: none."""
 
@@ -194,6 +198,9 @@ class RunSettings:
     weights: new:llama, new:DIR or new:FILE.json (a transformers config)."""
     steps: int = at_least(0, 150)
     """Turns of the loop: each collects attempts (or demonstrations) anew."""
+    epochs: float = at_least(0, 0.0)
+    """The run's length in passes over the training problems (demonstrations, documents) instead, which becomes
+    ``steps`` when the run begins; give one of the two. 0: as ``steps`` says."""
     minutes: float = at_least(0, 0.0)
     """End after this much time in training steps even if ``steps`` are not done; 0: no limit."""
     tokens: int = at_least(0, 0)

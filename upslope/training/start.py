@@ -35,6 +35,7 @@ from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
+from upslope.training.length import with_steps
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
 from upslope.training.pocket_start import pocket_model
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
@@ -67,6 +68,7 @@ def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, 
 def launched(settings: RunSettings, make_view: MakeView, *, resume: bool = False, since: int | None = None) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
+    settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
         if since is not None:

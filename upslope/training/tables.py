@@ -23,7 +23,13 @@ def to_settings(table: Mapping[str, Any]) -> RunSettings:
     """Typed settings from a table. Raises UserError naming the key and the mend."""
     if not isinstance(table.get("recipe", {}), Mapping):  # recipe = "grpo" is short for a table with that name
         table = {**table, "recipe": {"name": table["recipe"]}}
-    return typing.cast(RunSettings, _build(RunSettings, table, ""))
+    settings = typing.cast(RunSettings, _build(RunSettings, table, ""))
+    if settings.epochs and "steps" in table:
+        raise UserError(
+            f"steps = {settings.steps} and epochs = {settings.epochs:g} are both the length of the run; give one of "
+            "them"
+        )
+    return settings
 
 
 def task_options(

@@ -1,0 +1,73 @@
+"""A run's length in passes over the data."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from upslope.algo.family import FAMILY
+from upslope.config import load_settings
+from upslope.errors import UserError
+from upslope.tasks.base import Task
+from upslope.training.length import with_steps
+from upslope.training.settings import RunSettings
+from upslope.training.source import Shuffled
+from upslope.training.start import launch
+from upslope.training.view import NullView
+
+
+class Ten:
+    """As many of each kind as its name says, and no more than what is asked of it here."""
+
+    name = "ten"
+
+    def problems(self, split: str) -> list[str]:
+        return [f"{split} {i}" for i in range(10)]
+
+    def demonstrations(self) -> list[str]:
+        return [f"shown {i}" for i in range(9)]
+
+    def documents(self) -> list[str]:
+        return [f"text {i}" for i in range(8)]
+
+
+def length(recipe: str, epochs: float, problems: int) -> RunSettings:
+    settings = RunSettings(epochs=epochs, problems=problems)
+    task: Task = Ten()  # type: ignore[assignment]
+    return with_steps(settings, FAMILY[recipe].recipe, task)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "problems", "steps"),
+    [
+        ("grpo", 1, 3, 3),  # 10 problems are 3 whole steps of 3
+        ("grpo", 2, 5, 4),
+        ("sft", 1, 3, 3),  # 9 demonstrations
+        ("sft", 0.5, 3, 2),  # ceil(1.5)
+        ("pretrain", 3, 2, 12),  # 8 documents
+    ],
+)
+def test_epochs_become_the_steps_of_so_many_passes(recipe: str, epochs: float, problems: int, steps: int) -> None:
+    found = length(recipe, epochs, problems)
+    assert (found.steps, found.epochs) == (steps, 0)
+
+
+def test_the_steps_of_a_pass_see_every_item_once() -> None:
+    found, pool = length("sft", 1, 3), Shuffled(Ten().demonstrations(), 0, "demonstrations")
+    seen = [item for step in range(found.steps) for item in pool.take(step, 3)]
+    assert sorted(seen) == Ten().demonstrations()
+
+
+def test_a_pass_without_a_whole_step_is_refused() -> None:
+    with pytest.raises(UserError, match="a step takes 11 training problems of 10, so no pass over them has a whole"):
+        length("grpo", 1, 11)
+
+
+def test_a_run_keeps_the_steps_that_its_epochs_became(tmp_path: Path) -> None:
+    given = ["epochs=1e-9", "recipe=sft", "model=pocket:blank", "eval.problems=0", f"out={tmp_path}", "name=run"]
+    folder = launch(load_settings(None, given), NullView)
+    document = tomllib.loads((folder / "run.toml").read_text())
+    assert (document["steps"], document["epochs"]) == (1, 0.0)
+    assert load_settings(folder / "run.toml").steps == 1

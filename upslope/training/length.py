@@ -1,0 +1,39 @@
+"""How long a run is, where its settings say it in passes over the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Demonstrations, Documents
+from upslope.errors import UserError
+from upslope.tasks.base import Task
+from upslope.training.settings import RunSettings
+
+
+def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings:
+    """``epochs`` made into ``steps``: ceil(epochs x steps a pass has), and a pass has as many as it has whole shares of
+    a step (``source.Shuffled``). Raises UserError where there is less than one share."""
+    if not settings.epochs:
+        return settings
+    kind, found, share = _data(settings, recipe, task)
+    if not 0 < share <= len(found):
+        raise UserError(
+            f"epochs = {settings.epochs:g}: a step takes {share} {kind} of {len(found)}, so no pass over them has a "
+            "whole step; set problems to that or less, or give steps"
+        )
+    steps = math.ceil(settings.epochs * (len(found) // share))
+    return replace(settings, steps=steps, epochs=0.0)
+
+
+def _data(settings: RunSettings, recipe: Recipe, task: Task) -> tuple[str, Sequence[Any], int]:
+    """What a pass goes over, and how many of it a step takes."""
+    sample = recipe.sample
+    if isinstance(sample, Documents):
+        return "documents", task.documents(), settings.problems
+    if isinstance(sample, Demonstrations):
+        return "demonstrations", task.demonstrations(), settings.problems - round(sample.replay * settings.problems)
+    return "training problems", task.problems("train"), settings.problems
