@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.model.names import NEW, config_of_new, run_folder
+from upslope.model.names import NEW, config_of_new, folder_and_best
 from upslope.plugins import names_a_file
 from upslope.record.claim import folder_in
 from upslope.training.pipeline.plan import Kinds, Pipeline, to_pipeline
@@ -188,7 +188,7 @@ def _text_beside(text: str, folder: Path) -> str:
 
 def _is_model(path: Path) -> bool:
     """Whether it is a directory, or a run's with @best behind it."""
-    return run_folder(str(path))[0].is_dir()
+    return folder_and_best(str(path))[0].is_dir()
 
 
 def _is_there(path: Path, asked: Callable[[Path], bool]) -> bool:

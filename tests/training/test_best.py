@@ -100,7 +100,7 @@ def test_a_resumed_run_marks_what_a_kill_kept_it_from_marking(scored: Path) -> N
     folder = run("killed", 2, "save.best=true", "save.keep=9")
     best.mark(folder, 1)  # as if it had ended between the checkpoint and its mark
     run("killed", 5, "save.best=true", "save.keep=1", resume=True)
-    assert best.marked(folder) == 2
+    assert best.best_step(folder) == 2
     assert checkpoints(folder) == ["step-000002", "step-000005"]
 
 
@@ -111,7 +111,7 @@ def test_an_older_start_forgets_a_best_that_came_later(scored: Path) -> None:
     given += ["save.keep=9", "learn.lr=0.01", "learn.warmup=0", "save.best=true"]
     settings = load_settings(None, given, {"name": "back", "steps": 1})
     launch(settings, NullView, resume=True, since=1)
-    assert (best.marked(folder), recorder.kept()) == (1, [1])
+    assert (best.best_step(folder), recorder.kept()) == (1, [1])
 
 
 def test_the_best_is_asked_for_by_name(scored: Path) -> None:

@@ -6,13 +6,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from given_texts import Given
 
+from upslope.algo.codec import patched
 from upslope.algo.family import FAMILY
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.tasks.base import Task
-from upslope.training.length import with_steps
-from upslope.training.settings import RunSettings
+from upslope.training.corpora import Text
+from upslope.training.length import with_steps, with_steps_of_text
+from upslope.training.settings import RunSettings, TaskSettings
 from upslope.training.source import Shuffled
 from upslope.training.start import launch
 from upslope.training.view import NullView
@@ -52,6 +55,24 @@ def length(recipe: str, epochs: float, problems: int) -> RunSettings:
 def test_epochs_become_the_steps_of_so_many_passes(recipe: str, epochs: float, problems: int, steps: int) -> None:
     found = length(recipe, epochs, problems)
     assert (found.steps, found.epochs) == (steps, 0)
+
+
+def test_epochs_of_text_count_its_tokens_in_blocks() -> None:
+    text = Text((Given([[1] * 30, [2] * 50, [3] * 20], held_out=[2]),), (1.0,))
+    settings = RunSettings(epochs=2, problems=3, task=TaskSettings(text=("a.txt",)))
+    recipe = patched(FAMILY["pretrain"].recipe, {"sample": {"block": 8}})
+    assert with_steps(settings, recipe, Ten()) == settings  # type: ignore[arg-type]
+    found = with_steps_of_text(settings, recipe, text, 64)
+    assert (found.steps, found.epochs) == (7, 0)  # ceil(2 x 80 / (3 x 8))
+
+
+def test_epochs_of_what_has_no_pass_are_refused() -> None:
+    blocks = patched(FAMILY["pretrain"].recipe, {"sample": {"block": 8}})
+    with pytest.raises(UserError, match="in blocks; give steps"):
+        with_steps(RunSettings(epochs=1), blocks, Ten())  # type: ignore[arg-type]
+    weighted = RunSettings(epochs=1, task=TaskSettings(text=("a.txt",), text_weights=(1.0,)))
+    with pytest.raises(UserError, match="by weights no source is read once a pass"):
+        with_steps_of_text(weighted, blocks, Text((Given([[1]]),), (1.0,)), 64)
 
 
 def test_the_steps_of_a_pass_see_every_item_once() -> None:

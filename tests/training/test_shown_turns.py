@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from upslope.training.checks import check_shown
 from upslope.training.collect import Collector
 from upslope.training.room import require_room_for_run
 from upslope.training.shown import held_out_groups, shown_group
-from upslope.training.source import Mixture
+from upslope.training.source import MixedDemonstrations
 from upslope.training.start import launch
 from upslope.training.view import NullView
 from upslope.types import Problem, Sampling
@@ -198,28 +197,12 @@ def shares(*weights: float) -> list[tuple[float, list[Problem]]]:
     return [(w / sum(weights), rows) for w, rows in zip(weights, sets, strict=True)]
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (3.0, 1.0), (0.2, 0.5, 0.3), (1e-3, 1.0, 1e-3, 7.0)])
-def test_the_first_n_draws_of_a_mixture_never_take_back_and_keep_to_the_shares(weights: tuple[float, ...]) -> None:
-    mixture = Mixture(shares(*weights), seed=1)
-    counts = [mixture.counts(n) for n in range(400)]
-    assert [sum(found) for found in counts] == list(range(400))
-    for n, (old, new) in enumerate(itertools.pairwise(counts)):
-        assert all(a <= b for a, b in zip(old, new, strict=True))
-        assert all(abs(a - n * w / sum(weights)) <= len(weights) for a, w in zip(old, weights, strict=True))
-
-
-def test_a_mixture_of_two_is_the_nearest_whole_number() -> None:
-    """floor(n w + 1/2), as by hand: of 1 to 8 draws at 3 to 1, 1 2 2 3 4 5 5 6 are of the first."""
-    mixture = Mixture(shares(3.0, 1.0), seed=1)
-    assert [mixture.counts(n)[0] for n in range(1, 9)] == [1, 2, 2, 3, 4, 5, 5, 6]
-
-
 def test_a_step_of_a_mixture_is_a_function_of_its_number_and_a_pass_takes_each_row_once() -> None:
     mixed = shares(3.0, 1.0, 4.0)
-    mixture = Mixture(mixed, seed=1)
+    mixture = MixedDemonstrations(mixed, seed=1)
     steps = [[p.id for p in mixture.take(step, 6)] for step in range(40)]
-    assert [p.id for p in Mixture(mixed, seed=1).take(7, 6)] == steps[7]
-    assert [p.id for p in Mixture(mixed, seed=2).take(7, 6)] != steps[7]
+    assert [p.id for p in MixedDemonstrations(mixed, seed=1).take(7, 6)] == steps[7]
+    assert [p.id for p in MixedDemonstrations(mixed, seed=2).take(7, 6)] != steps[7]
     for i, (_, rows) in enumerate(mixed):
         drawn = [name for step in steps for name in step if name.startswith(f"{i}/")]
         first, second = drawn[: len(rows)], drawn[len(rows) : 2 * len(rows)]

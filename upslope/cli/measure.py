@@ -23,7 +23,7 @@ from upslope.cli.options import (
     app,
 )
 from upslope.errors import UserError
-from upslope.model.names import is_pocket, run_folder
+from upslope.model.names import folder_and_best, is_pocket
 
 
 @app.command(name="eval")
@@ -98,7 +98,7 @@ def own_task(model: str, *, trust: bool) -> Path | None:
     from upslope.config import read_toml
     from upslope.record.trust import require_trusted
 
-    own = run_folder(model)[0] / "run.toml"
+    own = folder_and_best(model)[0] / "run.toml"
     if own.exists():
         require_trusted(own.parent, read_toml(own), trust=trust)
         return own

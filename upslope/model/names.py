@@ -8,7 +8,7 @@ BEST = "@best"
 """Behind the name of a run folder: not its newest checkpoint, but its best."""
 
 
-def run_folder(name: str) -> tuple[Path, bool]:
+def folder_and_best(name: str) -> tuple[Path, bool]:
     """The folder that the name of a run stands for, and whether its best checkpoint is meant."""
     folder = Path(name.removesuffix(BEST))
     if name.endswith(BEST) and folder.is_dir():

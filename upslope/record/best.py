@@ -19,7 +19,7 @@ def mark(folder: Path, step: int | None) -> None:
         write_whole(folder / BEST_FILE, json.dumps({"step": step}).encode())
 
 
-def marked(folder: Path) -> int | None:
+def best_step(folder: Path) -> int | None:
     """The step of the best checkpoint, complete or not; None: there is no mark."""
     try:
         return int(json.loads((folder / BEST_FILE).read_bytes())["step"])
@@ -31,7 +31,7 @@ def marked(folder: Path) -> int | None:
 
 def best_checkpoint(folder: Path) -> Path:
     """The run's best checkpoint. Raises UserError where it kept none, or it is not complete."""
-    step = marked(folder)
+    step = best_step(folder)
     if step is None:
         raise UserError(f"{folder} has marked no checkpoint as its best; train with save.best=true, or leave @best out")
     found = folder / "checkpoints" / f"step-{step:06d}"

@@ -51,11 +51,11 @@ class FolderRecorder:
     def save(self, snapshot: Snapshot) -> None:
         s = snapshot
         checkpoint.save(self._checkpoints, s.step, s.policy, s.weights, s.optimizer, s.state, s.critic)
-        checkpoint.prune(self._checkpoints, self._keep, best.marked(self.folder))
+        checkpoint.prune(self._checkpoints, self._keep, best.best_step(self.folder))
         self._prune_references()
 
     def keep_best(self, step: int | None) -> None:
-        if step == best.marked(self.folder):
+        if step == best.best_step(self.folder):
             return
         best.mark(self.folder, step)
         checkpoint.prune_before(self._checkpoints, max(self.kept(), default=0), self._keep, step)
@@ -73,7 +73,7 @@ class FolderRecorder:
             named = ROLLOUTS.fullmatch(file.name)
             if named and (int(named[2]) > step or (named[1] == "step" and int(named[2]) == step)):
                 file.unlink()
-        checkpoint.prune_before(self._checkpoints, step, self._keep, best.marked(self.folder))
+        checkpoint.prune_before(self._checkpoints, step, self._keep, best.best_step(self.folder))
         self._prune_references()
         return kept
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.model.load import load
-from upslope.model.names import run_folder
+from upslope.model.names import folder_and_best
 from upslope.record import checkpoint
 from upslope.record.best import best_checkpoint
 
@@ -14,7 +14,7 @@ from upslope.record.best import best_checkpoint
 def load_model(name: str) -> tuple[Any, Any]:
     """(model, tokenizer) of a Hugging Face directory, a hub id, or a run folder: its newest checkpoint, or its best
     (``RUN@best``). Raises UserError in one line."""
-    folder, best = run_folder(name)
+    folder, best = folder_and_best(name)
     if not best and not (folder / "checkpoints").is_dir():
         return load(name)
     if best:

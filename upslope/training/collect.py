@@ -26,7 +26,7 @@ from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
 from upslope.training.shown import shown_group
-from upslope.training.source import Mixture, Shuffled
+from upslope.training.source import MixedDemonstrations, Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
@@ -69,7 +69,7 @@ class Collector:
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self.blocks = blocks
         self._pools: dict[str, Shuffled[Any]] = {}
-        self._mixture: Mixture | None = None
+        self._mixture: MixedDemonstrations | None = None
         self._scoring, self._timed_out = 0.0, 0
         self.known: KnownProblems | None = None
         """What is known of the problems, where the recipe draws them by that."""
@@ -226,7 +226,7 @@ class Collector:
             shares = self._task.shares()
             if not shares:
                 return self._take("demonstrations", step, num)
-            self._mixture = Mixture(shares, self._seed)
+            self._mixture = MixedDemonstrations(shares, self._seed)
         return self._mixture.take(step, num)
 
     def _take(self, kind: str, step: int, num: int) -> list[Any]:

@@ -13,7 +13,7 @@ import torch
 from upslope.algo.codec import to_dict
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
-from upslope.model.names import BEST, NEW, config_of_new, run_folder
+from upslope.model.names import BEST, NEW, config_of_new, folder_and_best
 from upslope.plugins import names_a_file
 from upslope.training.settings import RunSettings
 from upslope.versions import running
@@ -74,7 +74,7 @@ def _absolute_pattern(text: str) -> str:
 
 def _absolute_model(name: str) -> str:
     """A directory, or a run folder with or without @best, from the root; any other name as it is."""
-    folder, best = run_folder(name)
+    folder, best = folder_and_best(name)
     return f"{_absolute(str(folder))}{BEST if best else ''}"
 
 

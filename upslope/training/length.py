@@ -11,6 +11,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Demonstrations, Documents
 from upslope.errors import UserError
 from upslope.tasks.base import Task
+from upslope.training.corpora import Text, block_length
 from upslope.training.settings import RunSettings
 
 
@@ -19,6 +20,10 @@ def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings
     a step (``source.Shuffled``). Raises UserError where there is less than one share."""
     if not settings.epochs:
         return settings
+    if isinstance(recipe.sample, Documents) and (settings.task.text or recipe.sample.block):
+        if settings.task.text:
+            return settings  # the text says how many tokens it has once it is opened (``with_steps_of_text``)
+        raise UserError("epochs and recipe.sample.block: a pass over a task's own documents in blocks; give steps")
     kind, found, share = _data(settings, recipe, task)
     if not 0 < share <= len(found):
         raise UserError(
@@ -26,6 +31,18 @@ def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings
             "whole step; set problems to that or less, or give steps"
         )
     steps = math.ceil(settings.epochs * (len(found) // share))
+    return replace(settings, steps=steps, epochs=0.0)
+
+
+def with_steps_of_text(settings: RunSettings, recipe: Recipe, text: Text | None, max_positions: int) -> RunSettings:
+    """The same for a run that reads text in blocks: ceil(epochs x tokens / (problems x tokens of a block)), of the
+    tokens that are not held out."""
+    if not settings.epochs or text is None:
+        return settings
+    if settings.task.text_weights:
+        raise UserError("epochs and task.text_weights: by weights no source is read once a pass; give steps")
+    tokens = sum(int(corpus.length_D[~corpus.held_out_D].sum()) for corpus in text.corpora)
+    steps = math.ceil(settings.epochs * tokens / (settings.problems * block_length(recipe.sample, max_positions)))
     return replace(settings, steps=steps, epochs=0.0)
 
 

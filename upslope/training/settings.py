@@ -199,8 +199,8 @@ class RunSettings:
     steps: int = at_least(0, 150)
     """Turns of the loop: each collects attempts (or demonstrations) anew."""
     epochs: float = at_least(0, 0.0)
-    """The run's length in passes over the training problems (demonstrations, documents) instead, which becomes
-    ``steps`` when the run begins; give one of the two. 0: as ``steps`` says."""
+    """The run's length in passes over the training problems (demonstrations, documents, tokens of the text) instead,
+    which becomes ``steps`` when the run begins; give one of the two. 0: as ``steps`` says."""
     minutes: float = at_least(0, 0.0)
     """End after this much time in training steps even if ``steps`` are not done; 0: no limit."""
     tokens: int = at_least(0, 0)

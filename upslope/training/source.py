@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from upslope.errors import UserError
 from upslope.rollout.address import Address
 from upslope.tasks.base import Shares
+from upslope.text.order import Mixture
 from upslope.types import Problem
 
 T = TypeVar("T")
@@ -45,42 +45,26 @@ class Shuffled(Generic[T]):
         return [item for item in (self._items[i] for i in order) if not any(item is t for t in taken)]
 
 
-class Mixture:
-    """Demonstrations of several data sets, each with its share of all draws.
-
-    Of the first n draws, data set i has
-
-        a_i(n) = floor(r_i(n) w_i / (w_i + ... + w_m) + 1/2),    r_1(n) = n,  r_{i+1}(n) = r_i(n) - a_i(n),
-
-    which never falls as n grows and adds up to n. So what a step takes is a function of its number, and is within a
-    draw or two of its share at any time. Within a data set there are endless passes, each in an order of its own; a
-    small one with a large share is passed through more often.
+class MixedDemonstrations:
+    """Demonstrations of several data sets, each with its share of all draws, so that what a step takes is a function of
+    its number (``upslope.text.order.Mixture``). Within a data set there are endless passes, each in its own order;
+    a small one with a large share is passed through more often.
     """
 
     def __init__(self, shares: Shares, seed: int) -> None:
-        self._shares, self._seed = shares, seed
+        self._rows = [rows for _, rows in shares]
+        self._mixture, self._seed = Mixture([share for share, _ in shares]), seed
         self._orders: dict[int, tuple[int, list[int]]] = {}
 
     def take(self, step: int, num: int) -> list[Problem]:
         """The ``num`` demonstrations of a step, those of a data set together."""
-        before, after = self.counts(step * num), self.counts((step + 1) * num)
-        return [
-            self._at(i, n) for i, (first, end) in enumerate(zip(before, after, strict=True)) for n in range(first, end)
-        ]
+        turns = sorted(self._mixture.turn(number) for number in range(step * num, (step + 1) * num))
+        return [self._at(source, number) for source, number in turns]
 
-    def counts(self, num: int) -> list[int]:
-        """How many of the first ``num`` draws are of each data set."""
-        found, left, weight = [], num, math.fsum(share for share, _ in self._shares)
-        for place, (share, _) in enumerate(self._shares):
-            last = place == len(self._shares) - 1
-            found.append(left if last else min(left, math.floor(left * (share / weight) + 0.5)))
-            left, weight = left - found[-1], weight - share
-        return found
-
-    def _at(self, i: int, number: int) -> Problem:
-        rows = self._shares[i][1]
+    def _at(self, source: int, number: int) -> Problem:
+        rows = self._rows[source]
         epoch, place = divmod(number, len(rows))
-        if i not in self._orders or self._orders[i][0] != epoch:
-            order = Address(self._seed, f"demonstrations of {i}", epoch).permutation(len(rows))
-            self._orders[i] = (epoch, order)
-        return rows[self._orders[i][1][place]]
+        if source not in self._orders or self._orders[source][0] != epoch:
+            order = Address(self._seed, f"demonstrations of {source}", epoch).permutation(len(rows))
+            self._orders[source] = (epoch, order)
+        return rows[self._orders[source][1][place]]

@@ -35,7 +35,7 @@ from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
-from upslope.training.length import with_steps
+from upslope.training.length import with_steps, with_steps_of_text
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
 from upslope.training.pocket_start import pocket_model
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
@@ -113,6 +113,7 @@ def train_objects(
         model = resolve_model(settings, make_view)
     view = make_view()
     text = opened_text(settings.task, *model, view.message)
+    settings = with_steps_of_text(settings, recipe, text, max_positions(model[0]))
     settings = with_limit(settings, task, max_positions(model[0]))
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
