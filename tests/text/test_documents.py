@@ -158,6 +158,7 @@ def test_sources_that_are_not_there_are_refused_at_once(tmp_path: Path, monkeypa
         (tmp_path, "no file of text below it"),
         (tmp_path / "*.txt", "matches nothing"),
         (tmp_path / "*.py", "matches no file of text (x.py, ...)"),
+        ("a" * 5000, "File name too long"),
         ("data/none.txt", "there is no file, folder or data set data/none.txt"),
     ]:
         with pytest.raises(UserError) as caught:

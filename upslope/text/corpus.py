@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from upslope.errors import Unavailable, UserError, of_system
 from upslope.text.documents import find_sources
 from upslope.text.encoder import Encoder
-from upslope.text.making import COLUMNS, FORMAT, MANIFEST, Making, Told, make
+from upslope.text.making import COLUMNS, FORMAT, MANIFEST, Advance, Making, make
 from upslope.text.origin import origins
 from upslope.text.shards import tokens_file
 
@@ -102,7 +102,7 @@ def open_corpus(
     held_out: float,
     folder: Path,
     workers: int = 0,
-    progress: Told | None = None,
+    progress: Advance | None = None,
 ) -> Corpus:
     """The documents of the sources as tokens; tokenised now, or found in ``folder``, where each corpus has a folder of
     its own named by the content of its sources, the column and the tokenizer.
@@ -110,7 +110,8 @@ def open_corpus(
     ``tokenizer`` is one of transformers, or of tokenizers, and ``end_id`` is put behind each document. ``held_out`` is
     the share of documents kept from training: those whose hash, as a number in [0, 1), is below it. If there is none
     it is the one with the smallest hash; a single document is never held out. ``workers``: processes that tokenise,
-    0 for as many as there are cores; the result is the same. ``progress`` is told bytes done and bytes in all.
+    0 for as many as there are cores (none for little text); the result is the same. ``progress`` is told how many bytes
+    of how many are done.
 
     A kill, Ctrl-C or a full disk leaves the finished shards, and the next call goes on behind them. A second process
     that wants the same corpus waits for the first. A corpus that is not whole is made again. A data set of the hub is
@@ -188,10 +189,10 @@ def held_out_documents(hash_D2: NDArray[Any], share: float) -> NDArray[np.bool_]
 
 
 def _num_processes(size: int) -> int:
-    """For sources of this many bytes."""
+    """For sources of this many bytes; none where this process is faster alone."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, size // FOR_ONE_PROCESS))
+    return min(cores, size // FOR_ONE_PROCESS)
 
 
 def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
-    return np.memmap(path, dtype=dtype, mode="r")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from upslope.errors import UserError
+from upslope.errors import UserError, of_system
 from upslope.text.hub import hub_rows, is_hub_id
 from upslope.text.packed import COMPRESSED, Meter, ending, open_bytes
 from upslope.text.parts import Document, text_parts
@@ -56,11 +56,18 @@ def read_all(found: Sequence[Path | str], column: str, meter: Meter) -> Iterator
             any_text = True
             yield document
         if isinstance(one, Path):
-            meter.file(one.stat().st_size)
+            meter.file(_size(one))
     if not any_text:
         raise UserError(
             f"{', '.join(map(str, found[:3]))}{', ...' * (len(found) > 3)}: no text in it; name other files"
         )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(f"cannot read {of_system(error)}") from error
 
 
 def find_sources(sources: Sequence[str]) -> list[Path | str]:
@@ -72,7 +79,10 @@ def find_sources(sources: Sequence[str]) -> list[Path | str]:
         raise UserError(f"sources must be a list of names, not the text {sources!r}; put it in brackets")
     if not sources:
         raise UserError("no source of text is given; name files, folders, patterns or a data set of the hub")
-    return [one for source in sources for one in _found(source)]
+    try:
+        return [one for source in sources for one in _found(source)]
+    except OSError as error:
+        raise UserError(f"cannot read {of_system(error)}") from error
 
 
 def _found(source: str) -> list[Path] | list[str]:
@@ -129,4 +139,4 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+    raise error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from upslope.errors import UserError
 
-Encode = Callable[[str], Sequence[int]]
+Encode = Callable[[Sequence[str]], Iterable[Sequence[int]]]
 
 
 class Encoded(NamedTuple):
@@ -34,7 +35,8 @@ class Encoder:
         core = getattr(tokenizer, "backend_tokenizer", tokenizer)
         self._is_core = hasattr(core, "to_str")
         if self._is_core:
-            state = _plain(core.to_str()).to_str().encode()
+            # Where it would cut and pad is left out here already, since the fingerprint is of this.
+            state = json.dumps({**json.loads(core.to_str()), "truncation": None, "padding": None}).encode()
         else:
             try:
                 state = pickle.dumps(tokenizer)
@@ -56,29 +58,18 @@ class Encoder:
         return hashlib.sha256(self.state + f"\x00{self.end_id}".encode()).hexdigest()
 
     def open(self) -> Encode:
-        """What encodes one text, without special tokens; to be made once in each process."""
+        """What encodes texts, without special tokens; to be made once in each process."""
         if self._is_core:
             from tokenizers import Tokenizer
 
-            core = _plain(self.state.decode())
-            assert isinstance(core, Tokenizer)
-            return lambda text: core.encode(text, add_special_tokens=False).ids
+            core = Tokenizer.from_str(self.state.decode())
+            core.encode_special_tokens = True  # taken for text
+            return lambda texts: (found.ids for found in core.encode_batch_fast(texts, add_special_tokens=False))
         tokenizer = pickle.loads(self.state)
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        return lambda text: tokenizer(text, **options).input_ids
+        return lambda texts: (tokenizer(text, **options).input_ids for text in texts)
 
     def encoded(self, encode: Encode, texts: Sequence[str]) -> Encoded:
         """The texts as tokens, by what ``open`` made."""
-        tokens = [np.array([*encode(text), self.end_id], dtype=self.dtype) for text in texts]
+        tokens = [np.array([*ids, self.end_id], dtype=self.dtype) for ids in encode(texts)]
         return Encoded(np.array([len(t) for t in tokens], dtype=np.int64), np.concatenate(tokens))
-
-
-def _plain(state: str) -> Any:
-    """A tokenizer of tokenizers that cuts nothing, pads nothing and takes special tokens in a text for text."""
-    from tokenizers import Tokenizer
-
-    core = Tokenizer.from_str(state)
-    core.no_truncation()
-    core.no_padding()
-    core.encode_special_tokens = True
-    return core

@@ -17,7 +17,7 @@ from upslope.text.packed import Meter
 from upslope.text.parts import Document
 from upslope.text.pool import tokenised
 from upslope.text.seen import Seen, hash_of
-from upslope.text.shards import Shard, Shards, clear_records, read_index, tokens_file, written
+from upslope.text.shards import Shard, Shards, clear_records, read_index, tokens_file, whole_file
 
 FORMAT = 1
 """Of the files below; another one is made anew."""
@@ -27,7 +27,7 @@ COLUMNS = {"hash": "S16", "bytes": "<i8", "length": "<i8"}
 BATCH_BYTES, BATCH_DOCUMENTS = 1 << 18, 4096
 """What one process is asked at a time, at most."""
 
-Told = Callable[[int, int | None], None]
+Advance = Callable[[int, int | None], None]
 """Is told how many bytes of the sources are through, and of how many, where that is known."""
 
 
@@ -40,7 +40,7 @@ class Making:
     column: str
     encoder: Encoder
     workers: int
-    progress: Told | None
+    progress: Advance | None
 
     @property
     def key(self) -> str:
@@ -163,7 +163,7 @@ def _conclude(folder: Path, making: Making, shards: Sequence[Shard], duplicates:
     """One index of all documents, and the manifest, with which the corpus is there."""
     index_hash = hashlib.sha256()
     for name, kind in COLUMNS.items():
-        with written(folder / f"documents.{name}") as file:
+        with whole_file(folder / f"documents.{name}") as file:
             for number in range(len(shards)):
                 data = read_index(folder, number)[name].astype(kind).tobytes()
                 index_hash.update(data)
@@ -183,7 +183,7 @@ def _conclude(folder: Path, making: Making, shards: Sequence[Shard], duplicates:
         "index": index_hash.hexdigest(),
         "shards": [asdict(shard) for shard in shards],
     }
-    with written(folder / MANIFEST) as file:
+    with whole_file(folder / MANIFEST) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     clear_records(folder)
     for surplus in folder.glob("shard-*.tokens"):

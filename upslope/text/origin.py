@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from upslope.errors import UserError, of_system
 from upslope.text.packed import ending
-from upslope.text.shards import written
+from upslope.text.shards import whole_file
 
 RECENT = 2_000_000_000
 """Nanoseconds for which a file may change once more without its time telling."""
@@ -80,7 +80,7 @@ class _Notes:
 
     def keep(self) -> None:
         if self._new:
-            with written(self._path) as file:
+            with whole_file(self._path) as file:
                 file.write(json.dumps(self._noted).encode())
 
 

@@ -60,12 +60,12 @@ class _Process(NamedTuple):
 
 
 def tokenised(batches: Iterable[T], encoder: Encoder, workers: int) -> Generator[tuple[T, Encoded]]:
-    """Every batch with its tokens, in order, by so many processes; with one, by this one.
+    """Every batch with its tokens, in order, by so many other processes; with none, by this one.
 
     A few batches are under way at a time, so memory does not grow with the text. The processes end when this is closed,
     and with this process, however it ends. Raises Unavailable if one of them ends before.
     """
-    if workers == 1:
+    if not workers:
         encode = encoder.open()
         for batch in batches:
             yield batch, encoder.encoded(encode, batch.texts)

@@ -1,4 +1,4 @@
-"""Which documents were there before, in 16 bytes each."""
+"""Which documents were there before, in 16 bytes each (and as much again while they are put in order)."""
 
 from __future__ import annotations
 

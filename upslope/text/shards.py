@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -70,7 +71,7 @@ class Shards:
                 self._open = _Open(tokens_file(self._folder, len(self.finished)))
             length = int(encoded.length_D[i])
             tokens = encoded.token_K[int(stops[i]) - length : int(stops[i])].astype(self._dtype, copy=False)
-            self._open.add(tokens.tobytes(), (hashed, size, length))
+            self._open.add(tokens.tobytes(), hashed, size, length)
             if self._open.size >= SHARD:
                 self.finish()
 
@@ -80,9 +81,9 @@ class Shards:
             return
         number = len(self.finished)
         shard, index = self._open.finish()
-        with written(index_file(self._folder, number)) as file:
+        with whole_file(index_file(self._folder, number)) as file:
             file.write(index.tobytes())
-        with written(_record(self._folder, number)) as file:  # the last: with it the shard is there
+        with whole_file(_record(self._folder, number)) as file:  # the last: with it the shard is there
             file.write(json.dumps(asdict(shard)).encode())
         self.finished.append(shard)
         self._open = None
@@ -101,21 +102,28 @@ class _Open:
         self._path, self._aside = path, aside(path)
         self._file = self._aside.open("wb")
         self._hash = hashlib.sha256()
-        self._index: list[tuple[bytes, int, int]] = []
+        self._hashes, self._sizes, self._lengths = bytearray(), array("q"), array("q")
         self.size = 0
 
-    def add(self, tokens: bytes, entry: tuple[bytes, int, int]) -> None:
+    def add(self, tokens: bytes, hashed: bytes, size: int, length: int) -> None:
         self._file.write(tokens)
         self._hash.update(tokens)
-        self._index.append(entry)
-        self.size += entry[1]
+        self._hashes += hashed
+        self._sizes.append(size)
+        self._lengths.append(length)
+        self.size += size
 
     def finish(self) -> tuple[Shard, NDArray[Any]]:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._aside.replace(self._path)
-        index = np.array(self._index, dtype=INDEX)
+        index = np.empty(len(self._sizes), dtype=INDEX)
+        index["hash"], index["bytes"], index["length"] = (
+            np.frombuffer(self._hashes, HASH),
+            np.frombuffer(self._sizes, np.int64),
+            np.frombuffer(self._lengths, np.int64),
+        )
         num_tokens = int(index["length"].sum())
         return Shard(len(index), num_tokens, self.size, self._hash.hexdigest()), index
 
@@ -165,7 +173,7 @@ def aside(path: Path) -> Path:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when it is whole and on the disk."""
     part = aside(path)
     try:
