@@ -220,27 +220,24 @@ class ChatRenderer:
         with _refusals(messages):
             return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
 
-    def _written(self, turn: Turn, prompt: Sequence[int]) -> tuple[int, ...]:
+    def _written(self, turn: Turn, prompt: tuple[int, ...]) -> tuple[int, ...]:
         """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
         after what it read, or else as part of a text. Raises UserError."""
-        after_prompt = (tuple(prompt), self._prompt(turn.prompt + turn.written))
-        after_anchor = (self._ids(ANCHOR), self._ids(ANCHOR + turn.written))  # without the space that some put first
-        candidates = [self._ids(turn.written)]
-        candidates += [
-            both[len(before) :] for before, both in (after_prompt, after_anchor) if both[: len(before)] == before
-        ]
-        near = list(prompt[-BEFORE:])
+        apart = self._ids(turn.written)
+        near = prompt[-BEFORE:]
         start = len(self.spelled(near))
-        read = [self.spelled([*near, *ids])[start:] for ids in candidates]
-        # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
-        for same in (str, lambda text: "".join(text.split())):
-            for ids, text in zip(candidates, read, strict=True):
-                if same(text) == same(turn.written):
-                    ended = ids and ids[-1] in self._special_ids
-                    return ids if ended else (*ids, self.turn_end_id)
-        raise UserError(
-            f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read[0]!r:.60}"
-        )
+        read = self.spelled([*near, *apart])[start:]
+        ids = apart
+        if read != turn.written:
+            whole = self._prompt(turn.prompt + turn.written)
+            if whole[: len(prompt)] == prompt and self.spelled([*near, *whole[len(prompt) :]])[start:] == turn.written:
+                ids = whole[len(prompt) :]
+            # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
+            elif "".join(read.split()) != "".join(turn.written.split()):
+                raise UserError(
+                    f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read!r:.60}"
+                )
+        return ids if ids and ids[-1] in self._special_ids else (*ids, self.turn_end_id)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
