@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import templated
 import tiny
 import torch
 from safetensors.torch import load_file
@@ -30,7 +31,7 @@ from upslope.tasks.registry import open_task
 from upslope.training.checks import check_shown
 from upslope.training.collect import Collector
 from upslope.training.room import require_room_for_run
-from upslope.training.shown import held_out_groups, shown_group
+from upslope.training.shown import held_out_groups, shown_group, shown_tokens
 from upslope.training.source import MixedDemonstrations
 from upslope.training.start import launch
 from upslope.training.view import NullView
@@ -144,6 +145,20 @@ def test_conversations_that_begin_alike_are_on_the_same_side(tmp_path: Path) -> 
     task = user.open(write(tmp_path / "rows.jsonl", *rows))
     sides = [{p.messages[0]["content"] for p in task.problems(split)} for split in ("train", "test")]  # type: ignore[arg-type]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
+
+
+def test_a_single_answer_ends_as_its_template_ends_turns_and_a_document_with_the_end_token() -> None:
+    """Also where the world speaks in it; the base models of Llama 3 name another end token than their template."""
+    renderer = ChatRenderer.of(templated.tokenizer("llama3"))
+    answer = Problem("a", ({"role": "user", "content": "2 + 2?"},), demonstration="<<4>> It is 4.")
+    plain, spoken, document = (
+        shown_group(renderer, problem, 10**6).rollouts[0]
+        for problem in (answer, replace(answer, replies=((2, 3),)), replace(answer, messages=()))
+    )
+    assert renderer.spelled(plain.response) == "<<4>> It is 4.<|eot_id|>"
+    assert renderer.spelled(spoken.response) == "<<4>> It is 4.<|eot_id|>" and spoken.num_heard == 1
+    assert shown_tokens(renderer, "4")[0][-1:] == plain.response[-1:]
+    assert renderer.spelled(document.response) == "<<4>> It is 4.<|end_of_text|>"
 
 
 def test_held_out_conversations_are_shown_as_they_would_be_imitated(tmp_path: Path) -> None:

@@ -63,8 +63,7 @@ def tokenizer_command(
     UserError before anything is read, where that can be known."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing is forked here, which is why it is off elsewhere
     require_vocabulary(vocabulary)
-    if not 0 <= held_out < 1:
-        raise UserError(f"--held-out {held_out:g} must be at least 0 and below 1")
+    require_share(held_out)
     require_absent(out)
     others = dict(zip(against, map(open_tokenizer, against), strict=True)) | cached_tokenizers()
     aside = Console(stderr=True)
@@ -122,6 +121,12 @@ def cached_tokenizers() -> dict[str, Any]:
             with contextlib.suppress(UserError):  # a cache may hold part of it; nobody asked for this one
                 found[name] = open_tokenizer(str(Path(file).parent))
     return found
+
+
+def require_share(held_out: float) -> None:
+    """Raise UserError for a share that leaves nothing to learn from, or is none."""
+    if not 0 <= held_out < 1:
+        raise UserError(f"--held-out {held_out:g} must be at least 0 and below 1")
 
 
 def require_absent(out: Path) -> None:

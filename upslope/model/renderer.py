@@ -227,24 +227,17 @@ class ChatRenderer:
         near = prompt[-BEFORE:]
         start = len(self.spelled(near))
         read = self.spelled([*near, *apart])[start:]
-        found = apart if read == turn.written else self._within(turn, prompt, near)
-        # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
-        if found is None and "".join(read.split()) != "".join(turn.written.split()):
-            raise UserError(
-                f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read!r:.60}"
-            )
-        ids = apart if found is None else found
+        ids = apart
+        if read != turn.written:
+            whole = self._prompt(turn.prompt + turn.written)
+            if whole[: len(prompt)] == prompt and self.spelled([*near, *whole[len(prompt) :]])[start:] == turn.written:
+                ids = whole[len(prompt) :]
+            # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
+            elif "".join(read.split()) != "".join(turn.written.split()):
+                raise UserError(
+                    f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read!r:.60}"
+                )
         return ids if ids and ids[-1] in self._special_ids else (*ids, self.turn_end_id)
-
-    def _within(self, turn: Turn, prompt: tuple[int, ...], near: Sequence[int]) -> tuple[int, ...] | None:
-        """A turn's tokens as part of a text: its prompt's, or one that has no space before it. None if neither is read
-        as the turn's text."""
-        anchored = self._ids(ANCHOR), self._ids(ANCHOR + turn.written)
-        for before, both in ((prompt, self._prompt(turn.prompt + turn.written)), anchored):
-            ids = both[len(before) :]
-            if both[: len(before)] == before and self.spelled([*near, *ids])[len(self.spelled(near)) :] == turn.written:
-                return ids
-        return None
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:

@@ -85,6 +85,6 @@ def _fingerprint(wanted: RunSettings) -> str:
 
 def code_of_a_start(package: Path) -> list[Path]:
     """The files whose change may change what a stage makes, rooms within rooms too."""
-    rooms = ("native", "algo", "tasks", "model", "rollout", "learn", "record", "training")
+    rooms = ("native", "text", "algo", "tasks", "model", "rollout", "learn", "record", "training")
     files = (path for room in rooms for path in sorted((package / room).rglob("*")))
     return [path for path in files if path.suffix in (".py", ".c", ".h", ".toml")]

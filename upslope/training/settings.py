@@ -67,7 +67,7 @@ class TaskSettings:
     """What share of the tokens each of ``text`` gives; empty: by size."""
     text_column: str = "text"
     """The column of the text in files of rows."""
-    text_held_out: float = 0.01
+    text_held_out: float = at_least(0, 0.01)
     """Share of the documents of ``text`` that is held out, chosen by a hash of the text: the same in every run."""
 
     def __post_init__(self) -> None:
@@ -88,14 +88,15 @@ class TaskSettings:
 
     def _check_text(self) -> None:
         if not self.text:
-            used = [f.name for f in fields(self) if f.name.startswith("text_") and getattr(self, f.name) != f.default]
+            of_text = {f.name: f.default for f in fields(self) if f.name.startswith("text_")}
+            used = [name for name, default in of_text.items() if getattr(self, name) not in (default, 0)]
             if used:
                 raise ValueError(f"{used[0]} is given, and there is no text; set text as well")
         if self.text_weights and len(self.text_weights) != len(self.text):
             raise ValueError(f"{len(self.text_weights)} text_weights for {len(self.text)} of text: give one for each")
         if not all(0 < weight < math.inf for weight in self.text_weights):
             raise ValueError(f"text_weights must be finite numbers above 0, not {self.text_weights}")
-        if not 0 <= self.text_held_out < 1:
+        if not self.text_held_out < 1:
             raise ValueError(f"text_held_out is a share in [0, 1), not {self.text_held_out}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.lab.evaluation import SPEAKING, evaluated
+from upslope.lab.pipeline.tokenizer_stage import TokenizerStage
 from upslope.record.claim import claimed
 from upslope.record.files import write_whole
 from upslope.record.journal import JOURNAL, plain
@@ -76,4 +77,4 @@ class EvalStage:
         return None
 
 
-KINDS: dict[str, StageKind] = {"train": TrainStage(), "eval": EvalStage()}
+KINDS: dict[str, StageKind] = {"tokenizer": TokenizerStage(), "train": TrainStage(), "eval": EvalStage()}
