@@ -34,8 +34,8 @@ class TokenizerSettings:
 
 
 class TokenizerStage:
-    """Learns a tokenizer as ``upslope tokenizer`` does, from ``task.text``; ``vocab`` is its only key of its own. A later
-    stage names it: ``new.tokenizer = "stage:NAME"``. A ``StageKind``."""
+    """Learns a tokenizer as ``upslope tokenizer`` does, from ``task.text``; ``vocab`` is its only key of its own. A
+    later stage names it: ``new.tokenizer = "stage:NAME"``. A ``StageKind``."""
 
     takes_model = leaves_model = False
 
@@ -66,7 +66,9 @@ class TokenizerStage:
         return {VOCABULARY: settings.vocab, "task": shared}
 
     def made_with(self, settings: TokenizerSettings) -> dict[str, str]:
-        read = origins(find_sources(settings.task.text), cache_folder() / "text")
+        noted = cache_folder() / "text"
+        noted.mkdir(parents=True, exist_ok=True)
+        read = origins(find_sources(settings.task.text), noted)
         return {"the text": " ".join(part for one in read for part in one.content)} | running()
 
     def begun(self, folder: Path) -> bool:

@@ -1,0 +1,93 @@
+"""A pipeline that begins with a tokenizer of the text it then reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import upslope as up
+from upslope.errors import UserError
+from upslope.model.load import open_tokenizer
+
+FILE = """
+name = "new"
+problems = 2
+steps = 2
+
+[task]
+text = ["words.jsonl"]
+
+[[stage]]
+name = "words"
+kind = "tokenizer"
+vocab = 280
+
+[[stage]]
+name = "read"
+model = "new:llama"
+recipe = { name = "pretrain", sample.block = 16 }
+new = { tokenizer = "stage:words", depth = 1, width = 64 }
+learn = { dtype = "float32", warmup = 0 }
+eval = { text_tokens = 64 }
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    Path("new.toml").write_text(FILE)
+    write_words("apples")
+    return tmp_path
+
+
+def write_words(what: str) -> None:
+    texts = [f"there are {n} {what} in the house, and {n * n} more {what} in the garden" for n in range(200)]
+    Path("words.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def do(*settings: str, **more: object) -> list[str]:
+    said: list[str] = []
+    up.pipeline("new.toml", list(settings), progress=False, say=said.append, **more)  # type: ignore[arg-type]
+    return said
+
+
+def test_a_stage_learns_the_tokenizer_that_the_next_one_reads_with(folder: Path) -> None:
+    do()
+    made = open_tokenizer("runs/new/words")
+    assert len(made) == 280
+    assert open_tokenizer(str(next(folder.glob("runs/new/read/checkpoints/step-*")))).get_vocab() == made.get_vocab()
+    assert "bits_per_byte" in (folder / "runs/new/read/journal.jsonl").read_text()
+    assert "words" in (folder / "runs/new/report.md").read_text()
+
+
+def test_a_tokenizer_that_is_done_is_not_learnt_again_while_its_text_is_the_same() -> None:
+    do()
+    made = Path("runs/new/words/tokenizer.json")
+    before = made.stat().st_mtime_ns
+    Path("words.jsonl").touch()
+    do()
+    assert made.stat().st_mtime_ns == before
+    write_words("pears")
+    with pytest.raises(UserError, match="stage words.* the text is not what it was"):
+        do()
+    do(redo=True)
+    assert made.stat().st_mtime_ns != before
+    assert Path("runs/new/words.set-aside").exists() and Path("runs/new/read.set-aside").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("words.vocab='many'", "vocab = 'many' must be a whole number"),
+        ("words.vocab=10", "must have at least 260"),
+        ("words.task.text=[]", "set task.text"),
+        ("words.steps=3", "a stage of kind tokenizer does not read steps"),
+    ],
+)
+def test_what_no_tokenizer_can_be_learnt_with_is_told_before_anything_is_done(setting: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        do(setting)
+    assert not Path("runs").exists()
