@@ -128,10 +128,9 @@ def test_a_setting_of_the_users_own_is_what_the_screen_says():
 
 
 @pytest.mark.parametrize("has_it", [True, False])
-def test_precision_names_the_instructions_that_decide(has_it, monkeypatch):
-    monkeypatch.setattr("upslope.native.onednn.cpu_multiplies_bf16", lambda: has_it)
+def test_precision_says_what_decides_it(has_it, monkeypatch):
+    monkeypatch.setattr("upslope.native.onednn.cpu_gains_by_bf16", lambda: has_it)
     (_, found) = doctor._processor()
-    assert "AVX512-BF16 or AMX" in found.text
     assert found.text.startswith("on the CPU bfloat16" if has_it else "on the CPU float32")
 
 

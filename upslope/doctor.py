@@ -86,14 +86,14 @@ def _processor() -> Iterator[Finding]:
     import torch
 
     from upslope.model.precision import NARROWEST_FOR_BF16
-    from upslope.native.onednn import cpu_multiplies_bf16
+    from upslope.native.onednn import cpu_gains_by_bf16
 
     kind = torch.backends.cpu.get_cpu_capability()
     yield Finding("processor", f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {kind}")
-    if cpu_multiplies_bf16():
-        why = f"bfloat16 for models at least {NARROWEST_FOR_BF16} wide (AVX512-BF16 or AMX is there), else float32"
+    if cpu_gains_by_bf16():
+        why = f"bfloat16 for models at least {NARROWEST_FOR_BF16} wide, else float32 (bfloat16 is faster here)"
     else:
-        why = "float32 (bfloat16 is taken where the processor has AVX512-BF16 or AMX)"
+        why = "float32 (bfloat16 is taken where it is faster: with AMX, or AVX512-BF16 that is not Intel's)"
     yield Finding("precision", f"on the CPU {why}; learn.dtype chooses another")
 
 

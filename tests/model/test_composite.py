@@ -99,7 +99,7 @@ def test_only_the_attention_over_text_is_chosen():
 
 
 def test_the_width_that_decides_the_precision_is_the_texts(monkeypatch):
-    monkeypatch.setattr(precision, "cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_gains_by_bf16", lambda: True)
     model, cpu = made(llava), torch.device("cpu")
     assert precision.pick_dtype("auto", model, cpu) == torch.float32
     text_config(model).hidden_size = precision.NARROWEST_FOR_BF16

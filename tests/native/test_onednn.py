@@ -57,4 +57,31 @@ def test_without_one_of_the_names_the_ordinary_product_is_taken(name, monkeypatc
 def test_without_the_questions_no_processor_multiplies_bfloat16(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert onednn.cpu_multiplies_bf16() is False
+    assert onednn.cpu_gains_by_bf16() is False
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "maker", "gains"),
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "GenuineIntel", False),
+        (False, True, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+        (False, False, "", False),
+    ],
+)
+def test_bfloat16_is_taken_where_its_products_are_faster_than_float32s(amx, avx512, maker, gains, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(onednn, "cpu_maker", lambda: maker)
+    assert onednn.cpu_gains_by_bf16() is gains
+
+
+def test_the_maker_is_read_where_the_system_tells_it(monkeypatch, tmp_path):
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: x\n")
+    monkeypatch.setattr(onednn, "Path", lambda _: told)
+    assert onednn.cpu_maker() == "GenuineIntel"
+    told.unlink()
+    monkeypatch.setattr(onednn.platform, "processor", lambda: "AMD64 Family 25, AuthenticAMD")
+    assert "AuthenticAMD" in onednn.cpu_maker()

@@ -55,7 +55,7 @@ class LearnSettings:
     """Rollouts in one forward pass; 0: as many as a token budget allows. A matter of memory, never of result."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """What forward and backward compute in; master weights and optimizer are at least float32. auto: bfloat16 where
-    the machine multiplies it natively and the model is wide enough to gain (float32 where the recipe needs curvature,
+    the machine multiplies it faster and the model is wide enough to gain (float32 where the recipe needs curvature,
     as trpo does)."""
     checkpoint_activations: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass; less memory for about a third

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from upslope.model.hf import text_config
-from upslope.native.onednn import cpu_multiplies_bf16
+from upslope.native.onednn import cpu_gains_by_bf16
 
 NARROWEST_FOR_BF16 = 96
 """Below this hidden size a CPU's bfloat16 products are slower than its float32 ones (conversion dominates)."""
@@ -18,14 +18,14 @@ Precision = Literal["auto", "float32", "bfloat16", "float64"]
 
 
 def pick_dtype(precision: Precision, model: Any, device: torch.device) -> torch.dtype:
-    """What to compute in; ``auto``: bfloat16 where the machine multiplies it natively and the model is wide enough."""
+    """What to compute in; ``auto``: bfloat16 where the machine gains by it and the model is wide enough."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}[precision]
     wide = getattr(text_config(model), "hidden_size", 0) >= NARROWEST_FOR_BF16
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and cpu_multiplies_bf16()
+        native = device.type == "cpu" and cpu_gains_by_bf16()
     return torch.bfloat16 if wide and native else torch.float32
 
 
