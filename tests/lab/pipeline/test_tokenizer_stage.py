@@ -55,12 +55,14 @@ def do(*settings: str, **more: object) -> list[str]:
 
 
 def test_a_stage_learns_the_tokenizer_that_the_next_one_reads_with(folder: Path) -> None:
+    do(only=["words"])
+    assert "| words | tokenizer |" in (folder / "runs/new/report.md").read_text()
     do()
     made = open_tokenizer("runs/new/words")
     assert len(made) == 280
     assert open_tokenizer(str(next(folder.glob("runs/new/read/checkpoints/step-*")))).get_vocab() == made.get_vocab()
     assert "bits_per_byte" in (folder / "runs/new/read/journal.jsonl").read_text()
-    assert "words" in (folder / "runs/new/report.md").read_text()
+    assert "report.png" in (folder / "runs/new/report.md").read_text()
 
 
 def test_a_tokenizer_that_is_done_is_not_learnt_again_while_its_text_is_the_same() -> None:

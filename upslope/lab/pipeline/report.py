@@ -19,11 +19,13 @@ from upslope.record.journal import JOURNAL, Journal, number, read_journal
 from upslope.training.pipeline.performing import PIPELINE
 
 REPORT, PICTURE = "report.md", "report.png"
+TOKENIZER = "tokenizer"
+"""A kind of stage that keeps no journal."""
 
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage that left a journal. NaN where something was not measured."""
+    """One stage that was done, or begun. NaN where something was not measured."""
 
     name: str
     folder: Path
@@ -53,15 +55,22 @@ class StageFacts:
 
 
 def facts_of(folder: Path) -> list[StageFacts]:
-    """Every stage of a pipeline's folder that has a journal, in order. Raises UserError for another folder."""
+    """Every stage of a pipeline's folder that has a journal, and every tokenizer, which has none, in order. Raises
+    UserError for another folder."""
     file = folder / PIPELINE
     try:
         rows = tomllib.loads(file.read_text(encoding="utf-8"))["stage"]
         named = [(str(row["name"]), _what(row)) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    there = [(name, folder / name, what) for name, what in named if (folder / name / JOURNAL).exists()]
-    return [StageFacts(name, place, what, read_journal(place)) for name, place, what in there]
+    found = []
+    for name, what in named:
+        place = folder / name
+        if (place / JOURNAL).exists():
+            found.append(StageFacts(name, place, what, read_journal(place)))
+        elif what == TOKENIZER and place.is_dir():
+            found.append(StageFacts(name, place, what, Journal((), ())))
+    return found
 
 
 def _what(row: dict[str, Any]) -> str:
@@ -79,7 +88,7 @@ def columns_of(facts: Sequence[StageFacts]) -> list[Column]:
         ("recipe", lambda f: visible(f.what)),
         ("steps", lambda f: f"{f.steps:,}" if f.steps else ""),
         ("tokens", lambda f: f"{f.tokens:,.0f}" if f.tokens else ""),
-        ("time", lambda f: duration(f.seconds)),
+        ("time", lambda f: duration(f.seconds) if f.seconds else ""),
     ]
     shown: list[tuple[str, tuple[str, ...], Callable[[float], str]]] = [
         ("held-out accuracy", ("greedy", "value"), percent),
@@ -110,9 +119,10 @@ def table_of(facts: Sequence[StageFacts]) -> Table:
 
 
 def write_pipeline_report(folder: Path) -> Path:
-    """Write report.md (the table) and report.png (all stages, one after another) into a pipeline's folder; returns the
-    path of report.md. Raises UserError where no stage has recorded anything."""
+    """Write report.md (the table) and report.png (all stages that train, one after another) into a pipeline's folder;
+    returns the path of report.md. Raises UserError where no stage has recorded anything."""
     facts = facts_of(folder)
+    drawn = [(each.name, each.journal) for each in facts if each.what != TOKENIZER]
     if not facts:
         raise UserError(f"{folder}: no stage has recorded anything yet, so there is nothing to report")
     columns = columns_of(facts)
@@ -120,11 +130,13 @@ def write_pipeline_report(folder: Path) -> Path:
     lines += [" | ".join(spell(each).replace("|", "\\|") for _, spell in columns) for each in facts]
     name = visible(folder.resolve().name)
     rows = "\n".join(f"| {line} |" if "---" not in line else f"|{line}|" for line in lines)
-    page = f"# {name}\n\n{rows}\n\nTime is of computing, evaluations included; accuracy is greedy.\n\n"
-    aside = folder / f".{PICTURE}.part"
-    draw_stages([(each.name, each.journal) for each in facts], name).savefig(aside, format="png")
-    aside.replace(folder / PICTURE)
-    write_whole(folder / REPORT, f"{page}![all stages]({PICTURE})\n".encode())
+    page = f"# {name}\n\n{rows}\n\nTime is of computing, evaluations included; accuracy is greedy.\n"
+    if drawn:
+        aside = folder / f".{PICTURE}.part"
+        draw_stages(drawn, name).savefig(aside, format="png")
+        aside.replace(folder / PICTURE)
+        page += f"\n![all stages]({PICTURE})\n"
+    write_whole(folder / REPORT, page.encode())
     return folder / REPORT
 
 
