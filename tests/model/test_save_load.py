@@ -1,8 +1,9 @@
 """A checkpoint is an ordinary Hugging Face model: what transformers loads gives the logits that upslope gives."""
 
 import pytest
+import templated
 import torch
-from tiny import TOKENIZER, learner, policy, random_groups
+from tiny import TOKENIZER, learner, model, policy, random_groups
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from upslope.algo.family import SFT
@@ -50,6 +51,19 @@ def test_a_checkpoint_opened_with_transformers_gives_upslopes_logits(tmp_path, d
     tolerance = 1e-5 if dtype == torch.float32 else 0.1
     torch.testing.assert_close(logits(subject.policy, rollout), theirs, rtol=0, atol=tolerance)
     assert AutoTokenizer.from_pretrained(folder).encode("Tom has 18") == TOKENIZER.encode("Tom has 18")
+
+
+@pytest.mark.parametrize("family", ["llama3", "gemma", "qwen2.5", "smollm2"])
+def test_whoever_opens_a_checkpoint_stops_where_the_chat_template_ends_a_turn(family, tmp_path):
+    tokenizer = templated.tokenizer(family)
+    made = model(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
+    before = made.generation_config.eos_token_id
+    saved = Policy(made, tokenizer)
+    saved.save(tmp_path)
+    listed = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(templated.END.get(family, "<|im_end|>"))}
+    assert {*(listed if isinstance(listed, list) else [listed])} == ends == set(saved.end_ids)
+    assert made.generation_config.eos_token_id == before
 
 
 def test_saving_leaves_the_policy_as_it_was(tmp_path):

@@ -121,14 +121,21 @@ class Policy:
         return dict(self.model.named_parameters())
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-        """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones."""
+        """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones. Its
+        generation_config.json names every token that ends a response, the chat template's too: whoever opens it stops
+        where this policy does."""
         compute = {name: parameter.data for name, parameter in self.model.named_parameters()}
+        generation = self.model.generation_config
+        listed = generation.eos_token_id
         try:
+            if set(self.end_ids) - {*(listed if isinstance(listed, list) else [listed])}:
+                generation.eos_token_id = list(self.end_ids)
             for name, parameter in self.model.named_parameters():
                 parameter.data = (weights or {}).get(name, parameter.data)
             with quiet_loading(), system_errors(folder):
                 self.model.save_pretrained(folder)
         finally:
+            generation.eos_token_id = listed
             for name, parameter in self.model.named_parameters():
                 parameter.data = compute[name]
         with system_errors(folder):
