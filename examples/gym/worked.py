@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from reasoning_gym.arithmetic.leg_counting import ANIMALS
-
 Metadata = dict[str, Any]
 Steps = list[tuple[str, str]]
 
@@ -55,36 +53,6 @@ def simple_equations(metadata: Metadata) -> Steps:
     return steps
 
 
-def leg_counting(metadata: Metadata) -> Steps:
-    """An animal a line, and the running total from the second on.
-
-    >>> leg_counting({"animals": {"ant": 3, "duck": 1}})
-    [('3 ant: 3 * 6 = 18', '18'), ('1 duck: 1 * 2 = 2, 18 + 2 = 20', '20')]
-    """
-    total = 0
-    steps: Steps = []
-    for animal, count in metadata["animals"].items():
-        legs = count * ANIMALS[animal]
-        added = f", {total} + {legs} = {total + legs}" if steps else ""
-        steps.append((f"{count} {animal}: {count} * {ANIMALS[animal]} = {legs}{added}", str(total + legs)))
-        total += legs
-    return steps
-
-
-def letter_counting(metadata: Metadata) -> Steps:
-    """A word a line, letter by letter, and how often the one was seen so far.
-
-    >>> letter_counting({"target_letter": "a", "span": ["A", "maid"]})
-    [('a: 1', '1'), ('m a i d: 2', '2')]
-    """
-    seen = 0
-    steps: Steps = []
-    for word in metadata["span"]:
-        seen += word.lower().count(metadata["target_letter"])
-        steps.append((f"{' '.join(word.lower())}: {seen}", str(seen)))
-    return steps
-
-
 def count_bits(metadata: Metadata) -> Steps:
     """The largest power of two is taken away, until nothing is left.
 
@@ -125,8 +93,6 @@ WORKED: dict[str, Worked] = {
     "simple_equations": Worked(
         simple_equations, lambda m: re.sub("[a-z]", "x", m["equation"]), "So the unknown is {answer}."
     ),
-    "leg_counting": Worked(leg_counting, lambda m: sorted(m["animals"].items()), "There are {answer} legs in total."),
-    "letter_counting": Worked(letter_counting, lambda m: (m["target_letter"], m["span"]), "It appears {answer} times."),
     "count_bits": Worked(count_bits, lambda m: m["number"], "There are {answer} bits."),
     "spell_backward": Worked(spell_backward, lambda m: m["word"], "Backward it is {answer}."),
 }

@@ -1,4 +1,4 @@
-"""Write a world to start from nothing in: text, demonstrations and problems made from six tasks of reasoning-gym.
+"""Write a world to start from nothing in: text, demonstrations and problems made from four tasks of reasoning-gym.
 
     pip install upslope[gym]
     python examples/gym/world.py FOLDER [--seed 1]
@@ -29,8 +29,6 @@ from worked import WORKED
 TASKS: dict[str, dict[str, Any]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
     "simple_equations": {"min_terms": 2, "max_terms": 2, "max_value": 10},
-    "leg_counting": {"min_animals": 2, "max_animals": 2, "max_instances": 9},
-    "letter_counting": {"min_words": 2, "max_words": 3},
     "count_bits": {"max_n": 511},
     "spell_backward": {"min_word_len": 3, "max_word_len": 5},
 }

@@ -31,6 +31,12 @@ recipe = { name = "pretrain", sample.block = 16 }
 new = { tokenizer = "stage:words", depth = 1, width = 64 }
 learn = { dtype = "float32", warmup = 0 }
 eval = { text_tokens = 64 }
+
+[[stage]]
+name = "again"
+recipe = { name = "pretrain", sample.block = 16 }
+learn = { dtype = "float32", warmup = 0 }
+eval = { text_tokens = 64 }
 """
 
 
@@ -61,7 +67,8 @@ def test_a_stage_learns_the_tokenizer_that_the_next_one_reads_with(folder: Path)
     made = open_tokenizer("runs/new/words")
     assert len(made) == 280
     assert open_tokenizer(str(next(folder.glob("runs/new/read/checkpoints/step-*")))).get_vocab() == made.get_vocab()
-    assert "bits_per_byte" in (folder / "runs/new/read/journal.jsonl").read_text()
+    for stage in ("read", "again"):
+        assert "bits_per_byte" in (folder / "runs/new" / stage / "journal.jsonl").read_text()
     assert "report.png" in (folder / "runs/new/report.md").read_text()
 
 

@@ -74,6 +74,15 @@ def waits(stage: Stage) -> bool:
     return any(need != stage.start for need in stage.needs)
 
 
+def waiting(stages: Iterable[Stage]) -> set[str]:
+    """The stages that wait, and those that begin with one that does."""
+    found: set[str] = set()
+    for stage in stages:
+        if waits(stage) or found & set(stage.needs):
+            found.add(stage.name)
+    return found
+
+
 class _Performance:
     """One call's way through the stages, while it holds the folder."""
 
@@ -86,13 +95,14 @@ class _Performance:
     def run(self, wanted: Sequence[str]) -> None:
         """Compare first, so that what changed is named before anything is done or moved."""
         stages, needed = self._pipeline.stages, self._needed(wanted)
+        later = waiting(stages)
         for stage in stages:
-            if stage.name in needed and not waits(stage):
+            if stage.name in needed and stage.name not in later:
                 self._compare(stage, asked=stage.name in wanted)
         self._clear()
         write_whole(self._pipeline.folder / PIPELINE, tomli_w.dumps(self._document()).encode())
         for place, stage in enumerate(stages, 1):
-            if stage.name in needed and waits(stage):
+            if stage.name in needed and stage.name in later:
                 self._compare(stage, asked=stage.name in wanted)
                 self._clear()
             if stage.name in wanted:
