@@ -61,7 +61,10 @@ def load_settings(
         pairs.append(("recipe" if key == "recipe.name" else key, value))
     given = {*(options or {}), *(key for key, _ in pairs)}
     if len(given & {"steps", "epochs"}) == 1:
-        table.pop("steps" if "epochs" in given else "epochs", None)
+        replaced = "steps" if "epochs" in given else "epochs"
+        value = table.get(replaced)
+        if type(value) in (int, float) and value >= 0:  # what is no length stays, to be complained of
+            del table[replaced]
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)

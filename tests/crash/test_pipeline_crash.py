@@ -45,6 +45,8 @@ recipe = { name = "grpo", sample = { group_size = 2 } }
 """
 COMMAND = ("pipeline", "it.toml", "--plain")
 FOLDER = Path("runs/it")
+PATIENCE = 600
+"""Seconds for a stage to begin, on a machine that does much else."""
 
 
 class Place:
@@ -158,7 +160,7 @@ def test_killed_again_and_again(at: Place) -> None:
 def test_asked_to_stop_in_each_stage(at: Place, stage: str, number: int) -> None:
     place = at.folder(f"asked-{stage}-{number}")
     child = at.server.start([*COMMAND, f"{stage}.steps=200000"], place)
-    latest = time.monotonic() + 60
+    latest = time.monotonic() + PATIENCE
     journal = place / FOLDER / stage / "journal.jsonl"
     while not (journal.exists() and '"kind": "step"' in journal.read_text()):
         assert time.monotonic() < latest, "the stage does not begin"
@@ -177,7 +179,7 @@ def test_asked_to_stop_in_each_stage(at: Place, stage: str, number: int) -> None
 def test_a_second_pipeline_in_the_same_folder_is_told_so(at: Place) -> None:
     place = at.folder("two")
     child = at.server.start(COMMAND, place)
-    latest = time.monotonic() + 60
+    latest = time.monotonic() + PATIENCE
     while not (place / FOLDER / "stages.json").exists():
         assert time.monotonic() < latest, "it does not begin"
         time.sleep(0.01)
