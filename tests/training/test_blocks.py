@@ -183,6 +183,15 @@ def test_a_tasks_own_documents_are_packed_where_a_block_is_asked_for():
     assert OwnDocuments(["é"], RENDERER).bytes_D.tolist() == [2]
 
 
+def test_a_step_of_more_blocks_than_the_text_has_is_refused():
+    blocks = TextBlocks(
+        [Given(numbered([30, 50, 20]), held_out=[2])], [1.0], 0, length=8, across=False, renderer=RENDERER
+    )
+    blocks.require(10)
+    with pytest.raises(UserError, match="takes 11 blocks of 8 tokens, and the text has 10 to learn from; set problems"):
+        blocks.require(11)
+
+
 def test_a_block_of_text_is_512_tokens_or_what_the_positions_leave():
     assert [block_length(Documents(), n) for n in (10_000, 513, 512, 64)] == [512, 512, 511, 63]
     assert block_length(Documents(block=63), 64) == 63

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from upslope.errors import UserError
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.text.order import Blocks, Mixture, Piece
@@ -103,6 +104,17 @@ class TextBlocks:
             for documents in [np.flatnonzero(~corpus.held_out_D)]
         ]
         self._mixture, self._across, self._renderer = Mixture(weights), across, renderer
+        self._length = length
+
+    def require(self, num: int) -> None:
+        """Raise UserError for a step of more blocks than all the text has: nobody means that, and it would not fit the
+        memory."""
+        most = sum(int(corpus.length_D[~corpus.held_out_D].sum()) for corpus, _ in self._sources) // self._length
+        if num > most:
+            raise UserError(
+                f"a step takes {num:,} blocks of {self._length} tokens, and the text has {most:,} to learn from; set "
+                "problems to that or less, recipe.sample.block to fewer tokens, or give more text"
+            )
 
     def take(self, step: int, num: int) -> list[Group]:
         """The ``num`` blocks of a step, a group each."""

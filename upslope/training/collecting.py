@@ -16,8 +16,12 @@ def collector(
     settings: RunSettings, recipe: Recipe, task: Task, sampler: Sampler, policy: Policy, text: Text | None = None
 ) -> Collector:
     """Whoever collects the run's steps: attempts at the task's problems, or what is imitated, ``text`` among it. Raises
-    UserError for blocks that the model is too short for, or of documents that there are not."""
+    UserError for blocks that the model is too short for, more of them than there are, or of documents that there are
+    not."""
     own = task.documents() if isinstance(recipe.sample, Documents) and text is None else ()
+    blocks = blocks_of(text, own, recipe.sample, policy, settings.seed)
+    if blocks is not None and isinstance(recipe.sample, Documents):
+        blocks.require(settings.problems)
     return Collector(
         task,
         sampler,
@@ -26,5 +30,5 @@ def collector(
         settings.seed,
         settings.problems,
         max_positions=policy.max_positions,
-        blocks=blocks_of(text, own, recipe.sample, policy, settings.seed),
+        blocks=blocks,
     )
