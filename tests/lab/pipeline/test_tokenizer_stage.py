@@ -80,7 +80,7 @@ def test_a_tokenizer_that_is_done_is_not_learnt_again_while_its_text_is_the_same
     do()
     assert made.stat().st_mtime_ns == before
     write_words("pears")
-    with pytest.raises(UserError, match="stage words.* the text is not what it was"):
+    with pytest.raises(UserError, match=r"stage words.* the text is not what it was"):
         do()
     do(redo=True)
     assert made.stat().st_mtime_ns != before
