@@ -48,6 +48,8 @@ def test_nothing_given_is_the_defaults() -> None:
         ("learn.decay_share=1.5", "learn: decay_share is a share of all updates, in [0, 1], not 1.5"),
         ("learn.momentum=1", "learn: momentum is a decay in [0, 1), not 1"),
         ("epochs=inf", "epochs = inf must be a finite number"),
+        ("epochs=1e30", "settings: epochs must be at most 1,000,000,000, not 1e+30"),
+        ("steps=99999999999999999999", "settings: steps must be at most 1,000,000,000, not 1e+20"),
         ("learn=3", "learn must be a table of keys, not 3"),
         ("recipe=3", "recipe.name = 3 should be "),
         ("recipe.name=3", "recipe.name = 3 should be the name of a recipe"),
@@ -118,6 +120,15 @@ def test_later_sources_win(tmp_path: Path) -> None:
     settings = load_settings(file, ["steps=3", "steps = 4", "learn.lr=0.5"], {"steps": 2, "seed": 2})
     assert (settings.steps, settings.seed, settings.problems) == (4, 2, 1)
     assert (settings.learn.lr, settings.learn.warmup) == (0.5, 3)
+
+
+def test_a_model_that_is_not_new_takes_the_place_of_all_that_a_file_says_of_a_new_one(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('model = "new:llama"\nnew = { tokenizer = "pocket", depth = 2 }\n')
+    assert load_settings(file).new.depth == load_settings(file, ["model=new:llama"]).new.depth == 2
+    assert load_settings(file, [], {"model": "runs/x"}).new == load_settings(file, ["model=pocket"]).new
+    assert load_settings(file, ["model=pocket"]).new.depth is None
+    assert load_settings(file, ["model=pocket", "new.depth=3"]).new.depth == 3  # said by whoever calls: refused later
 
 
 def test_steps_and_epochs_are_not_both_the_length_of_a_run() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.model.names import NEW, config_of_new, folder_and_best
+from upslope.model.names import NEW, config_of_new, folder_and_best, is_new
 from upslope.plugins import names_a_file
 from upslope.record.claim import folder_in
 from upslope.training.pipeline.plan import Kinds, Pipeline, to_pipeline
@@ -38,7 +38,7 @@ def load_settings(
 
     A relative path in the file is looked for beside the file first, then in the current folder. Naming a recipe starts
     from it afresh: patches of another one, from the file, do not survive. ``steps`` from outside the file replaces its
-    ``epochs``, and the other way round.
+    ``epochs``, and the other way round; a model from outside that is not new replaces what the file says of a new one.
     """
     table = read_toml(file) if file else {}
     if "stage" in table:
@@ -59,11 +59,14 @@ def load_settings(
     for text in overrides:
         key, value = _pair(text)
         pairs.append(("recipe" if key == "recipe.name" else key, value))
+    model = dict(pairs).get("model", (options or {}).get("model"))
+    if isinstance(model, str) and not is_new(model):
+        table.pop("new", None)  # the shape of a new model goes with the model that it is of
     given = {*(options or {}), *(key for key, _ in pairs)}
     if len(given & {"steps", "epochs"}) == 1:
         replaced = "steps" if "epochs" in given else "epochs"
         value = table.get(replaced)
-        if type(value) in (int, float) and value >= 0:  # what is no length stays, to be complained of
+        if isinstance(value, int | float) and value >= 0 and value is not True:  # no length stays, to be complained of
             del table[replaced]
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it

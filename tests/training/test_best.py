@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from upslope.errors import UserError
 from upslope.record import best
 from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model
+from upslope.tasks.registry import open_task
+from upslope.tasks.text_alone import TextAlone
 from upslope.training import held_out
 from upslope.training.best import Best, worth
+from upslope.training.checks import check_measured
 from upslope.training.evaluate import Evaluation
+from upslope.training.settings import EvalSettings, RunSettings, SaveSettings, TaskSettings
 from upslope.training.start import launch
 from upslope.training.view import NullView
 
@@ -138,3 +143,16 @@ def test_a_run_that_kept_no_best_says_so(scored: Path) -> None:
     (folder / "best.json").write_text("[]")
     with pytest.raises(UserError, match="does not say a step; delete it"):
         load_model(f"{folder}@best")
+
+
+def test_the_best_of_no_evaluation_is_refused():
+    pocket = open_task("pocket")
+    nothing = RunSettings(eval=EvalSettings(problems=0), save=SaveSettings(best=True))
+    with pytest.raises(UserError, match=r"nothing is evaluated; set eval\.problems"):
+        check_measured(nothing, pocket)
+    text = replace(nothing, task=TaskSettings(text=("a.txt",)))
+    check_measured(text, pocket)
+    with pytest.raises(UserError, match="nothing is evaluated"):
+        check_measured(replace(text, eval=EvalSettings(text_tokens=0)), TextAlone())
+    with pytest.raises(UserError, match=r"eval\.samples = 4: text alone has no problems to attempt"):
+        check_measured(replace(text, eval=EvalSettings(samples=4)), TextAlone())

@@ -238,19 +238,19 @@ def test_one_document_is_read_and_said_not_to_be_held_out(tmp_path, monkeypatch)
     assert "is one document, so none is held out" in screen.file.getvalue()
 
 
-def test_a_sample_goes_on_with_a_held_out_document_and_is_drawn_by_its_address():
+def test_a_sample_goes_on_with_one_held_out_document_for_all_of_a_run():
     documents = [[(9 * d + k) % 100 + 20 for k in range(30)] + [END] for d in range(6)]
     policy, held = tiny.policy(), range(3)
     text = Text((Given(documents, held_out=held),), (1.0,))
     held_out = HeldOutText(text, math.inf, length=50, renderer=RENDERER)
 
-    def sample(seed, step):
-        return held_out.sample(LocalSampler(policy), policy, 1.0, seed, step)
+    def sample(seed):
+        return held_out.sample(LocalSampler(policy), policy, 1.0, seed)
 
     begun = {RENDERER.text(documents[d][:16]) for d in held}
-    found = [sample(0, step) for step in range(12)]
+    found = [sample(seed) for seed in range(12)]
     assert {one["prompt"] for one in found} == begun
-    assert sample(0, 3) == found[3] != sample(1, 3)
+    assert sample(3) == found[3] != sample(1)
     assert all(one["text"] for one in found)
 
 

@@ -35,12 +35,26 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         if isinstance(recipe.sample, Learnable):
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
     check_shown(recipe, task)
+    check_measured(settings, task)
     if settings.eval.problems and not isinstance(task, TextAlone):
         held_out = task.problems("test")
         if settings.eval.by:
             column_of(held_out[: settings.eval.problems], settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+
+
+def check_measured(settings: RunSettings, task: Task) -> None:
+    """Raise UserError for settings of evaluations that would measure nothing."""
+    alone = isinstance(task, TextAlone)
+    if alone and settings.eval.samples:
+        raise UserError(f"eval.samples = {settings.eval.samples}: text alone has no problems to attempt; leave it out")
+    text = bool(settings.task.text and settings.eval.text_tokens and settings.task.text_held_out)
+    if settings.save.best and not text and (alone or not settings.eval.problems):
+        raise UserError(
+            "save.best keeps the checkpoint that did best at evaluations, and nothing is evaluated; set eval.problems, "
+            "or eval.text_tokens for text"
+        )
 
 
 def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:

@@ -110,7 +110,7 @@ class HeldOut:
         if isinstance(self._imitates, Documents):
             policy = self._scorer.policy
             temperature = self._setting.temperature
-            row["sample"] = self._text.sample(self._sampler, policy, temperature, self._seed, step)
+            row["sample"] = self._text.sample(self._sampler, policy, temperature, self._seed)
         return row
 
 

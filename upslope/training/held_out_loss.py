@@ -130,10 +130,10 @@ class HeldOutText:
                 found += Predicted(tokens.nats, tokens.num_tokens, int(corpus.bytes_D[wave].sum()))
         return found
 
-    def sample(self, sampler: Sampler, policy: Policy, temperature: float, seed: int, step: int) -> dict[str, str]:
-        """What the policy writes after the first tokens of a held-out document, drawn by the step's address, or after
-        the start token where there is none: ``prompt`` and ``text``."""
-        start_ids, address = self._renderer.start_ids, Address(seed, "text/sample", step)
+    def sample(self, sampler: Sampler, policy: Policy, temperature: float, seed: int) -> dict[str, str]:
+        """What the policy writes after the first tokens of a held-out document, the same at every evaluation of a run,
+        or after the start token where there is none: ``prompt`` and ``text``."""
+        start_ids, address = self._renderer.start_ids, Address(seed, "text/sample")
         places = [(corpus, int(document)) for corpus, documents in self._chosen for document in documents]
         prompt, room = start_ids, policy.max_positions - len(start_ids) - 1
         if places:

@@ -14,6 +14,8 @@ from upslope.types import Sampling
 DEFAULT_RECIPE = "reinforce-baseline"
 MOST_THREADS = 1024
 """Of a process, so that a slip of the finger cannot take a machine down."""
+MOST_STEPS = 1_000_000_000
+"""Of a run: at one a millisecond, twelve days."""
 MOST_WORKERS = 256
 """Processes for rewards."""
 LONGEST_CHECK = 86_400
@@ -229,5 +231,8 @@ class RunSettings:
         require_bounds(self)
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must have 64 bits at most, and {self.seed!s:.20} has more")
+        for key in ("steps", "epochs"):
+            if getattr(self, key) > MOST_STEPS:
+                raise ValueError(f"{key} must be at most {MOST_STEPS:,}, not {getattr(self, key):.3g}")
         if self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS}, not {self.threads}; 0 leaves it to torch")

@@ -38,9 +38,9 @@ class StageFacts:
         return len(self.journal.steps)
 
     @property
-    def tokens(self) -> float:
+    def tokens(self) -> int:
         """Generated or imitated."""
-        return _sum(number(row, "num_tokens") for row in self.journal.steps)
+        return round(_sum(number(row, "num_tokens") for row in self.journal.steps))
 
     @property
     def seconds(self) -> float:
@@ -87,7 +87,7 @@ def columns_of(facts: Sequence[StageFacts]) -> list[Column]:
         ("stage", lambda f: visible(f.name)),
         ("recipe", lambda f: visible(f.what)),
         ("steps", lambda f: f"{f.steps:,}" if f.steps else ""),
-        ("tokens", lambda f: f"{f.tokens:,.0f}" if f.tokens else ""),
+        ("tokens", lambda f: f"{f.tokens:,}" if f.tokens else ""),
         ("time", lambda f: duration(f.seconds) if f.seconds else ""),
     ]
     shown: list[tuple[str, tuple[str, ...], Callable[[float], str]]] = [
