@@ -224,7 +224,9 @@ def test_every_setting_is_on_the_page(maker: ModuleType) -> None:
 def test_defaults_and_meanings_are_on_the_page(maker: ModuleType) -> None:
     page = maker.settings_page()
     assert "| `problems` | `int` | `64` | P: problems (or demonstrations, documents) a step. |" in page
-    assert '| `learn.decay` | `Literal["constant", "linear", "cosine", "wsd"]`'.replace('"', "'") in page.replace('"', "'")
+    assert '| `learn.decay` | `Literal["constant", "linear", "cosine", "wsd"]`'.replace('"', "'") in page.replace(
+        '"', "'"
+    )
     # `sample` borrows the meanings of the distribution it makes.
     assert "| `sample.top_k` | `int` | `0` | Only the k most likely tokens; 0: all. |" in page
 

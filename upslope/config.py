@@ -183,9 +183,9 @@ def _beside(text: str, folder: Path) -> str:
 
 def _text_beside(text: str, folder: Path) -> str:
     """A file, folder or pattern of text beside the run file, where there is one."""
-    if not glob.has_magic(text):
-        return str(folder / text) if text and _is_there(folder / text, Path.exists) else text
-    beside = not Path(text).is_absolute() and any(True for _ in folder.glob(text))
+    if text and _is_there(folder / text, Path.exists):  # also one with brackets in its name
+        return str(folder / text)
+    beside = glob.has_magic(text) and not Path(text).is_absolute() and any(True for _ in folder.glob(text))
     return str(folder / text) if beside else text
 
 

@@ -10,10 +10,8 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.lab.tokenizing import require_share, tokenizer_command
 from upslope.model.byte_pairs import require_vocabulary
-from upslope.native.places import cache_folder
 from upslope.text.documents import find_sources
-from upslope.text.origin import origins
-from upslope.training.pipeline.made_of import content_of
+from upslope.training.pipeline.made_of import TEXT, content_of, text_of
 from upslope.training.settings import TaskSettings
 from upslope.training.tables import names, to_settings
 from upslope.training.view import View
@@ -66,10 +64,7 @@ class TokenizerStage:
         return {VOCABULARY: settings.vocab, "task": shared}
 
     def made_with(self, settings: TokenizerSettings) -> dict[str, str]:
-        noted = cache_folder() / "text"
-        noted.mkdir(parents=True, exist_ok=True)
-        read = origins(find_sources(settings.task.text), noted)
-        return {"the text": " ".join(part for one in read for part in one.content)} | running()
+        return {TEXT: text_of(settings.task.text)} | running()
 
     def begun(self, folder: Path) -> bool:
         return folder.exists()
