@@ -75,7 +75,7 @@ def learn_tokenizer(texts: Iterable[str], vocabulary: int, *, progress: bool = F
     found = core.get_vocab_size()
     if found < vocabulary:
         raise UserError(
-            f"a vocabulary of {vocabulary:,} tokens (--vocab): the text has pairs for {found:,} only; ask for at most "
+            f"a vocabulary of {vocabulary:,} tokens (vocab): the text has pairs for {found:,} only; ask for at most "
             f"{found}, or give more text"
         )
     return with_chat(core)
@@ -85,12 +85,12 @@ def require_vocabulary(vocabulary: int) -> None:
     """Raise UserError for a size that no vocabulary over bytes has."""
     if vocabulary < SMALLEST:
         raise UserError(
-            f"a vocabulary of {vocabulary} tokens (--vocab) must have at least {SMALLEST}: 256 bytes and "
+            f"a vocabulary of {vocabulary} tokens (vocab) must have at least {SMALLEST}: 256 bytes and "
             f"{len(CHAT_TOKENS)} special tokens"
         )
     if vocabulary > LARGEST:
         raise UserError(
-            f"a vocabulary of {vocabulary:,} tokens (--vocab) must have at most {LARGEST:,}; 8192 suits a model of ten "
+            f"a vocabulary of {vocabulary:,} tokens (vocab) must have at most {LARGEST:,}; 8192 suits a model of ten "
             "million weights"
         )
 

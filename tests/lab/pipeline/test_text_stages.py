@@ -61,11 +61,11 @@ def test_text_that_is_other_text_makes_another_stage_and_another_place_does_not(
     Path("a.jsonl").rename("b.jsonl")
     assert do('task.text=["b.jsonl"]') == ["stage 1 of 2: read, done before", "stage 2 of 2: test, done before"]
     write("b.jsonl", "pears")
-    with pytest.raises(UserError, match="^stage read is done in .*, and the text is not what it was; give --redo"):
+    with pytest.raises(UserError, match=r"^stage read is done in .*, and the text is not what it was; give --redo"):
         do('task.text=["b.jsonl"]')
     write("b.jsonl", "apples")
     write("c.jsonl", "pears")
-    with pytest.raises(UserError, match="^stage test is done in .*, and the text is not what it was; give --redo"):
+    with pytest.raises(UserError, match=r"^stage test is done in .*, and the text is not what it was; give --redo"):
         do('task.text=["b.jsonl"]', 'test.task.text=["c.jsonl"]')
 
 
@@ -139,5 +139,5 @@ def test_the_tokenizer_beside_a_config_counts() -> None:
     Path("own/notes.txt").write_text("no part of it")
     assert do(*own, only=["read"]) == ["stage 1 of 2: read, done before"]
     Path("own/tokenizer_config.json").write_text(Path("own/tokenizer_config.json").read_text() + " ")
-    with pytest.raises(UserError, match="stage read is done .* the tokenizer beside model is not what it was"):
+    with pytest.raises(UserError, match=r"stage read is done .* the tokenizer beside model is not what it was"):
         do(*own, only=["read"])

@@ -115,7 +115,7 @@ def test_a_stage_that_fails_is_named_and_goes_on_by_the_same_command(kind, doing
 
 def test_an_error_that_is_made_in_another_way_is_told_with_its_stage(kind, doing):
     kind.fail["b"] = Refused("the template takes no system turn", "no system turn")
-    with pytest.raises(Refused, match="^stage b: the template takes no system turn$") as told:
+    with pytest.raises(Refused, match=r"^stage b: the template takes no system turn$") as told:
         doing()
     assert told.value.cause == "no system turn"
 
@@ -138,10 +138,10 @@ def test_nothing_is_written_or_done_before_a_refusal_that_can_be_foreseen(kind, 
         with pytest.raises(UserError, match="word is"):
             do(words)
         assert kind.did == [] and (tmp_path / "it/pipeline.toml").read_bytes() == written
-    with pytest.raises(UserError, match="^stage b: word = 'wrong' is no word$"):
+    with pytest.raises(UserError, match=r"^stage b: word = 'wrong' is no word$"):
         do(("1", "wrong", "3", "4"))
     # What b reads is made first; then all the others are compared, before b is made.
-    with pytest.raises(UserError, match="^stage c is done .*word is .*stage b is another one"):
+    with pytest.raises(UserError, match=r"^stage c is done .*word is .*stage b is another one"):
         do(("9", "2", "4", "4"), redo=True, only=["a", "b", "d"])
     assert kind.did == ["a"]
     do(("9", "2", "4", "4"), redo=True)

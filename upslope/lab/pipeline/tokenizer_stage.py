@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.lab.tokenizing import require_share, tokenizer_command
+from upslope.lab.tokenizing import write_tokenizer
 from upslope.model.byte_pairs import require_vocabulary
 from upslope.text.documents import find_sources
 from upslope.training.pipeline.made_of import TEXT, content_of, text_of
@@ -52,7 +52,6 @@ class TokenizerStage:
 
     def check(self, settings: TokenizerSettings) -> None:
         require_vocabulary(settings.vocab)
-        require_share(settings.task.text_held_out)
         if not settings.task.text:
             raise UserError("a tokenizer is learnt from text: set task.text")
         find_sources(settings.task.text)
@@ -75,7 +74,15 @@ class TokenizerStage:
     def perform(self, settings: TokenizerSettings, make_view: Callable[[], View], *, resume: bool) -> int | None:
         if not (settings.folder / "tokenizer.json").exists():  # it is there whole, or not at all
             task = settings.task
-            tokenizer_command(
-                task.text, settings.folder, settings.vocab, column=task.text_column, held_out=task.text_held_out
+            view = make_view()
+            made = write_tokenizer(
+                task.text,
+                settings.folder,
+                settings.vocab,
+                column=task.text_column,
+                held_out=task.text_held_out,
+                say=view.message,
             )
+            packed = f"; {made.packings[0].bytes_a_token:.2f} bytes a token on held-out text" if made.packings else ""
+            view.message(f"{made}{packed}")
         return None
