@@ -63,7 +63,9 @@ def load_settings(
     if len(given & {"steps", "epochs"}) == 1:
         replaced = "steps" if "epochs" in given else "epochs"
         value = table.get(replaced)
-        if type(value) in (int, float) and value >= 0:  # what is no length stays, to be complained of
+        if (
+            isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        ):  # what is no length stays, to be complained of
             del table[replaced]
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from upslope.errors import UserError
 
 END, TURN, TURN_END, PADDING = CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
-"""The end of a text, the begin and end of a turn, and what fills rows up: a token of its own, since elsewhere it is
+"""The end of a text, the start and end of a turn, and what fills rows up: a token of its own, since elsewhere it is
 masked by its id, and an end that fills as well would never be learnt."""
 SMALLEST = 256 + len(CHAT_TOKENS)
 """All bytes and the special tokens: the vocabulary of no merge."""

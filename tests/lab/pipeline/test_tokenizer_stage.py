@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from typer.testing import CliRunner
 
 import upslope as up
+from upslope.cli.commands import app
 from upslope.errors import UserError
 from upslope.model.load import open_tokenizer
 from upslope.training.view import NullView
@@ -100,6 +102,15 @@ def test_a_stage_tells_its_view_what_it_learnt_and_prints_nothing(capsys: pytest
     assert any(line.startswith("280 tokens, from ") and "bytes a token on held-out text" in line for line in Kept.said)
     do(only=["words"], name="other")
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_names_a_picture_where_one_was_drawn() -> None:
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["pipeline", "new.toml", "--plain", *words], catch_exceptions=False).output
+
+    first = said("--only", "words")
+    assert "report      runs/new/report.md" in first and "picture" not in first
+    assert "picture     runs/new/report.png" in said("--only", "words", "--only", "read")
 
 
 @pytest.mark.parametrize("setting", ["words.vocab=90000", "words.vocab=9000000"])
