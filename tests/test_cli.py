@@ -289,6 +289,12 @@ def test_diff_shows_the_patched_slots_and_no_other(upslope: Command, first: str,
         assert " ".join(line[1:]) == f"{old} {new}"
 
 
+def test_diff_names_a_recipe_of_ones_own_as_its_file_is_called(upslope: Command, tmp_path: Path) -> None:
+    (tmp_path / "own[b].py").write_text("from upslope.algo.family import GRPO as mine\n")
+    said = upslope("diff", "reinforce", f"{tmp_path}/own[b].py:mine")
+    assert said.code == 0 and "own[b].py:mine" in "".join(said.out.split())
+
+
 def test_a_tiny_run_writes_its_folder(upslope: Command, folder: Path) -> None:
     said = upslope(*BLANK, "--name", "a", "eval.every=1", "save.every=1", "save.keep=1")
     assert said.code == 0 and said.err == ""

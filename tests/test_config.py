@@ -260,3 +260,12 @@ def test_a_file_of_ones_own_in_a_folder_with_a_colon_is_kept_from_the_root(
     Path("a:b").mkdir()
     Path("a:b/mine.py").write_text("x = 1\n")
     assert _absolute("a:b/mine.py:x") == f"{tmp_path}/a:b/mine.py:x"
+
+
+def test_text_beside_the_run_file_is_found_with_brackets_in_its_name(tmp_path: Path) -> None:
+    for name in ("data[1].txt", "data2.txt"):
+        (tmp_path / name).write_text("text\n")
+    file = tmp_path / "run.toml"
+    file.write_text('[task]\ntext = ["data[1].txt", "data[2].txt", "elsewhere[1].txt"]\n')
+    found = load_settings(file).task.text
+    assert found == (str(tmp_path / "data[1].txt"), str(tmp_path / "data[2].txt"), "elsewhere[1].txt")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from upslope.cli import main
 from upslope.errors import UserError
 from upslope.lab import tokenizing
-from upslope.lab.tokenizing import cached_tokenizers, kept_out, packing
+from upslope.lab.tokenizing import cached_tokenizers, kept_out, packing, packing_table
 from upslope.model.byte_pairs import CHAT_TOKENS, SMALLEST, learn_tokenizer
 from upslope.model.new import new_model
 from upslope.model.pocket import build_tokenizer
@@ -46,7 +49,6 @@ def tokenizer_of(
 ) -> Callable[..., Said]:
     """The command, in a folder with ``rows.jsonl``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # put back afterwards: the command sets it
     Path("rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS))
 
     def run(*words: str) -> Said:
@@ -207,6 +209,35 @@ def test_packing_counts_bytes_and_tokens_and_takes_special_tokens_for_text(learn
     assert found.bytes_a_token == 12 / found.num_tokens
 
 
+def test_the_table_of_tokenizers_names_them_as_they_are(learnt: PreTrainedTokenizerFast) -> None:
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(packing_table([packing("tok[/b]\x1b[2J", learnt, ["text"])]))
+    assert "tok[/b]␛[2J" in screen.getvalue()
+
+
+@pytest.mark.parametrize("before", ["false", None])
+def test_all_threads_are_used_for_a_while_only(
+    tokenizer_of: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    name, seen = "TOKENIZERS_PARALLELISM", []
+    learn = tokenizing.learn_tokenizer
+
+    def watched(texts: Iterable[str], vocabulary: int) -> Any:
+        seen.append(os.environ[name])
+        return learn(texts, vocabulary)
+
+    monkeypatch.setattr(tokenizing, "learn_tokenizer", watched)
+    for vocabulary in (300, 5000):  # the second has no such text
+        if before is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, before)
+        with contextlib.suppress(UserError):
+            tokenizing.write_tokenizer(["rows.jsonl"], Path(f"words-{vocabulary}"), vocabulary)
+        assert os.environ.get(name) == before
+    assert seen == ["true", "true"]
+
+
 def test_nothing_held_out_is_said(tokenizer_of: Callable[..., Said]) -> None:
     said = tokenizer_of("rows.jsonl", "--vocab", "300", "--held-out", "0", "-o", "words")
     assert said.code == 0 and "from 400 documents" in said.out
@@ -214,7 +245,7 @@ def test_nothing_held_out_is_said(tokenizer_of: Callable[..., Said]) -> None:
 
 
 MISTAKES = {
-    "small": (["rows.jsonl", "--vocab", "259"], "a vocabulary of 259 tokens (--vocab) must have at least 260"),
+    "small": (["rows.jsonl", "--vocab", "259"], "a vocabulary of 259 tokens (vocab) must have at least 260"),
     "large": (["rows.jsonl", "--vocab", "5000"], "the text has pairs for "),
     "absurd": (["rows.jsonl", "--vocab", "2000000"], "must have at most 1,000,000"),
     "column": (["rows.jsonl", "--column", "story"], "rows.jsonl, row 1: no column 'story'"),
@@ -252,7 +283,7 @@ def test_nothing_is_overwritten(tokenizer_of: Callable[..., Said]) -> None:
     Path("full/mine.txt").write_text("mine")
     Path("empty").mkdir()
     said = tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "full")
-    assert said.code == 2 and "full is there already; name another directory with -o, or remove it" in said.err
+    assert said.code == 2 and "full is there already; name another directory, or remove it" in said.err
     assert tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "rows.jsonl").code == 2
     assert tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "empty").code == 0
     assert Path("full/mine.txt").read_text() == "mine" and len(list(Path("full").iterdir())) == 1

@@ -66,7 +66,8 @@ def load_settings(
     if len(given & {"steps", "epochs"}) == 1:
         replaced = "steps" if "epochs" in given else "epochs"
         value = table.get(replaced)
-        if isinstance(value, int | float) and value >= 0 and value is not True:  # no length stays, to be complained of
+        length = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        if length:  # anything else stays, to be complained of
             del table[replaced]
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
@@ -186,9 +187,9 @@ def _beside(text: str, folder: Path) -> str:
 
 def _text_beside(text: str, folder: Path) -> str:
     """A file, folder or pattern of text beside the run file, where there is one."""
-    if not glob.has_magic(text):
-        return str(folder / text) if text and _is_there(folder / text, Path.exists) else text
-    beside = not Path(text).is_absolute() and any(True for _ in folder.glob(text))
+    if text and _is_there(folder / text, Path.exists):  # also one with brackets in its name
+        return str(folder / text)
+    beside = glob.has_magic(text) and not Path(text).is_absolute() and any(True for _ in folder.glob(text))
     return str(folder / text) if beside else text
 
 

@@ -161,3 +161,22 @@ def test_one_sample_at_temperature_0_is_the_greedy_attempt(capsys):
     assert found["pass_at"]["1"]["value"] == found["greedy"]["value"] and len(rows()) == 5
     with pytest.raises(UserError, match=r"eval.samples = 2 at temperature 0 would be the same attempt every time"):
         evaluated(capsys, **{"eval.temperature": 0.0, "eval.samples": 2})
+
+
+def test_the_table_names_the_values_of_a_column_as_they_are(capsys):
+    rows = [
+        {"prompt": f"Tom has {i} apples.", "answer": "1", "level": "[/b]\x1b[2J" if i % 2 else "[old]"}
+        for i in range(4)
+    ]
+    for file, part in (("data.jsonl", rows[:1]), ("test.jsonl", rows[1:])):
+        Path(file).write_text("".join(json.dumps(row) + "\n" for row in part))
+    Path("mine.py").write_text("def one(completions, **_):\n    return [1.0 for _ in completions]\n")
+    own = {
+        "task.name": "user",
+        "task.data": "data.jsonl",
+        "task.eval_data": "test.jsonl",
+        "task.rewards": ["mine.py:one"],
+    }
+    evaluate_command(load_settings(None, (), OPTIONS | own | {"eval.by": "level", "eval.samples": 0}), as_json=False)
+    said = capsys.readouterr().out
+    assert "greedy, [/b]␛[2J" in said and "greedy, [old]" in said

@@ -4,12 +4,13 @@ import pytest
 import templated
 import torch
 from tiny import TOKENIZER, learner, model, policy, random_groups
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from upslope.algo.family import SFT
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
 from upslope.learn.prepare import passes
+from upslope.model.adapter import add_adapter
 from upslope.model.attention import planned
 from upslope.model.layout import lay_out
 from upslope.model.load import load, pick_device
@@ -64,6 +65,19 @@ def test_whoever_opens_a_checkpoint_stops_where_the_chat_template_ends_a_turn(fa
     ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(templated.END.get(family, "<|im_end|>"))}
     assert {*(listed if isinstance(listed, list) else [listed])} == ends == set(saved.end_ids)
     assert made.generation_config.eos_token_id == before
+
+
+def test_an_adapters_directory_names_the_end_tokens_too(tmp_path):
+    tokenizer = templated.tokenizer("qwen2.5")
+    made = model(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
+    Policy(made, tokenizer).save(tmp_path / "base")
+    base, _ = load(str(tmp_path / "base"))
+    adapted = Policy(add_adapter(base, rank=2, alpha=4, targets="all-linear", seed=0), tokenizer)
+    adapted.save(tmp_path / "adapted")
+    listed = GenerationConfig.from_pretrained(tmp_path / "adapted").eos_token_id
+    assert {*(listed if isinstance(listed, list) else [listed])} == set(adapted.end_ids)
+    assert len(adapted.end_ids) == 2
+    assert Policy(*load(str(tmp_path / "adapted"))).end_ids == adapted.end_ids
 
 
 def test_saving_leaves_the_policy_as_it_was(tmp_path):

@@ -23,6 +23,7 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.learn.prepare import passes
 from upslope.model.layout import lay_out
+from upslope.model.policy import Policy
 from upslope.model.renderer import ChatRenderer
 from upslope.record.checkpoint import newest
 from upslope.rollout.address import Address
@@ -329,3 +330,28 @@ def test_what_is_imitated_of_a_row_is_shown(tmp_path: Path, monkeypatch: pytest.
     assert coloured == ["".join(m["content"].split()) + end for m in talk(2)[1::2]]
     with pytest.raises(UserError, match="--row 3: there are 2 demonstrations"):
         CliRunner().invoke(app, ["shown", "pocket", "--data", "d", "--row", "3"], catch_exceptions=False)
+
+
+def test_a_demonstration_is_shown_without_the_weights_of_any_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_config", None)
+    write(tmp_path / "d.jsonl", {"id": "a\x1b[2J", "messages": talk(1)}, {"messages": talk(2)})
+    Policy(tiny.model(), tiny.TOKENIZER).save(tmp_path / "saved")
+    (tmp_path / "saved" / "model.safetensors").unlink()
+    tiny.TOKENIZER.save_pretrained(tmp_path / "words")
+
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["shown", *words, "--data", "d.jsonl"], catch_exceptions=False).output
+
+    first = said("pocket")
+    assert first.startswith("a␛[2J: ")
+    assert said("saved") == first
+    assert said("new:llama", "new.tokenizer=words") == first
+    assert said("new:saved") == first
+    with pytest.raises(UserError, match=r"^new:llama needs a vocabulary: set new\.tokenizer"):
+        said("new:llama")
+    with pytest.raises(UserError, match=r"^model 'words': the directory holds no config\.json"):
+        said("words")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from upslope.cli.options import app
 
@@ -30,11 +31,14 @@ def recipes() -> None:
 def diff_recipes(first: str, second: str) -> None:
     """The slots in which two recipes (names, or FILE.py:NAME) differ, and nothing else."""
     from upslope.algo.recipe import diff
+    from upslope.inspect.words import visible
     from upslope.training.start import resolve_recipe
 
-    table = Table("slot", first, second, box=None, padding=(0, 2, 0, 0))
+    table = Table("slot", box=None, padding=(0, 2, 0, 0))
+    for name in (first, second):
+        table.add_column(Text(visible(name)))
     for slot, (old, new) in diff(resolve_recipe({"name": first}), resolve_recipe({"name": second})).items():
-        table.add_row(slot, old, new)
+        table.add_row(slot, Text(visible(old)), Text(visible(new)))
     _wide().print(table)
 
 

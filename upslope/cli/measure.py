@@ -60,7 +60,7 @@ def evaluate_model(
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import SPEAKING, evaluate_command
-    from upslope.lab.predicting import predict_command
+    from upslope.lab.predicting import is_text_alone, predict_command
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
@@ -78,7 +78,7 @@ def evaluate_model(
     if text and named:
         raise UserError("--text is evaluated by itself; give it without --task, --data and --reward")
     settings = load_settings(None if named or text else own_task(model, trust=trust), overrides or (), options)
-    if settings.task.text and not settings.task.name and not settings.task.data:
+    if is_text_alone(settings.task):
         if attempts is not None or samples or max_tokens is not None:
             raise UserError("--attempts, --samples and --max-tokens are for problems, and text alone has none")
         predict_command(settings, every=bool(text), as_json=as_json)

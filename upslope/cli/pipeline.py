@@ -75,5 +75,6 @@ def run_pipeline(
     table = Console(file=sys.stdout, width=None if console.is_terminal else 200)
     table.print(table_of(stages))
     folder = stages[-1].folder.parent
-    for line in (f"report      {folder / REPORT}", f"picture     {folder / PICTURE}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for what, left in (("report", REPORT), ("picture", PICTURE)):
+        if (folder / left).exists():  # a tokenizer alone has no curve
+            console.print(f"{what:11} {folder / left}", highlight=False, markup=False, soft_wrap=True)

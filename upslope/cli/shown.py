@@ -28,23 +28,16 @@ def show_demonstration(
     from upslope.config import load_settings
     from upslope.errors import UserError
     from upslope.inspect.words import visible
-    from upslope.model.names import is_pocket
-    from upslope.model.pocket import build_tokenizer
     from upslope.model.renderer import ChatRenderer
-    from upslope.record.load import load_model
     from upslope.training.shown import shown_rows
-    from upslope.training.start import open_run_task
+    from upslope.training.start import open_run_task, resolve_words
     from upslope.training.tables import task_options
 
-    settings = load_settings(None, overrides or (), task_options(task, data, None, None, None))
+    settings = load_settings(None, overrides or (), task_options(task, data, None, None, None) | {"model": model})
     found = open_run_task(settings.task, settings.seed).demonstrations()
     if row > len(found):
         raise UserError(f"--row {row}: there are {len(found)} demonstrations")
-    if is_pocket(model):
-        renderer = ChatRenderer.of(build_tokenizer())
-    else:
-        loaded, tokenizer = load_model(model)
-        renderer = ChatRenderer.of(tokenizer, loaded.generation_config)
+    renderer = ChatRenderer.of(*resolve_words(settings))
     console = Console()
     for place, shown in enumerate(shown_rows(renderer, found[row - 1])):
         tokens = [*((i, False) for i in shown.prompt), *zip(shown.response, shown.mask, strict=True)]
@@ -56,7 +49,7 @@ def show_demonstration(
         if place:
             console.print()
         console.print(
-            f"{found[row - 1].id}: {len(tokens)} tokens, {sum(shown.mask)} of them imitated, in {parts} "
+            f"{visible(found[row - 1].id)}: {len(tokens)} tokens, {sum(shown.mask)} of them imitated, in {parts} "
             f"part{'s' * (parts != 1)}",
             highlight=False,
             markup=False,

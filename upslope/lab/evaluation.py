@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from upslope.inspect.terminal import TerminalView
+from upslope.inspect.words import visible
 from upslope.lab.kept import KeptSampler
 from upslope.lab.rows import RowFile, mark_of
 from upslope.rollout.base import Sampler
@@ -38,7 +40,9 @@ def evaluate_command(settings: RunSettings, attempts: Path | None = None, *, as_
     table = Table("measure", "value", "95 % interval", "problems", box=None, padding=(0, 2, 0, 0))
     for name, m in evaluation.measures.items():
         name = {"greedy": "greedy accuracy", "lenient": "greedy, leniently"}.get(name, name)
-        table.add_row(name, f"{m['value']:.1%}", f"{m['low']:.1%} to {m['high']:.1%}", str(m["num_problems"]))
+        table.add_row(
+            Text(visible(name)), f"{m['value']:.1%}", f"{m['low']:.1%} to {m['high']:.1%}", str(m["num_problems"])
+        )
     Console().print(table)
     said = f", of the world {found['heard']:.1f}" if "heard" in found else ""
     print(

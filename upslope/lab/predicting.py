@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console
 
@@ -12,20 +13,49 @@ from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
 from upslope.training.corpora import block_length, opened_text
-from upslope.training.held_out_loss import HeldOutText
-from upslope.training.settings import RunSettings
+from upslope.training.held_out_loss import HeldOutText, Predicted
+from upslope.training.settings import RunSettings, TaskSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import resolve_recipe
+from upslope.training.start import MakeView, resolve_recipe
 
 
-def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> None:
-    """Predict the text that the settings name, all documents of it (``every``), or the held-out ones that the run's
-    evaluations predict, and print loss and bits per byte. Raises UserError for text that cannot be read."""
-    aside = Console(stderr=True)
-    with speaking(settings, lambda: TerminalView(aside)) as policy:
-        say = TerminalView(aside).message
+@dataclass(frozen=True)
+class TextLoss:
+    """How well a model predicts some text."""
+
+    found: Predicted
+    num_documents: int
+    length: int
+    """Tokens of a block."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As an evaluation's row in a journal says it."""
+        return {
+            "held_out_loss": self.found.loss,
+            "bits_per_byte": self.found.bits_per_byte,
+            "held_out_tokens": self.found.num_tokens,
+            "held_out_bytes": self.found.num_bytes,
+        }
+
+    def __str__(self) -> str:
+        """``1.2040 nats a token, 0.5790 bits per byte (3 documents, 90 tokens, 270 bytes)``"""
+        found, num = self.found, self.num_documents
+        counted = f"{num:,} document{'s' * (num != 1)}, {found.num_tokens:,} tokens, {found.num_bytes:,} bytes"
+        return f"{found.loss:.4f} nats a token, {found.bits_per_byte:.4f} bits per byte ({counted})"
+
+
+def is_text_alone(task: TaskSettings) -> bool:
+    """Whether there is text to predict and no problem to attempt."""
+    return bool(task.text) and not task.name and not task.data
+
+
+def predict_text(settings: RunSettings, make_view: MakeView, *, every: bool) -> TextLoss:
+    """Predict the text that the settings name: all documents of it (``every``), or the held-out ones that the run's
+    evaluations predict. Raises UserError for text that cannot be read, or of which none is held out."""
+    with speaking(settings, make_view) as policy:
         task = replace(settings.task, text_held_out=0.0) if every else settings.task
-        text = opened_text(task, policy.model, policy.tokenizer, say)
+        text = opened_text(task, policy.model, policy.tokenizer, make_view().message)
         sample = Documents() if every else resolve_recipe(settings.recipe).sample
         length = block_length(sample, policy.max_positions)
         if text is None:
@@ -33,18 +63,19 @@ def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> Non
         most = float("inf") if every else settings.eval.text_tokens
         held_out = HeldOutText(text, most, length=length, renderer=policy.renderer, every=every)
         if not held_out.num_documents:
-            raise UserError("no document of the run's text is held out (task.text_held_out); give --text FILE")
-        found = held_out.measure(Scorer(policy))
-    row = {
-        "held_out_loss": found.loss,
-        "bits_per_byte": found.bits_per_byte,
-        "held_out_tokens": found.num_tokens,
-        "held_out_bytes": found.num_bytes,
-    }
+            raise UserError(
+                f"no document of {', '.join(task.text)} is held out; give upslope eval --text FILE, or a stage "
+                "task.text_held_out = 0, and all are predicted"
+            )
+        return TextLoss(held_out.measure(Scorer(policy)), held_out.num_documents, length)
+
+
+def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> None:
+    """The same, and print loss and bits per byte. Raises UserError as ``predict_text`` does."""
+    aside = Console(stderr=True)
+    found = predict_text(settings, lambda: TerminalView(aside), every=every)
     if as_json:
-        print(json.dumps({"model": settings.model, "text": list(settings.task.text)} | row))
+        print(json.dumps({"model": settings.model, "text": list(settings.task.text)} | found.row))
         return
-    print(f"{settings.model} on {', '.join(settings.task.text)}, in blocks of {length} tokens")
-    num = held_out.num_documents
-    counted = f"{num:,} document{'s' * (num != 1)}, {found.num_tokens:,} tokens, {found.num_bytes:,} bytes"
-    print(f"{found.loss:.4f} nats a token, {found.bits_per_byte:.4f} bits per byte ({counted})")
+    print(f"{settings.model} on {', '.join(settings.task.text)}, in blocks of {found.length} tokens")
+    print(found)

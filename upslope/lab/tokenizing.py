@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,8 +16,10 @@ from huggingface_hub import try_to_load_from_cache  # comes with transformers
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from upslope.errors import UserError
+from upslope.inspect.words import visible
 from upslope.model.byte_pairs import learn_tokenizer, require_vocabulary
 from upslope.model.hf import system_errors
 from upslope.model.load import open_tokenizer
@@ -30,10 +32,10 @@ KNOWN = ("openai-community/gpt2", "gpt2", "HuggingFaceTB/SmolLM2-135M", "Hugging
 """Tokenizers to compare with, where the hub's cache has them."""
 IN_MEMORY = 2**24
 """Characters of held-out text that are kept in memory; more goes to a temporary file."""
-TOLD = 256
-"""Documents after which the bar moves,"""
-SECONDS = 10.0
-"""and seconds after which a line says how far it is, where there is no bar."""
+BETWEEN_MOVES = 256
+"""Documents after which the bar moves."""
+BETWEEN_LINES = 10.0
+"""Seconds after which a line says how far it is, where there is no bar."""
 
 
 class Packing(NamedTuple):
@@ -50,6 +52,51 @@ class Packing(NamedTuple):
         return self.num_bytes / self.num_tokens
 
 
+class Learnt(NamedTuple):
+    """A tokenizer that was written, what it was made from, and what it was measured on."""
+
+    num_tokens: int
+    num_documents: int
+    num_bytes: int
+    """Of the documents that it was learnt from."""
+    num_held_out: int
+    packings: tuple[Packing, ...]
+    """Its own on the held-out documents, then those of others; none where no document was held out."""
+
+    def __str__(self) -> str:
+        """``8,192 tokens, from 200 documents (0.1 MB)``"""
+        return f"{self.num_tokens:,} tokens, from {self.num_documents:,} documents ({self.num_bytes / 1e6:,.1f} MB)"
+
+
+def write_tokenizer(
+    sources: Sequence[str],
+    out: Path,
+    vocabulary: int,
+    *,
+    column: str = "text",
+    held_out: float = 0.01,
+    others: Mapping[str, Any] | None = None,
+    bar: Console | None = None,
+    say: Callable[[str], object] = lambda line: None,
+) -> Learnt:
+    """Learn it, write it to ``out``, measure it on the held-out documents beside ``others``. How far it is goes to
+    ``bar``, a terminal, or, where there is none, to ``say`` in a line now and then. Raises UserError before anything is
+    read, where that can be known."""
+    require_vocabulary(vocabulary)
+    require_absent(out)
+    with (
+        _in_threads(),
+        tempfile.SpooledTemporaryFile(IN_MEMORY, mode="w+", encoding="utf-8") as spool,
+    ):
+        reading = _Divided(find_sources(sources), column, held_out, spool)
+        tokenizer = _learnt(reading, vocabulary, bar, say)
+        with _whole(out) as folder, system_errors(out):
+            tokenizer.save_pretrained(folder)
+        compared = ({str(out): tokenizer} | dict(others or {})) if reading.held else {}
+        packings = tuple(packing(name, each, reading.held_texts()) for name, each in compared.items())
+    return Learnt(len(tokenizer), reading.learnt, reading.num_bytes, reading.held, packings)
+
+
 def tokenizer_command(
     sources: Sequence[str],
     out: Path,
@@ -59,31 +106,26 @@ def tokenizer_command(
     held_out: float = 0.01,
     against: Sequence[str] = (),
 ) -> None:
-    """Learn, write, measure on the held-out documents, and print a table; progress goes to standard error. Raises
-    UserError before anything is read, where that can be known."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing is forked here, which is why it is off elsewhere
+    """The same, and print a table; progress goes to standard error. Raises UserError as ``write_tokenizer`` does."""
     require_vocabulary(vocabulary)
     require_share(held_out)
     require_absent(out)
     others = dict(zip(against, map(open_tokenizer, against), strict=True)) | cached_tokenizers()
     aside = Console(stderr=True)
-    with tempfile.SpooledTemporaryFile(IN_MEMORY, mode="w+", encoding="utf-8") as spool:
-        reading = _Divided(find_sources(sources), column, held_out, spool)
-        tokenizer = _learnt(reading, vocabulary, aside)
-        with _whole(out) as folder, system_errors(out):
-            tokenizer.save_pretrained(folder)
-        print(
-            f"tokenizer   {out}: {len(tokenizer):,} tokens, from {reading.learnt:,} documents "
-            f"({reading.num_bytes / 1e6:,.1f} MB)"
-        )
-        if not reading.held:
-            print("measured    no document was held out; give more text, or raise --held-out")
-            return
-        packings = [
-            packing(name, each, reading.held_texts()) for name, each in ({str(out): tokenizer} | others).items()
-        ]
-    print(f"measured    on {reading.held:,} held-out documents ({packings[0].num_bytes / 1e6:,.2f} MB)")
-    Console(width=None if aside.is_terminal else 200).print(packing_table(packings))
+
+    def say(line: str) -> None:
+        aside.print(f"upslope tokenizer: {line}", highlight=False, markup=False)
+
+    bar = aside if aside.is_terminal else None
+    made = write_tokenizer(
+        sources, out, vocabulary, column=column, held_out=held_out, others=others, bar=bar, say=say
+    )  # fmt: skip
+    print(f"tokenizer   {out}: {made}")
+    if not made.packings:
+        print("measured    no document was held out; give more text, or raise --held-out")
+        return
+    print(f"measured    on {made.num_held_out:,} held-out documents ({made.packings[0].num_bytes / 1e6:,.2f} MB)")
+    Console(width=None if aside.is_terminal else 200).print(packing_table(made.packings))
 
 
 def packing(name: str, tokenizer: Any, texts: Iterable[str]) -> Packing:
@@ -103,7 +145,9 @@ def packing_table(packings: Sequence[Packing]) -> Table:
     for head in ("vocabulary", "tokens", "bytes a token"):
         table.add_column(head, justify="right")
     for each in packings:
-        table.add_row(each.name, f"{each.vocabulary:,}", f"{each.num_tokens:,}", f"{each.bytes_a_token:.2f}")
+        table.add_row(
+            Text(visible(each.name)), f"{each.vocabulary:,}", f"{each.num_tokens:,}", f"{each.bytes_a_token:.2f}"
+        )
     return table
 
 
@@ -132,7 +176,7 @@ def require_share(held_out: float) -> None:
 def require_absent(out: Path) -> None:
     """Raise UserError for a directory that holds something, or a file; nothing is ever overwritten."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is there already; name another directory with -o, or remove it")
+        raise UserError(f"{out} is there already; name another directory, or remove it")
 
 
 class _Divided:
@@ -160,27 +204,43 @@ class _Divided:
         return map(json.loads, self._spool)
 
 
-def _learnt(reading: _Divided, vocabulary: int, aside: Console) -> Any:
+def _learnt(reading: _Divided, vocabulary: int, bar: Console | None, say: Callable[[str], object]) -> Any:
     """``learn_tokenizer`` of what is read, with a bar, or a line now and then where there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=aside, transient=True, disable=not aside.is_terminal) as progress:
-        bar = progress.add_task("text read", total=reading.total or None)
+    with Progress(*columns, console=bar, transient=True, disable=bar is None) as progress:
+        shown = progress.add_task("text read", total=reading.total or None)
         said = time.monotonic()
 
         def passing() -> Iterator[str]:
             nonlocal said
             for number, text in enumerate(reading.texts()):
-                if number % TOLD == 0:
-                    progress.update(bar, completed=reading.meter.done)
-                    if not aside.is_terminal and time.monotonic() - said > SECONDS:
+                if number % BETWEEN_MOVES == 0:
+                    progress.update(shown, completed=reading.meter.done)
+                    if bar is None and time.monotonic() - said > BETWEEN_LINES:
                         said = time.monotonic()
-                        aside.print(f"upslope tokenizer: {reading.meter.done / 1e6:,.0f} MB read", highlight=False)
+                        say(f"{reading.meter.done / 1e6:,.0f} MB read")
                 yield text
-            progress.update(bar, description="pairs merged", completed=reading.meter.done, total=None)
-            if not aside.is_terminal:
-                aside.print("upslope tokenizer: all text read; pairs are merged", highlight=False)
+            progress.update(shown, description="pairs merged", completed=reading.meter.done, total=None)
+            if bar is None:
+                say("all text read; pairs are merged")
 
         return learn_tokenizer(passing(), vocabulary)
+
+
+@contextlib.contextmanager
+def _in_threads() -> Iterator[None]:
+    """The tokenizers library may use all threads for a while: nothing is forked here, which is why it may not
+    elsewhere."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from upslope.errors import UserError
 
 END, TURN, TURN_END, PADDING = CHAT_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
-"""The end of a text, the begin and end of a turn, and what fills rows up: a token of its own, since elsewhere it is
+"""The end of a text, the start and end of a turn, and what fills rows up: a token of its own, since elsewhere it is
 masked by its id, and an end that fills as well would never be learnt."""
 SMALLEST = 256 + len(CHAT_TOKENS)
 """All bytes and the special tokens: the vocabulary of no merge."""
@@ -75,7 +75,7 @@ def learn_tokenizer(texts: Iterable[str], vocabulary: int, *, progress: bool = F
     found = core.get_vocab_size()
     if found < vocabulary:
         raise UserError(
-            f"a vocabulary of {vocabulary:,} tokens (--vocab): the text has pairs for {found:,} only; ask for at most "
+            f"a vocabulary of {vocabulary:,} tokens (vocab): the text has pairs for {found:,} only; ask for at most "
             f"{found}, or give more text"
         )
     return with_chat(core)
@@ -85,12 +85,12 @@ def require_vocabulary(vocabulary: int) -> None:
     """Raise UserError for a size that no vocabulary over bytes has."""
     if vocabulary < SMALLEST:
         raise UserError(
-            f"a vocabulary of {vocabulary} tokens (--vocab) must have at least {SMALLEST}: 256 bytes and "
+            f"a vocabulary of {vocabulary} tokens (vocab) must have at least {SMALLEST}: 256 bytes and "
             f"{len(CHAT_TOKENS)} special tokens"
         )
     if vocabulary > LARGEST:
         raise UserError(
-            f"a vocabulary of {vocabulary:,} tokens (--vocab) must have at most {LARGEST:,}; 8192 suits a model of ten "
+            f"a vocabulary of {vocabulary:,} tokens (vocab) must have at most {LARGEST:,}; 8192 suits a model of ten "
             "million weights"
         )
 

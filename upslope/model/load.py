@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import base_name, load_adapter, names_base
@@ -23,15 +24,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """(model in ``dtype``, tokenizer) from a directory or the hub; an adapter's directory brings the model it belongs
     to. Raises UserError in one line."""
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    in_a_folder = "/" in name and Path(name).parent.is_dir()  # such as runs/NAME before that run was made
-    if not Path(name).is_dir() and (looks_local or in_a_folder):
-        raise UserError(f"model {name!r}: there is no such directory or run")
+    _require_there(name)
     if names_base(Path(name)):
         model, tokenizer = load(base_name(Path(name)), dtype)
         return load_adapter(model, Path(name)), tokenizer
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
+    _require_config(name)
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -53,6 +50,39 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         )
     _warn_of_unused(name, found["unexpected_keys"])
     return model, tokenizer
+
+
+def load_words(name: str) -> tuple[Any, Any]:
+    """(tokenizer, generation config) as ``load`` has them, without the weights. Raises UserError in one line."""
+    _require_there(name)
+    if names_base(Path(name)):
+        return load_words(base_name(Path(name)))
+    _require_config(name)
+    try:
+        with quiet_loading():
+            tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+            return tokenizer, _generation_config(name)
+    except Exception as error:  # as in ``load``
+        raise unloadable(name, error) from error
+
+
+def _generation_config(name: str) -> Any:
+    """Of a directory or the hub; where there is none, what its config says, as transformers does."""
+    with contextlib.suppress(OSError):
+        return GenerationConfig.from_pretrained(name)
+    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, trust_remote_code=False))
+
+
+def _require_there(name: str) -> None:
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    in_a_folder = "/" in name and Path(name).parent.is_dir()  # such as runs/NAME before that run was made
+    if not Path(name).is_dir() and (looks_local or in_a_folder):
+        raise UserError(f"model {name!r}: there is no such directory or run")
+
+
+def _require_config(name: str) -> None:
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
 
 
 def unloadable(name: str, error: Exception) -> UserError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from upslope.errors import UserError
 from upslope.model.hf import quiet_loading, text_config
@@ -87,6 +87,22 @@ def new_model(name: str, new: NewModelSettings, seed: int) -> tuple[Any, Any]:
     except Exception as error:  # what a strange configuration makes transformers raise is anything
         raise unloadable(name, error) from error
     return model, tokenizer
+
+
+def new_model_words(name: str, new: NewModelSettings) -> tuple[Any, Any]:
+    """(tokenizer, generation config) of the same, without the weights; no config where the tokenizer alone says what
+    ends a response. Raises UserError in one line."""
+    if new.tokenizer:
+        return tokenizer_for_new(new.tokenizer), None  # whatever its shape will be
+    resolved_new(name, new)
+    file = _config_file(name)
+    tokenizer = tokenizer_for_new(str(file.parent))
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(str(file), trust_remote_code=False)
+            return tokenizer, GenerationConfig.from_model_config(config)
+    except Exception as error:  # as in ``new_model``
+        raise unloadable(name, error) from error
 
 
 def tokenizer_for_new(name: str) -> Any:

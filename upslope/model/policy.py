@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from upslope.errors import UserError
 from upslope.model import attention
@@ -134,6 +136,9 @@ class Policy:
                 parameter.data = (weights or {}).get(name, parameter.data)
             with quiet_loading(), system_errors(folder):
                 self.model.save_pretrained(folder)
+                if not (folder / GENERATION_CONFIG_NAME).exists():  # an adapter is saved without
+                    ids = {name: getattr(generation, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
+                    GenerationConfig(**ids).save_pretrained(folder)
         finally:
             generation.eos_token_id = listed
             for name, parameter in self.model.named_parameters():

@@ -85,7 +85,7 @@ class _Batch:
 def make(folder: Path, making: Making) -> None:
     """Make the corpus, or what is missing of it. Raises OSError if it cannot be written, and UserError as reading does.
 
-    After a kill the sources are read once more from their begin, since that is how duplicates are known; what is in
+    After a kill the sources are read once more from their start, since that is how duplicates are known; what is in
     finished shards is not tokenised again.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ class Blocks:
     """The documents one after the other, in an order of each epoch's own, cut into blocks of L tokens without a gap.
 
     Block n holds tokens n*L to (n+1)*L of this endless stream. What is left at the end of an epoch, being shorter than
-    a block, is filled up with the begin of the next: so every epoch holds every token once, and none is left out.
+    a block, is filled up with the start of the next: so every epoch holds every token once, and none is left out.
 
     >>> blocks = Blocks(np.array([3, 2]), 4, lambda epoch: [0, 1] if epoch == 0 else [1, 0])
     >>> [tuple(piece) for piece in blocks.pieces(0)], [tuple(piece) for piece in blocks.pieces(1)]
@@ -83,8 +83,8 @@ class Blocks:
         for place in range(int(first), int(last) + 1):
             chosen = int(order_D[place])
             end = int(end_D[place])
-            begin = end - int(self._length_D[chosen])
-            found.append(Piece(int(self._document_D[chosen]), max(start, begin) - begin, min(stop, end) - begin))
+            first = end - int(self._length_D[chosen])
+            found.append(Piece(int(self._document_D[chosen]), max(start, first) - first, min(stop, end) - first))
         return found
 
     def _made(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -24,7 +24,7 @@ def json_line_texts(path: Path, column: str, meter: Meter) -> Iterator[Document]
 
     Raises UserError with the row's number for what is not one JSON object in UTF-8, and for a missing column.
     """
-    number, begin = 0, 0
+    number, start = 0, 0
     with open_bytes(path, meter) as file:
         while line := file.readline(LONGEST_ROW):
             number += 1
@@ -32,16 +32,16 @@ def json_line_texts(path: Path, column: str, meter: Meter) -> Iterator[Document]
             if len(line) == LONGEST_ROW:
                 raise UserError(f"{where}: longer than {LONGEST_ROW >> 20} MiB; write one JSON object on each line")
             if line.strip():
-                row = _json_object(line, where, begin)
+                row = _json_object(line, where, start)
                 yield from row_parts(_text(row, column, where), where)
-            begin += len(line)
+            start += len(line)
 
 
-def _json_object(line: bytes, where: str, begin: int) -> dict[str, Any]:
+def _json_object(line: bytes, where: str, start: int) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8-sig" if begin == 0 else "utf-8"))
+        row = json.loads(line.decode("utf-8-sig" if start == 0 else "utf-8"))
     except UnicodeDecodeError as error:
-        bad = f"0x{line[error.start]:02x} at byte {begin + error.start}"
+        bad = f"0x{line[error.start]:02x} at byte {start + error.start}"
         raise UserError(f"{where}: not UTF-8 text ({bad}); convert the file (iconv -t UTF-8)") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); write one JSON object on each line") from None
@@ -64,7 +64,7 @@ def parquet_texts(path: Path, column: str, meter: Meter) -> Iterator[Document]:
 
 @contextmanager
 def _unpacked(packed: BinaryIO, path: Path) -> Iterator[Path]:
-    """On the disk for a while, since a Parquet file is not read from its begin to its end."""
+    """On the disk for a while, since a Parquet file is not read from its start to its end."""
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         while block := packed.read(1 << 20):
             try:

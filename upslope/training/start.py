@@ -19,13 +19,14 @@ from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.model.load import load, pick_device
 from upslope.model.names import is_new, is_pocket
-from upslope.model.new import new_model, resolved_new
+from upslope.model.new import new_model, new_model_words, resolved_new
+from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import max_positions
 from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
 from upslope.record.claim import Taken, claimed, folder_in, is_begun
 from upslope.record.folder import FolderRecorder
-from upslope.record.load import load_model
+from upslope.record.load import load_model, load_model_words
 from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
@@ -236,6 +237,15 @@ def resolve_model(settings: RunSettings, make_view: MakeView) -> tuple[Any, Any]
     if is_pocket(name):
         return pocket_model(name.partition(":")[2], settings, TrainStage(), make_view)
     return load_model(name)
+
+
+def resolve_words(settings: RunSettings) -> tuple[Any, Any]:
+    """(tokenizer, generation config or None) of the same model, of which nothing else is loaded or made."""
+    name = settings.model
+    if is_new(name):
+        return new_model_words(name, settings.new)
+    resolved_new(name, settings.new)
+    return (build_tokenizer(), None) if is_pocket(name) else load_model_words(name)
 
 
 class TrainStage:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tomllib
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import upslope as up
 from upslope.config import load_pipeline, load_settings
 from upslope.errors import UserError
 from upslope.lab.pipeline.command import how_to_repeat
 from upslope.lab.pipeline.kinds import KINDS
-from upslope.lab.pipeline.report import facts_of, write_pipeline_report
+from upslope.lab.pipeline.report import facts_of, table_of, write_pipeline_report
 from upslope.training import pocket_start
 from upslope.training.pipeline.made_of import content_of
 from upslope.training.pocket_start import pocket_model, pocket_stage
@@ -251,3 +253,14 @@ def test_the_file_of_the_pocket_model_is_part_of_the_package():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["upslope"]
     package = Path(up.__file__).parent
     assert pocket_start.FILE in [path for pattern in listed for path in package.glob(pattern)]
+
+
+def test_the_table_of_stages_says_words_in_brackets_as_they_are_and_a_recipe_that_is_a_text(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.toml").write_text('[[stage]]\nname = "a"\nrecipe = "/home/[old]/mine.py:[/b]"\n')
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/journal.jsonl").write_text(json.dumps({"kind": "eval", "step": 0}) + "\n")
+    (found,) = facts_of(tmp_path)
+    assert found.what == "/home/[old]/mine.py:[/b]"
+    screen = Console(width=200, file=io.StringIO())
+    screen.print(table_of([found]))
+    assert found.what in screen.file.getvalue()  # type: ignore[attr-defined]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from typer.testing import CliRunner
 
 import upslope as up
+from upslope.cli.commands import app
 from upslope.errors import UserError
 from upslope.model.load import open_tokenizer
+from upslope.training.view import NullView
 
 FILE = """
 name = "new"
@@ -85,6 +89,35 @@ def test_a_tokenizer_that_is_done_is_not_learnt_again_while_its_text_is_the_same
     do(redo=True)
     assert made.stat().st_mtime_ns != before
     assert Path("runs/new/words.set-aside").exists() and Path("runs/new/read.set-aside").exists()
+
+
+def test_a_stage_tells_its_view_what_it_learnt_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Kept(NullView):
+        said: ClassVar[list[str]] = []
+
+        def message(self, text: str) -> None:
+            self.said.append(text)
+
+    up.pipeline("new.toml", ["task.text_held_out=0.1"], only=["words"], progress=Kept, say=lambda line: None)
+    assert any(line.startswith("280 tokens, from ") and "bytes a token on held-out text" in line for line in Kept.said)
+    do(only=["words"], name="other")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_names_a_picture_where_one_was_drawn() -> None:
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["pipeline", "new.toml", "--plain", *words], catch_exceptions=False).output
+
+    first = said("--only", "words")
+    assert "report      runs/new/report.md" in first and "picture" not in first
+    assert "picture     runs/new/report.png" in said("--only", "words", "--only", "read")
+
+
+@pytest.mark.parametrize("setting", ["words.vocab=90000", "words.vocab=9000000"])
+def test_a_mistake_in_a_stage_names_the_key_and_no_option(setting: str) -> None:
+    with pytest.raises(UserError, match=r"^stage words: .*\(vocab\)") as told:
+        do(setting)
+    assert "--" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from upslope.errors import Stopped, Unavailable, UserError
+from upslope.model.turns import Refused
 from upslope.record.claim import Taken, claimed
 from upslope.training.ending import AtOnce
 from upslope.training.pipeline.performing import Orders, perform_stages
@@ -110,6 +111,41 @@ def test_a_stage_that_fails_is_named_and_goes_on_by_the_same_command(kind, doing
     doing()
     assert kind.did == [f"{at}+", *"abc"["abc".index(at) + 1 :]]
     assert (tmp_path / "it/c/done").read_text() == "1;2;3;"
+
+
+def test_an_error_that_is_made_in_another_way_is_told_with_its_stage(kind, doing):
+    kind.fail["b"] = Refused("the template takes no system turn", "no system turn")
+    with pytest.raises(Refused, match=r"^stage b: the template takes no system turn$") as told:
+        doing()
+    assert told.value.cause == "no system turn"
+
+
+def reading(kind: Words, place: Path, words: tuple[str, ...]) -> Pipeline:
+    """Stages a to d, of which b reads what a leaves, beside a model of its own."""
+    rows: list[dict[str, Any]] = [{"name": name, "word": word} for name, word in zip("abcd", words, strict=True)]
+    rows[1] |= {"model": "", "other": "stage:a"}
+    return to_pipeline({"stage": rows}, {"train": kind}, place / "it")
+
+
+def test_nothing_is_written_or_done_before_a_refusal_that_can_be_foreseen(kind, tmp_path):
+    def do(words: tuple[str, ...], **orders: Any) -> None:
+        kind.did.clear()
+        perform_stages(reading(kind, tmp_path, words), {"train": kind}, NullView, Orders(**orders))
+
+    do(("1", "2", "3", "4"))
+    written = (tmp_path / "it/pipeline.toml").read_bytes()
+    for words in (("1", "2", "4", "4"), ("1", "4", "3", "4")):
+        with pytest.raises(UserError, match="word is"):
+            do(words)
+        assert kind.did == [] and (tmp_path / "it/pipeline.toml").read_bytes() == written
+    with pytest.raises(UserError, match=r"^stage b: word = 'wrong' is no word$"):
+        do(("1", "wrong", "3", "4"))
+    # What b reads is made first; then all the others are compared, before b is made.
+    with pytest.raises(UserError, match=r"^stage c is done .*word is .*stage b is another one"):
+        do(("9", "2", "4", "4"), redo=True, only=["a", "b", "d"])
+    assert kind.did == ["a"]
+    do(("9", "2", "4", "4"), redo=True)
+    assert kind.did == ["b", "c", "d"]
 
 
 def test_what_changed_is_named_in_a_line_before_anything_is_done(kind, doing):

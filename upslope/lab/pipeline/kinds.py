@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from upslope.lab.evaluation import SPEAKING, evaluated
 from upslope.lab.pipeline.tokenizer_stage import TokenizerStage
+from upslope.lab.predicting import is_text_alone, predict_text
 from upslope.record.claim import claimed
 from upslope.record.files import write_whole
 from upslope.record.journal import JOURNAL, plain
+from upslope.text.documents import find_sources
 from upslope.training.checks import check_evaluation
 from upslope.training.pipeline.made_of import reads_of
 from upslope.training.pipeline.plan import StageKind
@@ -26,7 +29,8 @@ ATTEMPTS = "attempts.jsonl"
 
 class EvalStage:
     """A stage that evaluates the model it begins with, as ``upslope eval`` does: every attempt goes to a file, and the
-    result is the one row of a journal. A ``StageKind``."""
+    result is the one row of a journal. Text alone is predicted: its held-out documents, or all where
+    ``task.text_held_out`` is 0. A ``StageKind``."""
 
     takes_model, leaves_model = True, False
 
@@ -34,14 +38,17 @@ class EvalStage:
         return names(("model", *SPEAKING), key)
 
     def matters(self, key: str) -> bool:
-        return not names(("threads", "task.data", "task.eval_data", "task.reward_workers"), key)
+        return not names(("threads", "task.data", "task.eval_data", "task.text", "task.reward_workers"), key)
 
     def settings(self, table: Mapping[str, Any], folder: Path) -> RunSettings:
         return to_settings({**table, "out": str(folder.parent), "name": folder.name})
 
     def check(self, settings: RunSettings) -> None:
-        check_evaluation(settings)
         task = open_run_task(settings.task, settings.seed)
+        if is_text_alone(settings.task):
+            find_sources(settings.task.text)
+            return
+        check_evaluation(settings)
         task.problems("test")
         task.check_rewards()
 
@@ -70,10 +77,16 @@ class EvalStage:
     def perform(self, settings: RunSettings, make_view: Callable[[], View], *, resume: bool) -> int | None:
         folder = Path(settings.out) / settings.name
         with claimed(folder, resume=True):
-            _, _, found = evaluated(settings, folder / ATTEMPTS)
-            row = {"kind": "eval", "step": 0} | found.row
+            begun = time.perf_counter()
+            if is_text_alone(settings.task):
+                text = predict_text(settings, make_view, every=not settings.task.text_held_out)
+                told, found = str(text), text.row | {"seconds": time.perf_counter() - begun}
+            else:
+                _, _, of_problems = evaluated(settings, folder / ATTEMPTS)
+                told, found = str(of_problems), of_problems.row
+            row = {"kind": "eval", "step": 0} | found
             write_whole(folder / JOURNAL, json.dumps(plain(row), allow_nan=False).encode() + b"\n")
-        make_view().message(str(found))
+        make_view().message(told)
         return None
 
 

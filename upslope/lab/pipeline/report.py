@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from upslope.errors import UserError
 from upslope.inspect.picture import draw_stages
@@ -74,8 +75,9 @@ def facts_of(folder: Path) -> list[StageFacts]:
 
 
 def _what(row: dict[str, Any]) -> str:
-    recipe = row.get("recipe", {})
-    return str(recipe.get("name", row.get("kind", ""))) if row.get("kind", "train") == "train" else str(row["kind"])
+    kind, recipe = row.get("kind", "train"), row.get("recipe", {})
+    named = recipe.get("name", kind) if isinstance(recipe, dict) else recipe  # a text is short for a table
+    return str(named if kind == "train" else kind)
 
 
 Column = tuple[str, Callable[[StageFacts], str]]
@@ -114,7 +116,7 @@ def table_of(facts: Sequence[StageFacts]) -> Table:
     columns = columns_of(facts)
     table = Table(*(title for title, _ in columns), box=None, padding=(0, 2, 0, 0))
     for each in facts:
-        table.add_row(*(spell(each) for _, spell in columns))
+        table.add_row(*(Text(spell(each)) for _, spell in columns))
     return table
 
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.lab.tokenizing import require_share, tokenizer_command
+from upslope.lab.tokenizing import write_tokenizer
 from upslope.model.byte_pairs import require_vocabulary
-from upslope.native.places import cache_folder
 from upslope.text.documents import find_sources
-from upslope.text.origin import origins
-from upslope.training.pipeline.made_of import content_of
+from upslope.training.pipeline.made_of import TEXT, content_of, text_of
 from upslope.training.settings import TaskSettings
 from upslope.training.tables import names, to_settings
 from upslope.training.view import View
@@ -54,7 +52,6 @@ class TokenizerStage:
 
     def check(self, settings: TokenizerSettings) -> None:
         require_vocabulary(settings.vocab)
-        require_share(settings.task.text_held_out)
         if not settings.task.text:
             raise UserError("a tokenizer is learnt from text: set task.text")
         find_sources(settings.task.text)
@@ -66,10 +63,7 @@ class TokenizerStage:
         return {VOCABULARY: settings.vocab, "task": shared}
 
     def made_with(self, settings: TokenizerSettings) -> dict[str, str]:
-        noted = cache_folder() / "text"
-        noted.mkdir(parents=True, exist_ok=True)
-        read = origins(find_sources(settings.task.text), noted)
-        return {"the text": " ".join(part for one in read for part in one.content)} | running()
+        return {TEXT: text_of(settings.task.text)} | running()
 
     def begun(self, folder: Path) -> bool:
         return folder.exists()
@@ -80,7 +74,15 @@ class TokenizerStage:
     def perform(self, settings: TokenizerSettings, make_view: Callable[[], View], *, resume: bool) -> int | None:
         if not (settings.folder / "tokenizer.json").exists():  # it is there whole, or not at all
             task = settings.task
-            tokenizer_command(
-                task.text, settings.folder, settings.vocab, column=task.text_column, held_out=task.text_held_out
+            view = make_view()
+            made = write_tokenizer(
+                task.text,
+                settings.folder,
+                settings.vocab,
+                column=task.text_column,
+                held_out=task.text_held_out,
+                say=view.message,
             )
+            packed = f"; {made.packings[0].bytes_a_token:.2f} bytes a token on held-out text" if made.packings else ""
+            view.message(f"{made}{packed}")
         return None

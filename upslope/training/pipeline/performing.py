@@ -12,6 +12,7 @@ from typing import Any
 import tomli_w
 
 from upslope.errors import Stopped, UserError
+from upslope.model.names import BEST
 from upslope.record.checkpoint import ASIDE
 from upslope.record.claim import LOCK, OWNER, Taken, claimed, is_begun
 from upslope.record.files import PART, write_whole
@@ -61,26 +62,17 @@ def perform_stages(pipeline: Pipeline, kinds: Kinds, make_view: Callable[[], Vie
         pipeline.named(name)
     wanted = [stage for stage in pipeline.stages if not orders.only or stage.name in orders.only]
     for stage in wanted:
-        if not waits(stage):
+        if not _reads_earlier(stage):
             with _of_stage(stage):
                 kinds[stage.kind].check(stage.settings)
     with _held(pipeline.folder):
         _Performance(pipeline, kinds, make_view, orders).run([stage.name for stage in wanted])
 
 
-def waits(stage: Stage) -> bool:
-    """Whether its settings name a folder that an earlier stage has yet to fill, other than that of its model: until
-    then nobody can say whether they are right."""
+def _reads_earlier(stage: Stage) -> bool:
+    """Whether its settings name a folder that an earlier stage fills, other than that of its model: until it is filled
+    nobody can say whether they are right."""
     return any(need != stage.start for need in stage.needs)
-
-
-def waiting(stages: Iterable[Stage]) -> set[str]:
-    """The stages that wait, and those that begin with one that does."""
-    found: set[str] = set()
-    for stage in stages:
-        if waits(stage) or found & set(stage.needs):
-            found.add(stage.name)
-    return found
 
 
 class _Performance:
@@ -95,18 +87,36 @@ class _Performance:
     def run(self, wanted: Sequence[str]) -> None:
         """Compare first, so that what changed is named before anything is done or moved."""
         stages, needed = self._pipeline.stages, self._needed(wanted)
-        later = waiting(stages)
-        for stage in stages:
-            if stage.name in needed and stage.name not in later:
-                self._compare(stage, asked=stage.name in wanted)
-        self._clear()
-        write_whole(self._pipeline.folder / PIPELINE, tomli_w.dumps(self._document()).encode())
+        left = self._compare_all([stage for stage in stages if stage.name in needed], wanted)
         for place, stage in enumerate(stages, 1):
-            if stage.name in needed and stage.name in later:
-                self._compare(stage, asked=stage.name in wanted)
-                self._clear()
-            if stage.name in wanted:
-                self._bring_to_end(stage, f"stage {place} of {len(stages)}: {stage.name}")
+            if stage.name not in wanted:
+                continue
+            self._bring_to_end(stage, f"stage {place} of {len(stages)}: {stage.name}")
+            if left:
+                left = self._compare_all(left, wanted)
+
+    def _compare_all(self, stages: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
+        """Compare those that can be, and set aside what is in the way; returns the others, which read what is yet to be
+        made. The file of the pipeline is written when nothing that was begun is left that could be refused."""
+        left = []
+        for stage in stages:
+            if not self._can_be_compared(stage):
+                left.append(stage)
+                continue
+            if stage.name in wanted and _reads_earlier(stage):
+                with _of_stage(stage):
+                    self._kinds[stage.kind].check(stage.settings)
+            self._compare(stage, asked=stage.name in wanted)
+        self._clear()
+        if not any(self._book.of(stage.name) for stage in left):
+            write_whole(self._pipeline.folder / PIPELINE, tomli_w.dumps(self._document()).encode())
+        return left
+
+    def _can_be_compared(self, stage: Stage) -> bool:
+        """Whether all that its settings name is there, and to stay; the model that it begins with need not be."""
+        read = [self._pipeline.named(need) for need in stage.needs if need != stage.start]
+        there = all(self._is_done(each) and each not in self._in_the_way for each in read)
+        return there and all(need in self._now for need in stage.needs)
 
     def _needed(self, wanted: Sequence[str]) -> set[str]:
         """These stages and all that they need, directly or not."""
@@ -218,8 +228,13 @@ class _Performance:
 
 def paths_of(stages: Iterable[Stage]) -> dict[str, str]:
     """The names of stages by the paths of their folders: as they are given, which holds until a folder is there, and
-    from the root, as documents have those that are."""
-    return {path: stage.name for stage in stages for path in (str(stage.folder), str(stage.folder.resolve()))}
+    from the root, as documents have those that are; each also with ``@best`` behind it."""
+    return {
+        f"{path}{best}": f"{stage.name}{best}"
+        for stage in stages
+        for path in (stage.folder, stage.folder.resolve())
+        for best in ("", BEST)
+    }
 
 
 def _with_names(table: dict[str, Any], folders: dict[str, str]) -> dict[str, Any]:
@@ -239,7 +254,8 @@ def _of_stage(stage: Stage) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(f"stage {stage.name}: {error}") from error.__cause__
+        error.args = (f"stage {stage.name}: {error}", *error.args[1:])  # of its own type, whatever that is made of
+        raise
 
 
 @contextlib.contextmanager

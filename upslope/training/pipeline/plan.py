@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from upslope.errors import UserError, nearest
+from upslope.model.names import BEST
 from upslope.training.settings import RunSettings
 from upslope.training.tables import dotted
 from upslope.training.view import View
@@ -18,7 +19,7 @@ TOP = ("name", "out", "stage", "versions")
 OWN = ("name", "kind", "from")
 """Keys of a stage that are no setting of what it does."""
 NAMED = "stage:"
-"""A setting of the form ``stage:NAME`` is that stage's folder."""
+"""A setting of the form ``stage:NAME`` is that stage's folder, and ``stage:NAME@best`` its best checkpoint."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 Changes = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -209,17 +210,18 @@ def _name_of(row: Mapping[str, Any], place: int) -> str:
 
 
 def _with_folders(value: Any, known: Mapping[str, Stage], needs: dict[str, None]) -> Any:
-    """A table in which ``stage:NAME`` is that stage's folder; ``needs`` gets the names."""
+    """A table in which ``stage:NAME`` is that stage's folder (``@best`` stays behind it); ``needs`` gets the names."""
     if isinstance(value, Mapping):
         return {key: _with_folders(inner, known, needs) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_folders(inner, known, needs) for inner in value]
     if isinstance(value, str) and value.startswith(NAMED):
-        name = value.removeprefix(NAMED)
+        best = BEST if value.endswith(BEST) else ""
+        name = value.removeprefix(NAMED).removesuffix(BEST)
         if name not in known:
             raise UserError(f"{value!r} is no earlier stage{nearest(name, known)}")
         needs[name] = None
-        return str(known[name].folder)
+        return f"{known[name].folder}{best}"
     return value
 
 
