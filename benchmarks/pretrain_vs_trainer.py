@@ -7,14 +7,14 @@ OUT gets a tokenizer of the text, a new:llama (10.4 million weights), the rows, 
 sides read --rows rows a step. A row is a block, a token and the --length tokens after it, which are predicted, across
 documents (``recipe.sample.across``): equal rows are what Trainer is best at. With --apart, a row is a document's piece
 of a block, as is upslope's default; Trainer fills its rows up to the longest of a pass. trainer-ROWS is Trainer with so
-many rows in a forward pass (gradients are accumulated to the whole step). Both: float32, the fused AdamW with the same betas, no
-weight decay, a constant rate, gradients clipped at 1, the mean over the step's tokens as loss. A step ends with its
-update; the first one warms up and is not counted in the speed.
+many rows in a forward pass (gradients are accumulated to the whole step). Both: float32, the fused AdamW with the same
+betas, no weight decay, a constant rate, gradients clipped at 1, the mean over the step's tokens as loss. A step ends
+with its update; the first one warms up and is not counted in the speed.
 
 Tokens are those predicted. Processor seconds are those of all threads: where others use the machine too they say more
 than the clock. The share of the products is tokens a processor second times the FLOP of a token
-(``upslope.lab.bench.flops``: six for every weight in a product; attention's own products are left out), over the rate of
-square products by the same measure, in the same process right after. Peak memory is that of the whole process,
+(``upslope.lab.bench.flops``: six for every weight in a product; attention's own products are left out), over the rate
+of square products by the same measure, in the same process right after. Peak memory is that of the whole process,
 libraries included.
 """
 
@@ -62,9 +62,8 @@ def make(options: argparse.Namespace) -> Result:
     if text is None:
         raise SystemExit("no text; give --text")
     renderer = Policy(model, tokenizer).renderer
-    blocks = TextBlocks(
-        text.corpora, text.weights, 0, length=options.length, across=not options.apart, renderer=renderer
-    )
+    across = not options.apart
+    blocks = TextBlocks(text.corpora, text.weights, 0, length=options.length, across=across, renderer=renderer)
     groups = blocks.take(0, options.rows * (options.steps + 1))  # a block is one row at least
     rows = [rollout.prompt + rollout.response for group in groups for rollout in group.rollouts]
     (out / "rows.json").write_text(json.dumps(rows[: options.rows * (options.steps + 1)]))
@@ -80,14 +79,13 @@ def rows_of(options: argparse.Namespace) -> list[list[int]]:
 def trainer_steps(options: argparse.Namespace) -> Result:
     """In a worker: Trainer for some steps."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainerCallback
-    from transformers import TrainingArguments
+    import transformers as hf
 
     each = int(options.worker.partition("-")[2])
     rows = [{"input_ids": row, "labels": row} for row in rows_of(options)]
     marks: Marks = []
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(hf.TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             if not marks:
                 marks.append(now())
@@ -96,7 +94,7 @@ def trainer_steps(options: argparse.Namespace) -> Result:
             marks.append(now())
 
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainingArguments(
+        config = hf.TrainingArguments(
             output_dir=folder,
             per_device_train_batch_size=each,
             gradient_accumulation_steps=options.rows // each,
@@ -115,9 +113,9 @@ def trainer_steps(options: argparse.Namespace) -> Result:
             save_strategy="no",
             disable_tqdm=True,
         )
-        model = AutoModelForCausalLM.from_pretrained(options.out / "model", dtype=torch.float32)
-        filled = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(options.out / "model"))
-        trainer = Trainer(model=model, args=config, train_dataset=rows, data_collator=filled, callbacks=[Watch()])
+        model = hf.AutoModelForCausalLM.from_pretrained(options.out / "model", dtype=torch.float32)
+        filled = hf.DataCollatorForSeq2Seq(hf.AutoTokenizer.from_pretrained(options.out / "model"))
+        trainer = hf.Trainer(model=model, args=config, train_dataset=rows, data_collator=filled, callbacks=[Watch()])
         trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return result(options, model, losses, marks)
@@ -260,7 +258,6 @@ def main() -> None:
         print(f"  losses   {name:<28} {said}; differ from {first}'s by {max(gaps):.1e} at most")
     compare(results, "tokens_per_s", "tokens/s", against=own)
     compare(results, "tokens_per_processor_s", "tokens/processor second", against=own)
-    compare(results, "share_of_ceiling", "of the products", against=own)
     compare(results, "peak_gb", "GB", against=own, least=True)
     (options.out / "pretrain_vs_trainer.json").write_text(json.dumps(results, indent=1) + "\n")
 
