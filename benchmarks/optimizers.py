@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RATES = {"adamw": (1e-3, 3e-3, 1e-2), "muon": (1e-3, 3e-3, 1e-2)}
+RATES = {"adamw": (1e-3, 3e-3, 1e-2), "muon": (3e-3, 1e-2, 3e-2)}
 BLOCKS, LENGTH = 16, 255
 Journal = list[dict[str, Any]]
 
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     for name, rates in RATES.items():
         parser.add_argument(f"--{name}", type=float, nargs="+", default=rates, help=f"rates to try (default {rates})")
+    parser.add_argument("--only", choices=RATES, help="one of them, so that two processes can share the work")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
     given = parser.parse_args()
     out: Path = given.out
@@ -90,7 +91,7 @@ def main() -> None:
         return train(out, name, [*common, *own], given.threads)
 
     found: dict[str, Any] = {"text": given.text, "depth": given.depth, "vocab": given.vocab}
-    for optimizer in RATES:
+    for optimizer in [given.only] if given.only else RATES:
         rates, short = getattr(given, optimizer), given.steps // 2
         tried = {}
         for rate in rates if len(rates) > 1 else ():
@@ -108,7 +109,8 @@ def main() -> None:
         for step in curves[0]:
             print(f"    step {step:4}  {spread([values[step] for values in curves])}", flush=True)
         found[optimizer] = {"tried": tried, "rate": best, "bits_per_byte": curves, "tokens_per_s": speed}
-    (out / "optimizers.json").write_text(json.dumps(found, indent=1) + "\n")
+    name = f"{given.only or 'optimizers'}.json"
+    (out / name).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
