@@ -160,7 +160,7 @@ def text(tmp_path, monkeypatch):
 
 
 def test_pretraining_has_losses_and_no_accuracy(text):
-    done = run(text=text, recipe=SHORT, text_held_out=0.3, eval={"every": 1, "samples": 3, "text_tokens": 80})
+    done = run(text=text, recipe=SHORT, text_held_out=0.3, eval={"every": 1, "text_tokens": 80})
     rows = done.rows("eval")
     assert [row["step"] for row in rows] == [0, 1, 2]
     for row in rows:
@@ -267,6 +267,7 @@ def test_eval_of_text_predicts_all_of_a_file_and_of_a_run_what_it_held_out(text,
         str(model),
         "recipe=pretrain",
         "recipe.sample.block=50",
+        "problems=2",
         "--steps",
         "0",
         "task.text_held_out=0.3",
