@@ -13,11 +13,13 @@ from tiny import TOKENIZER
 
 import upslope as up
 from upslope.algo.family import PRETRAIN, SFT
-from upslope.algo.sample import Documents
+from upslope.algo.sample import Demonstrations, Documents
 from upslope.cli.commands import app
 from upslope.inspect.terminal import TerminalView
+from upslope.learn.prepare import to_batch
 from upslope.learn.scorer import Scorer
 from upslope.model.policy import Policy
+from upslope.record.journal import attempted
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.blocks import as_group
@@ -103,6 +105,15 @@ def test_text_is_predicted_at_temperature_one_whatever_attempts_are_drawn_at():
     hot = Scorer(tiny.policy(), Sampling(temperature=3.0, max_tokens=9))
     assert predicted(plain_scorer(hot), [group]) == predicted(Scorer(tiny.policy()), [group])
     assert predicted(hot, [group]) != predicted(Scorer(tiny.policy()), [group])
+
+
+def test_log_probabilities_of_bfloat16_weights_are_summed_in_float32():
+    policy = tiny.policy(dtype=torch.bfloat16)
+    documents = [tuple((7 * d + 3 * k) % 150 + 5 for k in range(40)) for d in range(8)]
+    groups = [as_group(f"d{d}", [((START,), ids)], (END,)) for d, ids in enumerate(documents)]
+    batch = to_batch(groups, policy.device, torch.float64)
+    logp_NT = Scorer(policy).constants(batch, ["old_logp_NT"], torch.float64)["old_logp_NT"]
+    assert predicted(Scorer(policy), groups).nats == -float(logp_NT[batch.mask_NT].sum())
 
 
 # -- which documents --------------------------------------------------------------------------------------------------
@@ -226,6 +237,28 @@ def test_a_task_without_a_reward_is_imitated_and_has_losses_only(tmp_path):
 
 def test_no_tokens_of_text_is_no_evaluation(text):
     assert run(text=text, recipe=SHORT, eval={"text_tokens": 0}).rows("eval") == []
+
+
+def test_text_of_which_none_is_held_out_is_no_evaluation_of_imitation(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.txt").write_text("Tom has 3 apples. " * 90)
+
+    class Unseen(Both):
+        has_reward = False
+
+        def problems(self, split):
+            return super().problems(split) if split == "train" else [Problem("test/0", ({"role": "user", "content": "Tom"},))]
+
+    screen = Console(file=io.StringIO(), width=200)
+    recipe = SFT.patch(sample=Demonstrations(replay=0.5))
+    shown = TerminalView(screen, plain=True)
+    assert run(task=Unseen(), text=tmp_path / "a.txt", recipe=recipe, progress=shown).rows("eval") == []
+    assert "nan" not in screen.file.getvalue()
+
+
+def test_an_evaluation_that_measured_nothing_attempted_nothing():
+    assert attempted({"kind": "eval", "greedy": {"value": 0.5}})
+    assert not attempted({"kind": "eval", "step": 0})
 
 
 def test_one_document_is_read_and_said_not_to_be_held_out(tmp_path, monkeypatch):
