@@ -23,8 +23,9 @@ from upslope.record.journal import attempted
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.blocks import as_group
-from upslope.training.corpora import Text
+from upslope.training.corpora import Text, opened_text
 from upslope.training.held_out_loss import HeldOutText, Predicted, chosen_documents, plain_scorer, predicted
+from upslope.training.settings import TaskSettings
 from upslope.types import Problem, Sampling, Score
 
 
@@ -247,7 +248,11 @@ def test_text_of_which_none_is_held_out_is_no_evaluation_of_imitation(tmp_path, 
         has_reward = False
 
         def problems(self, split):
-            return super().problems(split) if split == "train" else [Problem("test/0", ({"role": "user", "content": "Tom"},))]
+            return (
+                super().problems(split)
+                if split == "train"
+                else [Problem("test/0", ({"role": "user", "content": "Tom"},))]
+            )
 
     screen = Console(file=io.StringIO(), width=200)
     recipe = SFT.patch(sample=Demonstrations(replay=0.5))
@@ -269,6 +274,16 @@ def test_one_document_is_read_and_said_not_to_be_held_out(tmp_path, monkeypatch)
     assert [row.keys() & {"held_out_loss", "bits_per_byte", "sample"} for row in done.rows("eval")] == [{"sample"}] * 2
     assert done.rows("eval")[0]["sample"]["prompt"] == ""
     assert "is one document, so none is held out" in screen.file.getvalue()
+
+
+def test_how_many_documents_were_there_before_is_said_when_a_corpus_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    rows = [*[f"Tom has {i} apples. " * 9 for i in range(9)], "Tom has 3 apples. " * 9]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    said, settings = [], TaskSettings(text=(str(tmp_path / "a.jsonl"),))
+    for _ in range(2):
+        opened_text(settings, tiny.model(), TOKENIZER, said.append)
+    assert said == [f"{tmp_path / 'a.jsonl'}: 1 document was there before, and is left out"]
 
 
 def test_a_sample_goes_on_with_a_held_out_document_and_is_drawn_by_its_address():

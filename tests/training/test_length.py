@@ -97,7 +97,7 @@ def test_a_pass_over_several_data_sets_leaves_none_of_them_out() -> None:
 
 def test_epochs_of_data_sets_with_weights_are_refused() -> None:
     settings = RunSettings(epochs=1, problems=4, task=TaskSettings(data="a", also=("b",), weights=(1.0, 9.0)))
-    with pytest.raises(UserError, match="epochs and task.weights: by weights no data set is read once a pass"):
+    with pytest.raises(UserError, match=r"epochs and task\.weights: by weights no data set is read once a pass"):
         with_steps(settings, FAMILY["sft"].recipe, Ten())  # type: ignore[arg-type]
     assert with_steps(settings, FAMILY["grpo"].recipe, Ten()).steps == 2  # type: ignore[arg-type]
 

@@ -22,8 +22,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """(model in ``dtype``, tokenizer) from a directory or the hub; an adapter's directory brings the model it belongs
-    to. Its embedding is as transformers makes it: the row of the config's pad_token_id gets no gradient as an input, also
-    where that is the end token (as in SmolLM2). Raises UserError in one line."""
+    to. Its embedding is as transformers makes it: the row of the config's pad_token_id gets no gradient as an input,
+    also where that is the end token (as in SmolLM2). Raises UserError in one line."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     in_a_folder = "/" in name and Path(name).parent.is_dir()  # such as runs/NAME before that run was made
     if not Path(name).is_dir() and (looks_local or in_a_folder):
