@@ -331,8 +331,20 @@ def test_eval_of_text_predicts_all_of_a_file_and_of_a_run_what_it_held_out(text,
     assert "in blocks of 255 tokens" in said and "30 documents" in said and "bits per byte" in said
     with pytest.raises(up.UserError, match="--text is evaluated by itself"):
         app(["eval", str(model), "--text", str(text[0]), "--task", "pocket"], standalone_mode=False)
-    with pytest.raises(up.UserError, match="text alone has none"):
-        app(["eval", str(model), "--text", str(text[0]), "--samples", "4"], standalone_mode=False)
+    alone = ["eval", str(model), "--text", str(text[0])]
+    for option in ("--samples", "--problems", "--temperature", "--max-tokens", "--attempts"):
+        with pytest.raises(up.UserError, match=f"^{option} is for problems, and text alone has none"):
+            app([*alone, option, "4"], standalone_mode=False)
+    for setting in ("task.text_held_out=0.5", "eval.text_tokens=9", "sample.top_k=3", "eval.by=level"):
+        with pytest.raises(up.UserError, match=f"eval --text does not read {setting.partition('=')[0]}; it reads new"):
+            app([*alone, setting], standalone_mode=False)
+    for more in (["task.name=pocket"], ["--eval-data", str(text[0])]):
+        with pytest.raises(up.UserError, match="--text is evaluated by itself"):
+            app([*alone, *more], standalone_mode=False)
+    with pytest.raises(up.UserError, match=r"eval of text does not read sample\.top_k"):
+        app(["eval", str(tmp_path / "r"), "sample.top_k=3"], standalone_mode=False)
+    app(["eval", str(tmp_path / "r"), "eval.text_tokens=9", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["held_out_tokens"] < first["held_out_tokens"]
 
 
 def test_what_was_predicted_adds_up():

@@ -17,6 +17,11 @@ from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
 from upslope.training.start import resolve_recipe
 
+EVERY = ("new", "task.text", "task.text_column", "seed", "device", "threads", "deterministic", "learn.dtype")
+"""The settings that predicting a whole text depends on,"""
+HELD_OUT = (*EVERY, "task.text_weights", "task.text_held_out", "eval.text_tokens")
+"""and those for what a run held out."""
+
 
 def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> None:
     """Predict the text that the settings name, all documents of it (``every``), or the held-out ones that the run's
