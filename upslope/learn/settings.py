@@ -85,8 +85,8 @@ class LearnSettings:
             )
         if self.decay != "wsd" and self.decay_share != LearnSettings.decay_share:
             raise ValueError(
-                f"decay_share = {self.decay_share:g} is of decay = 'wsd', and decay = {self.decay!r}; set decay = 'wsd', "
-                "or leave it out"
+                f"decay_share = {self.decay_share:g} is of decay = 'wsd', and decay = {self.decay!r}; set decay = "
+                "'wsd', or leave it out"
             )
         if self.optimizer == "muon" and self.lora_rank:
             raise ValueError(

@@ -18,6 +18,7 @@ from upslope.model.load import open_tokenizer, unloadable
 from upslope.model.names import config_of_new, is_new, is_pocket
 from upslope.model.pocket import build_tokenizer
 from upslope.model.precision import agree
+from upslope.model.renderer import ChatRenderer
 from upslope.model.settings import NewModelSettings
 from upslope.model.shape import derived_shape, num_weights, require_memory
 from upslope.model.sound import require_sound
@@ -26,8 +27,6 @@ INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight")
 """What is added to the residual stream, twice a layer."""
 FOR_ANY = ("tokenizer",)
 """The settings that a config of one's own leaves open; it says the rest itself."""
-MARK = "upslope"
-"""Stands for what an assistant says, to see what a chat template puts after it."""
 
 
 def resolved_new(name: str, new: NewModelSettings) -> NewModelSettings:
@@ -147,18 +146,9 @@ def weights_key(seed: int, name: str) -> int:
 
 def end_ids_of(tokenizer: Any) -> list[int]:
     """The tokenizer's end token, and the special token with which its chat template ends an assistant's turn."""
-    found = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
-        try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template is a program; it is asked again, and its complaint told, where it is used
-            return found
-        after = tokenizer(text.rpartition(MARK)[2], add_special_tokens=False).input_ids
-        token = tokenizer.added_tokens_decoder.get(after[0]) if after else None
-        if token is not None and token.special and after[0] not in found:
-            found.append(after[0])
-    return found
+    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    written = ChatRenderer(tokenizer, own).written_end if tokenizer.chat_template else None
+    return list(dict.fromkeys([*own, *(() if written is None else (written,))]))
 
 
 def _special_ids(tokenizer: Any) -> dict[str, Any]:
