@@ -319,3 +319,7 @@ def test_little_text_is_tokenised_without_other_processes(monkeypatch: pytest.Mo
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
     sizes = (0, 4_000_000, 5_000_000, 9_000_000, 1 << 40)
     assert [corpus_module._num_processes(size) for size in sizes] == [0, 0, 1, 2, 3]
+    monkeypatch.setattr("sys.platform", "win32")
+    found = [corpus_module._num_processes(size) for size in sizes]
+    monkeypatch.undo()
+    assert found == [0] * 5

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -191,7 +192,10 @@ def _agree(folder: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def _num_processes(size: int) -> int:
-    """For sources of this many bytes; none where this process is faster alone."""
+    """For sources of this many bytes; none where this process is faster alone, or can give no other its end of a
+    pipe."""
+    if sys.platform == "win32":
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, size // FOR_ONE_PROCESS)
 
