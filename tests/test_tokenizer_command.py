@@ -27,7 +27,7 @@ from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.model.settings import NewModelSettings
 from upslope.text.corpus import open_corpus
-from upslope.text.held_out import held_out_documents, is_held_out
+from upslope.text.held_out import held_out_documents, kept_out
 from upslope.text.seen import hash_of
 
 WORDS = ("river", "stone", "window", "garden", "letter", "silver", "morning", "harbour", "kitchen", "lantern", "meadow",
@@ -146,7 +146,7 @@ def test_the_command_writes_a_transformers_directory_and_says_how_well_it_packs(
 ) -> None:
     build_tokenizer().save_pretrained("other")
     said = tokenizer_of("rows.jsonl", "--vocab", "320", "--held-out", "0.1", "-o", "words", "--against", "other")
-    held = [row for row in ROWS if is_held_out(row, 0.1)]
+    held = [row for row in ROWS if kept_out(row, 0.1)]
     assert said.code == 0 and 10 < len(held) < 90
     opened = AutoTokenizer.from_pretrained("words")
     assert len(opened) == 320
@@ -182,7 +182,7 @@ def test_held_out_documents_are_those_of_a_corpus_and_not_learnt_from(
     tokenizer_of: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learnt: Any
 ) -> None:
     hashes = np.frombuffer(b"".join(hash_of(row.encode()) for row in ROWS), dtype=">u8").reshape(-1, 2)
-    held = [is_held_out(row, 0.25) for row in ROWS]
+    held = [kept_out(row, 0.25) for row in ROWS]
     assert 50 < sum(held) < 150
     assert held == held_out_documents(hashes, 0.25).tolist()
     corpus = open_corpus(
@@ -204,7 +204,7 @@ def test_held_out_documents_are_those_of_a_corpus_and_not_learnt_from(
 def test_of_few_documents_the_one_that_a_corpus_holds_out_is_not_learnt_from(
     tokenizer_of: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learnt: Any, num: int
 ) -> None:
-    few = [row for row in ROWS if not is_held_out(row, 0.01)][:num]
+    few = [row for row in ROWS if not kept_out(row, 0.01)][:num]
     (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in [*few, *few]))
     passed: list[str] = []
 

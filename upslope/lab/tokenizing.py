@@ -23,7 +23,7 @@ from upslope.model.hf import system_errors
 from upslope.model.load import open_tokenizer
 from upslope.text.documents import find_sources, read_all
 from upslope.text.encoder import Encoder
-from upslope.text.held_out import first_of_hash, is_held_out
+from upslope.text.held_out import first_of_hash, kept_out
 from upslope.text.packed import Meter
 
 KNOWN = ("openai-community/gpt2", "gpt2", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -146,7 +146,7 @@ class _Divided:
         waiting: list[str] = []  # the same text, with the smallest hash so far, while none is held out
         for document in self._documents:
             text = document.text
-            if is_held_out(text, self._share):
+            if kept_out(text, self._share):
                 self._hold(text)
             elif self.held or not self._share or (waiting and first_of_hash(text) > first_of_hash(waiting[0])):
                 yield self._learn(text)

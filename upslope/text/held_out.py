@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from upslope.text.seen import hash_of
 
 
-def is_held_out(text: str, share: float) -> bool:
+def kept_out(text: str, share: float) -> bool:
     """Whether a text is among the share, whatever stands beside it: its hash, as a number in [0, 1), is below it."""
     return first_of_hash(text) < _limit(share)
 
@@ -21,7 +21,7 @@ def first_of_hash(text: str) -> int:
 
 
 def held_out_documents(hash_D2: NDArray[Any], share: float) -> NDArray[np.bool_]:
-    """Which of the documents of a corpus are held out, by their hashes as two numbers of 64 bits: ``is_held_out``. So
+    """Which of the documents of a corpus are held out, by their hashes as two numbers of 64 bits: ``kept_out``. So
     few documents that none is among the share have company that decides: the one with the smallest hash is held out. If
     that are all, all but the one with the largest; a single document is never held out."""
     first_D = hash_D2[:, 0]
