@@ -46,6 +46,9 @@ def test_nothing_given_is_the_defaults() -> None:
         ("task.rewards=r.py:f", "task.rewards = 'r.py:f' should be "),
         ("name=[1]", "name = [1] should be str: "),
         ("learn.decay_share=1.5", "learn: decay_share is a share of all updates, in [0, 1], not 1.5"),
+        ("learn.momentum=0.9", "learn: momentum = 0.9 is Muon's, and optimizer = 'adamw'; set optimizer = 'muon', or"),
+        ("learn.decay_share=0.3", "learn: decay_share = 0.3 is of decay = 'wsd', and decay = 'constant'; set decay ="),
+        ("task.weights=[3]", "task: weights is given, and nothing is mixed: set also as well"),
         ("learn.momentum=1", "learn: momentum is a decay in [0, 1), not 1"),
         ("epochs=inf", "epochs = inf must be a finite number"),
         ("epochs=1e30", "settings: epochs must be at most 1,000,000,000, not 1e+30"),
@@ -74,11 +77,13 @@ def floors() -> dict[str, float]:
 
 
 LEAST = floors()
+BESIDE = {"learn.momentum": ["learn.optimizer=muon"], "learn.decay_share": ["learn.decay=wsd"]}
+"""What has a meaning only with another setting."""
 
 
 @pytest.mark.parametrize("key", LEAST)
 def test_every_number_has_its_floor(key: str) -> None:
-    load_settings(overrides=[f"{key}={LEAST[key]}"])
+    load_settings(overrides=[f"{key}={LEAST[key]}", *BESIDE.get(key, [])])
     with pytest.raises(UserError, match=f"{key} = .* must be at least {LEAST[key]}"):
         load_settings(overrides=[f"{key}={LEAST[key] - 1}"])
 

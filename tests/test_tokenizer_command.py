@@ -23,13 +23,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from upslope.cli import main
 from upslope.errors import UserError
 from upslope.lab import tokenizing
-from upslope.lab.tokenizing import cached_tokenizers, kept_out, packing, packing_table
+from upslope.lab.tokenizing import cached_tokenizers, packing, packing_table
 from upslope.model.byte_pairs import CHAT_TOKENS, SMALLEST, learn_tokenizer
 from upslope.model.new import new_model
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.model.settings import NewModelSettings
-from upslope.text.corpus import held_out_documents, open_corpus
+from upslope.text.corpus import open_corpus
+from upslope.text.held_out import held_out_documents, kept_out
 from upslope.text.seen import hash_of
 
 WORDS = ("river", "stone", "window", "garden", "letter", "silver", "morning", "harbour", "kitchen", "lantern", "meadow",
@@ -198,7 +199,29 @@ def test_held_out_documents_are_those_of_a_corpus_and_not_learnt_from(
 
     monkeypatch.setattr(tokenizing, "learn_tokenizer", seen)
     assert tokenizer_of("rows.jsonl", "--held-out", "0.25", "-o", "words").code == 0
-    assert passed == [row for row, out in zip(ROWS, held, strict=True) if not out]
+    assert sorted(passed) == sorted(row for row, out in zip(ROWS, held, strict=True) if not out)
+
+
+@pytest.mark.parametrize("num", [1, 2, 9])
+def test_of_few_documents_the_one_that_a_corpus_holds_out_is_not_learnt_from(
+    tokenizer_of: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learnt: Any, num: int
+) -> None:
+    few = [row for row in ROWS if not kept_out(row, 0.01)][:num]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in [*few, *few]))
+    passed: list[str] = []
+
+    def seen(texts: Iterable[str], vocabulary: int) -> Any:
+        passed.extend(texts)
+        return learnt
+
+    monkeypatch.setattr(tokenizing, "learn_tokenizer", seen)
+    assert tokenizer_of("few.jsonl", "--held-out", "0.01", "-o", "words").code == 0
+    corpus = open_corpus(
+        [str(tmp_path / "few.jsonl")], tokenizer=learnt, end_id=0, held_out=0.01, folder=tmp_path / "cache"
+    )
+    texts = [learnt.decode(corpus.read(i)[:-1].tolist()) for i in np.flatnonzero(~corpus.held_out_D)]
+    assert len(texts) == max(num - 1, 1)
+    assert sorted(passed) == sorted([*texts, *texts])
 
 
 def test_packing_counts_bytes_and_tokens_and_takes_special_tokens_for_text(learnt: PreTrainedTokenizerFast) -> None:

@@ -154,7 +154,7 @@ def _free_memory_gb() -> float | None:
     if meminfo.exists():
         rows = dict(line.split(":") for line in meminfo.read_text().splitlines() if ":" in line)
         free = int(rows["MemAvailable"].split()[0]) * 1024 / 1e9 if "MemAvailable" in rows else None
-    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
+    elif "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if free is not None and most.exists() and used.exists() and most.read_text().strip() != "max":

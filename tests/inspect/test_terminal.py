@@ -102,7 +102,7 @@ def test_plain_evaluations_show_pass_at_k() -> None:
     view.evaluated({"kind": "eval"})
     assert written(screen).splitlines() == [
         "eval step=7 accuracy=0.5 [0.46, 0.54] pass@4=0.7 [0.6, 0.8]",
-        "eval step=0 accuracy=nan [nan, nan]",
+        "eval step=0",
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from upslope.model.new import end_ids_of, new_model, num_tokens, resolved_new
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
 from upslope.model.settings import NewModelSettings
-from upslope.model.shape import derived_shape, num_weights
+from upslope.model.shape import derived_shape, num_weights, require_memory
 from upslope.native import build
 from upslope.record.checkpoint import newest
 from upslope.record.load import load_model
@@ -110,6 +112,18 @@ def test_a_model_larger_than_the_machine_is_refused_at_once() -> None:
         new_model("new:llama", NewModelSettings(tokenizer="pocket", depth=900), 0)
 
 
+def test_a_config_larger_than_the_machine_is_refused_at_once(tmp_path: Path, chat_tokenizer: Any) -> None:
+    name = config_folder(tmp_path / "conf", tiny_gpt2(n_embd=1 << 18, n_layer=9), chat_tokenizer)
+    with pytest.raises(UserError, match=r"conf' has \d,\d{3},\d{3},\d{3},\d{3} weights, .* GB in float32"):
+        new_model(name, NewModelSettings(), 0)
+
+
+def test_a_system_that_does_not_say_its_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_memory("a model", 1)
+    monkeypatch.delattr(os, "sysconf_names")
+    require_memory("a model", 1 << 60)
+
+
 @pytest.mark.parametrize("changes", [{}, {"tied": False}, {"kv_heads": 6}, {"ffn": None}])
 def test_weights_are_counted_as_they_are_made(changes: dict[str, Any]) -> None:
     model = llama(**changes)
@@ -177,6 +191,27 @@ def test_vocabulary_and_ends_are_the_tokenizers(chat_folder: Path, chat_tokenize
     policy = Policy(model, tokenizer)
     assert set(policy.end_ids) == set(ends)
     policy.release()
+
+
+@pytest.mark.parametrize("form", ["new:llama", "own", "replaced"])
+def test_the_end_token_is_learnt_as_an_input_also_where_it_pads(
+    form: str, tmp_path: Path, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path / "padded")
+    end = tokenizer.eos_token_id
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    config = LlamaConfig(vocab_size=300, pad_token_id=end, eos_token_id=end, tie_word_embeddings=False, **shape)
+    name = form if form == "new:llama" else config_folder(tmp_path / "conf", config, tokenizer)
+    new = NewModelSettings(tokenizer="" if form == "own" else str(tmp_path / "padded"))
+    if form == "new:llama":
+        new = replace(new, layers=1, width=32, heads=2, tied=False)
+    model, _ = new_model(name, new, 0)
+    ids = torch.tensor([[end, 5, 6]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert gradient[end].norm() > 0 and gradient[5].norm() > 0
 
 
 def test_an_embedding_has_a_row_for_the_largest_id() -> None:

@@ -107,6 +107,21 @@ def test_thinking_counts_in_the_turn_that_thinks_and_is_gone_when_the_chat_goes_
     assert [shown.prompt for shown in rows] == [subject.prompt_ids(chat[:1]), subject.prompt_ids(chat[:3])]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning_content": "a<|im_end|>b"},
+        {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": "2<|im_end|>"}}}]},
+    ],
+)
+def test_an_end_within_thoughts_or_calls_is_refused_as_in_the_text(more: dict[str, Any]) -> None:
+    subject = renderer("qwen3")
+    chat = [*talk(1)[:1], {"role": "assistant", "content": "4"} | more]
+    with pytest.raises(UserError, match=r"message 2 \(assistant\): its text holds '<\|im_end\|>', which ends a turn"):
+        subject.shown_turns(chat)
+    subject.shown_turns([*talk(1)[:1], {"role": "assistant", "content": "4", "reasoning_content": "a b"}])
+
+
 def test_thinking_within_the_text_is_the_assistants_own() -> None:
     subject = renderer("qwen3")
     chat = [*talk(1)[:1], {"role": "assistant", "content": "<think>\nTwo.\n</think>\n\n4."}]

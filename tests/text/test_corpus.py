@@ -16,7 +16,8 @@ from stories import END, byte_tokenizer, stories, write_rows
 
 from upslope.errors import UserError
 from upslope.text import corpus as corpus_module, shards
-from upslope.text.corpus import Corpus, held_out_documents, open_corpus
+from upslope.text.corpus import Corpus, open_corpus
+from upslope.text.held_out import held_out_documents
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def test_a_corpus_holds_each_new_document_as_its_tokens_and_the_end(tmp_path: Pa
     assert corpus.duplicates == len(texts) - len(unique) == 30
     assert corpus.length_D.tolist() == [len(tokens) for tokens in expected]
     assert corpus.bytes_D.tolist() == [len(text.encode()) for text in unique]
-    assert corpus.num_tokens == sum(map(len, expected))
+    assert corpus.length_D.sum() == sum(map(len, expected))
     assert len(list(corpus.folder.glob("shard-*.tokens"))) > 3
     for document, tokens in enumerate(expected):
         found = corpus.read(document)
@@ -210,6 +211,49 @@ def test_a_corpus_that_is_not_whole_is_made_again(tmp_path: Path) -> None:
             assert files(opened(tmp_path / "made", source)) == good, (name, damage)
 
 
+def test_a_file_that_was_changed_in_its_place_at_its_old_time_is_read_again(tmp_path: Path) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("a cat sees a dog")
+    os.utime(source, (1e9, 1e9))
+    folder = tmp_path / "made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("upslope.text.origin.RECENT", -1)  # it is noted at once
+        first = opened(folder, source)
+    source.write_text("a dog sees a cat")
+    os.utime(source, (1e9, 1e9))
+    second = opened(folder, source)
+    assert [byte_tokenizer().decode(c.read(0)[:-1].tolist()) for c in (first, second)] == [
+        "a cat sees a dog",
+        "a dog sees a cat",
+    ]
+
+
+def test_a_file_that_was_only_touched_while_it_was_read_is_taken(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "a.jsonl", stories(20))
+    made = opened(tmp_path / "made", source, progress=lambda done, total: source.chmod(0o600))
+    assert len(made.length_D) == 18
+
+
+@pytest.mark.parametrize("name", ["hash", "bytes", "length"])
+def test_an_index_that_is_not_what_was_written_is_made_again(name: str, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "a.jsonl", stories(60))
+    first = opened(tmp_path / "made", source)
+    good, path = files(first), first.folder / f"documents.{name}"
+    path.write_bytes(good[path.name][::-1])
+    assert files(opened(tmp_path / "made", source)) == good
+
+
+def test_lengths_that_do_not_make_up_their_shards_are_made_again(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "a.jsonl", stories(60))
+    first = opened(tmp_path / "made", source)
+    good, path = files(first), first.folder / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["shards"][0]["documents"] -= 1
+    manifest["shards"][1]["documents"] += 1
+    path.write_text(json.dumps(manifest))
+    assert files(opened(tmp_path / "made", source)) == good
+
+
 def test_a_damaged_token_is_one_line(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "a.jsonl", stories(200))
     corpus = opened(tmp_path / "made", source)
@@ -268,10 +312,14 @@ def test_the_manifest_says_what_a_corpus_is_made_of(tmp_path: Path) -> None:
     assert manifest["sources"] == [{"name": str(source), "bytes": source.stat().st_size, "sha256": digest}]
     assert manifest["column"] == "text"
     assert (manifest["documents"], manifest["duplicates"]) == (90, 10)
-    assert (manifest["tokens"], manifest["bytes"]) == (corpus.num_tokens, corpus.bytes_D.sum())
+    assert (manifest["tokens"], manifest["bytes"]) == (corpus.length_D.sum(), corpus.bytes_D.sum())
 
 
 def test_little_text_is_tokenised_without_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
     sizes = (0, 4_000_000, 5_000_000, 9_000_000, 1 << 40)
     assert [corpus_module._num_processes(size) for size in sizes] == [0, 0, 1, 2, 3]
+    monkeypatch.setattr("sys.platform", "win32")
+    found = [corpus_module._num_processes(size) for size in sizes]
+    monkeypatch.undo()
+    assert found == [0] * 5

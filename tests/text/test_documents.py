@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sys
 import tracemalloc
@@ -18,12 +19,23 @@ import pytest
 from upslope.errors import Unavailable, UserError
 from upslope.text.documents import documents
 from upslope.text.parts import PART
+from upslope.text.rows import _unpacked
 
 ROWS = [{"text": "One.", "n": 1}, {"text": "Two\nlines.\n", "n": 2}, {"text": None, "n": 3}, {"text": " \n", "n": 4}]
 
 
 def texts(*sources: object, column: str = "text") -> list[str]:
     return [document.text for document in documents([str(source) for source in sources], column=column)]
+
+
+def test_a_packed_parquet_file_is_unpacked_and_closed_before_it_is_read(tmp_path: Path) -> None:
+    descriptors, data = Path("/proc/self/fd"), bytes(range(256)) * 9000
+    if not descriptors.exists():
+        pytest.skip("needs /proc")
+    with _unpacked(io.BytesIO(data), tmp_path / "a.parquet.gz") as whole:
+        assert whole.read_bytes() == data
+        assert whole not in {fd.readlink() for fd in descriptors.iterdir() if fd.is_symlink()}
+    assert not whole.exists()
 
 
 def refusal(*sources: object, column: str = "text") -> str:

@@ -198,6 +198,16 @@ def test_a_process_that_ends_is_one_line(tmp_path: Path, source: Path, expected:
     assert files(opened(tmp_path / "made", source)) == expected
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "no room"), ValueError("no room")])
+def test_a_system_that_starts_no_process_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(Unavailable, match=r"^a process that tokenises cannot be started: no room$"):
+        list(pool.tokenised([making._Batch(texts=["a"])], pool.Encoder(byte_tokenizer(), END), 2))
+
+
 def test_a_defect_in_another_process_is_loud() -> None:
     encoder = pool.Encoder(byte_tokenizer(), END)
     number = making._Batch(texts=[7])  # type: ignore[list-item]

@@ -42,7 +42,6 @@ def test_an_epoch_holds_every_token_of_its_documents_once() -> None:
     assert sorted((p.document, t) for p in pieces for t in range(p.start, p.stop)) == [
         (d, t) for d in (0, 2) for t in range(length_D[d])
     ]
-    assert blocks.epoch(3) == 1.0
 
 
 def test_each_epoch_has_an_order_of_its_own_that_is_made_once() -> None:

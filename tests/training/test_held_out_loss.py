@@ -13,16 +13,19 @@ from tiny import TOKENIZER
 
 import upslope as up
 from upslope.algo.family import PRETRAIN, SFT
-from upslope.algo.sample import Documents
+from upslope.algo.sample import Demonstrations, Documents
 from upslope.cli.commands import app
 from upslope.inspect.terminal import TerminalView
+from upslope.learn.prepare import to_batch
 from upslope.learn.scorer import Scorer
 from upslope.model.policy import Policy
+from upslope.record.journal import attempted
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.blocks import as_group
-from upslope.training.corpora import Text
+from upslope.training.corpora import Text, opened_text
 from upslope.training.held_out_loss import HeldOutText, Predicted, chosen_documents, plain_scorer, predicted
+from upslope.training.settings import TaskSettings
 from upslope.types import Problem, Sampling, Score
 
 
@@ -103,6 +106,15 @@ def test_text_is_predicted_at_temperature_one_whatever_attempts_are_drawn_at():
     hot = Scorer(tiny.policy(), Sampling(temperature=3.0, max_tokens=9))
     assert predicted(plain_scorer(hot), [group]) == predicted(Scorer(tiny.policy()), [group])
     assert predicted(hot, [group]) != predicted(Scorer(tiny.policy()), [group])
+
+
+def test_log_probabilities_of_bfloat16_weights_are_summed_in_float32():
+    policy = tiny.policy(dtype=torch.bfloat16)
+    documents = [tuple((7 * d + 3 * k) % 150 + 5 for k in range(40)) for d in range(8)]
+    groups = [as_group(f"d{d}", [((START,), ids)], (END,)) for d, ids in enumerate(documents)]
+    batch = to_batch(groups, policy.device, torch.float64)
+    logp_NT = Scorer(policy).constants(batch, ["old_logp_NT"], torch.float64)["old_logp_NT"]
+    assert predicted(Scorer(policy), groups).nats == -float(logp_NT[batch.mask_NT].sum())
 
 
 # -- which documents --------------------------------------------------------------------------------------------------
@@ -228,6 +240,32 @@ def test_no_tokens_of_text_is_no_evaluation(text):
     assert run(text=text, recipe=SHORT, eval={"text_tokens": 0}).rows("eval") == []
 
 
+def test_text_of_which_none_is_held_out_is_no_evaluation_of_imitation(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.txt").write_text("Tom has 3 apples. " * 90)
+
+    class Unseen(Both):
+        has_reward = False
+
+        def problems(self, split):
+            return (
+                super().problems(split)
+                if split == "train"
+                else [Problem("test/0", ({"role": "user", "content": "Tom"},))]
+            )
+
+    screen = Console(file=io.StringIO(), width=200)
+    recipe = SFT.patch(sample=Demonstrations(replay=0.5))
+    shown = TerminalView(screen, plain=True)
+    assert run(task=Unseen(), text=tmp_path / "a.txt", recipe=recipe, progress=shown).rows("eval") == []
+    assert "nan" not in screen.file.getvalue()
+
+
+def test_an_evaluation_that_measured_nothing_attempted_nothing():
+    assert attempted({"kind": "eval", "greedy": {"value": 0.5}})
+    assert not attempted({"kind": "eval", "step": 0})
+
+
 def test_one_document_is_read_and_said_not_to_be_held_out(tmp_path, monkeypatch):
     monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "a.txt").write_text("Tom has 3 apples. " * 30)
@@ -236,6 +274,16 @@ def test_one_document_is_read_and_said_not_to_be_held_out(tmp_path, monkeypatch)
     assert [row.keys() & {"held_out_loss", "bits_per_byte", "sample"} for row in done.rows("eval")] == [{"sample"}] * 2
     assert done.rows("eval")[0]["sample"]["prompt"] == ""
     assert "is one document, so none is held out" in screen.file.getvalue()
+
+
+def test_how_many_documents_were_there_before_is_said_when_a_corpus_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    rows = [*[f"Tom has {i} apples. " * 9 for i in range(9)], "Tom has 3 apples. " * 9]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    said, settings = [], TaskSettings(text=(str(tmp_path / "a.jsonl"),))
+    for _ in range(2):
+        opened_text(settings, tiny.model(), TOKENIZER, said.append)
+    assert said == [f"{tmp_path / 'a.jsonl'}: 1 document was there before, and is left out"]
 
 
 def test_a_sample_goes_on_with_one_held_out_document_for_all_of_a_run():
@@ -284,8 +332,20 @@ def test_eval_of_text_predicts_all_of_a_file_and_of_a_run_what_it_held_out(text,
     assert "in blocks of 255 tokens" in said and "30 documents" in said and "bits per byte" in said
     with pytest.raises(up.UserError, match="--text is evaluated by itself"):
         app(["eval", str(model), "--text", str(text[0]), "--task", "pocket"], standalone_mode=False)
-    with pytest.raises(up.UserError, match="text alone has none"):
-        app(["eval", str(model), "--text", str(text[0]), "--samples", "4"], standalone_mode=False)
+    alone = ["eval", str(model), "--text", str(text[0])]
+    for option in ("--samples", "--problems", "--temperature", "--max-tokens", "--attempts"):
+        with pytest.raises(up.UserError, match=f"^{option} is for problems, and text alone has none"):
+            app([*alone, option, "4"], standalone_mode=False)
+    for setting in ("task.text_held_out=0.5", "eval.text_tokens=9", "sample.top_k=3", "eval.by=level"):
+        with pytest.raises(up.UserError, match=f"eval --text does not read {setting.partition('=')[0]}; it reads new"):
+            app([*alone, setting], standalone_mode=False)
+    for more in (["task.name=pocket"], ["--eval-data", str(text[0])]):
+        with pytest.raises(up.UserError, match="--text is evaluated by itself"):
+            app([*alone, *more], standalone_mode=False)
+    with pytest.raises(up.UserError, match=r"eval of text does not read sample\.top_k"):
+        app(["eval", str(tmp_path / "r"), "sample.top_k=3"], standalone_mode=False)
+    app(["eval", str(tmp_path / "r"), "eval.text_tokens=9", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["held_out_tokens"] < first["held_out_tokens"]
 
 
 def test_what_was_predicted_adds_up():

@@ -16,9 +16,10 @@ from upslope.tasks.base import Task
 from upslope.training.corpora import Text
 from upslope.training.length import with_steps, with_steps_of_text
 from upslope.training.settings import RunSettings, TaskSettings
-from upslope.training.source import Shuffled
+from upslope.training.source import MixedDemonstrations, Shuffled
 from upslope.training.start import launch
 from upslope.training.view import NullView
+from upslope.types import Problem
 
 
 class Ten:
@@ -79,6 +80,26 @@ def test_the_steps_of_a_pass_see_every_item_once() -> None:
     found, pool = length("sft", 1, 3), Shuffled(Ten().demonstrations(), 0, "demonstrations")
     seen = [item for step in range(found.steps) for item in pool.take(step, 3)]
     assert sorted(seen) == Ten().demonstrations()
+
+
+def test_a_pass_over_several_data_sets_leaves_none_of_them_out() -> None:
+    settings = RunSettings(epochs=2, problems=4, task=TaskSettings(data="a", also=("b",)))
+    found = with_steps(settings, FAMILY["sft"].recipe, Ten())  # type: ignore[arg-type]
+    assert found.steps == 5  # ceil(2 x 9 / 4)
+    rows = [[Problem(f"{name}{i}", ()) for i in range(num)] for name, num in (("a", 20), ("b", 6), ("c", 3))]
+    shares = [(len(each) / 29, each) for each in rows]
+    for seed in range(5):
+        mixture = MixedDemonstrations(shares, seed)
+        drawn = [problem.id for step in range(3 * 29) for problem in mixture.take(step, 1)]
+        for begin in range(0, len(drawn), 29):
+            assert len(set(drawn[begin : begin + 29])) == 29
+
+
+def test_epochs_of_data_sets_with_weights_are_refused() -> None:
+    settings = RunSettings(epochs=1, problems=4, task=TaskSettings(data="a", also=("b",), weights=(1.0, 9.0)))
+    with pytest.raises(UserError, match=r"epochs and task\.weights: by weights no data set is read once a pass"):
+        with_steps(settings, FAMILY["sft"].recipe, Ten())  # type: ignore[arg-type]
+    assert with_steps(settings, FAMILY["grpo"].recipe, Ten()).steps == 2  # type: ignore[arg-type]
 
 
 def test_a_pass_without_a_whole_step_is_refused() -> None:

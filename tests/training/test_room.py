@@ -8,8 +8,10 @@ import pytest
 import tiny
 
 from upslope.errors import UserError
+from upslope.model.byte_pairs import learn_tokenizer
 from upslope.model.renderer import ChatRenderer
-from upslope.training.room import require_room_for
+from upslope.tasks.user import problem_of
+from upslope.training.room import _require_shown, require_room_for
 from upslope.types import Problem, Sampling
 
 PROBLEMS = tiny.problems(200)
@@ -57,3 +59,14 @@ def test_no_problems_fit_anywhere(renderer: Counting) -> None:
     require_room_for((), renderer, Sampling(), 1)
     with pytest.raises(UserError, match="problem a: "):
         require_room_for([Problem("a", PROBLEMS[0].messages)], renderer, Sampling(max_tokens=1), 2)
+
+
+def test_a_conversation_of_many_short_turns_is_found_before_the_run() -> None:
+    tokenizer = learn_tokenizer(["hello there this is some text " * 5] * 3, 280)
+    turns = [
+        turn for _ in range(20) for turn in ({"role": "assistant", "content": "a"}, {"role": "user", "content": "b"})
+    ]
+    row = {"prompt": "hi", "completion": [*turns, {"role": "assistant", "content": "c"}]}
+    problem = replace(problem_of(row, "row 1"), id="talk")
+    with pytest.raises(UserError, match=r"talk: .* the model's 256 positions"):
+        _require_shown([problem], ChatRenderer.of(tokenizer), 256)

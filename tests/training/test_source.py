@@ -3,7 +3,8 @@
 import pytest
 
 from upslope.errors import UserError
-from upslope.training.source import Shuffled
+from upslope.training.source import MixedDemonstrations, Shuffled
+from upslope.types import Problem
 
 ITEMS = [f"i{n}" for n in range(10)]
 
@@ -32,3 +33,17 @@ def test_a_resumed_run_sees_what_it_would_have_seen():
 def test_more_than_there_is_in_one_step_is_one_clear_line():
     with pytest.raises(UserError, match="a step wants 11 training problems, and the task has 10"):
         Shuffled(ITEMS, 0, "training problems").take(0, 11)
+
+
+def test_a_mixture_holds_no_demonstration_twice_in_a_step_also_where_a_pass_ends():
+    rows = [[Problem(f"{name}{i}", ()) for i in range(num)] for name, num in (("a", 50), ("b", 8))]
+    orders = set()
+    for seed in range(4):
+        mixture = MixedDemonstrations([(0.5, rows[0]), (0.5, rows[1])], seed)
+        steps = [[p.id for p in mixture.take(step, 7)] for step in range(100)]
+        assert all(len(set(step)) == 7 for step in steps)
+        drawn = [i for step in steps for i in step if i[0] == "b"]
+        passes = [drawn[begin : begin + 8] for begin in range(0, 320, 8)]
+        assert all(sorted(one) == [f"b{i}" for i in range(8)] for one in passes)
+        orders |= {tuple(one) for one in passes}
+    assert len(orders) > 120

@@ -37,8 +37,10 @@ def evaluate_model(
     reward_weight: RewardWeights = None,
     text: TextSources = None,
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
-    problems: Annotated[int, typer.Option(min=1, help="At most so many held-out problems.")] = 512,
-    temperature: Annotated[float, typer.Option(help="Of the sampled attempts.")] = 1.0,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="At most so many held-out problems.", show_default="512")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampled attempts.", show_default="1.0")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
     dtype: Dtype = "auto",
@@ -60,7 +62,7 @@ def evaluate_model(
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import SPEAKING, evaluate_command
-    from upslope.lab.predicting import is_text_alone, predict_command
+    from upslope.lab.predicting import EVERY, HELD_OUT, is_text_alone, predict_command
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
@@ -69,18 +71,30 @@ def evaluate_model(
         "model": model,
         "device": device,
         "learn.dtype": dtype,
-        "eval.problems": problems,
+        "eval.problems": 512 if problems is None else problems,
         "eval.samples": samples,
-        "eval.temperature": temperature,
+        "eval.temperature": 1.0 if temperature is None else temperature,
     }
     require_read("eval", overrides, SPEAKING)
     named = task is not None or data is not None or bool(reward)
-    if text and named:
-        raise UserError("--text is evaluated by itself; give it without --task, --data and --reward")
+    by_itself = "--text is evaluated by itself; give it without --task, --data and --reward"
+    if text and (named or eval_data is not None or reward_weight):
+        raise UserError(by_itself)
     settings = load_settings(None if named or text else own_task(model, trust=trust), overrides or (), options)
+    if text and (settings.task.name or settings.task.data):
+        raise UserError(by_itself)
     if is_text_alone(settings.task):
-        if attempts is not None or samples or max_tokens is not None:
-            raise UserError("--attempts, --samples and --max-tokens are for problems, and text alone has none")
+        of_problems = {
+            "--attempts": attempts,
+            "--samples": samples or None,
+            "--problems": problems,
+            "--temperature": temperature,
+            "--max-tokens": max_tokens,
+        }
+        for name, value in of_problems.items():
+            if value is not None:
+                raise UserError(f"{name} is for problems, and text alone has none; leave it out")
+        require_read("eval --text" if text else "eval of text", overrides, EVERY if text else HELD_OUT)
         predict_command(settings, every=bool(text), as_json=as_json)
         return
     evaluate_command(settings, attempts, as_json=as_json)

@@ -18,6 +18,11 @@ from upslope.training.settings import RunSettings, TaskSettings
 from upslope.training.speaking import speaking
 from upslope.training.start import MakeView, resolve_recipe
 
+EVERY = ("new", "task.text", "task.text_column", "seed", "device", "threads", "deterministic", "learn.dtype")
+"""The settings that predicting a whole text depends on,"""
+HELD_OUT = (*EVERY, "task.text_weights", "task.text_held_out", "eval.text_tokens")
+"""and those for what a run held out."""
+
 
 @dataclass(frozen=True)
 class TextLoss:

@@ -25,8 +25,8 @@ from upslope.model.hf import system_errors
 from upslope.model.load import open_tokenizer
 from upslope.text.documents import find_sources, read_all
 from upslope.text.encoder import Encoder
+from upslope.text.held_out import first_of_hash, kept_out
 from upslope.text.packed import Meter
-from upslope.text.seen import hash_of
 
 KNOWN = ("openai-community/gpt2", "gpt2", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct")
 """Tokenizers to compare with, where the hub's cache has them."""
@@ -151,11 +151,6 @@ def packing_table(packings: Sequence[Packing]) -> Table:
     return table
 
 
-def kept_out(text: str, share: float) -> bool:
-    """Whether a document is among the share that is held out: by the hash of its text, as a corpus does."""
-    return int.from_bytes(hash_of(text.encode())[:8], "big") < int(share * 2.0**64)
-
-
 def cached_tokenizers() -> dict[str, Any]:
     """Those of ``KNOWN`` that the hub's cache holds, one of each kind; the network is not asked."""
     found: dict[str, Any] = {}
@@ -190,14 +185,34 @@ class _Divided:
         self.learnt = self.held = self.num_bytes = 0
 
     def texts(self) -> Iterator[str]:
+        """Those to learn from. Where none is among the share, the one with the smallest hash is held out, as a corpus
+        of these documents does; with other documents beside them that corpus may hold out another."""
+        waiting: list[str] = []  # the same text, with the smallest hash so far, while none is held out
         for document in self._documents:
-            if kept_out(document.text, self._share):
-                self.held += 1
-                self._spool.write(json.dumps(document.text) + "\n")
+            text = document.text
+            if kept_out(text, self._share):
+                self._hold(text)
+            elif self.held or not self._share or (waiting and first_of_hash(text) > first_of_hash(waiting[0])):
+                yield self._learn(text)
+            elif text in waiting:
+                waiting.append(text)
             else:
-                self.learnt += 1
-                self.num_bytes += len(document.text.encode())
-                yield document.text
+                yield from map(self._learn, waiting)
+                waiting = [text]
+        if self.held or not self.learnt:
+            yield from map(self._learn, waiting)
+        else:
+            for text in waiting:
+                self._hold(text)
+
+    def _learn(self, text: str) -> str:
+        self.learnt += 1
+        self.num_bytes += len(text.encode())
+        return text
+
+    def _hold(self, text: str) -> None:
+        self.held += 1
+        self._spool.write(json.dumps(text) + "\n")
 
     def held_texts(self) -> Iterator[str]:
         self._spool.seek(0)

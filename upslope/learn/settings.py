@@ -78,6 +78,16 @@ class LearnSettings:
                 raise ValueError(f"{name} is a decay in [0, 1), not {getattr(self, name)}")
         if self.decay_share > 1:
             raise ValueError(f"decay_share is a share of all updates, in [0, 1], not {self.decay_share}")
+        if self.optimizer != "muon" and self.momentum != LearnSettings.momentum:
+            raise ValueError(
+                f"momentum = {self.momentum:g} is Muon's, and optimizer = {self.optimizer!r}; set optimizer = 'muon', "
+                "or leave it out (AdamW has beta1)"
+            )
+        if self.decay != "wsd" and self.decay_share != LearnSettings.decay_share:
+            raise ValueError(
+                f"decay_share = {self.decay_share:g} is of decay = 'wsd', and decay = {self.decay!r}; set decay = "
+                "'wsd', or leave it out"
+            )
         if self.optimizer == "muon" and self.lora_rank:
             raise ValueError(
                 f"optimizer = 'muon' turns whole matrices, and lora_rank = {self.lora_rank} trains factors of them; "

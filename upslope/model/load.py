@@ -23,7 +23,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """(model in ``dtype``, tokenizer) from a directory or the hub; an adapter's directory brings the model it belongs
-    to. Raises UserError in one line."""
+    to. Its embedding is as transformers makes it: the row of the config's pad_token_id gets no gradient as an input,
+    also where that is the end token (as in SmolLM2). Raises UserError in one line."""
     _require_there(name)
     if names_base(Path(name)):
         model, tokenizer = load(base_name(Path(name)), dtype)

@@ -18,16 +18,15 @@ from upslope.model.load import open_tokenizer, unloadable
 from upslope.model.names import config_of_new, is_new, is_pocket
 from upslope.model.pocket import build_tokenizer
 from upslope.model.precision import agree
+from upslope.model.renderer import ChatRenderer
 from upslope.model.settings import NewModelSettings
-from upslope.model.shape import derived_shape, require_memory
+from upslope.model.shape import derived_shape, num_weights, require_memory
 from upslope.model.sound import require_sound
 
 INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight")
 """What is added to the residual stream, twice a layer."""
 FOR_ANY = ("tokenizer",)
 """The settings that a config of one's own leaves open; it says the rest itself."""
-MARK = "upslope"
-"""Stands for what an assistant says, to see what a chat template puts after it."""
 
 
 def resolved_new(name: str, new: NewModelSettings) -> NewModelSettings:
@@ -67,7 +66,8 @@ def new_model(name: str, new: NewModelSettings, seed: int) -> tuple[Any, Any]:
     new = resolved_new(name, new)
     if not config_of_new(name):
         tokenizer = tokenizer_for_new(new.tokenizer)
-        require_memory(new, num_tokens(tokenizer))
+        what = f"new:llama with {new.layers:,} layers of width {new.width:,}"
+        require_memory(what, num_weights(new, num_tokens(tokenizer)))
         with torch.random.fork_rng(devices=[]):  # transformers draws weights too, which are replaced
             model = LlamaForCausalLM(llama_config(new, tokenizer))
         return init_llama(model, _std(new), seed), tokenizer
@@ -78,6 +78,9 @@ def new_model(name: str, new: NewModelSettings, seed: int) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(str(file), trust_remote_code=False)
             require_sound(config)
             _take_vocabulary(config, tokenizer, name, replaced=bool(new.tokenizer))
+            with torch.device("meta"):  # shapes alone
+                shapes = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            require_memory(f"model {name!r}", shapes.num_parameters())
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False).eval()
@@ -159,38 +162,35 @@ def weights_key(seed: int, name: str) -> int:
 
 def end_ids_of(tokenizer: Any) -> list[int]:
     """The tokenizer's end token, and the special token with which its chat template ends an assistant's turn."""
-    found = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}]
-        try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template is a program; it is asked again, and its complaint told, where it is used
-            return found
-        after = tokenizer(text.rpartition(MARK)[2], add_special_tokens=False).input_ids
-        token = tokenizer.added_tokens_decoder.get(after[0]) if after else None
-        if token is not None and token.special and after[0] not in found:
-            found.append(after[0])
-    return found
+    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    written = ChatRenderer(tokenizer, own).written_end if tokenizer.chat_template else None
+    return list(dict.fromkeys([*own, *(() if written is None else (written,))]))
 
 
 def _special_ids(tokenizer: Any) -> dict[str, Any]:
-    """What a config says of special tokens, by a tokenizer: one that ends everything, or a list."""
+    """What a config says of special tokens, by a tokenizer: one that ends everything, or a list. A padding token that
+    is also read, as the end or the start, is left out: an embedding gives the padding token's row no gradient."""
     ends = end_ids_of(tokenizer)
+    pad = tokenizer.pad_token_id
     return {
         "bos_token_id": tokenizer.bos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        "pad_token_id": None if pad in (*ends, tokenizer.bos_token_id) else pad,
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
     }
 
 
 def _take_vocabulary(config: Any, tokenizer: Any, name: str, *, replaced: bool) -> None:
-    """Give a config the vocabulary of a tokenizer from elsewhere, or see that its own is large enough. Raises
+    """Give a config the vocabulary of a tokenizer from elsewhere, or see that its own is large enough; of its own,
+    leave out a padding token that is read as well. Raises
     UserError; also for what a config asks of weights that are not there."""
     if getattr(config, "quantization_config", None):
         raise UserError(f"model {name!r}: its config.json has a quantization_config, and new weights are not quantized")
     text, num = config.get_text_config(decoder=True), num_tokens(tokenizer)
-    if replaced:
-        for part in {id(config): config, id(text): text}.values():
+    read = (*end_ids_of(tokenizer), tokenizer.bos_token_id)
+    for part in {id(config): config, id(text): text}.values():
+        if getattr(part, "pad_token_id", None) in read:  # as in ``_special_ids``
+            part.pad_token_id = None
+        if replaced:
             for key, value in ({"vocab_size": num} | _special_ids(tokenizer)).items():
                 if hasattr(part, key):
                     setattr(part, key, value)

@@ -39,7 +39,8 @@ def agree(found: Tensor, expected: Tensor) -> bool:
     """
     if found.shape != expected.shape:
         return False
-    error, spread = (found - expected).double(), (expected.double() - expected.double().mean()).norm()
+    error, expected_64 = (found - expected).cpu().double(), expected.cpu().double()  # MPS has no float64
+    spread = (expected_64 - expected_64.mean()).norm()
     if expected.dtype in (torch.float32, torch.float64):
         return bool(error.abs().max() <= 1e-3 * spread / expected.numel() ** 0.5)
     return bool(error.norm() <= 0.2 * spread)

@@ -121,7 +121,7 @@ class ChatRenderer:
         """Responses end with the tokenizer's end token, those of the model's generation config, and the one that the
         chat template ends a turn with. Raises UserError if there is none."""
         made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config))
-        written = made._written_end
+        written = made.written_end
         return made if written is None or written in made.end_ids else replace(made, end_ids=(*made.end_ids, written))
 
     @property
@@ -133,7 +133,7 @@ class ChatRenderer:
     @property
     def turn_end_id(self) -> int:
         """As the chat template ends a turn, or the first end token where it ends turns with none of them."""
-        written = self._written_end
+        written = self.written_end
         return self.end_ids[0] if written is None or written not in self.end_ids else written
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
@@ -249,7 +249,7 @@ class ChatRenderer:
         return tuple(self.spelled([i]) for i in sorted(self._special_ids))
 
     @cached_property
-    def _written_end(self) -> int | None:
+    def written_end(self) -> int | None:
         """The special token that the chat template writes after what an assistant says; None if it writes none."""
         try:
             chat = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})

@@ -89,14 +89,14 @@ def num_weights(shape: NewModelSettings, vocabulary: int) -> int:
     return layers * (attention + 3 * width * ffn + 2 * width) + width + (1 if shape.tied else 2) * vocabulary * width
 
 
-def require_memory(shape: NewModelSettings, vocabulary: int) -> None:
+def require_memory(what: str, num: int) -> None:
     """Raise UserError for more weights than this machine could hold: a slip of the finger would take minutes to
     show."""
-    if "SC_PHYS_PAGES" not in os.sysconf_names:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # as on Windows
         return
-    memory, num = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), num_weights(shape, vocabulary)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if 4 * num > memory > 0:
         raise UserError(
-            f"new:llama with {shape.layers:,} layers of width {shape.width:,} has {num:,} weights, "
-            f"{4 * num / 1e9:,.0f} GB in float32, and this machine has {memory / 1e9:,.0f} GB; make it smaller"
+            f"{what} has {num:,} weights, {4 * num / 1e9:,.0f} GB in float32, and this machine has "
+            f"{memory / 1e9:,.0f} GB; make it smaller"
         )

@@ -31,7 +31,9 @@ def head_stands_apart(model: Any, run: Callable[[Any], Any]) -> bool:
             logits = run(model).logits
     finally:
         hook.remove()
-    if len(seen) != 1 or seen[0][0] is None or not torch.equal(seen[0][1].double(), logits.double()):
+    if len(seen) != 1 or seen[0][0] is None:
+        return False
+    if not torch.equal(seen[0][1].cpu().double(), logits.cpu().double()):  # MPS has no float64
         return False
     try:
         with torch.no_grad():

@@ -70,9 +70,15 @@ def turns_of(messages: Sequence[Message], render: Rendering) -> list[Turn]:
     assistant = [i for i, message in enumerate(chat) if message["role"] == "assistant"]
     counted = [i for i in assistant if messages[i].get("train", True)]
     for i in counted:
-        held = [stop for stop in render.stops if stop in chat[i]["content"]]
-        if held:
-            raise UserError(f"{_named(chat, i)}: its text holds {held[0]!r}, which ends a turn; take it out")
+        _require_no_end(chat, i, chat[i]["content"], render)
+    turns = _turns(chat, assistant, counted, render)
+    for i, turn in zip(counted, turns, strict=True):  # thoughts and calls too
+        end = max((end for end in render.ends if turn.written.rstrip().endswith(end)), key=len, default="")
+        _require_no_end(chat, i, turn.written.rstrip().removesuffix(end), render)
+    return turns
+
+
+def _turns(chat: Sequence[Message], assistant: list[int], counted: list[int], render: Rendering) -> list[Turn]:
     try:
         text, spans = render.marked(chat) or ("", [])
         if len(spans) != len(assistant):  # marks that are not one for each turn say nothing of turns
@@ -81,6 +87,12 @@ def turns_of(messages: Sequence[Message], render: Rendering) -> list[Turn]:
         raise UserError(_blamed(chat, render) or str(error)) from error
     found = dict(zip(assistant, spans, strict=True))
     return [Turn(text[: found[i][0]], _to_its_end(text, *found[i], render)) for i in counted]
+
+
+def _require_no_end(chat: Sequence[Message], i: int, text: str, render: Rendering) -> None:
+    held = [stop for stop in render.stops if stop in text]
+    if held:
+        raise UserError(f"{_named(chat, i)}: its text holds {held[0]!r}, which ends a turn; take it out")
 
 
 def end_of_turn(after: str, ends: Sequence[str]) -> str:

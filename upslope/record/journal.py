@@ -146,7 +146,7 @@ def sample_of(row: JournalRow) -> tuple[str, str] | None:
 
 def attempted(row: JournalRow) -> bool:
     """Whether an evaluation tried problems, and did not only predict or write text."""
-    return "greedy" in row or not {*LOSSES, "sample"} & row.keys()
+    return "greedy" in row
 
 
 def num_samples(row: JournalRow) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from upslope.errors import Unavailable, UserError, of_system
 from upslope.text.documents import find_sources
 from upslope.text.encoder import Encoder
+from upslope.text.held_out import held_out_documents
 from upslope.text.making import COLUMNS, FORMAT, MANIFEST, Advance, Making, make
 from upslope.text.origin import origins
 from upslope.text.shards import tokens_file
@@ -40,7 +42,8 @@ class Corpus:
     bytes_D: NDArray[np.int64]
     """Bytes of its text in UTF-8."""
     held_out_D: NDArray[np.bool_]
-    """Whether it is kept from training: by the hash of its text, so in every run, whatever stands beside it."""
+    """Whether it is kept from training: by the hash of its text, so in every run. What stands beside it counts only
+    where there are so few documents that none is among the share, or all are (``held_out_documents``)."""
     fingerprint: str
     """Of the documents in their order, the tokenizer and what is held out."""
     duplicates: int
@@ -61,11 +64,6 @@ class Corpus:
         self._begin_D = np.cumsum(self.length_D) - self.length_D
         self._first = [0, *accumulate(int(shard["documents"]) for shard in manifest["shards"])]
         self._map: Callable[[int], NDArray[Any]] = lru_cache(MAPS)(self._mapped_shard)
-
-    @property
-    def num_tokens(self) -> int:
-        """Of all documents, held out or not."""
-        return int(self._begin_D[-1] + self.length_D[-1])
 
     def read(self, document: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """The tokens of a document from ``start`` to before ``stop`` (None: its end), the last of all being its end
@@ -109,7 +107,8 @@ def open_corpus(
 
     ``tokenizer`` is one of transformers, or of tokenizers, and ``end_id`` is put behind each document. ``held_out`` is
     the share of documents kept from training: those whose hash, as a number in [0, 1), is below it. If there is none
-    it is the one with the smallest hash; a single document is never held out. ``workers``: processes that tokenise,
+    it is the one with the smallest hash, which with other documents beside it may be another one; a single document is
+    never held out. ``workers``: processes that tokenise,
     0 for as many as there are cores (none for little text); the result is the same. ``progress`` is told how many bytes
     of how many are done.
 
@@ -161,7 +160,8 @@ def _make_whole(place: Path, making: Making) -> None:
 
 
 def _opened(folder: Path, held_out: float) -> Corpus | None:
-    """The corpus in a folder; None if there is none, or a file of it is missing or not as long as it should be."""
+    """The corpus in a folder; None if there is none, or a file of it is missing or not as long as it should be, or what
+    is known of its documents is not what was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
@@ -169,27 +169,33 @@ def _opened(folder: Path, held_out: float) -> Corpus | None:
         sizes = {folder / f"documents.{n}": manifest["documents"] * np.dtype(k).itemsize for n, k in COLUMNS.items()}
         for number, shard in enumerate(manifest["shards"]):
             sizes[tokens_file(folder, number)] = shard["tokens"] * np.dtype(manifest["dtype"]).itemsize
-        whole = all(path.stat().st_size == size for path, size in sizes.items())
+        whole = all(path.stat().st_size == size for path, size in sizes.items()) and _agree(folder, manifest)
         return Corpus(folder, manifest, held_out) if whole else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def held_out_documents(hash_D2: NDArray[Any], share: float) -> NDArray[np.bool_]:
-    """Which documents are held out, by their hashes as two numbers of 64 bits: those of which the first is below
-    ``share`` * 2^64. If that is none the one with the smallest; if that is all, all but the one with the largest."""
-    first_D = hash_D2[:, 0]
-    held_D: NDArray[np.bool_] = first_D < np.uint64(int(share * 2.0**64))
-    if share and len(first_D) > 1:
-        if not held_D.any():
-            held_D[np.argmin(first_D)] = True
-        if held_D.all():
-            held_D[np.argmax(first_D)] = False
-    return held_D if len(first_D) > 1 else np.zeros(len(first_D), dtype=np.bool_)
+def _agree(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether the index of all documents is the one that was written, and its lengths make up each shard. The tokens
+    themselves, of which there may be many, are looked at as they are read."""
+    index_hash = hashlib.sha256()
+    for name in COLUMNS:
+        with (folder / f"documents.{name}").open("rb") as file:
+            while block := file.read(1 << 20):
+                index_hash.update(block)
+    lengths_D, stop = _mapped(folder / "documents.length", COLUMNS["length"]), 0
+    for shard in manifest["shards"]:
+        start, stop = stop, stop + int(shard["documents"])
+        if int(lengths_D[start:stop].sum()) != shard["tokens"]:
+            return False
+    return bool(stop == manifest["documents"] and index_hash.hexdigest() == manifest["index"])
 
 
 def _num_processes(size: int) -> int:
-    """For sources of this many bytes; none where this process is faster alone."""
+    """For sources of this many bytes; none where this process is faster alone, or can give no other its end of a
+    pipe."""
+    if sys.platform == "win32":
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, size // FOR_ONE_PROCESS)
 

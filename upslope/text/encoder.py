@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,15 +39,15 @@ class Encoder:
         self._is_core = hasattr(core, "to_str")
         if self._is_core:
             # Where it would cut and pad is left out here already, since the fingerprint is of this.
-            state = json.dumps({**json.loads(core.to_str()), "truncation": None, "padding": None}).encode()
+            state = content = json.dumps({**json.loads(core.to_str()), "truncation": None, "padding": None}).encode()
         else:
             try:
-                state = pickle.dumps(tokenizer)
+                state, content = pickle.dumps(tokenizer), _content(tokenizer)
             except (pickle.PicklingError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"the tokenizer cannot be sent to another process ({error}); take a fast one (tokenizer.json)"
                 ) from None
-        self.state = state
+        self.state, self._content = state, content
         self.end_id = end_id
         self.num_ids = 1 + max(end_id, *tokenizer.get_vocab().values())
         """One more than the largest token there can be."""
@@ -54,8 +57,8 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the tokens of a text depend on."""
-        return hashlib.sha256(self.state + f"\x00{self.end_id}".encode()).hexdigest()
+        """Of all that the tokens of a text depend on; the same in every process."""
+        return hashlib.sha256(self._content + f"\x00{self.end_id}".encode()).hexdigest()
 
     def open(self) -> Encode:
         """What encodes texts, without special tokens; to be made once in each process."""
@@ -73,3 +76,29 @@ class Encoder:
         """The texts as tokens, by what ``open`` made."""
         tokens = [np.array([*ids, self.end_id], dtype=self.dtype) for ids in encode(texts)]
         return Encoded(np.array([len(t) for t in tokens], dtype=np.int64), np.concatenate(tokens))
+
+
+def _content(tokenizer: Any) -> bytes:
+    """What a tokenizer in Python is: its class, vocabulary, added tokens, settings and files. Not its pickle, in which
+    sets stand in another order in every process."""
+    kind = type(tokenizer)
+    settings = {
+        key: value
+        for key, value in getattr(tokenizer, "init_kwargs", {}).items()
+        if key not in ("name_or_path", "chat_template") and not key.endswith("_file")  # where it lies, and what is chat
+    }
+    parts: dict[str, Any] = {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "added": sorted((i, repr(token)) for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items()),
+        "settings": settings,
+        "files": {},
+    }
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(NotImplementedError, AttributeError):
+        tokenizer.save_vocabulary(folder)  # of SentencePiece it holds the scores as well
+        parts["files"] = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(Path(folder).iterdir())}
+    return json.dumps(parts, sort_keys=True, default=lambda v: sorted(map(str, v)) if _is_set(v) else repr(v)).encode()
+
+
+def _is_set(value: object) -> bool:
+    return isinstance(value, set | frozenset)

@@ -58,10 +58,6 @@ class Blocks:
             )
         self._epoch = lru_cache(2)(self._made)  # a block may lie in two
 
-    def epoch(self, number: int) -> float:
-        """How often the text has been through when so many blocks are."""
-        return number * self._block / self.num_tokens
-
     def pieces(self, number: int) -> list[Piece]:
         """What block ``number`` (from 0) holds, in order; L tokens in all. O(log D) after an epoch's order is made,
         which takes 16 bytes a document."""

@@ -24,8 +24,9 @@ class Origin(NamedTuple):
     kind: str
     """By which reader its content counts: the ending of its name."""
     size: int
-    changed: int
-    """When, in nanoseconds since 1970."""
+    state: tuple[int, ...]
+    """What tells that it was changed: its size, the nanoseconds since 1970 of its content and of what the system knows
+    of it, and which file it is (inode)."""
     sha256: str
 
     @property
@@ -35,12 +36,12 @@ class Origin(NamedTuple):
 
 
 def origins(found: Sequence[Path | str], folder: Path) -> list[Origin]:
-    """What stands behind each source. A file whose size and time are as noted in ``folder`` is not read again.
+    """What stands behind each source. A file whose size, times and inode are as noted in ``folder`` is not read again.
 
     Raises UserError for a file that cannot be read.
     """
     notes = _Notes(folder / "sources.json")
-    made = [notes.origin(one) if isinstance(one, Path) else Origin(one, "hub", 0, 0, "") for one in found]
+    made = [notes.origin(one) if isinstance(one, Path) else Origin(one, "hub", 0, (), "") for one in found]
     notes.keep()
     return made
 
@@ -48,7 +49,7 @@ def origins(found: Sequence[Path | str], folder: Path) -> list[Origin]:
 def require_unchanged(made: Sequence[Origin]) -> None:
     """Raise UserError for a file that was changed since."""
     for one in made:
-        if one.sha256 and _state(Path(one.name)) != (one.size, one.changed):
+        if one.sha256 and _state(Path(one.name)) != one.state and _digest(Path(one.name)) != one.sha256:
             raise UserError(f"{one.name} was changed while it was read; start again when it is complete")
 
 
@@ -66,17 +67,13 @@ class _Notes:
     def origin(self, path: Path) -> Origin:
         place, state = str(path.resolve()), _state(path)
         noted = self._noted.get(place)
-        if isinstance(noted, list) and noted[:2] == [*state] and len(noted) == 3:
-            return Origin(str(path), ending(path), *state, str(noted[2]))
-        try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise UserError(f"cannot read {of_system(error)}") from error
-        if time.time_ns() - state[1] > RECENT:
+        if isinstance(noted, list) and noted[:-1] == [*state]:
+            return Origin(str(path), ending(path), state[0], state, str(noted[-1]))
+        sha256 = _digest(path)
+        if time.time_ns() - max(state[1:3]) > RECENT:
             self._noted[place] = [*state, sha256]
             self._new = True
-        return Origin(str(path), ending(path), *state, sha256)
+        return Origin(str(path), ending(path), state[0], state, sha256)
 
     def keep(self) -> None:
         if self._new:
@@ -84,10 +81,19 @@ class _Notes:
                 file.write(json.dumps(self._noted).encode())
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of the last change."""
+def _state(path: Path) -> tuple[int, ...]:
+    """``Origin.state``; the content's time alone can be set to what it was."""
     try:
         found = path.stat()
     except OSError as error:
         raise UserError(f"cannot read {of_system(error)}") from error
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file. Raises UserError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {of_system(error)}") from error

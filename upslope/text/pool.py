@@ -119,9 +119,10 @@ def _started(encoder: Encoder) -> _Process:
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # Ctrl-C in the terminal is this process's business
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a system that hands no descriptor on
         end.close()
-        raise Unavailable(f"a process that tokenises cannot be started: {error.strerror or error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise Unavailable(f"a process that tokenises cannot be started: {why}") from None
     finally:
         theirs.close()
     with contextlib.suppress(OSError):  # it has ended, which the first question finds out

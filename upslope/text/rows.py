@@ -65,14 +65,16 @@ def parquet_texts(path: Path, column: str, meter: Meter) -> Iterator[Document]:
 @contextmanager
 def _unpacked(packed: BinaryIO, path: Path) -> Iterator[Path]:
     """On the disk for a while, since a Parquet file is not read from its start to its end."""
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-        while block := packed.read(1 << 20):
-            try:
-                file.write(block)
-            except OSError as error:
-                raise UserError(f"{path} cannot be unpacked in {tempfile.gettempdir()}: {error.strerror}") from None
-        file.flush()
-        yield Path(file.name)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "rows.parquet"
+        with whole.open("wb", buffering=0) as file:  # closed before it is read: Windows opens no file twice
+            while block := memoryview(packed.read(1 << 20)):
+                try:
+                    while block:
+                        block = block[file.write(block) :]
+                except OSError as error:
+                    raise UserError(f"{path} cannot be unpacked in {tempfile.gettempdir()}: {error.strerror}") from None
+        yield whole
 
 
 def _parquet(file: Path, path: Path, column: str, meter: Meter) -> Iterator[Document]:

@@ -40,12 +40,14 @@ class Text:
 class OwnDocuments:
     """A task's own documents as tokens, in memory; none is held out."""
 
-    def __init__(self, texts: Sequence[str], renderer: Renderer, fingerprint: str = "") -> None:
+    fingerprint = ""
+    """The task's says what they are."""
+
+    def __init__(self, texts: Sequence[str], renderer: Renderer) -> None:
         self._ids = [np.array(renderer.response_ids(text), dtype=np.int64) for text in texts]
         self.length_D: Index = np.array([len(ids) for ids in self._ids], dtype=np.int64)
         self.bytes_D: Index = np.array([len(text.encode("utf-8", "replace")) for text in texts], dtype=np.int64)
         self.held_out_D: NDArray[np.bool_] = np.zeros(len(texts), dtype=bool)
-        self.fingerprint = fingerprint
 
     def read(self, document: int, start: int = 0, stop: int | None = None) -> Index:
         return self._ids[document][start:stop]
@@ -60,6 +62,7 @@ def opened_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callabl
     given = [[source] for source in settings.text] if settings.text_weights else [list(settings.text)]
     found: list[TokenStore] = []
     for sources in given:
+        announced = Announced(say, ", ".join(sources))
         corpus = open_corpus(
             sources,
             column=settings.text_column,
@@ -67,8 +70,12 @@ def opened_text(settings: TaskSettings, model: Any, tokenizer: Any, say: Callabl
             end_id=end_id,
             held_out=settings.text_held_out,
             folder=cache_folder() / "text",
-            progress=Announced(say, ", ".join(sources)),
+            progress=announced,
         )
+        if announced.told and corpus.duplicates:
+            num = corpus.duplicates
+            were = "document was there before, and is" if num == 1 else "documents were there before, and are"
+            say(f"{', '.join(sources)}: {num:,} {were} left out")
         if settings.text_held_out and not corpus.held_out_D.any():
             say(f"{', '.join(sources)} is one document, so none is held out, and no held-out loss of it is measured")
         found.append(corpus)
@@ -81,8 +88,11 @@ class Announced:
     def __init__(self, say: Callable[[str], None], what: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._say, self._what, self._clock = say, what, clock
         self._last = clock()
+        self.told = False
+        """Whether anything was made."""
 
     def __call__(self, num_bytes: int, total: int | None) -> None:
+        self.told = True
         now = self._clock()
         if now - self._last >= BETWEEN_WORDS:
             self._last = now

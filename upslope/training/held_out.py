@@ -115,8 +115,10 @@ class HeldOut:
 
 
 def held_out_text(settings: RunSettings, recipe: Recipe, text: Text | None, policy: Policy) -> HeldOutText | None:
-    """The run's held-out text; None where it reads none, or evaluations do not ask for it."""
+    """The run's held-out text; None where it reads none, evaluations do not ask for it, or nothing is held out and no
+    sample is written."""
     if text is None or not settings.eval.text_tokens:
         return None
     length = block_length(recipe.sample, policy.max_positions)
-    return HeldOutText(text, settings.eval.text_tokens, length=length, renderer=policy.renderer)
+    found = HeldOutText(text, settings.eval.text_tokens, length=length, renderer=policy.renderer)
+    return found if found.num_documents or isinstance(recipe.sample, Documents) else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from upslope.errors import NonFinite
 from upslope.learn.prepare import to_batch
@@ -59,12 +60,13 @@ def predicted(scorer: Scorer, groups: Sequence[Group]) -> Predicted:
     """The counted tokens of these groups under the present weights, without gradient, each at temperature 1. Raises
     NonFinite for a log-probability that is not finite."""
     total = Predicted(0.0, 0)
+    # Weights in bfloat16 have log-probabilities in float32, of which bfloat16 would keep three digits.
+    dtype = torch.promote_types(next(scorer.policy.model.parameters()).dtype, torch.float32)
     for begin in range(0, len(groups), WAVE):
         wave = groups[begin : begin + WAVE]
-        dtype = next(scorer.policy.model.parameters()).dtype
         batch = to_batch(wave, scorer.policy.device, dtype)
         logp_NT = scorer.constants(batch, ["old_logp_NT"], dtype)["old_logp_NT"]
-        nats = -float(logp_NT[batch.mask_NT].double().sum())
+        nats = -float(logp_NT[batch.mask_NT].cpu().double().sum())  # MPS has no float64
         if not math.isfinite(nats):
             raise NonFinite(f"the held-out loss is {nats}")
         total += Predicted(nats, int(batch.mask_NT.sum()))

@@ -17,20 +17,24 @@ from upslope.training.settings import RunSettings
 
 def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings:
     """``epochs`` made into ``steps``: ceil(epochs x steps a pass has), and a pass has as many as it has whole shares of
-    a step (``source.Shuffled``). Raises UserError where there is less than one share."""
+    a step (``source.Shuffled``); of several data sets mixed by size none is left out, so it is ceil(epochs x
+    demonstrations / share). Raises UserError where there is less than one share, and for data sets with weights."""
     if not settings.epochs:
         return settings
     if isinstance(recipe.sample, Documents) and (settings.task.text or recipe.sample.block):
         if settings.task.text:
             return settings  # the text says how many tokens it has once it is opened (``with_steps_of_text``)
         raise UserError("epochs and recipe.sample.block: a pass over a task's own documents in blocks; give steps")
+    mixed = bool(settings.task.also) and isinstance(recipe.sample, Demonstrations)
+    if mixed and settings.task.weights:
+        raise UserError("epochs and task.weights: by weights no data set is read once a pass; give steps")
     kind, found, share = _data(settings, recipe, task)
     if not 0 < share <= len(found):
         raise UserError(
             f"epochs = {settings.epochs:g}: a step takes {share} {kind} of {len(found)}, so no pass over them has a "
             "whole step; set problems to that or less, or give steps"
         )
-    steps = math.ceil(settings.epochs * (len(found) // share))
+    steps = math.ceil(settings.epochs * (len(found) / share if mixed else len(found) // share))
     return replace(settings, steps=steps, epochs=0.0)
 
 

@@ -18,7 +18,7 @@ from upslope.types import Message, Problem, Sampling
 
 T = TypeVar("T")
 AROUND_A_TURN, AROUND_TOOLS = 32, 2048
-"""Tokens: more than chat templates write around an assistant's turn, and to say that there are tools."""
+"""Tokens: more than chat templates write around one message, and to say that there are tools."""
 MOST_READ = 10_000
 """The longest texts, that many of which are tokenised before a run; a step looks at its own again."""
 
@@ -71,7 +71,8 @@ def _num_shown(problem: Problem) -> int:
     if not problem.conversation:
         return num_bytes(problem.demonstration or "") + 1
     after = problem.conversation[len(problem.messages) :]
-    return sum(num_bytes(message["content"]) for message in after) + _num_beside(after) + AROUND_A_TURN
+    told = sum(num_bytes(message["content"]) for message in after)
+    return told + _num_beside(after) + AROUND_A_TURN * len(after)
 
 
 def _num_beside(messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> int:

@@ -75,6 +75,8 @@ class TaskSettings:
     def __post_init__(self) -> None:
         require_bounds(self)
         self._check_text()
+        if self.weights and not self.also:
+            raise ValueError("weights is given, and nothing is mixed: set also as well, or leave weights out")
         if self.weights and len(self.weights) != 1 + len(self.also):
             raise ValueError(
                 f"weights has {len(self.weights)} numbers for data and {len(self.also)} of also; one for each"

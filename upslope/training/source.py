@@ -49,6 +49,10 @@ class MixedDemonstrations:
     """Demonstrations of several data sets, each with its share of all draws, so that what a step takes is a function of
     its number (``upslope.text.order.Mixture``). Within a data set there are endless passes, each in its own order;
     a small one with a large share is passed through more often.
+
+    One half of a data set, the same in all passes, stands in each before the other half. So where a pass ends within a
+    step, what the step takes of the next was not at the end of the last: it holds nothing twice, unless it takes more
+    than half of a data set.
     """
 
     def __init__(self, shares: Shares, seed: int) -> None:
@@ -65,6 +69,11 @@ class MixedDemonstrations:
         rows = self._rows[source]
         epoch, place = divmod(number, len(rows))
         if source not in self._orders or self._orders[source][0] != epoch:
-            order = Address(self._seed, f"demonstrations of {source}", epoch).permutation(len(rows))
-            self._orders[source] = (epoch, order)
+            self._orders[source] = (epoch, self._order(source, epoch, len(rows)))
         return rows[self._orders[source][1][place]]
+
+    def _order(self, source: int, epoch: int, num: int) -> list[int]:
+        """Both halves, each in this pass's own order."""
+        half_of = Address(self._seed, f"halves of {source}").permutation(num)
+        order = Address(self._seed, f"demonstrations of {source}", epoch).permutation(num)
+        return sorted(order, key=lambda i: half_of[i] >= num // 2)
