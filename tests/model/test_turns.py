@@ -93,6 +93,19 @@ def test_a_call_of_a_tool_counts_as_the_template_writes_it_and_the_answer_of_the
     assert ('"name": "add"}\n</tools>' in whole(subject, shown)) == (family == "qwen2.5")
 
 
+@pytest.mark.parametrize("family", ["smollm2", "gemma"])
+def test_calls_and_tools_that_a_template_leaves_out_are_refused(family: str) -> None:
+    subject = ChatRenderer.of(templated.tokenizer(family))
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    chat = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    with pytest.raises(UserError, match=r"message 2 \(assistant\): its tool_calls are not written by .*'add'"):
+        subject.shown_turns(chat)
+    said = [chat[0], {"role": "assistant", "content": "2"}]
+    with pytest.raises(UserError, match=r"the tools are not written by the model's chat template \('add'"):
+        subject.shown_turns(said, {"tools": [call]})
+    assert subject.shown_turns(said, {"tools": []}) == subject.shown_turns(said)
+
+
 def test_thinking_counts_in_the_turn_that_thinks_and_is_gone_when_the_chat_goes_on() -> None:
     """Qwen3 drops earlier thinking: then a turn is learnt where a policy would write it, in a row of its own."""
     subject, chat = renderer("qwen3"), talk(3)

@@ -19,7 +19,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from upslope.errors import UserError
 from upslope.model.ends import find_end_ids
-from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, turns_of
+from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, require_named, turns_of
 from upslope.types import Message, Problem
 
 PLAIN_TEMPLATE = (
@@ -149,6 +149,7 @@ class ChatRenderer:
         rows: list[tuple[list[int], list[bool]]] = []
         so_far = ""
         for turn in turns_of(messages, _Rendering(self, options)):
+            require_named(options.get("tools"), turn.prompt, "the tools")
             prompt = self._prompt(turn.prompt)
             if not prompt:
                 raise UserError("the chat template makes no tokens of what stands before an assistant's turn")

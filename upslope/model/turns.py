@@ -11,7 +11,7 @@ of Qwen3) it is left out here too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from upslope.errors import UserError
@@ -75,7 +75,21 @@ def turns_of(messages: Sequence[Message], render: Rendering) -> list[Turn]:
     for i, turn in zip(counted, turns, strict=True):  # thoughts and calls too
         end = max((end for end in render.ends if turn.written.rstrip().endswith(end)), key=len, default="")
         _require_no_end(chat, i, turn.written.rstrip().removesuffix(end), render)
+        require_named(chat[i].get("tool_calls"), turn.written, f"{_named(chat, i)}: its tool_calls")
     return turns
+
+
+def require_named(functions: object, text: str, what: str) -> None:
+    """Raise UserError where a template leaves functions (tools, or calls of them) out of what it writes without a word:
+    whoever learnt from that would learn something else."""
+    for each in functions if isinstance(functions, Sequence) else ():
+        named = each.get("function", each) if isinstance(each, Mapping) else {}
+        name = named.get("name") if isinstance(named, Mapping) else None
+        if isinstance(name, str) and name not in text:
+            raise UserError(
+                f"{what} are not written by the model's chat template ({name!r} is nowhere in it): give it a template that "
+                "has a place for them, or leave them out"
+            )
 
 
 def _turns(chat: Sequence[Message], assistant: list[int], counted: list[int], render: Rendering) -> list[Turn]:
