@@ -61,17 +61,19 @@ def load_settings(
         pairs.append(("recipe" if key == "recipe.name" else key, value))
     model = dict(pairs).get("model", (options or {}).get("model"))
     if isinstance(model, str) and not is_new(model):
-        table.pop("new", None)  # the shape of a new model goes with the model that it is of
+        _give_up(table, "new")  # the shape of a new model goes with the model that it is of
     given = {*(options or {}), *(key for key, _ in pairs)}
     if len(given & {"steps", "epochs"}) == 1:
-        replaced = "steps" if "epochs" in given else "epochs"
-        value = table.get(replaced)
-        length = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        if length:  # anything else stays, to be complained of
-            del table[replaced]
+        _give_up(table, "steps" if "epochs" in given else "epochs")
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)
+
+
+def _give_up(table: dict[str, Any], key: str) -> None:
+    """Drop what something else replaces, after a look at it: what makes no sense is told all the same."""
+    if key in table:
+        to_settings({key: table.pop(key)})
 
 
 def load_pipeline(
