@@ -60,7 +60,7 @@ def load_settings(
         key, value = _pair(text)
         pairs.append(("recipe" if key == "recipe.name" else key, value))
     model = dict(pairs).get("model", (options or {}).get("model"))
-    if isinstance(model, str) and not is_new(model):
+    if isinstance(model, str) and not is_new(model) and is_new(str(table.get("model", ""))):
         _give_up(table, "new")  # the shape of a new model goes with the model that it is of
     given = {*(options or {}), *(key for key, _ in pairs)}
     if len(given & {"steps", "epochs"}) == 1:

@@ -87,8 +87,8 @@ def require_named(functions: object, text: str, what: str) -> None:
         name = named.get("name") if isinstance(named, Mapping) else None
         if isinstance(name, str) and name not in text:
             raise UserError(
-                f"{what} are not written by the model's chat template ({name!r} is nowhere in it): give it a template that "
-                "has a place for them, or leave them out"
+                f"{what} are not written by the model's chat template ({name!r} is nowhere in it): give it a template "
+                "that has a place for them, or leave them out"
             )
 
 
