@@ -355,3 +355,11 @@ def test_a_demonstration_is_shown_without_the_weights_of_any_model(
         said("new:llama")
     with pytest.raises(UserError, match=r"^model 'words': the directory holds no config\.json"):
         said("words")
+
+
+def test_nothing_to_imitate_is_told_before_a_run_has_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"prompt": "2 + 2?"}\n')
+    said = ["recipe=sft", f"task.data={tmp_path}", "model=pocket:blank", f"out={tmp_path / 'runs'}"]
+    with pytest.raises(UserError, match="task user has no demonstrations"):
+        launch(load_settings(None, said), NullView)
+    assert not (tmp_path / "runs").exists()

@@ -80,8 +80,8 @@ def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:
 
 
 def check_shown(recipe: Recipe, task: Task) -> None:
-    """Raise UserError for a conversation that is to be imitated and does not end with the assistant, and for data sets
-    to mix where nothing of them is imitated."""
+    """Raise UserError where there is nothing to imitate, for a conversation that is to be imitated and does not end with
+    the assistant, and for data sets to mix where nothing of them is imitated."""
     if not isinstance(recipe.sample, Demonstrations):
         if task.shares():
             raise UserError("task.also is mixed into what is imitated, and this recipe imitates none of it; drop it")
@@ -89,13 +89,15 @@ def check_shown(recipe: Recipe, task: Task) -> None:
     try:
         problems = task.problems("train")
     except UserError:  # demonstrations may be all that it has
-        return
+        problems = ()
     for problem in problems:
         if problem.demonstration is None and problem.columns.get("messages") is not None:
             raise UserError(
                 f"{problem.id}: its messages end with a message of the {problem.messages[-1]['role']}'s, so that "
                 "nothing is to be imitated after it; end them with the assistant's, or drop the row"
             )
+    if not task.demonstrations():
+        raise UserError(f"task {task.name} has no demonstrations; this recipe needs some")
 
 
 def check_length(settings: RunSettings, recipe: Recipe) -> None:
