@@ -80,8 +80,8 @@ def check_text(settings: RunSettings, recipe: Recipe, task: Task) -> None:
 
 
 def check_shown(recipe: Recipe, task: Task) -> None:
-    """Raise UserError where there is nothing to imitate, for a conversation that is to be imitated and does not end with
-    the assistant, and for data sets to mix where nothing of them is imitated."""
+    """Raise UserError where there is nothing to imitate, for a conversation that is to be imitated and does not end
+    with the assistant, and for data sets to mix where nothing of them is imitated."""
     if not isinstance(recipe.sample, Demonstrations):
         if task.shares():
             raise UserError("task.also is mixed into what is imitated, and this recipe imitates none of it; drop it")
