@@ -37,17 +37,17 @@ class Problem:
     """The right answer in the task's own form."""
     demonstration: str | None = None
     """A worked response to imitate (it may be wrong: that is the annotator's business), or None."""
-    conversation: tuple[Message, ...] = ()
-    """A whole chat to imitate in place of the demonstration, which is the text of its last assistant turn: every
-    assistant turn of it, but those with ``train: False``."""
-    template: Mapping[str, Any] = field(default_factory=dict)
-    """What the chat template is given besides messages: ``tools``, and keywords such as ``enable_thinking``."""
     replies: tuple[tuple[int, int], ...] = ()
     """Where the world speaks in the demonstration, (begin, end) in characters, in order: read and never imitated."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """All further columns of the data row, handed to user reward functions."""
     plain: bool = False
     """The prompt was given as bare text, so reward functions see strings instead of chat messages."""
+    conversation: tuple[Message, ...] = ()
+    """A whole chat to imitate in place of the demonstration, which is the text of its last assistant turn: every
+    assistant turn of it, but those with ``train: False``."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is given besides messages: ``tools``, and keywords such as ``enable_thinking``."""
 
 
 @dataclass(frozen=True)
