@@ -155,7 +155,12 @@ def test_killed_again_and_again(at: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"), [("read", signal.SIGINT), ("imitate", signal.SIGTERM), ("try", signal.SIGINT)]
+    ("stage", "number"),
+    [
+        pytest.param("read", signal.SIGINT, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        ("imitate", signal.SIGTERM),
+        pytest.param("try", signal.SIGINT, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
 )
 def test_asked_to_stop_in_each_stage(at: Place, stage: str, number: int) -> None:
     place = at.folder(f"asked-{stage}-{number}")
