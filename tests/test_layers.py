@@ -13,7 +13,20 @@ import upslope
 
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
-    *("types", "errors", "bounds", "versions", "native", "plugins", "text", "algo", "tasks", "model", "rollout"),
+    *(
+        "types",
+        "errors",
+        "bounds",
+        "versions",
+        "files",
+        "native",
+        "plugins",
+        "text",
+        "algo",
+        "tasks",
+        "model",
+        "rollout",
+    ),
     *("learn", "record", "training", "prove", "inspect", "api", "config", "lab", "doctor", "cli"),
 )
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

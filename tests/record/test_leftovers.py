@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from upslope.files import write_whole
 from upslope.record.claim import LOCK, Taken, claimed
-from upslope.record.files import write_whole
 from upslope.record.manifest import MANIFEST, whole_folder
 from upslope.record.trust import SEAL
 

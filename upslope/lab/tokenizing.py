@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from upslope.errors import UserError
+from upslope.files import flush_folder, part_of, sync_folder
 from upslope.inspect.words import visible
 from upslope.model.byte_pairs import learn_tokenizer, require_vocabulary
 from upslope.model.hf import system_errors
@@ -261,18 +262,13 @@ def _in_threads() -> Iterator[None]:
 @contextlib.contextmanager
 def _whole(out: Path) -> Iterator[Path]:
     """A folder to write to that becomes ``out`` when all is written: whole or absent."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    aside = part_of(out)
+    aside.mkdir(parents=True)
     try:
         yield aside
-        aside.chmod(0o777 & ~_umask())  # mkdtemp makes it for its owner alone
+        flush_folder(aside)
         aside.rename(out)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    sync_folder(out.parent)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from upslope.algo.outcome import Outcome
-from upslope.record.files import write_whole
+from upslope.files import write_whole
 from upslope.types import Batch, Group, Problem
 
 TOKENS = pa.list_(pa.int32())

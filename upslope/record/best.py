@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from upslope.errors import UserError
+from upslope.files import write_whole
 from upslope.record.checkpoint import why_not_complete
-from upslope.record.files import write_whole
 from upslope.record.names import BEST_FILE
 
 

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from upslope.errors import UserError
+from upslope.files import sync_folder
 from upslope.model.hf import system_errors
 from upslope.model.policy import Policy
-from upslope.record.files import sync_folder
 from upslope.record.manifest import is_ours, is_whole, remove, whole_folder, why_not_whole
 
 OPTIMIZER = "optimizer.safetensors"

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from upslope.errors import UserError
+from upslope.files import write_whole
 from upslope.model.policy import Policy
 from upslope.record import attempts, best, checkpoint, journal
-from upslope.record.files import write_whole
 from upslope.record.manifest import is_ours, remove, whole_folder, why_not_whole
 from upslope.record.names import REFERENCE, ROLLOUTS
 from upslope.record.recorder import Row, Snapshot

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.record.files import write_whole
+from upslope.files import write_whole
 
 JOURNAL = "journal.jsonl"
 

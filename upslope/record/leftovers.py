@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from upslope.record.files import PART
+from upslope.files import PART
 from upslope.record.journal import JOURNAL
 from upslope.record.manifest import is_ours, is_whole, remove
 from upslope.record.names import BEST_FILE, REFERENCE, ROLLOUTS, RUN

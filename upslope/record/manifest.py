@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from upslope.errors import UserError
-from upslope.record.files import flush_folder, sync_folder, write_whole
+from upslope.files import flush_folder, sync_folder, write_whole
 
 MANIFEST = "manifest.json"
 

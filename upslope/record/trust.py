@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.files import write_whole
 from upslope.native.places import cache_folder, private_folder
 from upslope.plugins import names_a_file
-from upslope.record.files import write_whole
 
 SEAL = ".made-here"
 """Beside run.toml: proof that whoever has the key wrote it."""

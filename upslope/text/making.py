@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from upslope.files import whole_file, write_whole
 from upslope.text.documents import read_all
 from upslope.text.encoder import Encoder
 from upslope.text.origin import Origin, require_unchanged
@@ -17,7 +18,7 @@ from upslope.text.packed import Meter
 from upslope.text.parts import Document
 from upslope.text.pool import tokenised
 from upslope.text.seen import Seen, hash_of
-from upslope.text.shards import Shard, Shards, clear_records, read_index, tokens_file, whole_file
+from upslope.text.shards import Shard, Shards, clear_records, read_index, tokens_file
 
 FORMAT = 1
 """Of the files below; another one is made anew."""
@@ -183,8 +184,7 @@ def _conclude(folder: Path, making: Making, shards: Sequence[Shard], duplicates:
         "index": index_hash.hexdigest(),
         "shards": [asdict(shard) for shard in shards],
     }
-    with whole_file(folder / MANIFEST) as file:
-        file.write(json.dumps(manifest, indent=1).encode())
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     clear_records(folder)
     for surplus in folder.glob("shard-*.tokens"):
         if surplus not in {tokens_file(folder, number) for number in range(len(shards))}:

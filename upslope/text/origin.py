@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from upslope.errors import UserError, of_system
+from upslope.files import write_whole
 from upslope.text.packed import ending
-from upslope.text.shards import whole_file
 
 RECENT = 2_000_000_000
 """Nanoseconds for which a file may change once more without its time telling."""
@@ -77,8 +77,7 @@ class _Notes:
 
     def keep(self) -> None:
         if self._new:
-            with whole_file(self._path) as file:
-                file.write(json.dumps(self._noted).encode())
+            write_whole(self._path, json.dumps(self._noted).encode())
 
 
 def _state(path: Path) -> tuple[int, ...]:

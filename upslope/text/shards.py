@@ -7,14 +7,14 @@ import json
 import os
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upslope.files import part_of, write_whole
 from upslope.text.encoder import Encoded
 from upslope.text.seen import HASH
 
@@ -81,10 +81,10 @@ class Shards:
             return
         number = len(self.finished)
         shard, index = self._open.finish()
-        with whole_file(index_file(self._folder, number)) as file:
-            file.write(index.tobytes())
-        with whole_file(_record(self._folder, number)) as file:  # the last: with it the shard is there
-            file.write(json.dumps(asdict(shard)).encode())
+        write_whole(index_file(self._folder, number), index.tobytes())
+        write_whole(
+            _record(self._folder, number), json.dumps(asdict(shard)).encode()
+        )  # the last: now the shard is there
         self.finished.append(shard)
         self._open = None
 
@@ -99,7 +99,7 @@ class _Open:
     """A shard that is being written."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._aside = path, aside(path)
+        self._path, self._aside = path, part_of(path)
         self._file = self._aside.open("wb")
         self._hash = hashlib.sha256()
         self._hashes, self._sizes, self._lengths = bytearray(), array("q"), array("q")
@@ -165,23 +165,3 @@ def clear_records(folder: Path) -> None:
     for pattern in ("shard-*.json", "shard-*.index", ".*.part"):
         for path in folder.glob(pattern):
             path.unlink()
-
-
-def aside(path: Path) -> Path:
-    """How a file is called while it is written."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when it is whole and on the disk."""
-    part = aside(path)
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

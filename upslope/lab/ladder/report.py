@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from upslope.algo.family import FAMILY
+from upslope.files import write_whole
 from upslope.inspect.words import duration, percent
 from upslope.lab.ladder import headaches as rules
 from upslope.lab.ladder.facts import Facts, RunFacts
@@ -20,7 +21,6 @@ from upslope.lab.ladder.pictures import by_name, draw_all
 from upslope.lab.ladder.plan import EPOCHS, REUSED
 from upslope.lab.ladder.variance import FIT_BATCHES, Noise, best_constant
 from upslope.lab.ladder.verdict import Appearance, Headache
-from upslope.record.files import write_whole
 
 WORDS: Mapping[Appearance, str] = {
     "appears": "yes",

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from upslope.files import write_whole
 from upslope.lab.evaluation import SPEAKING, evaluated
 from upslope.lab.pipeline.tokenizer_stage import TokenizerStage
 from upslope.lab.predicting import is_text_alone, predict_text
 from upslope.record.claim import claimed
-from upslope.record.files import write_whole
 from upslope.record.journal import JOURNAL, plain
 from upslope.text.documents import find_sources
 from upslope.training.checks import check_evaluation

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from upslope.errors import UserError
+from upslope.files import write_whole
 from upslope.inspect.picture import draw_stages
 from upslope.inspect.words import duration, percent, visible
-from upslope.record.files import write_whole
 from upslope.record.journal import JOURNAL, Journal, number, read_journal
 from upslope.training.pipeline.performing import PIPELINE
 

@@ -12,10 +12,10 @@ from typing import Any
 import tomli_w
 
 from upslope.errors import Stopped, UserError
+from upslope.files import PART, write_whole
 from upslope.model.names import BEST
 from upslope.record.checkpoint import ASIDE
 from upslope.record.claim import LOCK, OWNER, Taken, claimed, is_begun
-from upslope.record.files import PART, write_whole
 from upslope.training.ending import AtOnce
 from upslope.training.pipeline.notes import NOTES, Note, Notebook
 from upslope.training.pipeline.plan import NAMED, Kinds, Pipeline, Stage

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -15,20 +17,32 @@ PART = re.compile(r"\.(.+)\.\d+\.part")
 """How a file is called while it is written, and after a kill: its name, and the process that was at work on it."""
 
 
-def write_whole(path: Path, content: Buffer) -> None:
-    """Write aside, flush to the disk, rename over ``path``. Where that fails, what was written goes again: a full disk
-    gets its room back."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+def part_of(path: Path) -> Path:
+    """How a file, or a folder, is called while this process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file written aside, flushed to the disk, and renamed over ``path`` at the end. Where that fails, what was
+    written goes again: a full disk gets its room back."""
+    part = part_of(path)
     try:
-        with aside.open("wb") as file:
-            file.write(content)
+        with part.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        part.replace(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: Buffer) -> None:
+    """``whole_file`` with this content."""
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def sync_folder(folder: Path) -> None:
