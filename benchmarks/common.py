@@ -114,6 +114,102 @@ def worker(script: str, side: str, words: Sequence[str], *, python: str = sys.ex
     return lambda: run_json(command, threads=threads, env={"PYTHONPATH": path})
 
 
+BETAS, CLIP = (0.9, 0.99), 1.0
+"""AdamW's, and the largest gradient norm, on both sides of a comparison of imitation."""
+
+
+def plain_training(rate: float, steps: int, rows: int, each: int) -> dict[str, Any]:
+    """What Trainers of transformers and of TRL are told, so that a step is what upslope's learner does at a
+    constant rate: ``steps`` of ``rows`` rows in their order, ``each`` of them in a forward pass, on the CPU."""
+    return {
+        "per_device_train_batch_size": each,
+        "gradient_accumulation_steps": rows // each,
+        "max_steps": steps,
+        "learning_rate": rate,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch_fused",
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "weight_decay": 0.0,
+        "max_grad_norm": CLIP,
+        "train_sampling_strategy": "sequential",
+        "logging_steps": 1,
+        "report_to": [],
+        "use_cpu": True,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+def marking(callback: type, now: Callable[[], Any], marks: list[Any]) -> Any:
+    """A Trainer's ``callback`` that notes when the first step begins and when each ends."""
+
+    class Watch(callback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            if not marks:
+                marks.append(now())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            marks.append(now())
+
+    return Watch()
+
+
+def learner_steps(
+    model: str,
+    recipe_name: str,
+    dtype: str,
+    rate: float,
+    steps: int,
+    groups_of: Callable[[Any, int], list[Any]],
+    now: Callable[[], Any],
+) -> tuple[Any, list[float], list[Any]]:
+    """The learner that a run of upslope has, on the groups that ``groups_of`` makes of policy and step, which is part
+    of a step: the model, the losses, and when the first step began and each ended."""
+    import torch
+
+    from upslope.algo.family import FAMILY
+    from upslope.algo.objective import Objective
+    from upslope.learn.build import build_learner
+    from upslope.learn.prepare import passes
+    from upslope.learn.settings import LearnSettings
+    from upslope.model.load import load
+    from upslope.model.policy import Policy
+    from upslope.rollout.address import Address
+    from upslope.training.memory import Keeper, bound_kernel_caches, keep_freed_memory
+    from upslope.training.session import repeat_bits
+    from upslope.types import Sampling
+
+    keep_freed_memory()  # as the command does
+    bound_kernel_caches()
+    repeat_bits()
+    policy = Policy(*load(model))
+    recipe = FAMILY[recipe_name].recipe
+    settings = LearnSettings(lr=rate, warmup=0, beta1=BETAS[0], beta2=BETAS[1], clip=CLIP)
+    learner = build_learner(
+        policy, recipe, settings, sampling=Sampling(), num_updates=steps, dtype=getattr(torch, dtype)
+    )
+    keeper = Keeper()
+    learner.watch = lambda done, total: keeper.check("micro-batch")
+    objective, losses, marks = Objective(recipe), [], [now()]
+    for step in range(steps):
+        batch = learner.prepare(recipe, groups_of(policy, step))
+        for part in passes(batch, recipe, Address(0, recipe_name, step)):
+            losses.append(recipe.update(learner, objective, part).stats["loss"])
+        marks.append(now())
+    return policy.model, losses, marks
+
+
+def show_gaps(found: Mapping[str, Sequence[Result]], spell: str = "") -> None:
+    """How far each side's losses are from the first one's; ``spell``: a format in which they are said as well."""
+    first = next(iter(found))
+    for name, results in found.items():
+        losses = results[0]["losses"]
+        gaps = [abs(a - b) for a, b in zip(losses, found[first][0]["losses"], strict=True)]
+        said = f"{' '.join(format(loss, spell) for loss in losses)}; " if spell else ""
+        print(f"  losses   {name:<28} {said}differ from {first}'s by {max(gaps):.1e} at most")
+
+
 def show_ceilings(threads: int = 0) -> None:
     """What the machine can do at most, measured now."""
     code = (

@@ -30,10 +30,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from common import Measure, Result, compare, peak_gb, run, show_ceilings, take_turns, tell, worker
+from common import (
+    Measure,
+    Result,
+    compare,
+    learner_steps,
+    marking,
+    peak_gb,
+    plain_training,
+    run,
+    show_ceilings,
+    show_gaps,
+    take_turns,
+    tell,
+    worker,
+)
 
 SETTINGS = "trainer-4,trainer-16,upslope"
-RATE, BETAS, CLIP = 1e-3, (0.9, 0.99), 1.0
+RATE = 1e-3
 Marks = list[tuple[float, float]]
 """The clock and the processor's time at the ends of steps."""
 
@@ -85,37 +99,12 @@ def trainer_steps(options: argparse.Namespace) -> Result:
     rows = [{"input_ids": row, "labels": row} for row in rows_of(options)]
     marks: Marks = []
 
-    class Watch(hf.TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            if not marks:
-                marks.append(now())
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            marks.append(now())
-
     with tempfile.TemporaryDirectory() as folder:
-        config = hf.TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=each,
-            gradient_accumulation_steps=options.rows // each,
-            max_steps=options.steps + 1,
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            optim="adamw_torch_fused",
-            adam_beta1=BETAS[0],
-            adam_beta2=BETAS[1],
-            weight_decay=0.0,
-            max_grad_norm=CLIP,
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            report_to=[],
-            use_cpu=True,
-            save_strategy="no",
-            disable_tqdm=True,
-        )
+        config = hf.TrainingArguments(output_dir=folder, **plain_training(RATE, options.steps + 1, options.rows, each))
         model = hf.AutoModelForCausalLM.from_pretrained(options.out / "model", dtype=torch.float32)
         filled = hf.DataCollatorForSeq2Seq(hf.AutoTokenizer.from_pretrained(options.out / "model"))
-        trainer = hf.Trainer(model=model, args=config, train_dataset=rows, data_collator=filled, callbacks=[Watch()])
+        marked = marking(hf.TrainerCallback, now, marks)
+        trainer = hf.Trainer(model=model, args=config, train_dataset=rows, data_collator=filled, callbacks=[marked])
         trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return result(options, model, losses, marks)
@@ -123,43 +112,20 @@ def trainer_steps(options: argparse.Namespace) -> Result:
 
 def upslope_steps(options: argparse.Namespace) -> Result:
     """In a worker: the learner that a run has, on the same tokens; making rollouts of them is part of a step."""
-    import torch
-
-    from upslope.algo.family import FAMILY
-    from upslope.algo.objective import Objective
-    from upslope.learn.build import build_learner
-    from upslope.learn.prepare import passes
-    from upslope.learn.settings import LearnSettings
-    from upslope.model.load import load
-    from upslope.model.policy import Policy
-    from upslope.rollout.address import Address
     from upslope.training.blocks import as_group
-    from upslope.training.memory import Keeper, bound_kernel_caches, keep_freed_memory
-    from upslope.training.session import repeat_bits
-    from upslope.types import Sampling
 
-    keep_freed_memory()  # as the command does
-    bound_kernel_caches()
-    repeat_bits()
-    model, tokenizer = load(str(options.out / "model"))
-    recipe = FAMILY["pretrain"].recipe
-    settings = LearnSettings(lr=RATE, warmup=0, beta1=BETAS[0], beta2=BETAS[1], clip=CLIP)
-    policy = Policy(model, tokenizer)
-    learner = build_learner(
-        policy, recipe, settings, sampling=Sampling(), num_updates=options.steps + 1, dtype=torch.float32
-    )
-    keeper = Keeper()
-    learner.watch = lambda done, total: keeper.check("micro-batch")
     rows = rows_of(options)
-    objective, losses, marks = Objective(recipe), [], [now()]
-    for step in range(options.steps + 1):
+
+    def groups_of(policy: Any, step: int) -> list[Any]:
         groups = []
         for number in range(step * options.rows, (step + 1) * options.rows):
             ids = tuple(rows[number])
             groups.append(as_group(f"row/{number}", [(ids[:1], ids[1:])], policy.renderer.end_ids))
-        for part in passes(learner.prepare(recipe, groups), recipe, Address(0, "pretrain", step)):
-            losses.append(recipe.update(learner, objective, part).stats["loss"])
-        marks.append(now())
+        return groups
+
+    model, losses, marks = learner_steps(
+        str(options.out / "model"), "pretrain", "float32", RATE, options.steps + 1, groups_of, now
+    )
     return result(options, model, losses, marks)
 
 
@@ -251,11 +217,8 @@ def main() -> None:
     print(f"new:llama of {made['weights']:,} weights; {options.rows} rows of at most {options.length} tokens a step")
     show_ceilings(options.threads)
     results = take_turns(sides, options.rounds, line)
-    first, own = next(iter(results)), next(reversed(results))
-    for name, of_side in results.items():
-        gaps = [abs(a - b) for a, b in zip(of_side[0]["losses"], results[first][0]["losses"], strict=True)]
-        said = " ".join(f"{loss:.4f}" for loss in of_side[0]["losses"])
-        print(f"  losses   {name:<28} {said}; differ from {first}'s by {max(gaps):.1e} at most")
+    own = next(reversed(results))
+    show_gaps(results, ".4f")
     compare(results, "tokens_per_s", "tokens/s", against=own)
     compare(results, "tokens_per_processor_s", "tokens/processor second", against=own)
     compare(results, "peak_gb", "GB", against=own, least=True)

@@ -23,10 +23,26 @@ import time
 from itertools import pairwise
 from typing import Any
 
-from common import Measure, Result, compare, parser, peak_gb, prompts, rows, show_ceilings, take_turns, tell, worker
+from common import (
+    Measure,
+    Result,
+    compare,
+    learner_steps,
+    marking,
+    parser,
+    peak_gb,
+    plain_training,
+    prompts,
+    rows,
+    show_ceilings,
+    show_gaps,
+    take_turns,
+    tell,
+    worker,
+)
 
 SETTINGS = "trl-fp32-4,trl-fp32-16,upslope-float32"
-RATE, BETAS, CLIP = 1e-5, (0.9, 0.99), 1.0
+RATE = 1e-5
 
 
 def tokens(options: argparse.Namespace, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
@@ -51,42 +67,20 @@ def trl_steps(options: argparse.Namespace) -> Result:
     dataset = Dataset.from_list([{"input_ids": p + a, "labels": [-100] * len(p) + a} for p, a in pairs])
     marks: list[float] = []
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            if not marks:
-                marks.append(time.perf_counter())
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            marks.append(time.perf_counter())
-
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
             output_dir=folder,
-            per_device_train_batch_size=each,
-            gradient_accumulation_steps=options.rows // each,
-            max_steps=options.steps + 1,
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            adam_beta1=BETAS[0],
-            adam_beta2=BETAS[1],
-            weight_decay=0.0,
-            max_grad_norm=CLIP,
-            train_sampling_strategy="sequential",
             max_length=None,
-            logging_steps=1,
-            report_to=[],
-            use_cpu=True,
             bf16=precision == "bf16",
             gradient_checkpointing=False,
-            save_strategy="no",
-            disable_tqdm=True,
+            **plain_training(RATE, options.steps + 1, options.rows, each),
         )
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32),
             processing_class=tokenizer,
             args=config,
             train_dataset=dataset,
-            callbacks=[Watch()],
+            callbacks=[marking(TrainerCallback, time.perf_counter, marks)],
         )
         trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -95,43 +89,22 @@ def trl_steps(options: argparse.Namespace) -> Result:
 
 def upslope_steps(options: argparse.Namespace) -> Result:
     """In a worker: the learner that a run has, on the same tokens."""
-    import torch
+    from transformers import AutoTokenizer
 
-    from upslope.algo.family import FAMILY
-    from upslope.algo.objective import Objective
-    from upslope.learn.build import build_learner
-    from upslope.learn.prepare import passes
-    from upslope.learn.settings import LearnSettings
-    from upslope.model.load import load
-    from upslope.model.policy import Policy
-    from upslope.rollout.address import Address
-    from upslope.training.memory import Keeper, bound_kernel_caches, keep_freed_memory
-    from upslope.training.session import repeat_bits
-    from upslope.types import Group, Problem, Rollout, Sampling, Score
+    from upslope.types import Group, Problem, Rollout, Score
 
-    keep_freed_memory()  # as the command does
-    bound_kernel_caches()
-    repeat_bits()
-    model, tokenizer = load(options.model)
-    pairs = tokens(options, tokenizer)
-    recipe = FAMILY["sft"].recipe
-    settings = LearnSettings(lr=RATE, warmup=0, beta1=BETAS[0], beta2=BETAS[1], clip=CLIP)
-    dtype = getattr(torch, options.worker.partition("-")[2])
-    learner = build_learner(
-        Policy(model, tokenizer), recipe, settings, sampling=Sampling(), num_updates=options.steps + 1, dtype=dtype
-    )
-    keeper = Keeper()
-    learner.watch = lambda done, total: keeper.check("micro-batch")
-    objective, losses, marks = Objective(recipe), [], [time.perf_counter()]
-    for step in range(options.steps + 1):
+    pairs = tokens(options, AutoTokenizer.from_pretrained(options.model))
+
+    def groups_of(_: Any, step: int) -> list[Group]:
         groups = []
         for row, (prompt, answer) in enumerate(pairs[step * options.rows : (step + 1) * options.rows]):
             mask = (True,) * len(answer)
             shown = Rollout(str(row), 0, tuple(prompt), tuple(answer), mask, None, 0, "stop", "", Score(1.0))
             groups.append(Group(Problem(str(row), ()), (shown,)))
-        for part in passes(learner.prepare(recipe, groups), recipe, Address(0, "sft", step)):
-            losses.append(recipe.update(learner, objective, part).stats["loss"])
-        marks.append(time.perf_counter())
+        return groups
+
+    dtype = options.worker.partition("-")[2]
+    _, losses, marks = learner_steps(options.model, "sft", dtype, RATE, options.steps + 1, groups_of, time.perf_counter)
     return result(options, pairs, losses, marks)
 
 
@@ -177,10 +150,8 @@ def main() -> None:
     sides = {name: side(name, options) for name in options.settings.split(",")}
     show_ceilings(options.threads)
     found = take_turns(sides, options.rounds, line)
-    first, own = next(iter(found)), next(reversed(found))
-    for name, results in found.items():
-        gaps = [abs(a - b) for a, b in zip(results[0]["losses"], found[first][0]["losses"], strict=True)]
-        print(f"  losses   {name:<28} differ from {first}'s by {max(gaps):.1e} at most")
+    own = next(reversed(found))
+    show_gaps(found)
     compare(found, "tokens_per_s", "tokens/s", against=own)
     compare(found, "peak_gb", "GB", against=own, least=True)
 
