@@ -68,6 +68,19 @@ def learnt() -> PreTrainedTokenizerFast:
     return learn_tokenizer(ROWS, 320)
 
 
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch, learnt: Any) -> list[str]:
+    """The texts that a tokenizer would be learnt from; ``learnt`` stands for it."""
+    texts_seen: list[str] = []
+
+    def seen(texts: Iterable[str], vocabulary: int) -> Any:
+        texts_seen.extend(texts)
+        return learnt
+
+    monkeypatch.setattr(tokenizing, "learn_tokenizer", seen)
+    return texts_seen
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text())
 def test_any_text_comes_back_from_its_tokens(learnt: PreTrainedTokenizerFast, text: str) -> None:
@@ -181,7 +194,7 @@ def test_equal_text_gives_equal_files_in_any_order_on_any_number_of_threads(
 
 
 def test_held_out_documents_are_those_of_a_corpus_and_not_learnt_from(
-    tokenizer_of: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learnt: Any
+    tokenizer_of: Callable[..., Said], tmp_path: Path, passed: list[str], learnt: Any
 ) -> None:
     hashes = np.frombuffer(b"".join(hash_of(row.encode()) for row in ROWS), dtype=">u8").reshape(-1, 2)
     held = [kept_out(row, 0.25) for row in ROWS]
@@ -191,30 +204,16 @@ def test_held_out_documents_are_those_of_a_corpus_and_not_learnt_from(
         [str(tmp_path / "rows.jsonl")], tokenizer=learnt, end_id=0, held_out=0.25, folder=tmp_path / "cache", workers=1
     )
     assert sum(held) == corpus.held_out_D.sum()
-    passed: list[str] = []
-
-    def seen(texts: Iterable[str], vocabulary: int) -> Any:
-        passed.extend(texts)
-        return learnt
-
-    monkeypatch.setattr(tokenizing, "learn_tokenizer", seen)
     assert tokenizer_of("rows.jsonl", "--held-out", "0.25", "-o", "words").code == 0
     assert sorted(passed) == sorted(row for row, out in zip(ROWS, held, strict=True) if not out)
 
 
 @pytest.mark.parametrize("num", [1, 2, 9])
 def test_of_few_documents_the_one_that_a_corpus_holds_out_is_not_learnt_from(
-    tokenizer_of: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learnt: Any, num: int
+    tokenizer_of: Callable[..., Said], tmp_path: Path, passed: list[str], learnt: Any, num: int
 ) -> None:
     few = [row for row in ROWS if not kept_out(row, 0.01)][:num]
     (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in [*few, *few]))
-    passed: list[str] = []
-
-    def seen(texts: Iterable[str], vocabulary: int) -> Any:
-        passed.extend(texts)
-        return learnt
-
-    monkeypatch.setattr(tokenizing, "learn_tokenizer", seen)
     assert tokenizer_of("few.jsonl", "--held-out", "0.01", "-o", "words").code == 0
     corpus = open_corpus(
         [str(tmp_path / "few.jsonl")], tokenizer=learnt, end_id=0, held_out=0.01, folder=tmp_path / "cache"

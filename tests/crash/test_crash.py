@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import islice
@@ -15,18 +14,14 @@ from pathlib import Path
 import pytest
 from crash.campaign import SIGNALS, Campaign
 from crash.cases import RECIPES, RUN, Bench, digest, furnished
-from crash.forks import FULL, serving
+from crash.forks import FULL, in_memory, serving
 from crash.trials import Found
-
-MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    place = Path(tempfile.mkdtemp(prefix="upslope-crash-", dir=MEMORY if MEMORY.is_dir() else None))
-    with serving(place) as server:
+    with in_memory() as place, serving(place) as server:
         yield furnished(server, place)
-    shutil.rmtree(place)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 
 import pytest
 from crash.cases import MEASURED, digest
-from crash.forks import HALF, KILL, Ended, Server, Tap, serving
+from crash.forks import HALF, KILL, Ended, Server, Tap, in_memory, serving
 
-MEMORY = Path("/dev/shm")
 STAGES = ("read", "imitate", "try")
 FILE = """
 name = "it"
@@ -91,10 +89,8 @@ class Place:
 
 @pytest.fixture(scope="module")
 def at() -> Iterator[Place]:
-    scratch = Path(tempfile.mkdtemp(prefix="upslope-pipeline-", dir=MEMORY if MEMORY.is_dir() else None))
-    with serving(scratch) as server:
+    with in_memory() as scratch, serving(scratch) as server:
         yield Place(server, scratch)
-    shutil.rmtree(scratch)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pipelines import said_by
 from rich.console import Console
 
 import upslope as up
@@ -49,11 +50,9 @@ eval = { samples = 2 }
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+def folder(place: Path) -> Path:
     Path("it.toml").write_text(FILE)
-    return tmp_path
+    return place
 
 
 def weights(run: Path) -> str:
@@ -62,9 +61,7 @@ def weights(run: Path) -> str:
 
 
 def do(*settings: str, **more: object) -> list[str]:
-    said: list[str] = []
-    up.pipeline("it.toml", [*TINY, *settings], progress=False, say=said.append, **more)  # type: ignore[arg-type]
-    return said
+    return said_by("it.toml", *TINY, *settings, **more)
 
 
 def test_a_pipeline_does_what_its_runs_would_do_one_by_one():

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from pipelines import said_by
 
-import upslope as up
 from upslope.errors import UserError
 from upslope.lab.predicting import predict_command
 from upslope.training.pipeline.made_of import content_of, text_of
@@ -37,12 +37,10 @@ eval = { text_tokens = 64 }
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+def folder(place: Path) -> Path:
     Path("it.toml").write_text(FILE)
     write("a.jsonl", "apples")
-    return tmp_path
+    return place
 
 
 def write(file: str, what: str) -> None:
@@ -51,9 +49,7 @@ def write(file: str, what: str) -> None:
 
 
 def do(*settings: str, **more: object) -> list[str]:
-    said: list[str] = []
-    up.pipeline("it.toml", list(settings), progress=False, say=said.append, **more)  # type: ignore[arg-type]
-    return said
+    return said_by("it.toml", *settings, **more)
 
 
 def test_text_that_is_other_text_makes_another_stage_and_another_place_does_not() -> None:

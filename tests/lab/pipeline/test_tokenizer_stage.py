@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from pipelines import said_by
 from typer.testing import CliRunner
 
 import upslope as up
@@ -45,12 +46,10 @@ eval = { text_tokens = 64 }
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+def folder(place: Path) -> Path:
     Path("new.toml").write_text(FILE)
     write_words("apples")
-    return tmp_path
+    return place
 
 
 def write_words(what: str) -> None:
@@ -59,9 +58,7 @@ def write_words(what: str) -> None:
 
 
 def do(*settings: str, **more: object) -> list[str]:
-    said: list[str] = []
-    up.pipeline("new.toml", list(settings), progress=False, say=said.append, **more)  # type: ignore[arg-type]
-    return said
+    return said_by("new.toml", *settings, **more)
 
 
 def test_a_stage_learns_the_tokenizer_that_the_next_one_reads_with(folder: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -121,6 +122,14 @@ def compiled(into: Path) -> Path | None:
     made = into / "tap.so"
     command = [compiler, "-O1", "-shared", "-fPIC", str(HERE / "tap.c"), "-o", str(made), "-ldl"]
     return made if subprocess.run(command, capture_output=True).returncode == 0 else None
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder to work in, in memory where the system has such a place, and gone at the end."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="upslope-crash-", dir=memory if memory.is_dir() else None) as scratch:
+        yield Path(scratch)
 
 
 @contextmanager
