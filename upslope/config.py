@@ -53,17 +53,17 @@ def load_settings(
         )
     if file:
         _anchor(table, file.parent)
-    for key, value in (options or {}).items():
-        _put(table, key, value)
     pairs: list[tuple[str, Any]] = []
     for text in overrides:
         key, value = _pair(text)
         pairs.append(("recipe" if key == "recipe.name" else key, value))
-    model = dict(pairs).get("model", (options or {}).get("model"))
+    given = dict(options or {}) | dict(pairs)
+    model = given.get("model")
     if isinstance(model, str) and not is_new(model) and is_new(str(table.get("model", ""))):
         _give_up(table, "new")  # the shape of a new model goes with the model that it is of
-    given = {*(options or {}), *(key for key, _ in pairs)}
-    if len(given & {"steps", "epochs"}) == 1:
+    for key, value in (options or {}).items():
+        _put(table, key, value)
+    if len(given.keys() & {"steps", "epochs"}) == 1:
         _give_up(table, "steps" if "epochs" in given else "epochs")
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it

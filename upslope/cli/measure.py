@@ -62,7 +62,7 @@ def evaluate_model(
     """
     from upslope.config import load_settings
     from upslope.lab.evaluation import SPEAKING, evaluate_command
-    from upslope.lab.predicting import EVERY, HELD_OUT, is_text_alone, predict_command
+    from upslope.lab.predicting import EVERY, HELD_OUT, predict_command
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
@@ -83,7 +83,7 @@ def evaluate_model(
     settings = load_settings(None if named or text else own_task(model, trust=trust), overrides or (), options)
     if text and (settings.task.name or settings.task.data):
         raise UserError(by_itself)
-    if is_text_alone(settings.task):
+    if settings.task.text_alone:
         of_problems = {
             "--attempts": attempts,
             "--samples": samples or None,

@@ -14,7 +14,7 @@ from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
 from upslope.training.corpora import block_length, opened_text
 from upslope.training.held_out_loss import HeldOutText, Predicted
-from upslope.training.settings import RunSettings, TaskSettings
+from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
 from upslope.training.start import MakeView, resolve_recipe
 
@@ -36,23 +36,13 @@ class TextLoss:
     @property
     def row(self) -> dict[str, Any]:
         """As an evaluation's row in a journal says it."""
-        return {
-            "held_out_loss": self.found.loss,
-            "bits_per_byte": self.found.bits_per_byte,
-            "held_out_tokens": self.found.num_tokens,
-            "held_out_bytes": self.found.num_bytes,
-        }
+        return {"held_out_loss": self.found.loss} | self.found.of_text
 
     def __str__(self) -> str:
         """``1.2040 nats a token, 0.5790 bits per byte (3 documents, 90 tokens, 270 bytes)``"""
         found, num = self.found, self.num_documents
         counted = f"{num:,} document{'s' * (num != 1)}, {found.num_tokens:,} tokens, {found.num_bytes:,} bytes"
         return f"{found.loss:.4f} nats a token, {found.bits_per_byte:.4f} bits per byte ({counted})"
-
-
-def is_text_alone(task: TaskSettings) -> bool:
-    """Whether there is text to predict and no problem to attempt."""
-    return bool(task.text) and not task.name and not task.data
 
 
 def predict_text(settings: RunSettings, make_view: MakeView, *, every: bool) -> TextLoss:

@@ -76,7 +76,7 @@ class HeldOut:
         """All problems, greedily and ``samples`` times, and all that is predicted, as the policy is after ``step``
         steps."""
         self._done.add((step, self._num(samples)))
-        losses = self.losses(step)
+        losses = self.losses()
         if not self.problems:
             return Evaluation(losses, [])
         found = evaluate(
@@ -92,7 +92,7 @@ class HeldOut:
         )
         return Evaluation(found.row | losses, found.greedy)
 
-    def losses(self, step: int) -> dict[str, Any]:
+    def losses(self) -> dict[str, Any]:
         """``held_out_loss`` nats a token of what the recipe imitates: held-out demonstrations where it imitates such,
         else held-out text. ``bits_per_byte`` of held-out text, whatever the recipe; ``held_out_tokens`` and
         ``held_out_bytes`` of the text. ``sample``: a text of the policy's own, for a recipe that reads text."""
@@ -105,8 +105,7 @@ class HeldOut:
             found = self._text.measure(self._scorer)
             if not isinstance(self._imitates, Demonstrations):
                 row["held_out_loss"] = found.loss
-            row |= {"bits_per_byte": found.bits_per_byte}
-            row |= {"held_out_tokens": found.num_tokens, "held_out_bytes": found.num_bytes}
+            row |= found.of_text
         if isinstance(self._imitates, Documents):
             policy = self._scorer.policy
             temperature = self._setting.temperature

@@ -52,6 +52,15 @@ class Predicted:
         tokenizers compare. That a document ends where it does is part of it (its end token), and of no byte."""
         return self.nats / (math.log(2) * self.num_bytes)
 
+    @property
+    def of_text(self) -> dict[str, float]:
+        """What a journal's row says of it where it is text."""
+        return {
+            "bits_per_byte": self.bits_per_byte,
+            "held_out_tokens": self.num_tokens,
+            "held_out_bytes": self.num_bytes,
+        }
+
     def __add__(self, other: Predicted) -> Predicted:
         return Predicted(self.nats + other.nats, self.num_tokens + other.num_tokens, self.num_bytes + other.num_bytes)
 

@@ -103,6 +103,11 @@ class TaskSettings:
         if not self.text_held_out < 1:
             raise ValueError(f"text_held_out is a share in [0, 1), not {self.text_held_out}")
 
+    @property
+    def text_alone(self) -> bool:
+        """Whether there is text to read or predict and no problem to attempt."""
+        return bool(self.text) and not self.name and not self.data
+
 
 @dataclass(frozen=True)
 class SampleSettings:

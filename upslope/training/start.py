@@ -195,7 +195,7 @@ def open_run_task(settings: TaskSettings, seed: int) -> Task:
     """The task the settings name; without a name the user's if there is data, none but the text if there is that, else
     pocket."""
     given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
-    if settings.text and not settings.name and not settings.data:
+    if settings.text_alone:
         require_nothing_else(settings)
         return TextAlone()
     return open_task(settings.name or (FOR_DATA if settings.data else DEFAULT), **given, seed=seed)

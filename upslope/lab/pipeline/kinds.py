@@ -12,7 +12,7 @@ from typing import Any
 from upslope.files import write_whole
 from upslope.lab.evaluation import SPEAKING, evaluated
 from upslope.lab.pipeline.tokenizer_stage import TokenizerStage
-from upslope.lab.predicting import is_text_alone, predict_text
+from upslope.lab.predicting import predict_text
 from upslope.record.claim import claimed
 from upslope.record.journal import JOURNAL, plain
 from upslope.text.documents import find_sources
@@ -45,7 +45,7 @@ class EvalStage:
 
     def check(self, settings: RunSettings) -> None:
         task = open_run_task(settings.task, settings.seed)
-        if is_text_alone(settings.task):
+        if settings.task.text_alone:
             find_sources(settings.task.text)
             return
         check_evaluation(settings)
@@ -78,7 +78,7 @@ class EvalStage:
         folder = Path(settings.out) / settings.name
         with claimed(folder, resume=True):
             begun = time.perf_counter()
-            if is_text_alone(settings.task):
+            if settings.task.text_alone:
                 text = predict_text(settings, make_view, every=not settings.task.text_held_out)
                 told, found = str(text), text.row | {"seconds": time.perf_counter() - begun}
             else:
