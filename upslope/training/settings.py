@@ -9,6 +9,7 @@ from typing import Any, Literal
 from upslope.bounds import at_least, require_bounds
 from upslope.learn.settings import LearnSettings
 from upslope.model.settings import NewModelSettings
+from upslope.training.cluster_settings import ClusterSettings
 from upslope.types import Sampling
 
 DEFAULT_RECIPE = "reinforce-baseline"
@@ -233,6 +234,7 @@ class RunSettings:
     reference: ReferenceSettings = ReferenceSettings()
     eval: EvalSettings = EvalSettings()
     save: SaveSettings = SaveSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     def __post_init__(self) -> None:
         require_bounds(self)

@@ -1,0 +1,70 @@
+"""Learners in processes of their own: rows shared out, gradients summed by torch.distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from upslope.learn.ranks import shares
+from upslope.types import Batch
+
+T = TypeVar("T")
+
+BUCKET = 32 * 2**20
+"""Bytes that are summed at a time: one message for many small tensors, no copy of all gradients at once."""
+
+
+class DistributedRanks:
+    """One of the learners of a process group (gloo on CPUs, nccl on GPUs), which is there already; a ``Ranks``.
+
+    Two learners' sums are a + b in either order, so they are the same bits on both. Of more, gloo adds in a ring, in
+    one order for all learners.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def share(self, batch: Batch) -> Batch:
+        """Consecutive rows with about as many tokens as the other learners' have."""
+        lengths = [len(r.prompt) + len(r.response) for r in batch.rollouts]
+        return batch.take(shares(lengths, self.size)[self.rank])
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Put into each tensor the sum of all learners' tensors at its place."""
+        with torch.no_grad():
+            for bucket in _buckets(tensors):
+                whole = torch.cat([t.detach().reshape(-1) for t in bucket])
+                dist.all_reduce(whole)
+                for tensor, part in zip(bucket, whole.split([t.numel() for t in bucket]), strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+    def gather(self, value: T) -> list[T]:
+        """Every learner's value, by rank; anything that pickles."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def from_first(self, value: T) -> T:
+        """The first learner's value, on all of them."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Consecutive tensors of one kind, as many as fill a message; a large one alone."""
+    found: list[list[Tensor]] = []
+    size = 0
+    for tensor in tensors:
+        num = tensor.numel() * tensor.element_size()
+        alike = found and found[-1][0].dtype == tensor.dtype and found[-1][0].device == tensor.device
+        if not alike or size + num > BUCKET:
+            found.append([])
+            size = 0
+        found[-1].append(tensor)
+        size += num
+    return found

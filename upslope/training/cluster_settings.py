@@ -1,0 +1,58 @@
+"""Which processes a run has besides the one that began it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from upslope.bounds import at_least, require_bounds
+
+Engine = Literal["local", "vllm"]
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Processes of a run, placed and watched by Ray. All as it is here: one process, no Ray.
+
+    >>> ClusterSettings().used, ClusterSettings(samplers=2).used
+    (False, True)
+    """
+
+    samplers: int = at_least(0, 0)
+    """Processes that write attempts; 0: the first learner does."""
+    engine: Engine = "local"
+    """What writes attempts: local (upslope's own, in every sampler) or vllm (one server, see docs/cluster.md)."""
+    ranks: int = at_least(1, 1)
+    """Learners. They hold the same weights, and each takes its share of the rows of an update."""
+    shard: bool = False
+    """Weights, gradients and moments are shared out among the learners (FSDP2), so that each holds a part."""
+    rewards: int = at_least(0, 0)
+    """Processes that score attempts; 0: where ``task.reward_workers`` says."""
+    staleness: int = at_least(0, 0)
+    """How many steps old the weights may be that wrote what a step learns from. 0: samplers wait for the learner."""
+    address: str = ""
+    """A Ray cluster that is there (``auto``, ``HOST:PORT``, ``ray://HOST:10001``); empty: one of this machine's own."""
+    patience: float = at_least(1, 60.0)
+    """Seconds without a sign of life after which whoever is waited for is named, and the run stops."""
+    vllm_python: str = ""
+    """The interpreter of the environment that has vLLM; empty: this one."""
+    vllm_url: str = ""
+    """A vLLM server that is there; empty: the run starts its own."""
+    most_gap: float = at_least(0, 0.05)
+    """Nats by which sampler and learner may differ over a token after weights were handed over, at most; more stops the
+    run."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+        if self.shard and self.ranks == 1:
+            raise ValueError("shard = true needs several learners to share out among; set ranks to 2 or more")
+        if self.staleness and not self.samplers and self.engine == "local":
+            raise ValueError(
+                f"staleness = {self.staleness} needs samplers that go on while the learner learns; set samplers to 1 "
+                "or more"
+            )
+
+    @property
+    def used(self) -> bool:
+        """Whether a run needs more than the process that began it."""
+        return self != ClusterSettings()
