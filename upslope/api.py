@@ -26,11 +26,11 @@ from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task, scores_of
 from upslope.tasks.complete import complete
 from upslope.training.checks import check_evaluation, check_run
+from upslope.training.company import MakeSampler, Nobody
 from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
 from upslope.training.length import with_steps
 from upslope.training.run import Run
-from upslope.training.session import MakeSampler
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
 from upslope.training.start import open_run_task, resolve_recipe, train_objects
@@ -88,7 +88,7 @@ def train(
             model=given,
             resume=resume,
             objects=objects,
-            make_sampler=sampler,
+            company=Nobody(sampler),
         )
     run.policy.release()
     return run

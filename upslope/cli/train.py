@@ -48,6 +48,7 @@ def train_model(
     Any setting can be given as KEY=VALUE with a dotted key, such as learn.lr=1e-4 or recipe.sample.group_size=16;
     every setting with its meaning is in docs/settings.md and in a run's run.toml.
     """
+    from upslope.cluster.launch import company_of
     from upslope.config import load_settings, read_toml
     from upslope.inspect.report import print_before_after, summary_lines, write_report
     from upslope.inspect.screen import unbreakable
@@ -89,9 +90,14 @@ def train_model(
     sys.stdout, sys.stderr = unbreakable(sys.stdout), unbreakable(sys.stderr)  # rewards may print as well
     console = Console(file=sys.stdout)
     try:
-        folder = launch(
-            settings, lambda: TerminalView(console, plain=plain or None), resume=resume is not None, since=since
-        )
+        with company_of(settings.cluster) as company:
+            folder = launch(
+                settings,
+                lambda: TerminalView(console, plain=plain or None),
+                resume=resume is not None,
+                since=since,
+                company=company,
+            )
     except AtOnce as stop:
         raise Stopped(f"at once, within a step; {stop}", stop.signal) from None
     write_report(folder)

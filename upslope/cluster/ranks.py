@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from upslope.cluster.life import Life
 from upslope.learn.ranks import shares
 from upslope.types import Batch
 
 T = TypeVar("T")
 
+MEETING = timedelta(hours=1)
+"""What torch waits for a learner that does not come. Long, because one may have much more to do than another; who died
+or hangs is found sooner by whoever watches."""
 BUCKET = 32 * 2**20
 """Bytes that are summed at a time: one message for many small tensors, no copy of all gradients at once."""
 
@@ -25,8 +31,10 @@ class DistributedRanks:
     one order for all learners.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, life: Life | None = None) -> None:
+        """``life``: told when it waits for the others, which is not its own silence."""
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._life = life or Life()
 
     def share(self, batch: Batch) -> Batch:
         """Consecutive rows with about as many tokens as the other learners' have."""
@@ -38,21 +46,44 @@ class DistributedRanks:
         with torch.no_grad():
             for bucket in _buckets(tensors):
                 whole = torch.cat([t.detach().reshape(-1) for t in bucket])
-                dist.all_reduce(whole)
+                with self._life.at(""):
+                    dist.all_reduce(whole)
                 for tensor, part in zip(bucket, whole.split([t.numel() for t in bucket]), strict=True):
                     tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:
         """Every learner's value, by rank; anything that pickles."""
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
+        with self._life.at(""):
+            dist.all_gather_object(found, value)
         return found
 
     def from_first(self, value: T) -> T:
         """The first learner's value, on all of them."""
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with self._life.at(""):
+            dist.broadcast_object_list(box, src=0)
         return box[0]
+
+
+def meet(rank: int, size: int, at: str, device: torch.device, life: Life | None = None) -> DistributedRanks:
+    """Join the learners' process group: ``rank`` of ``size``, at ``tcp://HOST:PORT``."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=at, rank=rank, world_size=size, timeout=MEETING)
+    return DistributedRanks(life)
+
+
+def part() -> None:
+    """Leave it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port(host: str) -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as found:
+        found.bind((host, 0))
+        return int(found.getsockname()[1])
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

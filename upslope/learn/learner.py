@@ -32,6 +32,8 @@ class Learner:
     optimizer: Optimizer
     watch: Callable[[int, int], None] = lambda done, total: None
     """Told after every micro-batch how many rows of how many have their gradient."""
+    share: Callable[[Sequence[Group]], None] = lambda groups: None
+    """Told of a step's groups before they are prepared: so that other learners do the same with them."""
 
     @property
     def policy(self) -> Policy:
@@ -47,6 +49,7 @@ class Learner:
         With one update a batch the old log-probabilities are the new ones of that update, detached: no pass here,
         unless somebody needs them earlier (``old_logp_before``: a penalty that is paid in the reward).
         """
+        self.share(groups)
         needs = recipe.needs
         if not needs <= self.scorer.needs:
             raise RuntimeError(

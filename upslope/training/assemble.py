@@ -12,6 +12,7 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
 from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
+from upslope.learn.ranks import Ranks
 from upslope.learn.settings import LearnSettings
 from upslope.model import attention
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
@@ -28,7 +29,13 @@ from upslope.training.settings import RunSettings
 
 
 def assemble(
-    model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, recorder: Recorder, saved: Checkpoint | None
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    settings: RunSettings,
+    recorder: Recorder,
+    saved: Checkpoint | None,
+    ranks: Ranks | None = None,
 ) -> Learner:
     """A learner around ``model``: the start of the run, or (``saved``) what the checkpoint holds.
 
@@ -62,6 +69,7 @@ def assemble(
         dtype=dtype,
         reference=reference,
         value=value,
+        ranks=ranks,
     )
 
 

@@ -84,7 +84,7 @@ def predicted(scorer: Scorer, groups: Sequence[Group]) -> Predicted:
 
 def plain_scorer(scorer: Scorer) -> Scorer:
     """One that scores given text as it is: the same policy and micro-batches, at temperature 1, and nothing else."""
-    return Scorer(scorer.policy, Sampling(), micro_batch=scorer.micro_batch, ranks=scorer.ranks)
+    return Scorer(scorer.policy, Sampling(), micro_batch=scorer.micro_batch)
 
 
 def chosen_documents(corpus: TokenStore, most: float, *, every: bool = False) -> Index:

@@ -15,8 +15,6 @@ from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError, nearest
 from upslope.learn.learner import Learner
-from upslope.learn.probe import Probe
-from upslope.model.reference import Reference
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import KINDS, Recorder, Row
@@ -29,6 +27,7 @@ from upslope.training.collecting import collector
 from upslope.training.corpora import Text
 from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
+from upslope.training.measuring import probe_of, renew_reference
 from upslope.training.memory import Keeper, peak_gb
 from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
@@ -63,7 +62,7 @@ class Run:
         self.collect = collector(settings, recipe, task, sampler, self.policy, text)
         self._document, self._notes = document, notes
         self._held_out = HeldOut(settings, recipe, task, sampler, learner.scorer, text)
-        self._first_step = 0
+        self.first_step = 0
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
         self._tokens = 0
@@ -118,22 +117,23 @@ class Run:
         a signal into a checkpoint after the step under way."""
         self.recorder.begin(self._document)
         what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
-        self.view.start(self.recorder.name, what, self.settings.steps, self._first_step)
+        self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
         for note in self._notes:
             self.view.message(note)
         if self._notes:
-            self.recorder.add({"kind": "resume", "step": self._first_step, "notes": list(self._notes)})
+            self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
         with self.signals, said_to(self.view.message):
-            self._saving.finish(self._first_step, self._spent, self._tokens)
-            if self._first_step == 0:
+            self._saving.finish(self.first_step, self._spent, self._tokens)
+            if self.first_step == 0:
                 self._evaluate(0, samples=self.settings.eval.samples)
-            step = self._first_step
+            step = self.first_step
             while step < self.settings.steps and not self._out_of_budget():
                 self._stop_if_asked()
                 if self._held_out.is_between(step):  # here, so that a run makes up for it if it was stopped before
                     self._evaluate(step, samples=0)
                 self._seconds, self._step = {}, step
-                self._reset_reference(step)
+                if renew_reference(self.learner, self.settings, step):
+                    self.recorder.keep_reference(step, self.policy)
                 yield step
                 step += 1
             self._stop_if_asked()
@@ -151,7 +151,7 @@ class Run:
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
         if self.learner.critic is not None:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
-        self._first_step = self._saving.saved = saved.step
+        self.first_step = self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
         self.sampler.load(self.learner.weights(), version=saved.step)
@@ -181,11 +181,8 @@ class Run:
     @contextlib.contextmanager
     def measured(self, step: int, batch: Batch) -> Iterator[None]:
         """Look at the step from both ends, if it is one of those that are measured."""
-        every = self.settings.learn.measure_every
-        probe = None
-        if every and step % every == 0 and self.recipe.acts:
-            with self.phase("measure"):
-                probe = Probe(self.learner, self.recipe, batch)
+        with self.phase("measure"):
+            probe = probe_of(self.learner, self.recipe, self.settings, step, batch)
         yield
         with self.phase("measure"):
             self._measured = probe.row() if probe is not None else {}
@@ -285,13 +282,6 @@ class Run:
 
     def _out_of_budget(self) -> bool:
         return 0 < self.settings.minutes * 60 <= self._spent or 0 < self.settings.tokens <= self._tokens
-
-    def _reset_reference(self, step: int) -> None:
-        """The present policy becomes the reference, where that is due."""
-        every = self.settings.reference.every
-        if every and step and step % every == 0:
-            self.learner.scorer.reference = Reference.of(self.policy)
-            self.recorder.keep_reference(step, self.policy)
 
     def how_to_go_on(self) -> str:
         """What whoever stopped it does to continue."""

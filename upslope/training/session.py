@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,12 @@ import torch
 from upslope.algo.recipe import Recipe
 from upslope.errors import Exhausted, UserError, of_system
 from upslope.model.load import pick_device
-from upslope.model.policy import Policy
 from upslope.native.threads import ask_for_same_bits
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
-from upslope.rollout.base import Sampler
-from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
+from upslope.training.company import Company, Nobody
 from upslope.training.corpora import Text
 from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
@@ -27,8 +25,6 @@ from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.view import View
-
-MakeSampler = Callable[[Policy], Sampler]
 
 
 def run_to_end(
@@ -41,7 +37,7 @@ def run_to_end(
     view: View,
     document: Mapping[str, Any],
     saved: Checkpoint | None = None,
-    make_sampler: MakeSampler | None = None,
+    company: Company | None = None,
     *,
     resume: bool = False,
     made_with: Mapping[str, str] | None = None,
@@ -51,17 +47,18 @@ def run_to_end(
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
     ``resume`` without ``saved``: from the start, in the folder of a run that was stopped before its first checkpoint.
 
-    ``document`` is the resolved configuration, for the record; ``text`` what it names, opened; ``make_sampler`` makes
-    whoever writes the attempts, None: this process. Raises UserError for what a user can mend, ``Stopped`` after
+    ``document`` is the resolved configuration, for the record; ``text`` what it names, opened; ``company`` is whoever
+    else works on it, None: nobody. Raises UserError for what a user can mend, ``Stopped`` after
     Ctrl-C.
     """
     device = pick_device(settings.device)
     with process_state(settings, device):
-        learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved)
+        company = company or Nobody()
+        company.begin(model, tokenizer, recipe, settings, view.message)
+        learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved, company.ranks)
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
-        here = LocalSampler(learner.policy, max_rows=settings.sample.max_rows)
-        sampler = here if make_sampler is None else make_sampler(learner.policy)
+        sampler, task = company.sampler(learner), company.task(task)
         run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes, text)
         run.require_room()
         if saved is not None:
@@ -70,10 +67,12 @@ def run_to_end(
             run.rewind(0)
         try:
             try:
+                company.join(run)
                 train(run)
             except Exhausted as cause:
                 run.end_early(str(cause))
-        except BaseException as error:
+        except BaseException as caught:
+            error = company.cause(caught) or caught
             kept = _rescued(run)
             view.close(False)
             if kept and isinstance(error, UserError):
@@ -82,7 +81,7 @@ def run_to_end(
                 raise UserError(f"{of_system(error)}; {kept}") from error
             if isinstance(error, AtOnce):
                 raise AtOnce(error.signal, kept or "no step was finished, so there is no checkpoint") from None
-            raise
+            raise error from (None if error is caught else caught)
         view.close(True)
     return run
 

@@ -34,6 +34,7 @@ from upslope.tasks.registry import open_task
 from upslope.tasks.text_alone import TextAlone
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
+from upslope.training.company import Company
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
 from upslope.training.length import with_steps, with_steps_of_text
@@ -41,7 +42,7 @@ from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
 from upslope.training.pocket_start import pocket_model
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
-from upslope.training.session import MakeSampler, run_to_end
+from upslope.training.session import run_to_end
 from upslope.training.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
 from upslope.training.tables import names, to_settings
 from upslope.training.view import View
@@ -54,19 +55,33 @@ DEFAULT_LONGEST = 256
 MakeView = Callable[[], View]
 
 
-def launch(settings: RunSettings, make_view: MakeView, *, resume: bool = False, since: int | None = None) -> Path:
+def launch(
+    settings: RunSettings,
+    make_view: MakeView,
+    *,
+    resume: bool = False,
+    since: int | None = None,
+    company: Company | None = None,
+) -> Path:
     """Train as the settings say, names resolved to objects; returns the run's folder.
 
     ``resume`` continues from the newest complete checkpoint of the folder ``out/name``, or from that of step ``since``.
     Raises UserError for anything a user can mend (before minutes are spent on a start, where that can be known),
     ``Stopped`` after Ctrl-C.
     """
-    run = launched(settings, make_view, resume=resume, since=since)
+    run = launched(settings, make_view, resume=resume, since=since, company=company)
     assert run.folder is not None
     return run.folder
 
 
-def launched(settings: RunSettings, make_view: MakeView, *, resume: bool = False, since: int | None = None) -> Run:
+def launched(
+    settings: RunSettings,
+    make_view: MakeView,
+    *,
+    resume: bool = False,
+    since: int | None = None,
+    company: Company | None = None,
+) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     settings = with_steps(settings, recipe, task)
@@ -75,7 +90,7 @@ def launched(settings: RunSettings, make_view: MakeView, *, resume: bool = False
         if since is not None:
             set_aside(folder, since)
         recorder = FolderRecorder(folder, settings.save.keep)
-        return train_objects(settings, recipe, task, recorder, make_view, resume=resume)
+        return train_objects(settings, recipe, task, recorder, make_view, resume=resume, company=company)
 
 
 def train_objects(
@@ -88,7 +103,7 @@ def train_objects(
     model: tuple[Any, Any] | None = None,
     resume: bool = False,
     objects: Sequence[str] = (),
-    make_sampler: MakeSampler | None = None,
+    company: Company | None = None,
 ) -> Run:
     """Train this recipe on this task: ``model`` (with its tokenizer), or the one that the settings name.
 
@@ -134,7 +149,7 @@ def train_objects(
         view,
         document,
         saved,
-        make_sampler,
+        company,
         resume=resume,
         made_with=now,
         notes=notes,
@@ -194,11 +209,16 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
 def open_run_task(settings: TaskSettings, seed: int) -> Task:
     """The task the settings name; without a name the user's if there is data, none but the text if there is that, else
     pocket."""
-    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
     if settings.text_alone:
         require_nothing_else(settings)
         return TextAlone()
-    return open_task(settings.name or (FOR_DATA if settings.data else DEFAULT), **given, seed=seed)
+    return open_task(**task_spec(settings, seed))
+
+
+def task_spec(settings: TaskSettings, seed: int) -> dict[str, Any]:
+    """What ``open_task`` is called with for a task that is more than text."""
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
+    return given | {"name": settings.name or (FOR_DATA if settings.data else DEFAULT), "seed": seed}
 
 
 def require_nothing_else(settings: TaskSettings) -> None:

@@ -1,0 +1,86 @@
+"""Processes of one kind: started, asked for signs of life, replaced when one dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from upslope.cluster.life import Sign
+from upslope.errors import UserError
+
+GROUPS = {"watch": 1}
+"""A thread of its own answers for signs of life, whatever the one that works is doing."""
+START = 300.0
+"""Seconds that a process may take to begin: to be placed, to import torch, to open a model."""
+
+
+@dataclass
+class Member:
+    """One process, seen from here."""
+
+    role: str
+    """``sampler 1``: what messages call it."""
+    actor: Any
+    sign: Sign | None = None
+    """The last one."""
+    ended: str = ""
+    """What ended it, as in ``died: ...``; empty: it lives."""
+    work: Any = None
+    """The call in which it does all it does, where there is one."""
+
+    @property
+    def where(self) -> str:
+        """``sampler 1 (process 312 on vm)``"""
+        return self.role if self.sign is None else f"{self.role} (process {self.sign.pid} on {self.sign.host})"
+
+
+class Crew:
+    """``num`` processes that do the same."""
+
+    def __init__(
+        self, role: str, num: int, start: Callable[[], Any], say: Callable[[str], None], *, first: int = 0
+    ) -> None:
+        """``start`` starts one, and returns its handle before it is ready; their numbers begin with ``first``. Raises
+        UserError if one does not begin."""
+        self._start, self._say = start, say
+        self.members = [Member(f"{role} {number}", start()) for number in range(first, first + num)]
+        for member in self.members:
+            self._greet(member)
+
+    def replace(self, member: Member, why: str) -> None:
+        """Another process in the place of one that is no more. Raises UserError if it does not begin."""
+        self._say(f"{member.where} {why}; another one takes its place, and does its work again")
+        end(member.actor)
+        member.actor, member.sign = self._start(), None
+        self._greet(member)
+
+    def _greet(self, member: Member) -> None:
+        try:
+            member.sign = ray.get(member.actor.sign.remote(), timeout=START)
+        except RayError as error:
+            raise UserError(f"{member.role} did not begin: {reason(error)}") from error
+        member.ended = ""
+
+    def end(self) -> None:
+        """End all of them."""
+        for member in self.members:
+            end(member.actor)
+
+
+def end(actor: Any) -> None:
+    """End a process, whatever it is doing."""
+    ray.kill(actor)
+
+
+def reason(error: BaseException) -> str:
+    """What happened, of all that Ray says, in one line."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, UserError):
+        return str(cause)
+    lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
+    kind = type(cause or error).__name__
+    return f"{kind}: {lines[-1]}" if lines else kind

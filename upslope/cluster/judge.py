@@ -1,0 +1,76 @@
+"""Processes that score attempts, on any machine of the cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from upslope.cluster.crew import Crew, reason
+from upslope.cluster.life import Life, Sign
+from upslope.errors import Unavailable, UserError
+from upslope.tasks.around import AroundTask
+from upslope.tasks.base import Task, scores_of
+from upslope.tasks.registry import open_task
+from upslope.types import Problem, Score
+
+MOST_DEATHS = 3
+"""Of processes over one share of the attempts, before the run gives up."""
+
+
+class Judge:
+    """The process: it opens the task once more, and scores what it is given."""
+
+    def __init__(self, spec: Mapping[str, Any], folder: str) -> None:
+        """``folder``: where paths in ``spec`` begin."""
+        os.chdir(folder)
+        self._life = Life()
+        self._task = open_task(**spec)
+
+    @ray.method(concurrency_group="watch")
+    def sign(self) -> Sign:
+        return self._life.sign()
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        with self._life.at(f"scoring {len(responses)} attempts, from problem {problems[0].id} on"):
+            return scores_of(self._task, problems, responses)
+
+
+class JudgedElsewhere(AroundTask):
+    """A task whose attempts are scored by a crew of such processes. All but ``score`` stays here."""
+
+    def __init__(self, task: Task, crew: Crew) -> None:
+        super().__init__(task)
+        self._crew = crew
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        """Raises UserError as the task does, and for attempts over which one process after another dies."""
+        if not responses:
+            return super().score(problems, responses)
+        num = len(self._crew.members)
+        cuts = [len(responses) * number // num for number in range(num + 1)]
+        shares = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        members = self._crew.members
+        calls = [m.actor.score.remote(problems[s], responses[s]) for m, s in zip(members, shares, strict=False)]
+        found: list[Score] = []
+        for member, share, call in zip(members, shares, calls, strict=False):
+            for deaths in range(1, MOST_DEATHS + 1):
+                try:
+                    found += ray.get(call)
+                    break
+                except RayActorError as error:
+                    why = member.ended or reason(error)
+                    if deaths == MOST_DEATHS or member.ended:
+                        raise UserError(
+                            f"{member.where} died, as {deaths - 1} did before, over its attempts: {why}"
+                        ) from None
+                    self._crew.replace(member, why)
+                    call = member.actor.score.remote(problems[share], responses[share])
+                except RayTaskError as error:
+                    if isinstance(error.cause, (UserError, Unavailable)):
+                        raise error.cause from None
+                    raise
+        return found

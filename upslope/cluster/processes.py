@@ -1,0 +1,174 @@
+"""The processes of a run: started by Ray, watched, ended with it. A ``Company``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from upslope.algo.recipe import Recipe
+from upslope.cluster.crew import GROUPS, Crew, Member, reason
+from upslope.cluster.follower import Follower
+from upslope.cluster.judge import Judge, JudgedElsewhere
+from upslope.cluster.ranks import DistributedRanks, free_port, meet, part
+from upslope.cluster.remote_sampler import RemoteSampler
+from upslope.cluster.together import stand_together
+from upslope.cluster.watch import Watch
+from upslope.cluster.writer import Writer
+from upslope.errors import Stopped, UserError
+from upslope.learn.learner import Learner
+from upslope.learn.ranks import Alone, Ranks
+from upslope.model.load import pick_device
+from upslope.rollout.base import Sampler
+from upslope.rollout.local import LocalSampler
+from upslope.tasks.base import Task
+from upslope.training.cluster_settings import ClusterSettings
+from upslope.training.run import Run
+from upslope.training.settings import RunSettings
+from upslope.training.start import task_spec
+from upslope.types import Group
+
+
+class Processes:
+    """Samplers, further learners and judges of one run, by the settings. The process that asks is the first learner."""
+
+    def __init__(self, settings: ClusterSettings, held: contextlib.ExitStack) -> None:
+        """``held`` ends what is begun, last things first."""
+        self._settings, self._held = settings, held
+        self.ranks: Ranks = Alone()
+        self._crews: list[Crew] = []
+        self._followers: list[Member] = []
+        self._watch: Watch | None = None
+
+    # -- in the order of a run's beginning ---------------------------------------------------------------------------
+
+    def begin(
+        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None]
+    ) -> None:
+        self._run, self._say = settings, say
+        self._open_ray()
+        self._device = pick_device(settings.device)
+        torch.set_num_threads(self._threads(self._settings.ranks))
+        self._opened = ray.put((model, tokenizer))
+        self._watch = Watch(self._members, self._settings.patience)
+        self._held.callback(self._watch.stop)
+        if self._settings.ranks > 1:
+            self._begin_learners(recipe)
+
+    def _threads(self, num: int) -> int:
+        """Threads of each of ``num`` processes that compute at the same time; those of one machine share its cores."""
+        return self._run.threads or max(1, torch.get_num_threads() // (1 if self._settings.address else num))
+
+    def _open_ray(self) -> None:
+        """Raises UserError if the cluster that is named cannot be reached."""
+        where = self._settings.address
+        try:
+            # Ray says much of its own on standard error; what matters is said by whoever waits for it.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray.init(
+                where or "local",
+                num_cpus=None if where else self._num_processes,
+                include_dashboard=None if where else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"cluster.address = {where!r}: {reason(error)}") from error
+        self._held.callback(ray.shutdown)
+
+    @property
+    def _num_processes(self) -> int:
+        s = self._settings
+        return s.samplers + s.ranks + s.rewards
+
+    def _actor(self, kind: type[Any], *arguments: Any, gpu: bool = True) -> Any:
+        """Start a process; it answers for signs of life in a thread of its own."""
+        options: dict[str, Any] = {"num_cpus": 1, "concurrency_groups": GROUPS, "max_restarts": 0}
+        if gpu and self._device.type == "cuda":
+            options["num_gpus"] = 1
+        return ray.remote(**options)(kind).remote(*arguments)
+
+    def _begin_learners(self, recipe: Recipe) -> None:
+        size = self._settings.ranks
+        settings = replace(self._run, threads=torch.get_num_threads())
+
+        def start() -> Any:
+            return self._actor(Follower, self._opened, recipe, settings)
+
+        crew = Crew("learner", size - 1, start, self._say, first=1)
+        self._followers = crew.members
+        self._held.callback(crew.end)
+        host = ray.util.get_node_ip_address() if self._settings.address else "127.0.0.1"
+        at = f"tcp://{host}:{free_port(host)}"
+        for number, member in enumerate(crew.members, start=1):
+            member.work = member.actor.follow.remote(number, size, at)
+        self.ranks = meet(0, size, at, self._device)
+        self._held.callback(part)
+
+    def task(self, task: Task) -> Task:
+        if not self._settings.rewards:
+            return task
+        spec = task_spec(self._run.task, self._run.seed)
+
+        def start() -> Any:
+            return self._actor(Judge, spec, str(Path.cwd()), gpu=False)
+
+        return JudgedElsewhere(task, self._crew("reward worker", self._settings.rewards, start))
+
+    def sampler(self, learner: Learner) -> Sampler:
+        if not self._settings.samplers:
+            return LocalSampler(learner.policy, max_rows=self._run.sample.max_rows)
+        dtype = next(iter(learner.weights().values())).dtype
+
+        threads = self._threads(self._settings.samplers)
+
+        def start() -> Any:
+            return self._actor(Writer, self._opened, self._run, dtype, threads)
+
+        crew = self._crew("sampler", self._settings.samplers, start)
+        sampler = RemoteSampler(crew, learner.policy.max_positions)
+        sampler.load(learner.weights(), version=0)
+        return sampler
+
+    def join(self, run: Run) -> None:
+        if not isinstance(self.ranks, DistributedRanks):
+            return
+        stand_together(run.learner, self.ranks)
+        steps = iter(range(run.first_step, run.settings.steps))
+        run.learner.share = lambda groups: self._hand(next(steps), groups)
+
+    # -- while it lasts ----------------------------------------------------------------------------------------------
+
+    def _hand(self, step: int, groups: Sequence[Group]) -> None:
+        given = ray.put(list(groups))
+        ray.get([member.actor.hand.remote(step, given) for member in self._followers])
+
+    def cause(self, error: BaseException) -> UserError | None:
+        """The process that died or hung, where that is why the run ends."""
+        if isinstance(error, (UserError, KeyboardInterrupt, Stopped)) or self._watch is None:
+            return None
+        for member in self._followers:
+            if not member.ended:
+                self._watch.look(member)
+            if member.ended:
+                return UserError(f"{member.where} {member.ended}")
+        return None
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _crew(self, role: str, num: int, start: Callable[[], Any]) -> Crew:
+        crew = Crew(role, num, start, self._say)
+        self._crews.append(crew)
+        self._held.callback(crew.end)
+        return crew
+
+    def _members(self) -> list[Member]:
+        return [*self._followers, *(member for crew in self._crews for member in crew.members)]

@@ -1,0 +1,170 @@
+"""Attempts written by other processes: shared out, gathered as they end, made again where a process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from torch import Tensor
+
+from upslope.cluster.crew import Crew, Member, reason
+from upslope.cluster.parcel import Parcel
+from upslope.errors import NonFinite, UserError
+from upslope.rollout.address import Address
+from upslope.rollout.base import Finished, Progress, Request, require_room
+from upslope.types import Rollout, Sampling
+
+MOMENT = 0.1
+"""Seconds between two looks."""
+PATIENCE = 3
+"""Deaths in a row, without an attempt in between, after which the run gives up."""
+
+
+@dataclass
+class _Share:
+    """Requests that one process has been given."""
+
+    places: list[int]
+    member: Member
+    call: Any
+    written: int = 0
+    left: set[int] = field(default_factory=set)
+    """Places among all requests that have not ended."""
+
+
+class RemoteSampler:
+    """A ``Sampler`` over processes that each hold the policy's weights.
+
+    What an attempt is follows from its address, so it does not matter who writes it, nor whether it is written twice.
+    """
+
+    listens = True
+
+    def __init__(self, crew: Crew, max_positions: int) -> None:
+        self._crew, self._max_positions = crew, max_positions
+        self._parcel: Any = None
+        self.version = 0
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Hand the weights to every process; returns once all have them. Raises UserError for one that then has
+        others."""
+        parcel = Parcel.of(weights, version)
+        self._parcel, self._expected = ray.put(parcel), (version, parcel.checksum)
+        self.version = version
+        for member, call in [(m, m.actor.load.remote(self._parcel)) for m in self._crew.members]:
+            try:
+                self._require(member, ray.get(call))
+            except RayActorError as error:
+                self._replaced(member, reason(error))
+
+    def _require(self, member: Member, found: tuple[int, str]) -> None:
+        if found != self._expected:
+            raise UserError(
+                f"{member.where} holds other weights than it was given: version {found[0]} with checksum "
+                f"{found[1][:12]}, and {self._expected[0]} with {self._expected[1][:12]} was sent"
+            )
+
+    def _replaced(self, member: Member, why: str) -> None:
+        self._crew.replace(member, f"died ({why})")
+        if self._parcel is not None:
+            self._require(member, ray.get(member.actor.load.remote(self._parcel)))
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        address: Address,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
+        """See ``Sampler.generate``. Each process takes consecutive requests, and no problem is divided."""
+        require_room(requests, sampling, self._max_positions)
+        found: dict[int, Rollout] = {}
+        done = deaths = told = 0
+        num = len(self._crew.members)
+        shares = [
+            self._give(member, places, requests, sampling, address)
+            for member, places in zip(self._crew.members, by_problem(requests, num), strict=False)
+            if places
+        ]
+        try:
+            while shares:
+                ray.wait([share.call for share in shares], timeout=MOMENT)
+                for share in list(shares):
+                    over, why = self._look(share, found, finished)
+                    if over:
+                        shares.remove(share)
+                        ended = (found[place] for place in share.places if place not in share.left)
+                        done += sum(rollout.num_chosen for rollout in ended)
+                    if why:
+                        deaths = deaths + 1 if len(share.left) == len(share.places) else 1
+                        if deaths > PATIENCE:
+                            raise UserError(f"{share.member.where} died {deaths} times over the same attempts: {why}")
+                        self._replaced(share.member, why)
+                        left = sorted(share.left)
+                        shares.append(self._give(share.member, left, requests, sampling, address))
+                if progress is not None:
+                    told = max(told, done + sum(share.written for share in shares))
+                    progress(told, len(found))
+        except BaseException:
+            for share in shares:  # they would go on writing for nobody
+                ray.cancel(share.call)
+            raise
+        return [found[place] for place in range(len(requests))]
+
+    def _give(
+        self, member: Member, places: Sequence[int], requests: Sequence[Request], sampling: Sampling, address: Address
+    ) -> _Share:
+        try:
+            call = member.actor.write.remote([requests[p] for p in places], sampling, address)
+        except (TypeError, AttributeError) as error:
+            raise UserError(
+                f"the world of an attempt cannot be handed to another process ({error}); make its episode plain data, "
+                "or set cluster.samplers=0"
+            ) from None
+        return _Share(list(places), member, call, left=set(places))
+
+    def _look(self, share: _Share, found: dict[int, Rollout], finished: Finished | None) -> tuple[bool, str]:
+        """(whether it is over, why its process died if it did), after taking what has ended."""
+        try:
+            ready, _ = ray.wait([share.call], timeout=0)
+            share.written, ended = ray.get(share.member.actor.news.remote())
+            for place, rollout in ended:
+                whole = share.places[place]
+                share.left.discard(whole)
+                found[whole] = rollout
+                if finished is not None:
+                    finished(whole, rollout)
+            if ready:
+                ray.get(share.call)
+        except RayActorError as error:
+            return True, share.member.ended or reason(error)
+        except RayTaskError as error:
+            if isinstance(error.cause, (UserError, NonFinite)):
+                raise error.cause from None
+            raise
+        return bool(ready), ""
+
+
+def by_problem(requests: Sequence[Request], num: int) -> list[list[int]]:
+    """Consecutive places for each of ``num`` processes, about as many each; the attempts at a problem stay together,
+    for they share their prompt.
+
+    >>> r = [Request(p, s, (1,)) for p in "abc" for s in (0, 1)]
+    >>> by_problem(r, 2)
+    [[0, 1, 2, 3], [4, 5]]
+    """
+    problems: list[list[int]] = []
+    for place, request in enumerate(requests):
+        if not problems or requests[problems[-1][-1]].problem_id != request.problem_id:
+            problems.append([])
+        problems[-1].append(place)
+    found: list[list[int]] = [[] for _ in range(num)]
+    before = 0
+    for places in problems:
+        found[min(num - 1, int((before + len(places) / 2) * num / len(requests)))] += places
+        before += len(places)
+    return found
