@@ -9,6 +9,7 @@ from tiny import gradients, learner, model, policy, random_groups
 from upslope.algo.family import REINFORCE, SFT
 from upslope.algo.objective import Objective
 from upslope.errors import UserError
+from upslope.learn import muon
 from upslope.learn.optimizer import LocalOptimizer, schedule
 from upslope.learn.prepare import passes
 from upslope.learn.rules import matrices
@@ -94,9 +95,6 @@ def test_the_decay_of_wsd_never_begins_within_the_warm_up(share):
     assert found == [0.25, 0.5, 0.75, 1.0, *([1.0] * 5 if not share else [1.0, 0.75, 0.5, 0.25, 0.0])]
 
 
-MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
-
-
 def orthogonalised(gradient):
     """Five steps of Newton-Schulz with Jordan's coefficients, in float64."""
     x = gradient.double() / gradient.double().norm()
@@ -106,10 +104,9 @@ def orthogonalised(gradient):
     return x
 
 
-@MUON
 def test_muon_moves_matrices_inside_the_layers_and_adamw_the_rest():
     """At the first step AdamW's entries move by lr each (g / |g|), and Muon's matrices by 0.2 lr sqrt(longer side)
-    times the orthogonalised gradient, which torch computes in bfloat16."""
+    times the orthogonalised gradient, which may be computed in bfloat16."""
     subject = learner(SFT, dtype=torch.float32, clip=0.0, lr=1e-3, optimizer="muon")
     (minibatch,) = passes(subject.prepare(random_groups()), SFT, HERE)
     subject.gradient(Objective(SFT), minibatch)
@@ -129,7 +126,6 @@ def test_muon_moves_matrices_inside_the_layers_and_adamw_the_rest():
             assert moved.abs().max() == pytest.approx(1e-3, rel=1e-2), name
 
 
-@MUON
 def test_tables_of_embeddings_inside_a_layer_are_no_matrices():
     inside = torch.nn.ModuleList([torch.nn.Linear(2, 3), torch.nn.Embedding(2, 3)])
     outside = torch.nn.Linear(3, 2)
@@ -137,10 +133,36 @@ def test_tables_of_embeddings_inside_a_layer_are_no_matrices():
     assert found == {"layers.0.weight"}
 
 
-def test_a_torch_without_muon_is_named(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    with pytest.raises(UserError, match=r"learn.optimizer = 'muon' needs torch 2.9 or newer"):
-        learner(SFT, dtype=torch.float32, optimizer="muon")
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has Muon from 2.9 on")
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
+def test_muon_moves_as_the_one_of_torch(monkeypatch, shape):
+    """In bfloat16, in which torch's multiplies, to its rounding; in float32, to that of bfloat16."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(shape), [torch.randn(shape) for _ in range(3)]
+    weights = {}
+    for name in ("torch", torch.bfloat16, torch.float32):
+        weight = torch.nn.Parameter(start.clone())
+        if name == "torch":
+            subject = torch.optim.Muon([weight], 0.1, 0.01, 0.9, adjust_lr_fn="match_rms_adamw")
+        else:
+            monkeypatch.setattr(muon, "products_in", lambda device, dtype=name: dtype)
+            subject = muon.Muon([weight], 0.1, 0.9, 0.01)
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            subject.step()
+        weights[name] = weight.detach()
+    moved = (weights["torch"] - start).norm()
+    assert (weights[torch.bfloat16] - weights["torch"]).norm() < 0.01 * moved
+    assert (weights[torch.float32] - weights["torch"]).norm() < 0.05 * moved
+    assert moved > 0.5
+
+
+def test_muon_multiplies_in_what_the_processor_is_fast_at(monkeypatch):
+    for gains, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(muon, "cpu_gains_by_bf16", lambda gains=gains: gains)
+        assert muon.products_in(torch.device("cpu")) == dtype
+        assert muon.orthogonalised(torch.ones(2, 3), muon.products_in(torch.device("cpu"))).dtype == dtype
+    assert muon.products_in(torch.device("cuda")) == torch.bfloat16
 
 
 def test_muon_is_not_for_adapters():
@@ -148,7 +170,6 @@ def test_muon_is_not_for_adapters():
         LearnSettings(optimizer="muon", lora_rank=4)
 
 
-@MUON
 @pytest.mark.parametrize(("was", "now"), [("adamw", "muon"), ("muon", "adamw")])
 def test_the_state_of_another_optimizer_is_refused_in_one_line(was, now):
     source, other = (learner(SFT, dtype=torch.float32, optimizer=name) for name in (was, now))
@@ -157,7 +178,7 @@ def test_the_state_of_another_optimizer_is_refused_in_one_line(was, now):
         other.optimizer.load(source.optimizer.state(), 1)
 
 
-@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=MUON)])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_moments_take_what_the_state_holds(name):
     subject = learner(SFT, dtype=torch.float32, optimizer=name)
     step(subject, random_groups(), SFT)
@@ -165,7 +186,7 @@ def test_moments_take_what_the_state_holds(name):
     assert subject.optimizer.moment_bytes == sum(t.numel() * t.element_size() for t in held.values())
 
 
-@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=MUON)])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_resuming_from_the_saved_state_gives_the_same_bits(name):
     straight = learner(SFT, dtype=torch.float32, optimizer=name)
     for seed in range(4):

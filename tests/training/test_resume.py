@@ -28,7 +28,7 @@ def odd(completions, **columns):
     return [float(sum(map(ord, text)) % 2) for text in completions]
 """
 MEASURED = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
-MUON = ["learn.optimizer=muon", "learn.decay=wsd"] if hasattr(torch.optim, "Muon") else []
+MUON = ["learn.optimizer=muon", "learn.decay=wsd"]
 CARRIED = {
     "a critic on a copy": ["recipe=ppo", "recipe.critic.warmup=3", "recipe.critic.rate=1"],
     "a critic on the trunk": ["recipe=ppo", "recipe.critic=shared_trunk", "recipe.critic.warmup=1"],

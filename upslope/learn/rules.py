@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from upslope.errors import UserError
+from upslope.learn.muon import Muon
 from upslope.learn.settings import LearnSettings
 from upslope.model.adapter import has_adapter
 
@@ -64,25 +65,17 @@ class Rule:
 def rules_of(model: Any, masters: Mapping[str, Tensor], settings: LearnSettings) -> list[Rule]:
     """The rules that move the model's masters, each of which belongs to one of them.
 
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves a matrix [A, B] against its momentum with
-    all singular values brought near 1, times 0.2 sqrt(max(A, B)): the root mean square of AdamW's step (arXiv
-    2502.16982, section 2.2). Raises UserError where torch has no Muon, or the model has an adapter.
+    Raises UserError for Muon on a model with an adapter, whose factors are no matrices of the model.
     """
     inside = matrices(model) if settings.optimizer == "muon" else frozenset()
     turned = {name: master for name, master in masters.items() if name in inside}
     rest = {name: master for name, master in masters.items() if name not in inside}
     rules = []
     if settings.optimizer == "muon":
-        kind = getattr(torch.optim, "Muon", None)
-        if kind is None:
-            raise UserError(
-                f"learn.optimizer = 'muon' needs torch 2.9 or newer, and this is {torch.__version__}; set 'adamw'"
-            )
         if has_adapter(model):
             raise UserError("learn.optimizer = 'muon' is not for a model with an adapter; set 'adamw'")
         if turned:
-            how = {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
-            muon = kind(list(turned.values()), lr=settings.lr or 0.0, adjust_lr_fn="match_rms_adamw", **how)
+            muon = Muon(turned.values(), settings.lr or 0.0, settings.momentum, settings.weight_decay)
             rules.append(Rule(muon, turned, MUON))
     if rest:
         adamw = torch.optim.AdamW(

@@ -26,7 +26,7 @@ class LearnSettings:
     for the policy), precision, adapter."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """What moves the weights. muon (torch 2.9 or newer): the matrices inside the layers by Muon (Jordan et al. 2024),
+    """What moves the weights. muon: the matrices inside the layers by Muon (Jordan et al. 2024),
     whose step is scaled to the size of AdamW's (arXiv 2502.16982), so that one lr serves both; all else (embeddings,
     head, norms, biases, a critic's head) by AdamW. Not for adapters, whose factors are no matrices of the model."""
     lr: float | None = at_least(0, None)
