@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Sample
 from upslope.cluster.life import Life, Sign
@@ -18,6 +19,7 @@ from upslope.cluster.together import stand_together
 from upslope.learn.learner import Learner
 from upslope.model.load import pick_device
 from upslope.record.recorder import MemoryRecorder
+from upslope.rollout.base import Progress
 from upslope.training.assemble import assemble
 from upslope.training.collect import Collected
 from upslope.training.loop import train
@@ -38,11 +40,13 @@ class Nothing:
 
 
 class Following:
-    """What the loop is run with on every learner but the first: steps and groups come from there, nothing is recorded."""
+    """What the loop is run with on every learner but the first: steps and groups come from there, and nothing is
+    recorded."""
 
     def __init__(self, learner: Learner, recipe: Recipe, settings: RunSettings, handed: Handed, life: Life) -> None:
         self.learner, self.recipe, self.seed = learner, recipe, settings.seed
         self.sampler = Nothing()
+        self.collect = self._collect
         self._settings, self._handed, self._life = settings, handed, life
         self._groups: Sequence[Group] = ()
         learner.watch = lambda num_rows, total: life.beat()
@@ -60,7 +64,7 @@ class Following:
     def sampled(self, num_tokens: int, num_rows: int) -> None:
         pass
 
-    def collect(self, sample: Sample, step: int, progress: object) -> Collected:
+    def _collect(self, sample: Sample, step: int, progress: Progress) -> Collected:
         return Collected([], list(self._groups))
 
     @contextlib.contextmanager
@@ -71,7 +75,7 @@ class Following:
         if probe is not None:
             probe.row()
 
-    def record(self, *_: object) -> None:
+    def record(self, step: int, collected: Collected, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         pass
 
 

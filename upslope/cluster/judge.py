@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,7 +53,7 @@ class JudgedElsewhere(AroundTask):
             return super().score(problems, responses)
         num = len(self._crew.members)
         cuts = [len(responses) * number // num for number in range(num + 1)]
-        shares = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        shares = [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
         members = self._crew.members
         calls = [m.actor.score.remote(problems[s], responses[s]) for m, s in zip(members, shares, strict=False)]
         found: list[Score] = []

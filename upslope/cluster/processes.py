@@ -106,7 +106,7 @@ class Processes:
         crew = Crew("learner", size - 1, start, self._say, first=1)
         self._followers = crew.members
         self._held.callback(crew.end)
-        host = ray.util.get_node_ip_address() if self._settings.address else "127.0.0.1"
+        host = str(ray.util.get_node_ip_address()) if self._settings.address else "127.0.0.1"
         at = f"tcp://{host}:{free_port(host)}"
         for number, member in enumerate(crew.members, start=1):
             member.work = member.actor.follow.remote(number, size, at)

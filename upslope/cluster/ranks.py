@@ -48,7 +48,7 @@ class DistributedRanks:
                 whole = torch.cat([t.detach().reshape(-1) for t in bucket])
                 with self._life.at(""):
                     dist.all_reduce(whole)
-                for tensor, part in zip(bucket, whole.split([t.numel() for t in bucket]), strict=True):
+                for tensor, part in zip(bucket, torch.split(whole, [t.numel() for t in bucket]), strict=True):
                     tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:

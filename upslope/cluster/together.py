@@ -20,9 +20,11 @@ def stand_together(learner: Learner, ranks: DistributedRanks) -> None:
     reference = learner.scorer.reference
     if reference is not None and reference.frozen is not None:
         weights = reference.frozen.weights()
-        given = ranks.from_first({n: w.cpu() for n, w in weights.items()} if first else None)
+        told: Any = {n: w.cpu() for n, w in weights.items()} if first else None
+        given = ranks.from_first(told)
         if not first:
-            _copy(weights, given)
+            for name, tensor in weights.items():
+                tensor.data.copy_(given[name])
 
 
 def _as_first(optimizer: Optimizer, ranks: DistributedRanks) -> None:
@@ -32,18 +34,9 @@ def _as_first(optimizer: Optimizer, ranks: DistributedRanks) -> None:
         told = (_moved(optimizer.full_precision()), _moved(optimizer.state()), optimizer.num_done)
     weights, state, num_done = ranks.from_first(told)
     if not first:
-        optimizer.set_weights({n: w.to(m.device) for (n, w), m in _paired(weights, optimizer)})
+        optimizer.set_weights(weights)
         optimizer.load(state, num_done)
 
 
 def _moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def _paired(weights: dict[str, Tensor], optimizer: Optimizer) -> list[tuple[tuple[str, Tensor], Tensor]]:
-    return [((name, weights[name]), master) for name, master in optimizer.masters.items()]
-
-
-def _copy(into: Any, weights: dict[str, Tensor]) -> None:
-    for name, tensor in into.items():
-        tensor.data.copy_(weights[name])

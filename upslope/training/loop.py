@@ -5,10 +5,10 @@ from __future__ import annotations
 from upslope.algo.objective import Objective
 from upslope.learn.prepare import passes
 from upslope.rollout.address import Address
-from upslope.training.run import Run
+from upslope.training.turns import Turns
 
 
-def train(run: Run) -> None:
+def train(run: Turns) -> None:
     """Run to the end, or until stopped. What each line does depends on the recipe's slots and on nothing else."""
     recipe, sampler, learner = run.recipe, run.sampler, run.learner
     objective = Objective(recipe)
