@@ -18,8 +18,9 @@ from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.tasks.registry import open_task
 from upslope.training.document import _absolute, to_document
+from upslope.training.named import resolve_recipe
 from upslope.training.settings import RunSettings
-from upslope.training.start import resolve_recipe, with_limit, with_rate
+from upslope.training.start import with_limit, with_rate
 from upslope.training.tables import to_settings
 
 

@@ -24,8 +24,8 @@ from upslope.cli.commands import app
 from upslope.config import load_pipeline, load_settings
 from upslope.lab.pipeline.kinds import KINDS
 from upslope.prove.catalogue import CLAIMS
+from upslope.training.named import resolve_recipe
 from upslope.training.settings import RunSettings
-from upslope.training.start import resolve_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

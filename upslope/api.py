@@ -30,10 +30,11 @@ from upslope.training.company import MakeSampler, Nobody
 from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
 from upslope.training.length import with_steps
+from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import open_run_task, resolve_recipe, train_objects
+from upslope.training.start import train_objects
 from upslope.training.tables import to_settings
 from upslope.training.view import NullView, View
 from upslope.types import Message, Problem, Rollout, Sampling, Score

@@ -23,7 +23,8 @@ from upslope.errors import UserError
 from upslope.learn.prepare import passes, to_batch, weigh
 from upslope.record.checkpoint import newest
 from upslope.rollout.address import Address
-from upslope.training.start import launch, resolve_recipe
+from upslope.training.named import resolve_recipe
+from upslope.training.start import launch
 from upslope.training.view import NullView
 from upslope.types import Group, Sampling
 

@@ -13,7 +13,7 @@ from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.tasks import grade_school, user
 from upslope.tasks.registry import load_rewards, open_task
-from upslope.training.start import open_run_task
+from upslope.training.named import open_run_task
 
 ROW = {"question": "1 + 1 =", "solution": "1 + 1 = 2", "final": "2", "level": "easy"}
 

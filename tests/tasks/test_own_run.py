@@ -13,7 +13,8 @@ from upslope.errors import UserError
 from upslope.lab.bench.word_problems import WordProblems
 from upslope.tasks.registry import open_task
 from upslope.training.checks import check_run as check
-from upslope.training.start import launch, open_run_task, resolve_recipe, with_limit
+from upslope.training.named import open_run_task, resolve_recipe
+from upslope.training.start import launch, with_limit
 from upslope.training.view import NullView
 
 MINE = '''

@@ -26,7 +26,7 @@ from upslope.training.blocks import TextBlocks
 from upslope.training.checks import check_run
 from upslope.training.collecting import collector
 from upslope.training.corpora import OwnDocuments, Text, block_length, blocks_of
-from upslope.training.start import open_run_task, resolve_recipe
+from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.tables import to_settings
 from upslope.types import Problem, Score
 

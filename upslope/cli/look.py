@@ -32,7 +32,7 @@ def diff_recipes(first: str, second: str) -> None:
     """The slots in which two recipes (names, or FILE.py:NAME) differ, and nothing else."""
     from upslope.algo.recipe import diff
     from upslope.inspect.words import visible
-    from upslope.training.start import resolve_recipe
+    from upslope.training.named import resolve_recipe
 
     table = Table("slot", box=None, padding=(0, 2, 0, 0))
     for name in (first, second):

@@ -29,8 +29,9 @@ def show_demonstration(
     from upslope.errors import UserError
     from upslope.inspect.words import visible
     from upslope.model.renderer import ChatRenderer
+    from upslope.training.named import open_run_task
     from upslope.training.shown import shown_rows
-    from upslope.training.start import open_run_task, resolve_words
+    from upslope.training.start import resolve_words
     from upslope.training.tables import task_options
 
     settings = load_settings(None, overrides or (), task_options(task, data, None, None, None) | {"model": model})

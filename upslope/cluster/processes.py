@@ -14,6 +14,7 @@ import ray
 import torch
 
 from upslope.algo.recipe import Recipe
+from upslope.cluster.ahead import Ahead
 from upslope.cluster.crew import GROUPS, Crew, Member, reason
 from upslope.cluster.follower import Follower
 from upslope.cluster.judge import Judge, JudgedElsewhere
@@ -30,10 +31,13 @@ from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.cluster_settings import ClusterSettings
+from upslope.training.named import task_spec
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
-from upslope.training.start import task_spec
 from upslope.types import Group
+
+OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""No word to Ray's makers, and processes that are no less important than the one that waits for them (Ray: nice 15)."""
 
 
 class Processes:
@@ -71,7 +75,8 @@ class Processes:
         where = self._settings.address
         try:
             # Ray says much of its own on standard error; what matters is said by whoever waits for it.
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            for name, value in OF_RAY.items():
+                os.environ.setdefault(name, value)
             ray.init(
                 where or "local",
                 num_cpus=None if where else self._num_processes,
@@ -106,7 +111,7 @@ class Processes:
         crew = Crew("learner", size - 1, start, self._say, first=1)
         self._followers = crew.members
         self._held.callback(crew.end)
-        host = str(ray.util.get_node_ip_address()) if self._settings.address else "127.0.0.1"
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call] if self._settings.address else "127.0.0.1"
         at = f"tcp://{host}:{free_port(host)}"
         for number, member in enumerate(crew.members, start=1):
             member.work = member.actor.follow.remote(number, size, at)
@@ -139,6 +144,11 @@ class Processes:
         return sampler
 
     def join(self, run: Run) -> None:
+        if self._settings.staleness and run.recipe.acts:
+            last = run.settings.steps - 1
+            ahead = Ahead(run.collect, self._settings.staleness, run.settings.problems, last)
+            run.collect = ahead
+            self._held.callback(ahead.leave)
         if not isinstance(self.ranks, DistributedRanks):
             return
         stand_together(run.learner, self.ranks)

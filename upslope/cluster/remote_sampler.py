@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +24,23 @@ PATIENCE = 3
 """Deaths in a row, without an attempt in between, after which the run gives up."""
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """Weights that were put where every process can fetch them."""
+
+    handle: Any
+    version: int
+    checksum: str
+
+
 @dataclass
 class _Share:
     """Requests that one process has been given."""
 
     places: list[int]
     member: Member
+    loaded: _Loaded
+    key: int
     call: Any
     written: int = 0
     left: set[int] = field(default_factory=set)
@@ -45,32 +57,18 @@ class RemoteSampler:
 
     def __init__(self, crew: Crew, max_positions: int) -> None:
         self._crew, self._max_positions = crew, max_positions
-        self._parcel: Any = None
-        self.version = 0
+        self._loaded = _Loaded(None, 0, "")
+        self._keys = itertools.count()
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Hand the weights to every process; returns once all have them. Raises UserError for one that then has
-        others."""
+        """Write with these weights from the next ``generate`` on. They are handed over with its requests, so this waits
+        for nobody: not for attempts that are still written with older ones."""
         parcel = Parcel.of(weights, version)
-        self._parcel, self._expected = ray.put(parcel), (version, parcel.checksum)
-        self.version = version
-        for member, call in [(m, m.actor.load.remote(self._parcel)) for m in self._crew.members]:
-            try:
-                self._require(member, ray.get(call))
-            except RayActorError as error:
-                self._replaced(member, reason(error))
+        self._loaded = _Loaded(ray.put(parcel), version, parcel.checksum)
 
-    def _require(self, member: Member, found: tuple[int, str]) -> None:
-        if found != self._expected:
-            raise UserError(
-                f"{member.where} holds other weights than it was given: version {found[0]} with checksum "
-                f"{found[1][:12]}, and {self._expected[0]} with {self._expected[1][:12]} was sent"
-            )
-
-    def _replaced(self, member: Member, why: str) -> None:
-        self._crew.replace(member, f"died ({why})")
-        if self._parcel is not None:
-            self._require(member, ray.get(member.actor.load.remote(self._parcel)))
+    @property
+    def version(self) -> int:
+        return self._loaded.version
 
     def generate(
         self,
@@ -84,9 +82,9 @@ class RemoteSampler:
         require_room(requests, sampling, self._max_positions)
         found: dict[int, Rollout] = {}
         done = deaths = told = 0
-        num = len(self._crew.members)
+        num, loaded = len(self._crew.members), self._loaded
         shares = [
-            self._give(member, places, requests, sampling, address)
+            self._give(member, places, requests, sampling, address, loaded)
             for member, places in zip(self._crew.members, by_problem(requests, num), strict=False)
             if places
         ]
@@ -103,9 +101,9 @@ class RemoteSampler:
                         deaths = deaths + 1 if len(share.left) == len(share.places) else 1
                         if deaths > PATIENCE:
                             raise UserError(f"{share.member.where} died {deaths} times over the same attempts: {why}")
-                        self._replaced(share.member, why)
+                        self._crew.replace(share.member, why)
                         left = sorted(share.left)
-                        shares.append(self._give(share.member, left, requests, sampling, address))
+                        shares.append(self._give(share.member, left, requests, sampling, address, loaded))
                 if progress is not None:
                     told = max(told, done + sum(share.written for share in shares))
                     progress(told, len(found))
@@ -116,22 +114,29 @@ class RemoteSampler:
         return [found[place] for place in range(len(requests))]
 
     def _give(
-        self, member: Member, places: Sequence[int], requests: Sequence[Request], sampling: Sampling, address: Address
+        self,
+        member: Member,
+        places: Sequence[int],
+        requests: Sequence[Request],
+        sampling: Sampling,
+        address: Address,
+        loaded: _Loaded,
     ) -> _Share:
+        mine, key = [requests[p] for p in places], next(self._keys)
         try:
-            call = member.actor.write.remote([requests[p] for p in places], sampling, address)
+            call = member.actor.write.remote(key, [loaded.handle], mine, sampling, address)
         except (TypeError, AttributeError) as error:
             raise UserError(
                 f"the world of an attempt cannot be handed to another process ({error}); make its episode plain data, "
                 "or set cluster.samplers=0"
             ) from None
-        return _Share(list(places), member, call, left=set(places))
+        return _Share(list(places), member, loaded, key, call, left=set(places))
 
     def _look(self, share: _Share, found: dict[int, Rollout], finished: Finished | None) -> tuple[bool, str]:
         """(whether it is over, why its process died if it did), after taking what has ended."""
         try:
             ready, _ = ray.wait([share.call], timeout=0)
-            share.written, ended = ray.get(share.member.actor.news.remote())
+            share.written, ended = ray.get(share.member.actor.news.remote(share.key))
             for place, rollout in ended:
                 whole = share.places[place]
                 share.left.discard(whole)
@@ -139,7 +144,8 @@ class RemoteSampler:
                 if finished is not None:
                     finished(whole, rollout)
             if ready:
-                ray.get(share.call)
+                _require_weights(share, ray.get(share.call))
+                share.member.actor.forget.remote(share.key)
         except RayActorError as error:
             return True, share.member.ended or reason(error)
         except RayTaskError as error:
@@ -147,6 +153,15 @@ class RemoteSampler:
                 raise error.cause from None
             raise
         return bool(ready), ""
+
+
+def _require_weights(share: _Share, found: tuple[int, str]) -> None:
+    wanted = (share.loaded.version, share.loaded.checksum)
+    if found != wanted:
+        raise UserError(
+            f"{share.member.where} wrote with other weights than it was given: version {found[0]} with checksum "
+            f"{found[1][:12]}, and {wanted[0]} with {wanted[1][:12]} was sent"
+        )
 
 
 def by_problem(requests: Sequence[Request], num: int) -> list[list[int]]:

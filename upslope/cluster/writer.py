@@ -32,8 +32,12 @@ class Writer:
     def __init__(self, opened: tuple[Any, Any], settings: RunSettings, dtype: torch.dtype, threads: int) -> None:
         model, tokenizer = opened
         self._life = Life()
-        self._news_lock = threading.Lock()
-        self._written, self._ended = 0, list[tuple[int, Rollout]]()
+        self._lock = threading.Lock()
+        self._written: dict[int, int] = {}
+        self._ended: dict[int, list[tuple[int, Rollout]]] = {}
+        self._key = 0
+        self._handle: Any = None
+        self._has = (0, "")
         with self._life.at("opening the model"):
             torch.set_num_threads(threads)
             if settings.deterministic:
@@ -49,31 +53,44 @@ class Writer:
     def sign(self) -> Sign:
         return self._life.sign()
 
-    def load(self, parcel: Parcel) -> tuple[int, str]:
-        """Write with these weights from now on. Returns their version, and the checksum of what the model then has."""
-        with self._life.at(f"loading version {parcel.version}"):
-            self._sampler.load(parcel.weights(), parcel.version)
-            mine = self._policy.weights()
-            return parcel.version, checksum({name: mine[name] for name in parcel.arrays})
-
-    def write(self, requests: Sequence[Request], sampling: Sampling, address: Address) -> None:
-        """Write the attempts; ``news`` hands them over while this goes on, and afterwards."""
-        with self._news_lock:
-            self._written, self._ended = 0, []
+    def write(
+        self, key: int, weights: Sequence[Any], requests: Sequence[Request], sampling: Sampling, address: Address
+    ) -> tuple[int, str]:
+        """Write the attempts with these weights: a handle to a ``Parcel``, in a list, so that it is fetched only where
+        it is new. ``news`` hands the attempts over while this goes on, and afterwards. Returns the version and the
+        checksum of what the model had."""
+        handle = weights[0]
+        if handle != self._handle:
+            with self._life.at("loading weights"):
+                parcel: Parcel = ray.get(handle)
+                self._sampler.load(parcel.weights(), parcel.version)
+                mine = self._policy.weights()
+                self._handle, self._has = handle, (parcel.version, checksum({n: mine[n] for n in parcel.arrays}))
+        with self._lock:
+            self._written[key], self._ended[key] = 0, []
+        self._key = key
         with self._life.at(f"writing {len(requests)} attempts"):
             self._sampler.generate(requests, sampling, address, self._progress, self._finished)
+        return self._has
 
     def _progress(self, num_tokens: int, num_rows: int) -> None:
         self._life.beat()
-        self._written = num_tokens
+        self._written[self._key] = num_tokens
 
     def _finished(self, place: int, rollout: Rollout) -> None:
-        with self._news_lock:
-            self._ended.append((place, rollout))
+        with self._lock:
+            self._ended[self._key].append((place, rollout))
 
     @ray.method(concurrency_group="watch")
-    def news(self) -> News:
-        """What has come of the present ``write`` since it was last asked."""
-        with self._news_lock:
-            ended, self._ended = self._ended, []
-            return self._written, ended
+    def news(self, key: int) -> News:
+        """What has come of the ``write`` with this key since it was last asked; nothing before it begins."""
+        with self._lock:
+            ended, self._ended[key] = self._ended.get(key, []), []
+            return self._written.get(key, 0), ended
+
+    @ray.method(concurrency_group="watch")
+    def forget(self, key: int) -> None:
+        """The ``write`` with this key is over, and all that came of it was taken."""
+        with self._lock:
+            self._written.pop(key, None)
+            self._ended.pop(key, None)

@@ -19,9 +19,10 @@ from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.training.checks import check_evaluation
 from upslope.training.evaluate import Evaluation
+from upslope.training.named import open_run_task
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import open_run_task, with_limit
+from upslope.training.start import with_limit
 
 SPEAKING = ("new", "task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
 """The settings that a model's attempts depend on."""

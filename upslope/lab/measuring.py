@@ -21,11 +21,12 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.checks import require_few, require_several
+from upslope.training.named import open_run_task
 from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import open_run_task, with_limit
+from upslope.training.start import with_limit
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
 from upslope.types import Group, Problem

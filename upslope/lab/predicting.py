@@ -14,9 +14,10 @@ from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
 from upslope.training.corpora import block_length, opened_text
 from upslope.training.held_out_loss import HeldOutText, Predicted
+from upslope.training.named import resolve_recipe
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import MakeView, resolve_recipe
+from upslope.training.start import MakeView
 
 EVERY = ("new", "task.text", "task.text_column", "seed", "device", "threads", "deterministic", "learn.dtype")
 """The settings that predicting a whole text depends on,"""

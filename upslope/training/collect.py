@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from upslope.algo.equal import all_alike
 from upslope.algo.learnable import Learnable
@@ -46,6 +46,18 @@ class Collected:
     kept: list[Group]
     told: dict[str, float] = field(default_factory=dict)
     """For the journal: what is known of the problems, where they are drawn by that; how many checks timed out."""
+
+
+class Collects(Protocol):
+    """Whoever has a step's attempts: a ``Collector``, or what upslope.cluster puts around one."""
+
+    blocks: TextBlocks | None
+
+    def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected: ...
+
+    def state(self) -> Mapping[str, Any]: ...
+
+    def load(self, sample: Sample, state: Mapping[str, Any]) -> None: ...
 
 
 class Collector:

@@ -22,7 +22,7 @@ from upslope.rollout.base import Sampler
 from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
 from upslope.training import metrics
-from upslope.training.collect import Collected
+from upslope.training.collect import Collected, Collects
 from upslope.training.collecting import collector
 from upslope.training.corpora import Text
 from upslope.training.ending import Signals, give_up
@@ -59,7 +59,7 @@ class Run:
         self.settings, self.recorder, self.recipe, self.task = settings, recorder, recipe, task
         self.policy, self.sampler, self.learner, self.view = learner.policy, sampler, learner, view
         self.seed = settings.seed
-        self.collect = collector(settings, recipe, task, sampler, self.policy, text)
+        self.collect: Collects = collector(settings, recipe, task, sampler, self.policy, text)
         self._document, self._notes = document, notes
         self._held_out = HeldOut(settings, recipe, task, sampler, learner.scorer, text)
         self.first_step = 0
@@ -69,7 +69,7 @@ class Run:
         self._step = 0
         self._unwritten: Callable[[], Row] | None = None
         self.signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
-        self._saving = Saving(learner, recorder, self.collect, settings, made_with or {})
+        self._saving = Saving(learner, recorder, lambda: self.collect.state(), settings, made_with or {})
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from upslope.errors import UserError
 from upslope.learn.learner import Learner
 from upslope.record.recorder import Recorder, Snapshot
 from upslope.training.best import Best
-from upslope.training.collect import Collector
 from upslope.training.settings import RunSettings
 from upslope.types import Rollout
 
@@ -23,12 +22,13 @@ class Saving:
         self,
         learner: Learner,
         recorder: Recorder,
-        collect: Collector,
+        known: Callable[[], Mapping[str, Any]],
         settings: RunSettings,
         made_with: Mapping[str, str],
     ) -> None:
-        """``made_with``: what the results depend on beside the settings (``resuming.made_with``)."""
-        self._learner, self._recorder, self._collect = learner, recorder, collect
+        """``known``: what is known of the problems by now; ``made_with``: what the results depend on beside the
+        settings (``resuming.made_with``)."""
+        self._learner, self._recorder, self._known = learner, recorder, known
         self._sampling, self._wants_best = settings.sample.sampling(), settings.save.best
         self._fixed: dict[str, Any] = {"seed": settings.seed, "made_with": dict(made_with)}
         self._best = Best()
@@ -42,7 +42,7 @@ class Saving:
     def finish(self, step: int, spent: float, tokens: int, shown: Rollout | None = None) -> None:
         """So many steps are done, in ``spent`` seconds and ``tokens`` tokens; ``shown``: an attempt of the last one."""
         self.finished, self._shown = step, shown or self._shown
-        self._state = {"spent": spent, "tokens": tokens} | self._collect.state()
+        self._state = {"spent": spent, "tokens": tokens} | dict(self._known())
         for optimizer in self._learner.optimizers:
             optimizer.moved = False
 

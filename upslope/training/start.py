@@ -6,14 +6,12 @@ import contextlib
 import gc
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from upslope.algo.codec import patched
-from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
@@ -22,28 +20,25 @@ from upslope.model.names import is_new, is_pocket
 from upslope.model.new import new_model, new_model_words, resolved_new
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import max_positions
-from upslope.plugins import load_object, names_a_file
 from upslope.record import checkpoint
 from upslope.record.claim import Taken, claimed, folder_in, is_begun
 from upslope.record.folder import FolderRecorder
 from upslope.record.load import load_model, load_model_words
 from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
-from upslope.tasks.builtin import DEFAULT, FOR_DATA
-from upslope.tasks.registry import open_task
-from upslope.tasks.text_alone import TextAlone
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.company import Company
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
 from upslope.training.length import with_steps, with_steps_of_text
+from upslope.training.named import open_run_task, resolve_recipe, with_correction
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
 from upslope.training.pocket_start import pocket_model
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
 from upslope.training.session import run_to_end
-from upslope.training.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
+from upslope.training.settings import RunSettings
 from upslope.training.tables import names, to_settings
 from upslope.training.view import View
 
@@ -83,6 +78,7 @@ def launched(
     company: Company | None = None,
 ) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
+    settings = with_correction(settings)
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
@@ -189,43 +185,6 @@ def with_rate(settings: RunSettings, num_parameters: int) -> RunSettings:
 def num_trainable(model: Any, learn: LearnSettings) -> int:
     """How many weights will move, to the order of magnitude: an adapter's are few."""
     return 0 if learn.lora_rank else sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
-    """A recipe by name, or the user's own by ``FILE.py:NAME``, with a patch of slots.
-
-    For example ``{"name": "grpo", "surrogate": {"low": 0.1}}``.
-    """
-    patch = {k: v for k, v in recipe.items() if k != "name"}
-    name = str(recipe.get("name", DEFAULT_RECIPE))
-    if not names_a_file(name):
-        return patched(find(name).recipe, patch)
-    own = load_object(name, "recipe")
-    if not isinstance(own, Recipe):
-        raise UserError(f"recipe {name!r} is a {type(own).__name__}, not a Recipe; patch one of upslope.algo.family")
-    return patched(own, patch)
-
-
-def open_run_task(settings: TaskSettings, seed: int) -> Task:
-    """The task the settings name; without a name the user's if there is data, none but the text if there is that, else
-    pocket."""
-    if settings.text_alone:
-        require_nothing_else(settings)
-        return TextAlone()
-    return open_task(**task_spec(settings, seed))
-
-
-def task_spec(settings: TaskSettings, seed: int) -> dict[str, Any]:
-    """What ``open_task`` is called with for a task that is more than text."""
-    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
-    return given | {"name": settings.name or (FOR_DATA if settings.data else DEFAULT), "seed": seed}
-
-
-def require_nothing_else(settings: TaskSettings) -> None:
-    """Raise UserError for a setting of problems and rewards beside text alone, which has none."""
-    for f in fields(settings):
-        if not f.name.startswith("text") and getattr(settings, f.name) != getattr(TaskSettings(), f.name):
-            raise UserError(f"task.{f.name} is of no use to text alone; give --task or --data as well, or drop it")
 
 
 @contextlib.contextmanager

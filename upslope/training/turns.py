@@ -23,7 +23,9 @@ class Turns(Protocol):
     learner: Learner
     sampler: Any
     """Whoever writes the attempts; told of new weights."""
-    collect: Callable[[Sample, int, Progress], Collected]
+
+    @property
+    def collect(self) -> Callable[[Sample, int, Progress], Collected]: ...
 
     def steps(self) -> Iterator[int]: ...
 

@@ -40,9 +40,10 @@ from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
 from upslope.training.memory import keep_freed_memory, peak_gb
+from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
-from upslope.training.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_rate
+from upslope.training.start import num_trainable, resolve_model, with_rate
 from upslope.types import Problem
 
 POCKET_WORK, WORK = "64x8x32", "4x8x128"

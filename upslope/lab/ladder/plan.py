@@ -15,9 +15,9 @@ from upslope.algo.update import KLBall
 from upslope.config import load_settings
 from upslope.errors import UserError, nearest
 from upslope.lab.ladder.options import Ladder
+from upslope.training.named import resolve_recipe
 from upslope.training.pocket_start import pocket_stage
 from upslope.training.settings import RunSettings
-from upslope.training.start import resolve_recipe
 
 REUSED = ("importance", "trpo", "ppo")
 EPOCHS = (1, 4, 16)

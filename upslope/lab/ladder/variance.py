@@ -45,7 +45,8 @@ from upslope.rollout.local import LocalSampler
 from upslope.training.assemble import assemble
 from upslope.training.collect import Collector
 from upslope.training.metrics import of_batch
-from upslope.training.start import num_trainable, open_run_task, resolve_model, resolve_recipe, with_limit, with_rate
+from upslope.training.named import open_run_task, resolve_recipe
+from upslope.training.start import num_trainable, resolve_model, with_limit, with_rate
 from upslope.training.view import NullView
 from upslope.types import Batch, Group
 

@@ -17,10 +17,11 @@ from upslope.record.claim import claimed
 from upslope.record.journal import JOURNAL, plain
 from upslope.text.documents import find_sources
 from upslope.training.checks import check_evaluation
+from upslope.training.named import open_run_task
 from upslope.training.pipeline.made_of import reads_of
 from upslope.training.pipeline.plan import StageKind
 from upslope.training.settings import RunSettings
-from upslope.training.start import TrainStage, open_run_task
+from upslope.training.start import TrainStage
 from upslope.training.tables import dotted, names, to_settings
 from upslope.training.view import View
 
