@@ -48,7 +48,7 @@ class Ahead:
         self._so_far = (0, 0)
         self._left = False
         self._state: Mapping[str, Any] = inner.state()
-        self.blocks = inner.blocks
+        self.blocks, self.overlaps = inner.blocks, False
 
     def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected:
         """The attempts of a step. Raises what collecting them raised, once it is this step's turn."""

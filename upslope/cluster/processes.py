@@ -111,7 +111,9 @@ class Processes:
         crew = Crew("learner", size - 1, start, self._say, first=1)
         self._followers = crew.members
         self._held.callback(crew.end)
-        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call] if self._settings.address else "127.0.0.1"
+        host = "127.0.0.1"
+        if self._settings.address:
+            host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         at = f"tcp://{host}:{free_port(host)}"
         for number, member in enumerate(crew.members, start=1):
             member.work = member.actor.follow.remote(number, size, at)

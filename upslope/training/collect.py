@@ -52,6 +52,7 @@ class Collects(Protocol):
     """Whoever has a step's attempts: a ``Collector``, or what upslope.cluster puts around one."""
 
     blocks: TextBlocks | None
+    overlaps: bool
 
     def __call__(self, sample: Sample, step: int, progress: Progress | None = None) -> Collected: ...
 
