@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from upslope.cluster.life import Sign
 from upslope.errors import UserError
@@ -78,9 +78,10 @@ def end(actor: Any) -> None:
 
 def reason(error: BaseException) -> str:
     """What happened, of all that Ray says, in one line."""
-    cause = getattr(error, "cause", None)
+    if isinstance(error, RayActorError):
+        return "its process ended, killed (as for want of memory) or crashed"
+    cause = getattr(error, "cause", None) or error
     if isinstance(cause, UserError):
         return str(cause)
-    lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
-    kind = type(cause or error).__name__
-    return f"{kind}: {lines[-1]}" if lines else kind
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__

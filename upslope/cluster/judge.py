@@ -63,11 +63,10 @@ class JudgedElsewhere(AroundTask):
                     found += ray.get(call)
                     break
                 except RayActorError as error:
-                    why = member.ended or reason(error)
-                    if deaths == MOST_DEATHS or member.ended:
-                        raise UserError(
-                            f"{member.where} died, as {deaths - 1} did before, over its attempts: {why}"
-                        ) from None
+                    why = member.ended or f"died: {reason(error)}"
+                    if deaths == MOST_DEATHS:
+                        told = f"{member.where} {why}; so did {deaths - 1} before, over the same work"
+                        raise UserError(told) from None
                     self._crew.replace(member, why)
                     call = member.actor.score.remote(problems[share], responses[share])
                 except RayTaskError as error:

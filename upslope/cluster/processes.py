@@ -82,7 +82,7 @@ class Processes:
                 num_cpus=None if where else self._num_processes,
                 include_dashboard=None if where else False,
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=logging.CRITICAL,
                 configure_logging=True,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -100,7 +100,9 @@ class RemoteSampler:
                     if why:
                         deaths = deaths + 1 if len(share.left) == len(share.places) else 1
                         if deaths > PATIENCE:
-                            raise UserError(f"{share.member.where} died {deaths} times over the same attempts: {why}")
+                            raise UserError(
+                                f"{share.member.where} {why}; so did {deaths - 1} before, over the same work"
+                            )
                         self._crew.replace(share.member, why)
                         left = sorted(share.left)
                         shares.append(self._give(share.member, left, requests, sampling, address, loaded))
@@ -147,7 +149,7 @@ class RemoteSampler:
                 _require_weights(share, ray.get(share.call))
                 share.member.actor.forget.remote(share.key)
         except RayActorError as error:
-            return True, share.member.ended or reason(error)
+            return True, share.member.ended or f"died: {reason(error)}"
         except RayTaskError as error:
             if isinstance(error.cause, (UserError, NonFinite)):
                 raise error.cause from None
