@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from upslope.cluster.life import Sign
+from upslope.cluster.life import SignOfLife
 from upslope.errors import UserError
 
 GROUPS = {"watch": 1}
@@ -25,7 +25,7 @@ class Member:
     role: str
     """``sampler 1``: what messages call it."""
     actor: Any
-    sign: Sign | None = None
+    sign: SignOfLife | None = None
     """The last one."""
     ended: str = ""
     """What ended it, as in ``died: ...``; empty: it lives."""
@@ -50,6 +50,7 @@ class Crew:
         self.members = [Member(f"{role} {number}", start()) for number in range(first, first + num)]
         for member in self.members:
             self._greet(member)
+        say(", ".join(member.where for member in self.members))
 
     def replace(self, member: Member, why: str) -> None:
         """Another process in the place of one that is no more. Raises UserError if it does not begin."""

@@ -13,7 +13,7 @@ import ray
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Sample
-from upslope.cluster.life import Life, Sign
+from upslope.cluster.life import Life, SignOfLife
 from upslope.cluster.ranks import meet
 from upslope.cluster.together import stand_together
 from upslope.learn.learner import Learner
@@ -88,7 +88,7 @@ class Follower:
         self._handed: Handed = queue.SimpleQueue()
 
     @ray.method(concurrency_group="watch")
-    def sign(self) -> Sign:
+    def sign(self) -> SignOfLife:
         return self._life.sign()
 
     @ray.method(concurrency_group="watch")

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator
 
 from upslope.errors import UserError
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.company import Company
+
+OF_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
+}
+"""No word to Ray's makers; processes that are no less important than the one that waits for them (Ray: nice 15); and
+no paragraph about a process that ended, of which the run says a line. Read when Ray is imported."""
 
 
 @contextlib.contextmanager
@@ -20,6 +29,8 @@ def company_of(settings: ClusterSettings) -> Iterator[Company | None]:
         return
     if importlib.util.find_spec("ray") is None:
         raise UserError("the settings of [cluster] need Ray, which is not installed: pip install 'upslope[ray]'")
+    for name, value in OF_RAY.items():
+        os.environ.setdefault(name, value)
     from upslope.cluster.processes import Processes
 
     with contextlib.ExitStack() as held:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Sign:
+class SignOfLife:
     """What a process said of itself."""
 
     pid: int
@@ -47,7 +47,7 @@ class Life:
         finally:
             self.beat(before)
 
-    def sign(self) -> Sign:
+    def sign(self) -> SignOfLife:
         """Now."""
         with self._lock:
-            return Sign(os.getpid(), socket.gethostname(), self._doing, time.monotonic() - self._since)
+            return SignOfLife(os.getpid(), socket.gethostname(), self._doing, time.monotonic() - self._since)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,12 @@ from upslope.algo.recipe import Recipe
 from upslope.cluster.ahead import Ahead
 from upslope.cluster.crew import GROUPS, Crew, Member, reason
 from upslope.cluster.follower import Follower
-from upslope.cluster.judge import Judge, JudgedElsewhere
 from upslope.cluster.ranks import DistributedRanks, free_port, meet, part
 from upslope.cluster.remote_sampler import RemoteSampler
+from upslope.cluster.reward_worker import JudgedElsewhere, RewardWorker
+from upslope.cluster.sampler_worker import SamplerWorker
 from upslope.cluster.together import stand_together
-from upslope.cluster.watch import Watch
-from upslope.cluster.writer import Writer
+from upslope.cluster.watchdog import Watchdog
 from upslope.errors import Stopped, UserError
 from upslope.learn.learner import Learner
 from upslope.learn.ranks import Alone, Ranks
@@ -36,9 +35,6 @@ from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.types import Group
 
-OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-"""No word to Ray's makers, and processes that are no less important than the one that waits for them (Ray: nice 15)."""
-
 
 class Processes:
     """Samplers, further learners and judges of one run, by the settings. The process that asks is the first learner."""
@@ -49,7 +45,7 @@ class Processes:
         self.ranks: Ranks = Alone()
         self._crews: list[Crew] = []
         self._followers: list[Member] = []
-        self._watch: Watch | None = None
+        self._watch: Watchdog | None = None
 
     # -- in the order of a run's beginning ---------------------------------------------------------------------------
 
@@ -61,7 +57,7 @@ class Processes:
         self._device = pick_device(settings.device)
         torch.set_num_threads(self._threads(self._settings.ranks))
         self._opened = ray.put((model, tokenizer))
-        self._watch = Watch(self._members, self._settings.patience)
+        self._watch = Watchdog(self._members, self._settings.patience)
         self._held.callback(self._watch.stop)
         if self._settings.ranks > 1:
             self._begin_learners(recipe)
@@ -75,8 +71,6 @@ class Processes:
         where = self._settings.address
         try:
             # Ray says much of its own on standard error; what matters is said by whoever waits for it.
-            for name, value in OF_RAY.items():
-                os.environ.setdefault(name, value)
             ray.init(
                 where or "local",
                 num_cpus=None if where else self._num_processes,
@@ -126,7 +120,7 @@ class Processes:
         spec = task_spec(self._run.task, self._run.seed)
 
         def start() -> Any:
-            return self._actor(Judge, spec, str(Path.cwd()), gpu=False)
+            return self._actor(RewardWorker, spec, str(Path.cwd()), gpu=False)
 
         return JudgedElsewhere(task, self._crew("reward worker", self._settings.rewards, start))
 
@@ -138,7 +132,7 @@ class Processes:
         threads = self._threads(self._settings.samplers)
 
         def start() -> Any:
-            return self._actor(Writer, self._opened, self._run, dtype, threads)
+            return self._actor(SamplerWorker, self._opened, self._run, dtype, threads)
 
         crew = self._crew("sampler", self._settings.samplers, start)
         sampler = RemoteSampler(crew, learner.policy.max_positions)

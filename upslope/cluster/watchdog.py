@@ -15,7 +15,7 @@ EVERY = 1.0
 """Seconds between two rounds."""
 
 
-class Watch:
+class Watchdog:
     """Asks all ``members`` in turn, in a thread of its own.
 
     One that has not got on with what it is doing for ``patience`` seconds, or does not answer for as long, hangs: it is

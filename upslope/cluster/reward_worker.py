@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from upslope.cluster.crew import Crew, reason
-from upslope.cluster.life import Life, Sign
+from upslope.cluster.life import Life, SignOfLife
 from upslope.errors import Unavailable, UserError
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Task, scores_of
@@ -22,7 +22,7 @@ MOST_DEATHS = 3
 """Of processes over one share of the attempts, before the run gives up."""
 
 
-class Judge:
+class RewardWorker:
     """The process: it opens the task once more, and scores what it is given."""
 
     def __init__(self, spec: Mapping[str, Any], folder: str) -> None:
@@ -32,7 +32,7 @@ class Judge:
         self._task = open_task(**spec)
 
     @ray.method(concurrency_group="watch")
-    def sign(self) -> Sign:
+    def sign(self) -> SignOfLife:
         return self._life.sign()
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:

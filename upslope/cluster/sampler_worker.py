@@ -9,7 +9,7 @@ from typing import Any
 import ray
 import torch
 
-from upslope.cluster.life import Life, Sign
+from upslope.cluster.life import Life, SignOfLife
 from upslope.cluster.parcel import Parcel, checksum
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
@@ -26,7 +26,7 @@ News = tuple[int, Sequence[tuple[int, Rollout]]]
 """(tokens written so far, (place, rollout) of the requests that have ended since the last news)."""
 
 
-class Writer:
+class SamplerWorker:
     """One sampler. It computes as the learner's own would: the same precision, the same order of sums."""
 
     def __init__(self, opened: tuple[Any, Any], settings: RunSettings, dtype: torch.dtype, threads: int) -> None:
@@ -50,7 +50,7 @@ class Writer:
             self._sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
 
     @ray.method(concurrency_group="watch")
-    def sign(self) -> Sign:
+    def sign(self) -> SignOfLife:
         return self._life.sign()
 
     def write(

@@ -1,0 +1,158 @@
+"""Runs over several processes by Ray: they learn what one process learns, and whatever dies is named or replaced."""
+
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from upslope.cluster.launch import company_of
+from upslope.errors import UserError
+from upslope.record.checkpoint import newest
+from upslope.training.start import launched
+from upslope.training.tables import to_settings
+from upslope.training.view import NullView
+
+pytest.importorskip("ray")
+
+REWARD = """
+def odd(completions, **kwargs):
+    return [float(sum(map(len, str(c).split())) % 2) for c in completions]
+"""
+
+
+class Watching(NullView):
+    """Keeps what is said, and does something when a step is done."""
+
+    def __init__(self, at=None, do=None):
+        self.said, self._at, self._do = [], at, do
+
+    def message(self, text):
+        self.said.append(text)
+
+    def step(self, row):
+        if self._do is not None and row["step"] == self._at:
+            self._do()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "mine.py").write_text(REWARD)
+    lines = [f'{{"prompt": "Sam has {i % 10} books. Sam buys {i // 4} more."}}' for i in range(40)]
+    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def settings(place, name, recipe="grpo", steps=5, **cluster):
+    return to_settings(
+        {
+            "name": name,
+            "out": str(place / "runs"),
+            "model": "pocket:blank",
+            "steps": steps,
+            "problems": 4,
+            "recipe": {"name": recipe, "sample": {"group_size": 4}},
+            "task": {"name": "user", "data": str(place / "data.jsonl"), "rewards": [f"{place}/mine.py:odd"]},
+            "sample": {"max_tokens": 8},
+            "learn": {"lr": 1e-3, "warmup": 0},
+            "eval": {"problems": 0},
+            "save": {"every": 2, "rollouts": 0},
+            "cluster": cluster,
+        }
+    )
+
+
+def trained(wanted, view=None, *, resume=False):
+    with company_of(wanted.cluster) as company:
+        return launched(wanted, lambda: view or NullView(), resume=resume, company=company)
+
+
+def weights(run):
+    return {name: tensor.detach().clone() for name, tensor in run.policy.weights().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def furthest(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    return trained(settings(place, "alone"))
+
+
+def send(number, view, *roles):
+    """Send a signal to the processes that were said to have these roles."""
+    for role in roles:
+        told = next(text for text in view.said if role in text)
+        os.kill(int(re.search(role + r" \(process (\d+) on", told).group(1)), number)
+
+
+def test_attempts_that_others_write_and_score_give_the_same_bits(place, alone):
+    """Sums have one order here, so the weights are equal bit for bit, and so is what the journal says of the steps."""
+    run = trained(settings(place, "shared", samplers=2, rewards=1))
+    assert same(weights(run), weights(alone))
+    names = ("reward", "length", "loss", "grad_norm", "num_tokens")
+    assert [[row[n] for n in names] for row in run.rows()] == [[row[n] for n in names] for row in alone.rows()]
+
+
+@pytest.mark.parametrize("recipe", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_two_learners_learn_what_one_learns(place, recipe):
+    """Each adds up its own rows first, so sums are rounded otherwise: the gradient is off by 1e-7 of itself. AdamW
+    divides by the root of its mean square, which makes of it up to lr times the rounding of the smallest gradients."""
+    one = trained(settings(place, f"one-{recipe}", recipe))
+    two = trained(settings(place, f"two-{recipe}", recipe, ranks=2))
+    assert furthest(weights(one), weights(two)) < 2e-5
+    gaps = [abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in zip(one.rows(), two.rows(), strict=True)]
+    assert gaps[0] < 1e-5
+
+
+def test_a_sampler_and_a_reward_worker_that_die_change_nothing(place, alone):
+    view = Watching(at=1, do=lambda: send(signal.SIGKILL, view, "sampler 0", "reward worker 0"))
+    run = trained(settings(place, "killed", samplers=2, rewards=1), view)
+    assert same(weights(run), weights(alone))
+    told = [text for text in view.said if "takes its place" in text]
+    assert len(told) == 2
+    assert "died: its process ended, killed" in told[0]
+
+
+def test_a_learner_that_dies_is_named_and_the_run_goes_on_from_its_checkpoint(place, alone):
+    wanted = settings(place, "one-less", ranks=2)
+    view = Watching(at=2, do=lambda: send(signal.SIGKILL, view, "learner 1"))
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"learner 1 \(process \d+ on .*\) died: .*continue with: upslope train"):
+        trained(wanted, view)
+    assert time.monotonic() - begun < 120
+    assert newest(place / "runs" / "one-less" / "checkpoints") is not None
+    run = trained(wanted, resume=True)
+    assert furthest(weights(run), weights(alone)) < 2e-5
+
+
+def test_a_sampler_that_hangs_is_named_and_replaced(place, alone):
+    view = Watching(at=1, do=lambda: send(signal.SIGSTOP, view, "sampler 0"))
+    run = trained(settings(place, "hangs", samplers=1, patience=4), view)
+    assert any("sampler 0" in text and "does not answer" in text for text in view.said)
+    assert same(weights(run), weights(alone))
+
+
+def test_stale_attempts_are_weighed_and_counted(place):
+    """Step 0 learns from what the first weights wrote, step 1 from the same or the next, and none is older than two
+    updates; the recipe, which trusts its sampler, is given weights, and says so in run.toml."""
+    run = trained(settings(place, "stale", samplers=1, staleness=2, steps=6))
+    ages = [row["age_max"] for row in run.rows()]
+    assert ages[0] == 0 and max(ages) <= 2 and len(ages) == 6
+    text = (place / "runs" / "stale" / "run.toml").read_text()
+    assert 'correction = "truncated_weights"' in text or "truncated_weights" in text
+
+
+def test_a_cluster_that_is_not_there_is_named(place):
+    with pytest.raises(UserError, match=r"cluster\.address = 'ray://127.0.0.1:9'"):
+        trained(settings(place, "nowhere", samplers=1, address="ray://127.0.0.1:9"))
+    assert threading.active_count() < 50
