@@ -11,6 +11,7 @@ from typing import Any
 
 from upslope.algo.family import Branch
 from upslope.algo.recipe import Recipe
+from upslope.cluster.launch import company_of
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.model.load import load_tokenizer
@@ -77,9 +78,11 @@ def train(
     given = None if isinstance(model, (str, Path)) else with_tokenizer(model)
     if sampler is not None:
         objects.append("sampler")
+    _require_named(wanted, objects)
     wanted = with_steps(wanted, chosen, opened)
     check_run(wanted, chosen, opened)
-    with contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume):
+    held = contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume)
+    with held, company_of(wanted.cluster) as company:
         run = train_objects(
             wanted,
             chosen,
@@ -89,7 +92,7 @@ def train(
             model=given,
             resume=resume,
             objects=objects,
-            company=Nobody(sampler),
+            company=company or Nobody(sampler),
         )
     run.policy.release()
     return run
@@ -160,6 +163,18 @@ def _require_arguments(folder: object, progress: object, sampler: object, *, res
         raise UserError(f"progress is a {type(progress).__name__}; give True, False or an upslope.training.view.View")
     if sampler is not None and not callable(sampler):
         raise UserError(f"sampler is a {type(sampler).__name__}; give a function from the policy to a sampler")
+
+
+def _require_named(wanted: RunSettings, objects: Sequence[str]) -> None:
+    """Raise UserError for objects that another process would have to have as well."""
+    cluster = wanted.cluster
+    if cluster.used and "sampler" in objects:
+        raise UserError("sampler= and cluster= both say who writes the attempts; give one of them")
+    if cluster.rewards and "task" in objects:
+        raise UserError(
+            f"cluster.rewards = {cluster.rewards}: other processes open the task by its name, and this one is an object "
+            "of Python; put it in a file and give task='FILE.py:NAME'"
+        )
 
 
 def _view(progress: bool | View) -> View:

@@ -70,6 +70,16 @@ def load_settings(
     return to_settings(table)
 
 
+def cluster_options(file: Path) -> dict[str, Any]:
+    """What a file says of the processes of a run, by dotted key: the keys of ``[cluster]``, with or without that line.
+    Raises UserError for a file that says other things as well."""
+    table = read_toml(file)
+    inside = table.get("cluster", table)
+    if not isinstance(inside, dict) or ("cluster" in table and len(table) > 1):
+        raise UserError(f"{file} should hold the settings of [cluster] and nothing else; give it as --cluster {file}")
+    return {f"cluster.{key}": value for key, value in inside.items()}
+
+
 def _give_up(table: dict[str, Any], key: str) -> None:
     """Drop what something else replaces, after a look at it: what makes no sense is told all the same."""
     if key in table:

@@ -40,6 +40,10 @@ def train_model(
     since: Annotated[
         int | None, typer.Option("--from", help="With --resume: from this step's checkpoint, not the newest.")
     ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Processes beside this one (docs/cluster.md)."),
+    ] = None,
     trust: Trust = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
 ) -> None:
@@ -49,7 +53,7 @@ def train_model(
     every setting with its meaning is in docs/settings.md and in a run's run.toml.
     """
     from upslope.cluster.launch import company_of
-    from upslope.config import load_settings, read_toml
+    from upslope.config import cluster_options, load_settings, read_toml
     from upslope.inspect.report import print_before_after, summary_lines, write_report
     from upslope.inspect.screen import unbreakable
     from upslope.inspect.terminal import TerminalView
@@ -72,6 +76,7 @@ def train_model(
     require_filled({"--model": model, "--name": name, "--out": out})
     options = task_options(task, data, eval_data, reward, reward_weight, text)
     options |= {k: v for k, v in given.items() if v is not None}
+    options |= cluster_options(cluster) if cluster is not None else {}
     files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]
     overrides = [a for a in arguments or [] if a not in files]
     if since is not None and resume is None:

@@ -27,6 +27,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     check_text(settings, recipe, task)
     check_length(settings, recipe)
     check_numbers(settings, recipe)
+    check_cluster(settings, recipe)
     if settings.reference != ReferenceSettings() and not recipe.refers:
         raise UserError("reference.*: no slot of this recipe refers to a reference; set recipe.regulariser, or drop it")
     if recipe.acts:
@@ -42,6 +43,24 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
             column_of(held_out[: settings.eval.problems], settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+
+
+def check_cluster(settings: RunSettings, recipe: Recipe) -> None:
+    """Raise UserError for processes that would have nothing to do, or could not do what is theirs."""
+    cluster = settings.cluster
+    if not recipe.acts:
+        for name in ("samplers", "rewards", "staleness"):
+            if getattr(cluster, name):
+                raise UserError(
+                    f"cluster.{name} = {getattr(cluster, name)}: recipe {settings.recipe['name']} makes no attempts "
+                    "that could be written or scored elsewhere; leave it out"
+                )
+    elsewhere = cluster.rewards or settings.task.reward_workers or settings.task.reward_timeout
+    if cluster.staleness and settings.task.rewards and not elsewhere:
+        raise UserError(
+            f"cluster.staleness = {cluster.staleness}: attempts are scored while the learner learns, so rewards of "
+            "your own need a process of their own; set cluster.rewards=1 or task.reward_workers=1"
+        )
 
 
 def check_measured(settings: RunSettings, task: Task) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from upslope.algo.recipe import Recipe
@@ -13,6 +14,7 @@ from upslope.model.policy import Policy
 from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
+from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 
@@ -46,6 +48,10 @@ class Company(Protocol):
     def cause(self, error: BaseException) -> UserError | None:
         """What one of the others did to end the run with ``error``; None: it was none of them."""
         ...
+
+
+Companies = Callable[[ClusterSettings], AbstractContextManager[Company | None]]
+"""The company of a run with these settings, as long as it lasts."""
 
 
 class Nobody:

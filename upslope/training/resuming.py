@@ -22,7 +22,7 @@ from upslope.training.tables import dotted, names
 from upslope.versions import running
 
 TIMES = ("task.reward_timeout", "task.on_timeout", "task.reward_workers")
-CHANGEABLE = ("steps", "epochs", "minutes", "tokens", "learn.lr", "save", "eval", "threads", *TIMES)
+CHANGEABLE = ("steps", "epochs", "minutes", "tokens", "learn.lr", "save", "eval", "threads", "cluster", *TIMES)
 """Settings that may be given along with ``--resume``: they say how far and how fast, not what is learnt from whom."""
 
 

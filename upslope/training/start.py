@@ -28,7 +28,7 @@ from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
-from upslope.training.company import Company
+from upslope.training.company import Companies, Company
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
 from upslope.training.length import with_steps, with_steps_of_text
@@ -232,6 +232,10 @@ class TrainStage:
 
     takes_model = leaves_model = True
 
+    def __init__(self, companies: Companies | None = None) -> None:
+        """``companies``: who else works on a run, by its settings; None: nobody."""
+        self._companies = companies or (lambda settings: contextlib.nullcontext())
+
     def reads(self, key: str) -> bool:
         return True  # ``settings`` says what there is
 
@@ -257,6 +261,7 @@ class TrainStage:
         return end_of(folder)
 
     def perform(self, settings: RunSettings, make_view: MakeView, *, resume: bool) -> int | None:
-        asked = launched(settings, make_view, resume=resume).signals.asked
+        with self._companies(settings.cluster) as company:
+            asked = launched(settings, make_view, resume=resume, company=company).signals.asked
         gc.collect()  # the model and its optimizer, before the next ones are loaded
         return asked

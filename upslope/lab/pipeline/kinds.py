@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from upslope.cluster.launch import company_of
 from upslope.files import write_whole
 from upslope.lab.evaluation import SPEAKING, evaluated
 from upslope.lab.pipeline.tokenizer_stage import TokenizerStage
@@ -91,4 +92,4 @@ class EvalStage:
         return None
 
 
-KINDS: dict[str, StageKind] = {"tokenizer": TokenizerStage(), "train": TrainStage(), "eval": EvalStage()}
+KINDS: dict[str, StageKind] = {"tokenizer": TokenizerStage(), "train": TrainStage(company_of), "eval": EvalStage()}
