@@ -172,8 +172,8 @@ def _require_named(wanted: RunSettings, objects: Sequence[str]) -> None:
         raise UserError("sampler= and cluster= both say who writes the attempts; give one of them")
     if cluster.rewards and "task" in objects:
         raise UserError(
-            f"cluster.rewards = {cluster.rewards}: other processes open the task by its name, and this one is an object "
-            "of Python; put it in a file and give task='FILE.py:NAME'"
+            f"cluster.rewards = {cluster.rewards}: other processes open the task by its name, and this one is an "
+            "object of Python; put it in a file and give task='FILE.py:NAME'"
         )
 
 
