@@ -2,10 +2,10 @@
 
     python benchmarks/staleness.py OUT [--staleness 0 1 2 4 8] [--seeds 3] [--steps 60] [--problems 16]
 
-Pocket after imitation, grpo with two passes over each batch, one sampler and one learner in processes of their own. Every
-arm learns from as many problems and attempts. With and without weights from the sampler's to the learner's policy. Prints
-held-out greedy accuracy, mean and range over seeds, the median second of a step, the age of tokens, the share of bounded
-weights and the effective share of the batch. What is done is skipped.
+Pocket after imitation, grpo with two updates a batch, one sampler and one learner in processes of their own. Every arm
+learns from as many problems and attempts, with and without weights from the sampler's to the learner's policy. Prints
+held-out greedy accuracy, mean and range over seeds, the median second of a step, the age of tokens, the share of
+bounded weights and the effective share of the batch. What is done is skipped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """Runs over several processes by Ray: they learn what one process learns, and whatever dies is named or replaced."""
 
+import contextlib
 import os
+import random
 import re
+import shutil
 import signal
 import threading
 import time
@@ -88,10 +91,18 @@ def alone(place):
     return trained(settings(place, "alone"))
 
 
+SHAPE = {"samplers": 2, "rewards": 1, "ranks": 2}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    return trained(settings(place, "undisturbed", **SHAPE))
+
+
 def send(number, view, *roles):
     """Send a signal to the processes that were said to have these roles."""
     for role in roles:
-        told = next(text for text in view.said if role in text)
+        told = [text for text in view.said if re.search(role + r" \(process", text)][-1]
         os.kill(int(re.search(role + r" \(process (\d+) on", told).group(1)), number)
 
 
@@ -156,3 +167,47 @@ def test_a_cluster_that_is_not_there_is_named(place):
     with pytest.raises(UserError, match=r"cluster\.address = 'ray://127.0.0.1:9'"):
         trained(settings(place, "nowhere", samplers=1, address="ray://127.0.0.1:9"))
     assert threading.active_count() < 50
+
+
+class Killing(Watching):
+    """Kills a process of a random role a moment after some of the steps."""
+
+    ROLES = ("sampler 0", "sampler 1", "reward worker 0", "learner 1")
+
+    def __init__(self, chance):
+        super().__init__()
+        self._chance, self.killed = chance, []
+
+    def step(self, row):
+        if self._chance.random() < 0.5:
+            role = self._chance.choice(self.ROLES)
+            threading.Timer(self._chance.random() / 2, self._kill, (role,)).start()
+
+    def _kill(self, role):
+        with contextlib.suppress(ProcessLookupError):
+            send(signal.SIGKILL, self, role)
+            self.killed.append((role, time.monotonic()))
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(10))
+def test_whoever_is_killed_when_ever_the_weights_are_those_of_an_undisturbed_run(place, undisturbed, seed):
+    """Each run goes on until it ends; a learner's death ends it with the cause, within a minute, and it is resumed."""
+    chance = random.Random(seed)
+    wanted, resume, killed = settings(place, f"random-{seed}", **SHAPE), False, 0
+    while True:
+        view = Killing(chance)
+        try:
+            run = trained(wanted, view, resume=resume)
+            break
+        except UserError as error:
+            assert "learner 1" in str(error), error
+            assert time.monotonic() - view.killed[-1][1] < 60
+            resume = newest(place / "runs" / wanted.name / "checkpoints") is not None
+            if not resume:
+                shutil.rmtree(place / "runs" / wanted.name)
+        finally:
+            killed += len(view.killed)
+    print(f"{killed} kills")
+    assert same(weights(run), weights(undisturbed))

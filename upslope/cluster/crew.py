@@ -58,6 +58,7 @@ class Crew:
         end(member.actor)
         member.actor, member.sign = self._start(), None
         self._greet(member)
+        self._say(member.where)
 
     def _greet(self, member: Member) -> None:
         try:
