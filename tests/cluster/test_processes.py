@@ -96,7 +96,7 @@ SHAPE = {"samplers": 2, "rewards": 1, "ranks": 2}
 
 @pytest.fixture(scope="module")
 def undisturbed(place):
-    return trained(settings(place, "undisturbed", **SHAPE))
+    return trained(settings(place, "undisturbed", steps=8, **SHAPE))
 
 
 def send(number, view, *roles):
@@ -179,7 +179,7 @@ class Killing(Watching):
         self._chance, self.killed = chance, []
 
     def step(self, row):
-        if self._chance.random() < 0.5:
+        if self._chance.random() < 0.8:
             role = self._chance.choice(self.ROLES)
             threading.Timer(self._chance.random() / 2, self._kill, (role,)).start()
 
@@ -195,7 +195,7 @@ class Killing(Watching):
 def test_whoever_is_killed_when_ever_the_weights_are_those_of_an_undisturbed_run(place, undisturbed, seed):
     """Each run goes on until it ends; a learner's death ends it with the cause, within a minute, and it is resumed."""
     chance = random.Random(seed)
-    wanted, resume, killed = settings(place, f"random-{seed}", **SHAPE), False, 0
+    wanted, resume, killed = settings(place, f"random-{seed}", steps=8, **SHAPE), False, 0
     while True:
         view = Killing(chance)
         try:
