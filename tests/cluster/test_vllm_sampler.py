@@ -105,7 +105,7 @@ def test_what_a_listener_raises_ends_the_generation(one: Served, listener: str) 
 
 
 def test_a_temperature_that_vllm_would_change_in_silence_is_refused(one: Served) -> None:
-    with pytest.raises(UserError, match="no temperature between 0 and 0.01, and 0.001 is one"):
+    with pytest.raises(UserError, match=r"no temperature between 0 and 0\.01, and 0\.001 is one"):
         one.sampler.generate(REQUESTS, Sampling(0.001, max_tokens=3), HERE)
 
 
@@ -142,7 +142,10 @@ def test_the_server_is_quiet_and_forgets_prompts_while_weights_change(tmp_path: 
     ("fault", "message"),
     [
         ("stale_head", r"weights of version 3: .* differ from the learner's by up to [\d.]+ nats, and .* allows 0.001"),
-        ("stale_cache", r"weights of version 3: .* differ from the learner's by up to [\d.]+ nats, and .* allows 0.001"),
+        (
+            "stale_cache",
+            r"weights of version 3: .* differ from the learner's by up to [\d.]+ nats, and .* allows 0.001",
+        ),
         ("wrong_version", r"weights of version 3 were sent with version 3, .* says that it uses 0\?"),
         ("wrong_checksum", r"weights of version 3 were sent with checksum [0-9a-f]{64}, .* says that it uses 0{64}"),
         ("wrong_label", r"were sent with weight_version 3:[0-9a-f]{16}, .* says that it uses default"),
@@ -218,7 +221,7 @@ def test_a_server_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_bodies_are_plain_json(one: Served) -> None:
-    path, body = next((p, b) for p, b in reversed(one.server.asked) if "generate" in p)
+    body = next(b for p, b in reversed(one.server.asked) if "generate" in p)
     assert json.loads(json.dumps(body)) == body
     assert body["sampling_params"]["logprobs"] == 0 and body["sampling_params"]["ignore_eos"] is True
     assert sorted(body["sampling_params"]["stop_token_ids"]) == sorted(ENDS)

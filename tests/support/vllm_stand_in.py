@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from upslope.cluster.vllm.worker import WeightsDigest, tensors_in
 from upslope.model.distribution import adjusted
+from upslope.model.hf import cache_keyword
 from upslope.types import Sampling
 
 POSITIONS = 256
@@ -97,28 +98,32 @@ class StandIn:
         sampling = Sampling(how["temperature"], how["top_k"], how["top_p"], how["min_tokens"], how["max_tokens"])
         ends = torch.tensor(how["stop_token_ids"])
         chance = torch.Generator().manual_seed(how.get("seed", 0))
-        past, ids = self._prefix(prompt), prompt[-1:]
+        cache, ids = self._prefix(prompt), prompt[-1:]
         for position in range(sampling.max_tokens):
             with self._lock:
-                out = self._model.model(input_ids=torch.tensor([ids]), past_key_values=past, use_cache=True)
-            logits_1V = out.last_hidden_state[:, -1] @ self._head.T
+                logits_1V = self._hidden(ids, cache) @ self._head.T
             logp_V = adjusted(logits_1V, torch.tensor([position]), sampling, ends).log_softmax(dim=1)[0]
             token = int(logp_V.argmax() if sampling.greedy else torch.multinomial(logp_V.exp(), 1, generator=chance))
-            past, ids = out.past_key_values, [token]
+            ids = [token]
             why = "stop" if token in how["stop_token_ids"] else "length"
             yield token, float(logp_V[token]), why if why == "stop" or position + 1 == sampling.max_tokens else None
             if why == "stop":
                 return
 
-    @torch.no_grad()
+    def _hidden(self, ids: list[int], cache: Any) -> torch.Tensor:
+        """The last hidden state [1, D] after these tokens, whose keys and values join the cache."""
+        more = {cache_keyword(self._model): cache, "use_cache": True}
+        return self._model.model(input_ids=torch.tensor([ids]), **more).last_hidden_state[:, -1]
+
     def _prefix(self, prompt: list[int]) -> Any:
         """Keys and values of all of the prompt but its last token, kept as vLLM's prefix cache does."""
         key = tuple(prompt[:-1])
         if not key:
-            return None
+            return DynamicCache()
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._model.model(input_ids=torch.tensor([key]), use_cache=True).past_key_values
+                self._kept[key] = DynamicCache()
+                self._hidden(list(key), self._kept[key])
             return copy.deepcopy(self._kept[key])
 
 
@@ -177,9 +182,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        num, label = 0, self.of.label
-        for token, logp, why in self.of.write(body["token_ids"], body["sampling_params"]):
-            num += 1
+        label = self.of.label
+        written = self.of.write(body["token_ids"], body["sampling_params"])
+        for num, (token, logp, why) in enumerate(written, 1):
             while "hang" in faults:
                 time.sleep(0.01)
             if "say_error" in faults:
