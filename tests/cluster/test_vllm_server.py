@@ -37,7 +37,9 @@ def python(tmp_path: Path) -> str:
 
 def settings(python: str = "", **cluster: object) -> RunSettings:
     return RunSettings(
-        cluster=ClusterSettings(engine="vllm", vllm_python=python, most_gap=1e-3, **cluster)  # type: ignore[arg-type]
+        cluster=ClusterSettings(
+            **{"engine": "vllm", "vllm_python": python, "most_gap": 1e-3, "patience": 600} | cluster
+        )  # type: ignore[arg-type]
     )
 
 

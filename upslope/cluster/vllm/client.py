@@ -104,28 +104,28 @@ class VllmClient:
 
     def _pieces(self, connection: http.client.HTTPConnection, path: str, body: Body) -> Iterator[dict[str, Any]]:
         """The events of a stream of ``data:`` lines, up to the one that says that it is over."""
-        response = self._sent(connection, "POST", path, body)
-        if response.status != 200:
-            raise self._refused(path, response)
-        for line in response:
-            if not line.startswith(b"data:"):
-                continue
-            text = line.removeprefix(b"data:").strip()
-            if text == b"[DONE]":
-                return
-            piece = json.loads(text)
-            if "error" in piece:
-                raise ServerRefused(f"the vLLM server at {self.url} failed at {path}: {_message(piece)}")
-            yield piece
+        with contextlib.closing(self._sent(connection, "POST", path, body)) as response:
+            if response.status != 200:
+                raise self._refused(path, response)
+            for line in response:
+                if not line.startswith(b"data:"):
+                    continue
+                text = line.removeprefix(b"data:").strip()
+                if text == b"[DONE]":
+                    return
+                piece = json.loads(text)
+                if "error" in piece:
+                    raise ServerRefused(f"the vLLM server at {self.url} failed at {path}: {_message(piece)}")
+                yield piece
         raise http.client.IncompleteRead(b"")
 
     def _ask(self, method: str, path: str, body: Body | None) -> Any:
         connection = self._connection()
         try:
-            response = self._sent(connection, method, path, body)
-            if response.status != 200:
-                raise self._refused(path, response)
-            content = response.read()
+            with contextlib.closing(self._sent(connection, method, path, body)) as response:
+                if response.status != 200:
+                    raise self._refused(path, response)
+                content = response.read()
             return json.loads(content) if content else None
         except TimeoutError:
             raise self._silent(f"{method} {path}") from None
