@@ -157,3 +157,9 @@ def test_a_dtype_that_vllm_lacks_is_refused(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"does not compute in torch\.float64"),
     ):
         make(policy)
+
+
+def test_a_server_that_is_there_and_one_to_start_are_not_both_taken(tmp_path: Path) -> None:
+    both = settings("python", vllm_url="http://a:1")
+    with vllm_sampler(both, tmp_path) as make, pytest.raises(UserError, match="leave one out"):
+        make(tied())

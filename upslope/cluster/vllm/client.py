@@ -16,7 +16,7 @@ from upslope.errors import Unavailable, UserError
 
 CONNECTIONS = 64
 """Requests that wait for the server at once; it has a queue of its own, and each costs a thread here."""
-Body = Mapping[str, Any]
+Question = Mapping[str, Any]
 
 
 class ServerRefused(UserError):
@@ -39,7 +39,7 @@ class VllmClient:
     def get(self, path: str) -> Any:
         return self._ask("GET", path, None)
 
-    def post(self, path: str, body: Body | None = None) -> Any:
+    def post(self, path: str, body: Question | None = None) -> Any:
         return self._ask("POST", path, body)
 
     def rpc(self, method: str, **arguments: str) -> list[Any]:
@@ -47,7 +47,7 @@ class VllmClient:
         answer = self.post("/collective_rpc", {"method": method, "kwargs": arguments}) or {}
         return list(answer.get("results", []))
 
-    def streams(self, path: str, bodies: Sequence[Body]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def streams(self, path: str, bodies: Sequence[Question]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Post all the bodies and yield (place of the body, piece of its answer) as they come, in this thread.
 
         Whoever stops listening closes the connections, upon which the server drops what it was writing. Raises
@@ -102,7 +102,7 @@ class VllmClient:
             for thread in threads:
                 thread.join(timeout=self.patience)
 
-    def _pieces(self, connection: http.client.HTTPConnection, path: str, body: Body) -> Iterator[dict[str, Any]]:
+    def _pieces(self, connection: http.client.HTTPConnection, path: str, body: Question) -> Iterator[dict[str, Any]]:
         """The events of a stream of ``data:`` lines, up to the one that says that it is over."""
         with contextlib.closing(self._sent(connection, "POST", path, body)) as response:
             if response.status != 200:
@@ -119,7 +119,7 @@ class VllmClient:
                 yield piece
         raise http.client.IncompleteRead(b"")
 
-    def _ask(self, method: str, path: str, body: Body | None) -> Any:
+    def _ask(self, method: str, path: str, body: Question | None) -> Any:
         connection = self._connection()
         try:
             with contextlib.closing(self._sent(connection, method, path, body)) as response:
@@ -138,7 +138,7 @@ class VllmClient:
         return http.client.HTTPConnection(self._host, self._port, timeout=self.patience)
 
     def _sent(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Body | None
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Question | None
     ) -> http.client.HTTPResponse:
         content = None if body is None else json.dumps(body).encode()
         connection.request(method, path, content, {"Content-Type": "application/json"})

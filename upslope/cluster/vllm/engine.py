@@ -13,7 +13,7 @@ from upslope.cluster.vllm.client import VllmClient
 from upslope.cluster.vllm.handover import FileHandover, Handover, dtype_name, write_weights
 from upslope.cluster.vllm.nccl import NcclHandover, can_transfer
 from upslope.cluster.vllm.sampler import HandedOver, VllmSampler
-from upslope.cluster.vllm.server import VllmServer, free_port, server_arguments
+from upslope.cluster.vllm.server import VllmServer, unused_port, server_arguments
 from upslope.errors import UserError
 from upslope.model.adapter import has_adapter
 from upslope.model.policy import Policy
@@ -58,9 +58,11 @@ def vllm_sampler(
 def _server(settings: RunSettings, policy: Policy, dtype: str, place: Path, end: contextlib.ExitStack) -> VllmClient:
     """The server that the settings name, or one of the run's own that is ready."""
     cluster = settings.cluster
+    if cluster.vllm_url and cluster.vllm_python:
+        raise UserError("cluster.vllm_url is a server that is there, and cluster.vllm_python starts one; leave one out")
     if cluster.vllm_url:
         return VllmClient(cluster.vllm_url, cluster.patience)
-    python, port = cluster.vllm_python or sys.executable, free_port()
+    python, port = cluster.vllm_python or sys.executable, unused_port()
     start = write_weights(policy, place / "start")
     end.callback(shutil.rmtree, start, ignore_errors=True)
     words = server_arguments(

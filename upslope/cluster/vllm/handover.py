@@ -75,7 +75,7 @@ class FileHandover:
         self._client.post("/pause?mode=wait")
         answers = self._load(folder, str(version))
         for answer in answers:
-            require_same(answer, {"version": str(version), "checksum": checksum, "num_tensors": num}, version)
+            require_said(answer, {"version": str(version), "checksum": checksum, "num_tensors": num}, version)
         forget_prompts(self._client)
         require_label(self._client, label, version)
         self._client.post("/resume")
@@ -110,10 +110,10 @@ def forget_prompts(client: VllmClient) -> None:
 def require_label(client: VllmClient, label: str, version: int) -> None:
     """Tell the server what its weights are called, since it does not note that by itself, and ask it."""
     client.post("/update_weight_version", {"new_version": label})
-    require_same(client.get("/weight_info"), {"weight_version": label}, version)
+    require_said(client.get("/weight_info"), {"weight_version": label}, version)
 
 
-def require_same(said: object, sent: Mapping[str, object], version: int) -> None:
+def require_said(said: object, sent: Mapping[str, object], version: int) -> None:
     """Raise UserError unless the server says of its weights what is true of those that were sent."""
     for key, value in sent.items():
         found = said.get(key) if isinstance(said, dict) else said

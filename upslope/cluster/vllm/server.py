@@ -75,7 +75,7 @@ def give_worker(folder: Path) -> Path:
     return folder
 
 
-def free_port() -> int:
+def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
