@@ -13,7 +13,7 @@ from upslope.cluster.vllm.client import VllmClient
 from upslope.cluster.vllm.handover import FileHandover, Handover, dtype_name, write_weights
 from upslope.cluster.vllm.nccl import NcclHandover, can_transfer
 from upslope.cluster.vllm.sampler import HandedOver, VllmSampler
-from upslope.cluster.vllm.server import VllmServer, unused_port, server_arguments
+from upslope.cluster.vllm.server import VllmServer, server_arguments, unused_port
 from upslope.errors import UserError
 from upslope.model.adapter import has_adapter
 from upslope.model.policy import Policy
