@@ -81,7 +81,7 @@ def repack_shared(model: torch.nn.Module) -> int:
     for module in model.modules():
         weight = module._parameters.get("weight")
         if weight is not None and weight.numel():
-            owners.setdefault(id(weight), []).append(module)
+            owners.setdefault(weight.data_ptr(), []).append(module)
     shared = [m for modules in owners.values() if len(modules) > 1 for m in modules if hasattr(m, "cpu_linear")]
     if shared:
         from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
