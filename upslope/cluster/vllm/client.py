@@ -8,7 +8,7 @@ import json
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,10 +47,10 @@ class VllmClient:
         answer = self.post("/collective_rpc", {"method": method, "kwargs": arguments}) or {}
         return list(answer.get("results", []))
 
-    def streams(self, path: str, bodies: Sequence[Question]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def streams(self, path: str, bodies: Sequence[Question]) -> Generator[tuple[int, dict[str, Any]], None, None]:
         """Post all the bodies and yield (place of the body, piece of its answer) as they come, in this thread.
 
-        Whoever stops listening closes the connections, upon which the server drops what it was writing. Raises
+        Whoever stops listening closes it (``contextlib.closing``), and the server drops what it was writing. Raises
         Unavailable where none of them says anything for ``patience`` seconds, ServerRefused for an error.
         """
         said: queue.SimpleQueue[tuple[int, dict[str, Any] | Exception | None]] = queue.SimpleQueue()
@@ -68,6 +68,8 @@ class VllmClient:
                 try:
                     connection.connect()
                     open_now.add(line := connection.sock)
+                    if over.is_set():  # by one who did not see this line yet
+                        return
                     for piece in self._pieces(connection, path, body):
                         said.put((place, piece))
                     said.put((place, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -111,19 +112,20 @@ class VllmSampler:
         drafts = [Draft() for _ in requests]
         rollouts: dict[int, Rollout] = {}
         num_written = 0
-        for place, piece in self._client.streams(GENERATE, bodies):
-            (choice,) = piece["choices"] or [None]
-            if choice is None:
-                continue
-            num_written += _append(drafts[place], choice, requests[place])
-            why = choice["finish_reason"]
-            if why is not None:
-                self._require_ours(choice, requests[place])
-                rollouts[place] = self._rollout(requests[place], drafts[place], sampling, why)
-            if progress is not None:
-                progress(num_written, len(rollouts))
-            if why is not None and finished is not None:
-                finished(place, rollouts[place])
+        with contextlib.closing(self._client.streams(GENERATE, bodies)) as pieces:
+            for place, piece in pieces:
+                (choice,) = piece["choices"] or [None]
+                if choice is None:
+                    continue
+                num_written += _append(drafts[place], choice, requests[place])
+                why = choice["finish_reason"]
+                if why is not None:
+                    self._require_ours(choice, requests[place])
+                    rollouts[place] = self._rollout(requests[place], drafts[place], sampling, why)
+                if progress is not None:
+                    progress(num_written, len(rollouts))
+                if why is not None and finished is not None:
+                    finished(place, rollouts[place])
         return [rollouts[place] for place in range(len(requests))]
 
     def _body(self, request: Request, sampling: Sampling, address: Address) -> dict[str, Any]:
