@@ -68,6 +68,7 @@ class VllmClient:
                 try:
                     connection.connect()
                     open_now.add(line := connection.sock)
+                    line.settimeout(None)  # it may wait in the server's queue while others are answered
                     if over.is_set():  # by one who did not see this line yet
                         return
                     for piece in self._pieces(connection, path, body):
