@@ -1,0 +1,124 @@
+"""vLLM as the sampler of a run, beside upslope's own: the gap after every load, accuracy before and after.
+
+    python benchmarks/vllm_sums.py MODEL --python VLLM_PYTHON [--steps 20] [--problems 4] [--samples 4] [--held-out 20]
+
+MODEL is a Hugging Face directory (SmolLM2-135M-Instruct). It first imitates a few sums (``examples/sums``), so that
+there is something to reward, and goes on from there by trial and error, once with each engine. ``--stale`` is a third
+run, whose weights are loaded by vLLM's own ``reload_weights``: on a CPU it keeps the head of a tied model, and the gap
+shows it; the run is allowed to go on so that all gaps are seen, and the step where the bound would have ended it is
+told. Prints one JSON object an engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import upslope as up
+from upslope.cluster.vllm import engine
+from upslope.cluster.vllm.handover import FileHandover
+from upslope.training.cluster_settings import ClusterSettings
+from upslope.training.settings import RunSettings
+
+SUMS = Path(__file__).resolve().parent.parent / "examples" / "sums"
+
+
+class StaleHandover(FileHandover):
+    """By vLLM's own way, without the cure: what the check is there for."""
+
+    def _load(self, folder: Path, version: str) -> list[Mapping[str, object]]:
+        self._client.rpc("reload_weights", weights_path=str(folder.resolve()))
+        return []
+
+
+@contextlib.contextmanager
+def makers(name: str, cluster: ClusterSettings) -> Iterator[Callable[[Any], Any] | None]:
+    """What makes the sampler of an engine; None for this process."""
+    if name == "local":
+        yield None
+        return
+    engine.FileHandover = StaleHandover if name == "stale" else FileHandover
+    cluster = replace(cluster, most_gap=1e9) if name == "stale" else cluster
+    with engine.vllm_sampler(RunSettings(cluster=cluster), None, told) as make:
+        yield make
+
+
+def told(handed: engine.HandedOver) -> None:
+    print(f"  version {handed.version}: gap {handed.gap:.2e}, {handed.seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a Hugging Face directory")
+    parser.add_argument("--python", required=True, help="the interpreter of the environment that has vLLM")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--imitate", type=int, default=3, help="steps of imitation before, of 16 sums (default 3)")
+    parser.add_argument("--problems", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--held-out", type=int, default=20)
+    parser.add_argument("--lr", type=float, default=2e-5)
+    parser.add_argument("--bound", type=float, default=1e-3, help="cluster.most_gap, nats (default 1e-3: float32)")
+    parser.add_argument("--patience", type=float, default=300)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--stale", action="store_true")
+    given = parser.parse_args()
+    cluster = ClusterSettings(engine="vllm", vllm_python=given.python, most_gap=given.bound, patience=given.patience)
+    task = up.tasks.rows(str(SUMS), [f"{SUMS / 'reward.py'}:right_sum"])
+    shared: dict[str, Any] = {
+        "sample": {"max_tokens": 48},
+        "threads": given.threads,
+        "progress": False,
+        "save": {"rollouts": 0},
+    }
+    start = up.train(
+        given.model, task=task, recipe="sft", steps=given.imitate, problems=16,
+        learn={"lr": given.lr, "warmup": 1}, eval={"problems": 0}, **shared,
+    )  # fmt: skip
+    weights = {name: weight.detach().clone() for name, weight in start.model.named_parameters()}
+    for name in ("vllm", "local", *(("stale",) if given.stale else ())):
+        for own, weight in start.model.named_parameters():
+            weight.data.copy_(weights[own])
+        print(f"{name}:", file=sys.stderr, flush=True)
+        began, sampler = time.perf_counter(), []
+        with makers(name, cluster) as make:
+
+            def kept(policy: Any, make: Any = make, sampler: list[Any] = sampler) -> Any:
+                sampler.append(make(policy))
+                return sampler[0]
+
+            run = up.train(
+                (start.model, start.tokenizer), task=task, steps=given.steps, problems=given.problems,
+                recipe={"name": "grpo", "sample": {"group_size": given.samples}, "regulariser": "no_penalty"},
+                learn={"lr": given.lr, "warmup": 3}, eval={"problems": given.held_out},
+                sampler=None if make is None else kept, **shared,
+            )  # fmt: skip
+        gaps = sampler[0].gaps if sampler else []
+        evals = [row["accuracy"] for row in run.rows("eval")]
+        steps = run.rows("step")
+        print(
+            json.dumps(
+                {
+                    "engine": name,
+                    "before": evals[0] if evals else None,
+                    "after": evals[-1] if evals else None,
+                    "rewards": [round(row["reward"], 3) for row in steps],
+                    "gaps": gaps,
+                    "above_bound_at": next((i for i, gap in enumerate(gaps) if not gap <= given.bound), None),
+                    "logp_gap_max": [row.get("logp_gap_max") for row in steps],
+                    "sample_s": sum(row["seconds"]["sample"] for row in steps),
+                    "seconds": round(time.perf_counter() - began, 1),
+                }
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

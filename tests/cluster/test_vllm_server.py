@@ -1,0 +1,168 @@
+"""The run's own server: started, waited for, and gone at the end, whatever the end was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from naive import HERE, SAMPLING
+from samplers import REQUESTS
+from vllms import moved, tied
+
+from upslope.cluster.vllm import server as servers
+from upslope.cluster.vllm.engine import vllm_sampler
+from upslope.cluster.vllm.sampler import HandedOver
+from upslope.errors import Unavailable, UserError
+from upslope.training.cluster_settings import ClusterSettings
+from upslope.training.settings import RunSettings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """What stands for the interpreter of vLLM's environment: it starts the stand-in with vLLM's arguments."""
+    program = tmp_path / "python"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    stand_in = ROOT / "tests" / "support" / "vllm_stand_in.py"
+    program.write_text(f'#!/bin/sh\nshift 2\nPYTHONPATH={path} exec {sys.executable} {stand_in} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def settings(python: str = "", **cluster: object) -> RunSettings:
+    return RunSettings(
+        cluster=ClusterSettings(
+            **{"engine": "vllm", "vllm_python": python, "most_gap": 1e-3, "patience": 600} | cluster
+        )  # type: ignore[arg-type]
+    )
+
+
+def at_work(group: int) -> list[str]:
+    """The processes of a group that have not ended; one that nobody has asked for its end (Z) has."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [" ".join(row[2:]) for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
+def gone(group: int) -> bool:
+    """Whether no process of the group is left, after a while at most."""
+    deadline = time.monotonic() + 120
+    while at_work(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not at_work(group)
+
+
+def test_a_run_has_a_server_of_its_own_and_leaves_only_its_log(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[servers.VllmServer] = []
+    begin = servers.VllmServer.__init__
+
+    def noted(self: servers.VllmServer, *given: object) -> None:
+        begin(self, *given)  # type: ignore[arg-type]
+        started.append(self)
+
+    monkeypatch.setattr(servers.VllmServer, "__init__", noted)
+    told: list[HandedOver] = []
+    policy = tied()
+    with vllm_sampler(settings(python), tmp_path / "run", told.append) as make:
+        sampler = make(policy)
+        sampler.load(moved(policy), version=1)
+        assert {r.version for r in sampler.generate(REQUESTS[:2], SAMPLING, HERE)} == {1}
+        (server,) = started
+        assert server.post_mortem() == ""
+    assert [h.version for h in told] == [0, 1] and all(h.gap < 1e-4 for h in told)
+    assert sorted(p.name for p in (tmp_path / "run" / "vllm").iterdir()) == ["server.log", "upslope_vllm_worker.py"]
+    assert gone(server.pid)
+
+
+def test_a_server_that_dies_at_work_is_named_with_how_it_ended(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSLOPE_STAND_IN_FAULTS", "die")
+    with vllm_sampler(settings(python), tmp_path) as make, pytest.raises(Unavailable) as caught:
+        make(tied())
+    assert "cannot be reached" in str(caught.value) and "it ended with code 9" in str(caught.value)
+
+
+def test_a_server_that_does_not_start_is_named_with_its_last_word(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSLOPE_STAND_IN_FAILS", "1")
+    why = "did not start: it ended with code 1, and its log .*server.log ends: ValueError: there is no such model"
+    with vllm_sampler(settings(python), tmp_path) as make, pytest.raises(Unavailable, match=why):
+        make(tied())
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    with (
+        vllm_sampler(settings(str(program), patience=1), tmp_path) as make,
+        pytest.raises(Unavailable, match=r"said nothing for 1 s while it started; look at .*server.log"),
+    ):
+        make(tied())
+
+
+def test_the_server_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    """The run cannot say goodbye; the guard hears that the pipe is closed."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom upslope.cluster.vllm.server import VllmServer\n"
+        f"server = VllmServer('/bin/sh', ['-c', 'sleep 1000 & wait'], 1, Path({str(tmp_path)!r}), 5)\n"
+        "print(server.pid, flush=True)\ntime.sleep(1000)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert run.stdout is not None
+    with run.stdout:
+        group = int(run.stdout.readline())
+    assert at_work(group)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert gone(group)
+
+
+def test_the_worker_is_alone_on_the_servers_path(tmp_path: Path) -> None:
+    folder = servers.give_worker(tmp_path / "path")
+    assert [p.name for p in folder.iterdir()] == ["upslope_vllm_worker.py"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import upslope_vllm_worker, sys; print('upslope' in sys.modules)"],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("url", ["https://a:1", "http://", "http://a:1/v1", "ftp://a"])
+def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
+    with (
+        vllm_sampler(settings(vllm_url=url), tmp_path) as make,
+        pytest.raises(UserError, match=r"cluster\.vllm_url=.* is no address of a server; write http://HOST:PORT"),
+    ):
+        make(tied())
+
+
+def test_a_dtype_that_vllm_lacks_is_refused(tmp_path: Path) -> None:
+    policy = tied()
+    policy.model.double()
+    with (
+        vllm_sampler(settings(), tmp_path) as make,
+        pytest.raises(UserError, match=r"does not compute in torch\.float64"),
+    ):
+        make(policy)
+
+
+def test_a_server_that_is_there_and_one_to_start_are_not_both_taken(tmp_path: Path) -> None:
+    both = settings("python", vllm_url="http://a:1")
+    with vllm_sampler(both, tmp_path) as make, pytest.raises(UserError, match="leave one out"):
+        make(tied())
