@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from upslope.learn.ranks import shares
+from upslope.learn.ranks import own_passes, shares
 from upslope.types import Batch
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class DistributedRanks:
         """Consecutive rows with about as many tokens as the other learners' have."""
         lengths = [len(r.prompt) + len(r.response) for r in batch.rollouts]
         return batch.take(shares(lengths, self.size)[self.rank])
+
+    def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
+        """Each as many as it has: nothing is exchanged within a pass."""
+        return own_passes(parts)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Put into each tensor the sum of all learners' tensors at its place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,20 @@ from upslope.training.settings import RunSettings
 
 
 def assemble(
-    model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, recorder: Recorder, saved: Checkpoint | None
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    settings: RunSettings,
+    recorder: Recorder,
+    saved: Checkpoint | None,
+    build: Callable[..., Learner] = build_learner,
 ) -> Learner:
     """A learner around ``model``: the start of the run, or (``saved``) what the checkpoint holds.
 
     With ``learn.lora_rank`` the model is the frozen base in both cases, and the base is the reference; a copy of the
     policy is kept by the recorder, so that a resumed run has the one it had. The order matters: the critic copies the
-    model before an adapter is added, the reference copies it before anything is cast.
+    model before an adapter is added, the reference copies it before anything is cast. ``build`` takes what
+    ``build_learner`` does.
     """
     learn, device = settings.learn, next(model.parameters()).device
     value = None
@@ -53,7 +61,7 @@ def assemble(
         policy.checkpoint_activations()
         if value is not None and value.trunk is not None:
             recompute_layers(value.trunk)
-    return build_learner(
+    return build(
         policy,
         recipe,
         learn,
