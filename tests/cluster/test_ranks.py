@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from processes import RankFailed, on_processes
-from ranked import RECIPES, look, require_same
+from ranked import RECIPES as ALL, look, require_same
 from tiny import group, learner, random_groups
 
 from upslope.algo.family import GRPO, TRPO
@@ -20,10 +20,14 @@ from upslope.errors import NonFinite
 from upslope.learn.prepare import weigh
 from upslope.learn.ranks import Alone
 
+NAMES = ("sft", "grpo", "ppo", "dapo", "trpo", "critic on a copy", "critic on the trunk", "marks by rank")
+RECIPES = {name: ALL[name] for name in NAMES}
+"""Of every way to update one; tests/learn/test_ranks.py has all recipes, with ranks in threads."""
+
 
 @functools.cache
 def seen_by(size):
-    """Of every recipe, by rank: one start of processes for all of them."""
+    """By rank: one start of processes for all recipes."""
 
     def work():
         return {name: look(recipe, DistributedRanks(), random_groups(4, 3)) for name, recipe in RECIPES.items()}

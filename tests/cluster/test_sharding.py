@@ -25,9 +25,8 @@ from upslope.training.held_out_loss import plain_scorer, predicted
 from upslope.types import Sampling
 
 NAMES = (
-    *("grpo", "ppo", "dapo", "sft", "gspo", "pretrain", "distill", "reinforce++"),
-    *("critic on a copy", "critic on the trunk", "exact penalty", "exact penalty in the reward", "entropy bonus"),
-    "marks by rank",
+    *("grpo", "ppo", "dapo", "sft", "critic on a copy", "critic on the trunk"),
+    *("exact penalty", "exact penalty in the reward", "entropy bonus", "marks by rank"),
 )
 RECIPES = {name: recipe for name, recipe in ALL.items() if name in NAMES}
 
