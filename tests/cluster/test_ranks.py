@@ -15,7 +15,7 @@ from tiny import group, learner, random_groups
 from upslope.algo.family import GRPO, TRPO
 from upslope.algo.objective import Objective
 from upslope.cluster import ranks as cluster_ranks
-from upslope.cluster.ranks import DistributedRanks
+from upslope.cluster.ranks import DistributedRanks, received, sent
 from upslope.errors import NonFinite
 from upslope.learn.prepare import weigh
 from upslope.learn.ranks import Alone
@@ -82,6 +82,12 @@ def test_what_is_summed_gathered_and_told():
 
     sums = [[11.0] * 2, [11.0] * 3, [11.0] * 5, [11.0] * 4, []]
     assert on_processes(2, work) == [(sums, [0, 1], 7)] * 2
+
+
+def test_what_is_sent_between_devices_is_received():
+    given = {"a": [torch.arange(3), group("p", [3], [[4]], [1.0])], "b": None}
+    found = received(sent(given))
+    assert found["a"][0].tolist() == [0, 1, 2] and found["a"][1:] == given["a"][1:] and found["b"] is None
 
 
 def test_what_is_not_finite_on_one_rank_stops_all():

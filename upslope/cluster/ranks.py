@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -47,16 +48,36 @@ class DistributedRanks:
                     tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:
-        """Every learner's value, by rank; anything that pickles."""
+        """Every learner's value, by rank; anything that pickles. Its tensors arrive on the taker's own device."""
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        if dist.get_backend() == "gloo":
+            dist.all_gather_object(found, value)
+            return found
+        dist.all_gather_object(found, sent(value))
+        return [received(data) for data in found]
 
     def from_first(self, value: T) -> T:
         """The first learner's value, on all of them."""
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+
+def sent(value: object) -> bytes:
+    """A value to be read by another process, which may have another GPU."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def received(data: bytes) -> Any:
+    """What ``sent`` made bytes of, with tensors of a GPU on this process's own (``torch.cuda.set_device``). Only for
+    what a learner of the same run sent: it may run code."""
+    return torch.load(
+        io.BytesIO(data),
+        map_location=lambda storage, place: storage.cuda() if place.startswith("cuda") else storage,
+        weights_only=False,
+    )
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

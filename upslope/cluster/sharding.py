@@ -77,8 +77,11 @@ class ShardedLearner(Learner):
         return own
 
 
-def require_shardable(recipe: Recipe, settings: LearnSettings, model: Any) -> None:
-    """Raise UserError for what cannot be shared out."""
+def require_shardable(
+    recipe: Recipe, settings: LearnSettings, model: Any | None = None, *, resets_reference: bool = False
+) -> None:
+    """Raise UserError for what cannot be shared out: known from the settings alone, or (``model``) from the model too.
+    ``resets_reference``: whether the policy is made the reference now and then (``reference.every``)."""
     if "curvature" in recipe.needs:
         raise UserError(
             "cluster.shard: update = kl_ball differentiates gradients again, which FSDP2 cannot; set cluster.shard = "
@@ -86,9 +89,12 @@ def require_shardable(recipe: Recipe, settings: LearnSettings, model: Any) -> No
         )
     if settings.optimizer == "muon":
         raise UserError("cluster.shard: muon turns whole matrices, and every learner has a part; set adamw")
-    if has_adapter(model) or settings.lora_rank:
+    if settings.lora_rank or (model is not None and has_adapter(model)):
         raise UserError("cluster.shard is not for adapters, which are small: set cluster.shard = false")
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if resets_reference and recipe.refers:
+        raise UserError("cluster.shard cannot make the policy the reference again: set reference.every = 0")
+    named = [] if model is None else list(model.named_parameters())
+    frozen = [name for name, parameter in named if not parameter.requires_grad]
     if frozen:
         raise UserError(f"cluster.shard trains all weights, and {frozen[0]} is frozen; set cluster.shard = false")
     if not all(hasattr(FSDPModule, name) for name in ("set_force_sum_reduction_for_comms", "reset_iter_state")):
