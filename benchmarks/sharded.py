@@ -122,7 +122,9 @@ def main() -> None:
     for rank, one in enumerate(found):
         print(f"  rank {rank}       {one['built']:.2f} GB when built, at most {one['peak']:.2f} GB", flush=True)
     print(f"  gradient     norm {alone['grad_norm']:.6f} and {found[0]['grad_norm']:.6f}; apart by at most")
-    print(f"               {found[0]['entry']:.1e} of the largest entry, {found[0]['norm']:.1e} of the norm", flush=True)
+    print(
+        f"               {found[0]['entry']:.1e} of the largest entry, {found[0]['norm']:.1e} of the norm", flush=True
+    )
 
 
 if __name__ == "__main__":

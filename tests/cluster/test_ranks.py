@@ -75,7 +75,9 @@ def test_what_is_summed_gathered_and_told():
         cluster_ranks.BUCKET = 24  # bytes: three float64
         ranks = DistributedRanks()
         mine = 10.0**ranks.rank
-        tensors = [torch.full((n,), mine, dtype=d) for n, d in ((2, torch.float64), (3, torch.float32), (5, torch.float32))]
+        tensors = [
+            torch.full((n,), mine, dtype=d) for n, d in ((2, torch.float64), (3, torch.float32), (5, torch.float32))
+        ]
         tensors += [torch.full((2, 2), mine).t(), torch.zeros(0)]
         ranks.sum(tensors)
         return [t.flatten().tolist() for t in tensors], ranks.gather(ranks.rank), ranks.from_first(ranks.rank + 7)

@@ -142,8 +142,8 @@ class _Doors:
         return plain(source)
 
     def _sum(self, now: bool) -> None:
-        """Whether backward passes end by summing the root's gradients over the learners, and dropping its weights; those
-        of the head's calls alone do not, and leave gradients in at least float32."""
+        """Whether backward passes end by summing the root's gradients over the learners, and dropping its weights;
+        those of the head's calls alone do not, and leave gradients in at least float32."""
         self._root.set_requires_gradient_sync(now, recurse=False)
         self._root.set_reshard_after_backward(now, recurse=False)
         self._root.set_is_last_backward(now)
