@@ -4,7 +4,7 @@
 
 Both sides learn in float32 from rows of random tokens: two updates, each row a pass of its own, so that the second one
 has all moments. Gigabytes are 10^9 bytes resident at most since the learner was built and freed memory was given back.
-The first rank holds a whole policy besides, to write attempts with. The gradient compared is the second update's, whole.
+The first rank holds a whole policy besides, to write attempts with. The second update's gradients are compared, whole.
 """
 
 from __future__ import annotations

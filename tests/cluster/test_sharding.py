@@ -1,4 +1,4 @@
-"""Learners that hold a part of the weights each are one learner, and what they save does not know how many they were."""
+"""Learners that hold a part of the weights each are one learner; what they save does not know how many they were."""
 
 from __future__ import annotations
 
@@ -120,7 +120,6 @@ def test_ten_steps():
     for (name, dtype), found in one.items():
         assert all(torch.equal(w, other[name, dtype][n]) for n, w in found.items())
         gap = largest_gap(found, alone[name, dtype])
-        print(name, dtype, gap)
         assert gap < (1e-10 if dtype == torch.float64 else 1e-5)
 
 
@@ -128,7 +127,7 @@ def test_every_rank_holds_its_part_of_weights_gradients_and_moments():
     def work():
         subject = in_shards(PPO, dtype=torch.float32)
         steps(subject, PPO, [0])
-        held = [o for o in (subject.optimizer, subject.critic.optimizer)]
+        held = [subject.optimizer, subject.critic.optimizer]
         masters = [sum(m.numel() for m in o.masters.values()) for o in held]
         slopes_held = [sum(m.grad.numel() for m in o.masters.values()) for o in held]
         moments = [sum(rule.moment_bytes for rule in o._rules) / 8 for o in held]
