@@ -197,7 +197,7 @@ def test_the_first_rank_has_the_whole_policy_to_write_and_to_save(tmp_path):
             assert all(torch.equal(w, masters[n]) for n, w in given.items())
             subject.policy.save(tmp_path, masters)
             written = drawn(subject.policy, problems(2), 2, Sampling(max_tokens=8), HERE)
-            return masters, [r.response for g in written for r in g.rollouts]
+            return masters, [r.response for g in written for r in g]
         assert masters == state == {}
         return None
 
@@ -206,7 +206,7 @@ def test_the_first_rank_has_the_whole_policy_to_write_and_to_save(tmp_path):
     assert nothing is None
     assert all(torch.equal(w, masters[n]) for n, w in saved.named_parameters())
     again = drawn(Policy(saved, tokenizer), problems(2), 2, Sampling(max_tokens=8), HERE)
-    assert [r.response for g in again for r in g.rollouts] == responses
+    assert [r.response for g in again for r in g] == responses
 
 
 @pytest.mark.parametrize("recipe", [SFT, PPO.patch(critic=ALL["critic on a copy"].critic)], ids=["sft", "ppo"])
