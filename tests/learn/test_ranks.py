@@ -2,120 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given as every, strategies as st
-from tiny import RECIPES as FAMILY_RECIPES, gradients, group, largest_gap, learner, random_groups
+from ranked import HERE, RECIPES, TIGHT, close, look, require_same, slopes, weights
+from tiny import group, largest_gap, learner, random_groups
 
-from upslope.algo.critic import OwnCopy, SharedTrunk
+from upslope.algo.critic import OwnCopy
 from upslope.algo.family import GRPO, PPO, REINFORCE_BASELINE, TRPO
 from upslope.algo.objective import Objective
-from upslope.algo.regulariser import EntropyBonus, ExactKL
-from upslope.algo.reuse import Reuse
-from upslope.algo.surrogate import ClippedRatio
-from upslope.algo.update import KLBall
 from upslope.learn.prepare import passes, weigh
-from upslope.learn.probe import Probe
 from upslope.learn.ranks import Alone, shares, sum_numbers
 from upslope.learn.stand_ins import StandIn, on_stand_ins
-from upslope.rollout.address import Address
-
-HERE = Address(0, "reuse")
-TIGHT = 1e-10
-
-
-@dataclass(frozen=True)
-class Ranked(ClippedRatio):
-    """A mask by rank over the whole update, from the present policy's own scores."""
-
-    needs = frozenset({"old_logp", "present_logp", "old_entropy"})
-
-    def over_update(self, batch):
-        return batch.mask_NT & (batch.present_logp_NT <= batch.present_logp_NT[batch.mask_NT].median())
-
-    def __call__(self, scored, batch):
-        return torch.where(batch.marks["surrogate"], super().__call__(scored, batch), 0)
-
-
-RECIPES = FAMILY_RECIPES | {
-    "critic on a copy": PPO.patch(critic=OwnCopy(warmup=0)),
-    "critic on the trunk": PPO.patch(critic=SharedTrunk(warmup=0)),
-    "exact penalty": GRPO.patch(regulariser=ExactKL()),
-    "exact penalty in the reward": GRPO.patch(regulariser=ExactKL(place="reward")),
-    "entropy bonus": GRPO.patch(regulariser=EntropyBonus()),
-    "marks by rank": REINFORCE_BASELINE.patch(surrogate=Ranked(), reuse=Reuse(epochs=2)),
-    "trust region over a critic": PPO.patch(update=KLBall(), reuse=Reuse()),
-}
-
-
-def kept(recipe, groups):
-    keep = getattr(recipe.sample, "keep", None)
-    return [g for g in map(keep, groups) if g is not None] if keep else groups
-
-
-def critics(subject):
-    return {} if subject.critic is None else subject.critic.optimizer.masters
-
-
-def weights(subject):
-    whole = {**subject.optimizer.masters, **{f"critic {n}": m for n, m in critics(subject).items()}}
-    return {n: m.detach().clone() for n, m in whole.items()}
-
-
-def slopes(subject):
-    found = gradients(subject) | {f"critic {n}": m.grad.clone() for n, m in critics(subject).items()}
-    masters = weights(subject)  # a rank without a gradient has zeros; alone there is none
-    return {n: found.get(n, torch.zeros_like(m)) for n, m in masters.items()}
-
-
-@dataclass(frozen=True)
-class Seen:
-    batch: object
-    outcome: object
-    slopes: dict
-    stats: list
-    weights: dict
-    probed: dict
-
-
-def look(recipe, ranks, groups, **settings):
-    """What one of the ranks sees of a batch, of the gradient of its first update, and of all its updates."""
-    subject = learner(recipe, ranks=ranks, micro_batch=2, lr=1e-3, **settings)
-    batch = subject.prepare(kept(recipe, groups))
-    minibatches = list(passes(batch, recipe, HERE))
-    outcome = subject.gradient(Objective(recipe), minibatches[0])
-    found = slopes(subject)
-    probe = Probe(subject.learner, recipe, batch)
-    stats = [recipe.update(subject, Objective(recipe), m).stats for m in minibatches[:2]]
-    return Seen(batch, outcome, found, stats, weights(subject), probe.row())
-
-
-def close(found, expected, atol=TIGHT):
-    assert (found is None) is (expected is None)
-    if found is not None:
-        assert found.dtype == expected.dtype
-        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
-
-
-def require_same(alone, ranks):
-    """Every rank saw what the one learner saw, and all ranks hold the same bits."""
-    for seen in ranks:
-        for f in fields(alone.batch):
-            one, other = getattr(alone.batch, f.name), getattr(seen.batch, f.name)
-            assert one == other if not isinstance(one, torch.Tensor) else close(other, one) is None
-        for f in fields(alone.outcome.trace):
-            close(getattr(seen.outcome.trace, f.name), getattr(alone.outcome.trace, f.name))
-        assert seen.outcome.minibatch.rollouts == alone.outcome.minibatch.rollouts
-        close(seen.outcome.minibatch.old_logp_NT, alone.outcome.minibatch.old_logp_NT)
-        assert seen.outcome.stats == pytest.approx(alone.outcome.stats, abs=TIGHT)
-        assert largest_gap(seen.slopes, alone.slopes) < TIGHT
-        for one, other in zip(alone.stats, seen.stats, strict=True):
-            assert other == pytest.approx(one, rel=1e-8, abs=TIGHT)
-        assert seen.probed == pytest.approx(alone.probed, rel=1e-8, abs=TIGHT)
-        assert largest_gap(seen.weights, alone.weights) < TIGHT
-        assert all(torch.equal(w, ranks[0].weights[n]) for n, w in seen.weights.items())
 
 
 @pytest.mark.parametrize("size", [2, 3])

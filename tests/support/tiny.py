@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from upslope.algo.outcome import Scored
 from upslope.algo.recipe import Recipe
 from upslope.learn.bound import BoundLearner
 from upslope.learn.build import build_learner
+from upslope.learn.learner import Learner
 from upslope.learn.ranks import Ranks
 from upslope.learn.settings import LearnSettings
 from upslope.model.pocket import build_tokenizer
@@ -132,6 +133,7 @@ def learner(
     num_updates: int = 10,
     dtype: torch.dtype = torch.float64,
     ranks: Ranks | None = None,
+    build: Callable[..., Learner] = build_learner,
     **settings: Any,
 ) -> BoundLearner:
     """A learner around a tiny policy; its reference is another random model, so that penalties pull, and its critic (no
@@ -143,7 +145,7 @@ def learner(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             torch.nn.init.normal_(value.head.weight, std=0.1)
-    made = build_learner(
+    made = build(
         of,
         recipe,
         learn,
@@ -152,7 +154,7 @@ def learner(
         dtype=dtype,
         reference=Reference(of, policy(seed=1, dtype=dtype)) if recipe.refers else None,
         value=value,
-        ranks=ranks,
+        **({} if ranks is None else {"ranks": ranks}),
     )
     if made.critic is not None:
         made.critic.optimizer.num_done = made.critic.slot.warmup

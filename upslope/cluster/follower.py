@@ -15,7 +15,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Sample
 from upslope.cluster.life import Life, SignOfLife
 from upslope.cluster.ranks import meet
-from upslope.cluster.together import stand_together
+from upslope.cluster.together import builder, stand_together
 from upslope.learn.learner import Learner
 from upslope.model.load import pick_device
 from upslope.record.recorder import MemoryRecorder
@@ -28,8 +28,9 @@ from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
 from upslope.types import Batch, Group
 
-Handed = queue.SimpleQueue[tuple[int, Sequence[Group]]]
-"""Steps and groups on their way from the thread that is told of them to the one that learns."""
+Handed = queue.SimpleQueue[tuple[int | None, Sequence[Group]]]
+"""Steps and groups on their way from the thread that is told of them to the one that learns; no step: the first learner
+gathers what a checkpoint keeps."""
 
 
 class Nothing:
@@ -54,7 +55,11 @@ class Following:
     def steps(self) -> Iterator[int]:
         """The numbers of the steps that the first learner does."""
         while True:
-            step, self._groups = self._handed.get()
+            given, self._groups = self._handed.get()
+            if given is None:
+                self.learner.kept()
+                continue
+            step = given
             renew_reference(self.learner, self._settings, step)
             yield step
 
@@ -92,8 +97,8 @@ class Follower:
         return self._life.sign()
 
     @ray.method(concurrency_group="watch")
-    def hand(self, step: int, groups: Sequence[Group]) -> None:
-        """A step's groups."""
+    def hand(self, step: int | None, groups: Sequence[Group]) -> None:
+        """A step's groups; None: the first learner gathers what a checkpoint keeps."""
         self._handed.put((step, groups))
 
     def follow(self, rank: int, size: int, meet_at: str) -> None:
@@ -103,7 +108,8 @@ class Follower:
         device = pick_device(settings.device)
         with process_state(settings, device), self._life.at("opening the model"):
             ranks = meet(rank, size, meet_at, device, self._life)
-            learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None, ranks)
+            build = builder(ranks, settings.cluster)
+            learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None, build)
             stand_together(learner, ranks)
             with self._life.at(""):
                 train(Following(learner, recipe, settings, self._handed, self._life))

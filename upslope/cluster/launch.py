@@ -14,10 +14,11 @@ from upslope.training.company import Company
 OF_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
 }
-"""No word to Ray's makers; processes that are no less important than the one that waits for them (Ray: nice 15); and
-no paragraph about a process that ended, of which the run says a line. Read when Ray is imported."""
+"""No word to Ray's makers; processes that are no less important than the one that waits for them (Ray: nice 15); the
+visible GPUs as they are; no paragraph about a process that ended, of which the run says a line. Read when Ray is imported."""
 
 
 @contextlib.contextmanager

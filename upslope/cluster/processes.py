@@ -20,17 +20,21 @@ from upslope.cluster.ranks import DistributedRanks, free_port, meet, part
 from upslope.cluster.remote_sampler import RemoteSampler
 from upslope.cluster.reward_worker import JudgedElsewhere, RewardWorker
 from upslope.cluster.sampler_worker import SamplerWorker
-from upslope.cluster.together import stand_together
+from upslope.cluster.sharding import require_shardable
+from upslope.cluster.together import builder, stand_together
+from upslope.cluster.vllm.engine import NOT_BY_ADDRESS, vllm_sampler
+from upslope.cluster.vllm.sampler import HandedOver
 from upslope.cluster.watchdog import Watchdog
 from upslope.errors import Stopped, UserError
+from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
-from upslope.learn.ranks import Alone, Ranks
 from upslope.model.load import pick_device
 from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.named import task_spec
+from upslope.training.company import BuildLearner
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.types import Group
@@ -42,17 +46,21 @@ class Processes:
     def __init__(self, settings: ClusterSettings, held: contextlib.ExitStack) -> None:
         """``held`` ends what is begun, last things first."""
         self._settings, self._held = settings, held
-        self.ranks: Ranks = Alone()
+        self.build: BuildLearner = build_learner
+        self._ranks: DistributedRanks | None = None
         self._crews: list[Crew] = []
         self._followers: list[Member] = []
         self._watch: Watchdog | None = None
+        self._handed_over: list[HandedOver] = []
 
     # -- in the order of a run's beginning ---------------------------------------------------------------------------
 
     def begin(
-        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None]
+        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None], folder: Path | None
     ) -> None:
-        self._run, self._say = settings, say
+        self._run, self._say, self._folder = settings, say, folder
+        if self._settings.shard:
+            require_shardable(recipe, settings.learn, model, resets_reference=bool(settings.reference.every))
         self._open_ray()
         self._device = pick_device(settings.device)
         torch.set_num_threads(self._threads(self._settings.ranks))
@@ -111,8 +119,9 @@ class Processes:
         at = f"tcp://{host}:{free_port(host)}"
         for number, member in enumerate(crew.members, start=1):
             member.work = member.actor.follow.remote(number, size, at)
-        self.ranks = meet(0, size, at, self._device)
+        self._ranks = meet(0, size, at, self._device)
         self._held.callback(part)
+        self.build = builder(self._ranks, self._settings)
 
     def task(self, task: Task) -> Task:
         if not self._settings.rewards:
@@ -125,9 +134,13 @@ class Processes:
         return JudgedElsewhere(task, self._crew("reward worker", self._settings.rewards, start))
 
     def sampler(self, learner: Learner) -> Sampler:
+        if self._settings.engine == "vllm":
+            make = self._held.enter_context(vllm_sampler(self._run, self._folder, self._handed_over.append))
+            self._say(NOT_BY_ADDRESS)
+            return make(learner.policy)
         if not self._settings.samplers:
             return LocalSampler(learner.policy, max_rows=self._run.sample.max_rows)
-        dtype = next(iter(learner.weights().values())).dtype
+        dtype = next(iter(learner.policy.weights().values())).dtype
 
         threads = self._threads(self._settings.samplers)
 
@@ -136,24 +149,31 @@ class Processes:
 
         crew = self._crew("sampler", self._settings.samplers, start)
         sampler = RemoteSampler(crew, learner.policy.max_positions)
-        sampler.load(learner.weights(), version=0)
+        sampler.load(learner.policy.weights(), version=0)
         return sampler
 
     def join(self, run: Run) -> None:
+        if self._handed_over:
+            run.told = lambda: self._handed_over[-1].row()
         if self._settings.staleness and run.recipe.acts:
             last = run.settings.steps - 1
             ahead = Ahead(run.collect, self._settings.staleness, run.settings.problems, last)
             run.collect = ahead
             self._held.callback(ahead.leave)
-        if not isinstance(self.ranks, DistributedRanks):
+        if self._ranks is None:
             return
-        stand_together(run.learner, self.ranks)
+        if self._settings.shard and run.first_step and run.recipe.refers:
+            raise UserError(
+                "cluster.shard: a run with a reference begins anew or goes on with whole weights; resume with "
+                "cluster.shard=false"
+            )
+        stand_together(run.learner, self._ranks)
         steps = iter(range(run.first_step, run.settings.steps))
-        run.learner.share = lambda groups: self._hand(next(steps), groups)
+        run.learner.share = lambda groups: self._hand(None if groups is None else next(steps), groups or ())
 
     # -- while it lasts ----------------------------------------------------------------------------------------------
 
-    def _hand(self, step: int, groups: Sequence[Group]) -> None:
+    def _hand(self, step: int | None, groups: Sequence[Group]) -> None:
         given = ray.put(list(groups))
         ray.get([member.actor.hand.remote(step, given) for member in self._followers])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from upslope.cluster.life import Life
-from upslope.learn.ranks import shares
+from upslope.learn.ranks import own_passes, shares
 from upslope.types import Batch
 
 T = TypeVar("T")
@@ -41,6 +42,10 @@ class DistributedRanks:
         lengths = [len(r.prompt) + len(r.response) for r in batch.rollouts]
         return batch.take(shares(lengths, self.size)[self.rank])
 
+    def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
+        """Each as many as it has: nothing is exchanged within a pass."""
+        return own_passes(parts)
+
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Put into each tensor the sum of all learners' tensors at its place."""
         with torch.no_grad():
@@ -52,11 +57,12 @@ class DistributedRanks:
                     tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:
-        """Every learner's value, by rank; anything that pickles."""
+        """Every learner's value, by rank; anything that pickles. Its tensors arrive on the taker's own device."""
         found: list[Any] = [None] * self.size
+        gloo = dist.get_backend() == "gloo"
         with self._life.at(""):
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(found, value if gloo else sent(value))
+        return found if gloo else [received(data) for data in found]
 
     def from_first(self, value: T) -> T:
         """The first learner's value, on all of them."""
@@ -84,6 +90,23 @@ def free_port(host: str) -> int:
     with socket.socket() as found:
         found.bind((host, 0))
         return int(found.getsockname()[1])
+
+
+def sent(value: object) -> bytes:
+    """A value to be read by another process, which may have another GPU."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def received(data: bytes) -> Any:
+    """What ``sent`` made bytes of, with tensors of a GPU on this process's own (``torch.cuda.set_device``). Only for
+    what a learner of the same run sent: it may run code."""
+    return torch.load(
+        io.BytesIO(data),
+        map_location=lambda storage, place: storage.cuda() if place.startswith("cuda") else storage,
+        weights_only=False,
+    )
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from torch import Tensor
 
 from upslope.cluster.ranks import DistributedRanks
+from upslope.cluster.sharding import ShardedLearner, sharded_learner
+from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
+from upslope.training.cluster_settings import ClusterSettings
+from upslope.training.company import BuildLearner
 from upslope.learn.optimizer import Optimizer
+
+
+def builder(ranks: DistributedRanks, settings: ClusterSettings) -> BuildLearner:
+    """What makes one of these learners: with all weights, or with its part of them."""
+    return sharded_learner if settings.shard else functools.partial(build_learner, ranks=ranks)
 
 
 def stand_together(learner: Learner, ranks: DistributedRanks) -> None:
@@ -18,7 +28,7 @@ def stand_together(learner: Learner, ranks: DistributedRanks) -> None:
     for optimizer in learner.optimizers:
         _as_first(optimizer, ranks)
     reference = learner.scorer.reference
-    if reference is not None and reference.frozen is not None:
+    if reference is not None and reference.frozen is not None and not isinstance(learner, ShardedLearner):
         weights = reference.frozen.weights()
         told: Any = {n: w.cpu() for n, w in weights.items()} if first else None
         given = ranks.from_first(told)
@@ -28,12 +38,9 @@ def stand_together(learner: Learner, ranks: DistributedRanks) -> None:
 
 
 def _as_first(optimizer: Optimizer, ranks: DistributedRanks) -> None:
-    first = ranks.rank == 0
-    told: Any = None
-    if first:
-        told = (_moved(optimizer.full_precision()), _moved(optimizer.state()), optimizer.num_done)
-    weights, state, num_done = ranks.from_first(told)
-    if not first:
+    mine = (_moved(optimizer.full_precision()), _moved(optimizer.state()), optimizer.num_done)
+    weights, state, num_done = ranks.from_first(mine)
+    if ranks.rank > 0:
         optimizer.set_weights(weights)
         optimizer.load(state, num_done)
 

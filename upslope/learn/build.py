@@ -8,7 +8,7 @@ from upslope.algo.critic import LearnedCritic, OwnCopy
 from upslope.algo.recipe import Recipe
 from upslope.learn.critic_learner import make_critic
 from upslope.learn.learner import Learner
-from upslope.learn.optimizer import LocalOptimizer
+from upslope.learn.optimizer import LocalOptimizer, MakeOptimizer
 from upslope.learn.ranks import Alone, Ranks
 from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LearnSettings
@@ -29,6 +29,7 @@ def build_learner(
     reference: Reference | None = None,
     value: ValueModel | None = None,
     ranks: Ranks | None = None,
+    make_optimizer: MakeOptimizer = LocalOptimizer,
 ) -> Learner:
     """A learner that leaves the policy computing in ``dtype``.
 
@@ -41,9 +42,9 @@ def build_learner(
         value = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy))
     if recipe.refers and reference is None:
         reference = Reference.of(policy)
-    optimizer = LocalOptimizer(policy.model, settings, num_updates - recipe.asked("critic").warmup, dtype)
+    optimizer = make_optimizer(policy.model, settings, num_updates - recipe.asked("critic").warmup, dtype, frozenset())
     if isinstance(recipe.critic, LearnedCritic) and value is not None:
-        critic = make_critic(recipe.critic, value, optimizer, num_updates)
+        critic = make_critic(recipe.critic, value, optimizer, num_updates, make_optimizer)
     scorer = Scorer(
         policy,
         sampling if recipe.acts else Sampling(),

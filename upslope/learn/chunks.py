@@ -12,7 +12,7 @@ from upslope.types import Batch
 
 def most_trunk_tokens(policy: Policy) -> int:
     """Tokens whose activations may be held at once: half as many in float32 as in bfloat16."""
-    size: int = next(policy.model.parameters()).element_size()
+    size = (policy.computes_in or next(policy.model.parameters()).dtype).itemsize
     return max(1, min(TOKEN_BUDGET, ACTIVATION_BUDGET // (ACTIVATIONS * size * policy.width)))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from upslope.algo.critic import LearnedCritic
 from upslope.algo.outcome import Stats
-from upslope.learn.optimizer import LocalOptimizer, Optimizer
+from upslope.learn.optimizer import LocalOptimizer, MakeOptimizer, Optimizer
 from upslope.model.policy import Policy
 from upslope.model.states import States, rectangle
 from upslope.model.value import ValueModel
@@ -64,11 +64,17 @@ class CriticLearner:
         return {"value_grad_norm": stats["grad_norm"]}
 
 
-def make_critic(slot: LearnedCritic, model: ValueModel, optimizer_of: Optimizer, num_updates: int) -> CriticLearner:
+def make_critic(
+    slot: LearnedCritic,
+    model: ValueModel,
+    optimizer_of: Optimizer,
+    num_updates: int,
+    make_optimizer: MakeOptimizer = LocalOptimizer,
+) -> CriticLearner:
     """A critic whose optimizer follows the policy's settings at ``slot.rate`` times its learning rate, over all updates
     (the policy's begin after the warm-up). Its head computes in full precision: a difference of two values in bfloat16
     would be mostly rounding."""
     settings = optimizer_of.settings
     faster = replace(settings, lr=(settings.lr or 0.0) * slot.rate)
     full = frozenset(n for n, _ in model.named_parameters() if n.startswith("head."))
-    return CriticLearner(slot, model, LocalOptimizer(model, faster, num_updates, optimizer_of.dtype, full=full))
+    return CriticLearner(slot, model, make_optimizer(model, faster, num_updates, optimizer_of.dtype, full))

@@ -12,11 +12,10 @@ from torch import Tensor
 from upslope.algo.outcome import Losses, Outcome, Scored, Stats, Trace
 from upslope.algo.protocols import Loss
 from upslope.algo.recipe import Recipe
-from upslope.errors import NonFinite
 from upslope.learn.critic_learner import CriticLearner
 from upslope.learn.optimizer import Optimizer
 from upslope.learn.prepare import judge, to_batch
-from upslope.learn.ranks import sum_numbers
+from upslope.learn.ranks import require_sound, sum_numbers
 from upslope.learn.scorer import Scorer
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model.policy import Policy
@@ -32,8 +31,9 @@ class Learner:
     optimizer: Optimizer
     watch: Callable[[int, int], None] = lambda done, total: None
     """Told after every micro-batch how many rows of how many have their gradient."""
-    share: Callable[[Sequence[Group]], None] = lambda groups: None
-    """Told of a step's groups before they are prepared: so that other learners do the same with them."""
+    share: Callable[[Sequence[Group] | None], None] = lambda groups: None
+    """Told of a step's groups before they are prepared, and of None before ``kept`` gathers: so that other learners do
+    the same."""
 
     @property
     def policy(self) -> Policy:
@@ -82,21 +82,27 @@ class Learner:
         idle = objective.without_gradient(minibatch)
         active = minibatch.take([i for i, is_idle in enumerate(idle) if not is_idle])
         sums = {"loss": 0.0} | ({"value_loss": 0.0} if self.critic is not None else {})
-        mine, num_done, traces = self.scorer.ranks.share(active), 0, []
-        for part in self.scorer.micro_batches(mine):
+        ranks, num_done, traces, complaint = self.scorer.ranks, 0, [], ""
+        num_mine = ranks.share(active).num_rollouts
+        for part, counts in self.scorer.passes(active):
             forward = self.scorer.forward(part)
             for rows, scored in forward.chunks():
                 losses, trace = objective(scored, objective.with_old(rows, scored.logp_NT))
-                _require_finite(losses, scored, rows)
+                complaint = complaint or _complaint(losses, scored, rows)
+                if ranks.size == 1:  # else the others must hear of it
+                    require_sound(ranks, complaint)
                 loss = losses.total if not self.scorer.warming else given(losses.value, "value")
-                loss.backward()  # type: ignore[no-untyped-call]
-                sums["loss"] += losses.policy.item()
-                if losses.value is not None:
-                    sums["value_loss"] += losses.value.item()
-                traces.append(trace)
+                (loss if counts else 0 * loss).backward()
+                if counts:
+                    sums["loss"] += losses.policy.item()
+                    if losses.value is not None:
+                        sums["value_loss"] += losses.value.item()
+                    traces.append(trace)
             forward.backward()
-            num_done += part.num_rollouts
-            self.watch(num_done, mine.num_rollouts)
+            if counts:
+                num_done += part.num_rollouts
+                self.watch(num_done, num_mine)
+        require_sound(ranks, complaint)
         return self._outcome(objective, active, traces, sums)
 
     def _outcome(self, objective: Loss, active: Batch, traces: Sequence[Trace], sums: Stats) -> Outcome:
@@ -141,6 +147,11 @@ class Learner:
         """The policy's, and the critic's where there is one."""
         return (self.optimizer,) if self.critic is None else (self.optimizer, self.critic.optimizer)
 
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
+        """What a checkpoint keeps: masters, the optimizer's state, and the critic's where there is one."""
+        self.share(None)
+        return self.optimizer.full_precision(), self.optimizer.state(), self.critic and self.critic.state()
+
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights, for the sampler."""
         return self.policy.weights()
@@ -150,11 +161,13 @@ class Learner:
         return next(iter(self.optimizer.masters.values())).dtype
 
 
-def _require_finite(losses: Losses, scored: Scored, part: Batch) -> None:
+def _complaint(losses: Losses, scored: Scored, part: Batch) -> str:
+    """What is not finite; empty if nothing is."""
     if not math.isfinite(losses.policy.item()):
-        raise NonFinite(f"the loss is {losses.policy.item()}: {_blame(scored, part)}")
+        return f"the loss is {losses.policy.item()}: {_blame(scored, part)}"
     if losses.value is not None and not math.isfinite(losses.value.item()):
-        raise NonFinite(f"the critic's loss is {losses.value.item()}")
+        return f"the critic's loss is {losses.value.item()}"
+    return ""
 
 
 def _blame(scored: Scored, batch: Batch) -> str:

@@ -76,6 +76,10 @@ class Optimizer(Protocol):
         """Make every gradient the sum over all ranks."""
         ...
 
+    def norm(self) -> Tensor:
+        """The norm of the gradient over all masters; 0 where there is none."""
+        ...
+
     def step(self) -> dict[str, float]:
         """Clip, check, move; ``grad_norm`` before clipping, and ``lr``. Raises NonFinite."""
         ...
@@ -97,6 +101,11 @@ class Optimizer(Protocol):
         ...
 
     @property
+    def master_bytes(self) -> int:
+        """What all masters take, wherever they are."""
+        ...
+
+    @property
     def moment_bytes(self) -> int:
         """What the moments take, once there are any."""
         ...
@@ -108,6 +117,10 @@ class Optimizer(Protocol):
     def load(self, state: dict[str, Tensor], num_done: int) -> None:
         """Continue from a saved ``state``."""
         ...
+
+
+MakeOptimizer = Callable[[Any, LearnSettings, int, torch.dtype, frozenset[str]], Optimizer]
+"""From a model, settings, the number of updates, what it computes in, and the names of what computes in full."""
 
 
 class LocalOptimizer:
@@ -236,6 +249,11 @@ class LocalOptimizer:
         for name, master in self.masters.items():
             master.copy_(weights[name])
         self.publish()
+
+    @property
+    def master_bytes(self) -> int:
+        """What all masters take."""
+        return sum(master.numel() * master.element_size() for master in self.masters.values())
 
     @property
     def moment_bytes(self) -> int:

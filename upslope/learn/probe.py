@@ -37,7 +37,9 @@ class Probe:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         for name, part_NT in (("up", advantage_NT.clamp(min=0)), ("down", advantage_NT.clamp(max=0))):
             part = replace(whole, advantage_NT=part_NT)
-            self._row[f"grad_norm_{name}"] = float(surrogate_gradient(learner, recipe, part).norm())
+            _leave_surrogate_gradient(learner, recipe, part)
+            self._row[f"grad_norm_{name}"] = float(learner.optimizer.norm())
+            learner.optimizer.zero()
         share = MOST_TOKENS / max(int(whole.mask_NT.sum()), 1)
         part = whole if share >= 1 else spaced(whole, share, least=1)
         self._region = learner.trust_region(Objective(recipe), part)
@@ -54,17 +56,22 @@ class Probe:
 def surrogate_gradient(learner: Learner, recipe: Recipe, batch: Batch) -> Tensor:
     """Minus the gradient of the surrogate's loss over a weighed batch, without penalty and critic, as one flat vector;
     masters keep none."""
+    _leave_surrogate_gradient(learner, recipe, batch)
+    masters = list(learner.optimizer.masters.values())
+    found = -flat([m.grad for m in masters], masters)
+    learner.optimizer.zero()
+    return found
+
+
+def _leave_surrogate_gradient(learner: Learner, recipe: Recipe, batch: Batch) -> None:
+    """The same in the masters, with its sign."""
     scorer, optimizer = learner.scorer, learner.optimizer
     objective = Objective(recipe.patch(regulariser=no_penalty, critic=no_critic))
     batch = learner.marked(objective, batch)
     active = batch.take([i for i, idle in enumerate(objective.without_gradient(batch)) if not idle])
     optimizer.zero()
-    for part in scorer.micro_batches(scorer.ranks.share(active), most_logits=LOGITS_BUDGET):
+    for part, counts in scorer.passes(active, most_logits=LOGITS_BUDGET):
         scored = scorer.scored(part, scorer.distributions(part), penalty=False)
         losses, _ = objective(scored, objective.with_old(part, scored.logp_NT))
-        losses.policy.backward()  # type: ignore[no-untyped-call]
+        (losses.policy if counts else 0 * losses.policy).backward()
     optimizer.gather(scorer.ranks)
-    masters = list(optimizer.masters.values())
-    found = -flat([m.grad for m in masters], masters)
-    optimizer.zero()
-    return found

@@ -6,11 +6,12 @@ of the whole, whatever the shares.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from upslope.errors import NonFinite
 from upslope.types import Batch
 
 T = TypeVar("T")
@@ -28,6 +29,12 @@ class Ranks(Protocol):
 
     def share(self, batch: Batch) -> Batch:
         """The rows that are this rank's business: consecutive ones; over all ranks each row once, in order."""
+        ...
+
+    def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
+        """The passes this rank makes: ``parts``, micro-batches of its share of ``whole``, each with True. Where ranks
+        must pass equally often, whoever has fewer parts also passes rows that are not its own, with False: they do not
+        count."""
         ...
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
@@ -48,11 +55,27 @@ class Alone:
     def share(self, batch: Batch) -> Batch:
         return batch
 
+    def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
+        return own_passes(parts)
+
     def sum(self, tensors: Sequence[Tensor]) -> None:
         pass
 
     def gather(self, value: T) -> list[T]:
         return [value]
+
+
+def own_passes(parts: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """A pass for each of these, and no other: for ranks that need not pass equally often."""
+    return ((part, True) for part in parts)
+
+
+def require_sound(ranks: Ranks, complaint: str) -> None:
+    """Raise NonFinite on all ranks with what the first of them complains of; empty: nothing. Else one would stop, and
+    the others would wait for it."""
+    found = next(filter(None, ranks.gather(complaint)), "")
+    if found:
+        raise NonFinite(found)
 
 
 def sum_numbers(ranks: Ranks, numbers: Mapping[str, float]) -> dict[str, float]:

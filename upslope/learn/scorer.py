@@ -122,7 +122,8 @@ class Scorer:
         """The batch's fields of these names, [N, T], under the current weights, without gradient."""
         if not names:
             return {}
-        mine = [self._constants(part, names) for part in self.micro_batches(self.ranks.share(batch))]
+        found = [(self._constants(part, names), counts) for part, counts in self.passes(batch)]
+        mine = [fields for fields, counts in found if counts]
         parts = [part for of_rank in self.ranks.gather(mine) for part in of_rank]
         zeros = batch.mask_NT.to(dtype) * 0
         return {n: torch.cat([p[n] for p in parts]).to(dtype) if parts else zeros for n in names}
@@ -150,6 +151,10 @@ class Scorer:
         return found
 
     # -- rows ---------------------------------------------------------------------------------------------------
+
+    def passes(self, batch: Batch, *, most_logits: int | None = None) -> Iterator[tuple[Batch, bool]]:
+        """Micro-batches of this rank's share of the rows, each with whether its rows count (``Ranks.passes``)."""
+        return self.ranks.passes(self.micro_batches(self.ranks.share(batch), most_logits=most_logits), batch)
 
     def micro_batches(
         self, batch: Batch, *, most_tokens: int | None = None, most_logits: int | None = None

@@ -5,14 +5,14 @@ take, say) is then never another rank's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Barrier, Lock, Thread
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from upslope.learn.ranks import shares
+from upslope.learn.ranks import own_passes, shares
 from upslope.types import Batch
 
 T = TypeVar("T")
@@ -27,6 +27,9 @@ class StandIn:
     def share(self, batch: Batch) -> Batch:
         lengths = [len(r.prompt) + len(r.response) for r in batch.rollouts]
         return batch.take(shares(lengths, self.size)[self.rank])
+
+    def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
+        return own_passes(parts)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         for tensor, parts in zip(

@@ -47,11 +47,12 @@ class MeasuredRegion:
         keep = self._num_states * scorer.policy.vocabulary <= KEPT_BUDGET
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
         loss = 0.0
-        for part in scorer.micro_batches(scorer.ranks.share(states), most_logits=LOGITS_BUDGET):
+        for part, counts in scorer.passes(states, most_logits=LOGITS_BUDGET):
             now = self._distributions(part)
             kept += [now.logp_RV] if keep else []
-            old.append(rectangle(now.logp_R, part.mask_NT))
-            loss += self._loss(objective.with_old(part, old[-1]), now)
+            if counts:
+                old.append(rectangle(now.logp_R, part.mask_NT))
+                loss += self._loss(objective.with_old(part, old[-1]), now)
         self.loss = self._summed(loss)
         self._kept = kept if keep else None
         old_NT = torch.cat([part for of_rank in scorer.ranks.gather(old) for part in of_rank])
@@ -113,10 +114,10 @@ class MeasuredRegion:
     def measure(self) -> tuple[float, float]:
         """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
         loss = kl = 0.0
-        for index, part in enumerate(self._parts()):
+        for index, (part, counts) in enumerate(self._passes()):
             now = self._distributions(part)
-            loss += self._loss(part, now)
-            kl += self._far(index, part, now)
+            loss += counts * self._loss(part, now)
+            kl += counts * self._far(index, part, now)
         return self._summed(loss), self._summed(kl)
 
     def _far(self, index: int, part: Batch, now: TokenDistributions) -> float:
@@ -135,13 +136,14 @@ class MeasuredRegion:
     @torch.no_grad()
     def distance(self) -> float:
         """Mean KL(origin || now) in nats a token over the states."""
-        parts = enumerate(self._parts())
-        return self._summed(sum(self._far(index, part, self._distributions(part)) for index, part in parts))
+        kl = 0.0
+        for index, (part, counts) in enumerate(self._passes()):
+            kl += counts * self._far(index, part, self._distributions(part))
+        return self._summed(kl)
 
-    def _parts(self) -> Iterator[Batch]:
+    def _passes(self) -> Iterator[tuple[Batch, bool]]:
         """The same micro-batches at every measurement."""
-        mine = self._scorer.ranks.share(self._states)
-        return self._scorer.micro_batches(mine, most_logits=LOGITS_BUDGET)
+        return self._scorer.passes(self._states, most_logits=LOGITS_BUDGET)
 
     def _before(self, index: int, part: Batch) -> Tensor:
         if self._kept is not None:

@@ -116,13 +116,18 @@ def cache_keyword(model: Any) -> str:
     return next((name for name in CACHE_KEYWORDS if name in known), CACHE_KEYWORDS[-1])
 
 
+def marked_layers(model: Any) -> list[nn.Module]:
+    """The layers that a model of transformers marks as such, outer ones first."""
+    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
 def recompute_layers(model: Any) -> None:
     """Let every layer keep only its input during a pass with gradient and compute the rest again in the backward pass.
 
     transformers' own switch works in training mode only, and training mode would bring dropout back, so each layer's
     forward function is wrapped here instead. Raises UserError if the model does not mark its layers.
     """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers = marked_layers(model)
     if not layers:
         raise UserError(
             f"learn.checkpoint_activations: {type(model).__name__} has no layers that can be computed again in the "

@@ -67,6 +67,8 @@ class Policy:
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
         self.checkpointing = self.native = False
+        self.computes_in: torch.dtype | None = None
+        """Where that is not what the parameters are kept in."""
         self._admit = self._measured() if self.packs and self.apart else None
         self.native = self._admit is not None
 

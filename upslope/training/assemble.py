@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
 from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
-from upslope.learn.ranks import Ranks
 from upslope.learn.settings import LearnSettings
 from upslope.model import attention
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
@@ -35,13 +35,14 @@ def assemble(
     settings: RunSettings,
     recorder: Recorder,
     saved: Checkpoint | None,
-    ranks: Ranks | None = None,
+    build: Callable[..., Learner] = build_learner,
 ) -> Learner:
     """A learner around ``model``: the start of the run, or (``saved``) what the checkpoint holds.
 
     With ``learn.lora_rank`` the model is the frozen base in both cases, and the base is the reference; a copy of the
     policy is kept by the recorder, so that a resumed run has the one it had. The order matters: the critic copies the
-    model before an adapter is added, the reference copies it before anything is cast.
+    model before an adapter is added, the reference copies it before anything is cast. ``build`` takes what
+    ``build_learner`` does.
     """
     learn, device = settings.learn, next(model.parameters()).device
     value = None
@@ -60,7 +61,7 @@ def assemble(
         policy.checkpoint_activations()
         if value is not None and value.trunk is not None:
             recompute_layers(value.trunk)
-    return build_learner(
+    return build(
         policy,
         recipe,
         learn,
@@ -69,7 +70,6 @@ def assemble(
         dtype=dtype,
         reference=reference,
         value=value,
-        ranks=ranks,
     )
 
 

@@ -46,11 +46,18 @@ class ClusterSettings:
         require_bounds(self)
         if self.shard and self.ranks == 1:
             raise ValueError("shard = true needs several learners to share out among; set ranks to 2 or more")
-        if self.staleness and not self.samplers and self.engine == "local":
+        if self.staleness and not self.samplers:
             raise ValueError(
                 f"staleness = {self.staleness} needs samplers that go on while the learner learns; set samplers to 1 "
                 "or more"
             )
+        if self.engine == "vllm" and self.samplers:
+            raise ValueError(
+                f"samplers = {self.samplers} are upslope's own, and engine = 'vllm' is one server; leave samplers out"
+            )
+        for name in ("vllm_python", "vllm_url"):
+            if getattr(self, name) and self.engine != "vllm":
+                raise ValueError(f"{name} is vLLM's, and engine = {self.engine!r}; set engine = 'vllm', or leave it out")
 
     @property
     def used(self) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
+from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
-from upslope.learn.ranks import Alone, Ranks
 from upslope.model.policy import Policy
 from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
@@ -19,18 +20,21 @@ from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 
 MakeSampler = Callable[[Policy], Sampler]
+BuildLearner = Callable[..., Learner]
+"""As ``build_learner``."""
 
 
 class Company(Protocol):
     """The other processes of a run, asked in the order in which its methods stand here."""
 
-    ranks: Ranks
-    """This process among the learners, once ``begin`` was called."""
+    build: BuildLearner
+    """What makes this process's learner, one of several perhaps; once ``begin`` was called."""
 
     def begin(
-        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None]
+        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None], folder: Path | None
     ) -> None:
-        """Start them with the model as it was loaded. ``say`` tells whoever watches. Raises UserError."""
+        """Start them with the model as it was loaded. ``say`` tells whoever watches;
+        ``folder`` is the run's. Raises UserError."""
         ...
 
     def task(self, task: Task) -> Task:
@@ -58,12 +62,12 @@ class Nobody:
     """One process; ``make_sampler`` makes whoever writes the attempts, None: it does."""
 
     def __init__(self, make_sampler: MakeSampler | None = None) -> None:
-        self.ranks: Ranks = Alone()
+        self.build: BuildLearner = build_learner
         self._make_sampler = make_sampler
         self._max_rows = 0
 
     def begin(
-        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None]
+        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None], folder: Path | None
     ) -> None:
         self._max_rows = settings.sample.max_rows
 

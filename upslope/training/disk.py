@@ -17,7 +17,7 @@ def checkpoint_bytes(learner: Learner, recipe: Recipe) -> int:
     it moves them (the natural step has none); the critic's likewise."""
     total = 0
     for optimizer in learner.optimizers:
-        total += sum(m.numel() * m.element_size() for m in optimizer.masters.values())
+        total += optimizer.master_bytes
         if "curvature" not in recipe.needs or optimizer is not learner.optimizer:
             total += optimizer.moment_bytes
     return total

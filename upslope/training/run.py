@@ -73,6 +73,8 @@ class Run:
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
+        self.told: Callable[[], Mapping[str, Any]] = dict
+        """What others have to say of a step, for its line in the journal."""
         self._memory = Keeper()
         learner.watch = self._learned
 
@@ -154,7 +156,7 @@ class Run:
         self.first_step = self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
-        self.sampler.load(self.learner.weights(), version=saved.step)
+        self.sampler.load(self.policy.weights(), version=saved.step)
         self.rewind(saved.step)
 
     def rewind(self, step: int) -> None:
@@ -217,6 +219,7 @@ class Run:
         every = self.settings.save.rollouts
         with self.phase("record"):
             row = metrics.of_all(collected.attempted, collected.told, batch, self.recipe, self._measured, outcomes)
+            row |= self.told()
             kept = every and step % every == 0 and self.recipe.acts
             table = attempts.of_step(collected.attempted, batch, outcomes) if kept else None
         shown = next(iter(batch.rollouts), None)

@@ -61,9 +61,8 @@ class Saving:
         state = self._fixed | self._state | {"num_updates": optimizer.num_done}
         if critic is not None:
             state |= {"num_critic_updates": critic.optimizer.num_done}
-        critics = None if critic is None else critic.state()
-        weights = optimizer.full_precision()
-        self._recorder.save(Snapshot(self.finished, learner.policy, weights, optimizer.state(), critics, state))
+        weights, moments, critics = learner.kept()
+        self._recorder.save(Snapshot(self.finished, learner.policy, weights, moments, critics, state))
         self.saved = self.finished
 
     def evaluated(self, row: Mapping[str, Any]) -> None:

@@ -54,8 +54,8 @@ def run_to_end(
     device = pick_device(settings.device)
     with process_state(settings, device):
         company = company or Nobody()
-        company.begin(model, tokenizer, recipe, settings, view.message)
-        learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved, company.ranks)
+        company.begin(model, tokenizer, recipe, settings, view.message, recorder.folder)
+        learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved, company.build)
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
         sampler, task = company.sampler(learner), company.task(task)
