@@ -33,8 +33,8 @@ from upslope.rollout.base import Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.cluster_settings import ClusterSettings
-from upslope.training.named import task_spec
 from upslope.training.company import BuildLearner
+from upslope.training.named import task_spec
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.types import Group
@@ -56,7 +56,13 @@ class Processes:
     # -- in the order of a run's beginning ---------------------------------------------------------------------------
 
     def begin(
-        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None], folder: Path | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        recipe: Recipe,
+        settings: RunSettings,
+        say: Callable[[str], None],
+        folder: Path | None,
     ) -> None:
         self._run, self._say, self._folder = settings, say, folder
         if self._settings.shard:

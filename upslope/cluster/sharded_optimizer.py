@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -44,7 +45,7 @@ class ShardedOptimizer(LocalOptimizer):
         self.publishing: Callable[[], AbstractContextManager[object]] = nullcontext
         self._roots, self._ranks = roots, ranks
         self._shards: dict[str, DTensor] = {n: p for n, p in model.named_parameters() if isinstance(p, DTensor)}
-        self.masters = {name: nn.Parameter(shard.detach().to_local()) for name, shard in self._shards.items()}
+        self.masters = {name: nn.Parameter(typing.cast(DTensor, shard.detach()).to_local()) for name, shard in self._shards.items()}
         self._rules = rules_of(model, self.masters, settings)
 
     # -- gradients ----------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class ShardedOptimizer(LocalOptimizer):
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight in full precision, one after the other."""
         for name, shard in self._shards.items():
-            whole = shard.detach().full_tensor()
+            whole = typing.cast(DTensor, shard.detach()).full_tensor()
             if self._ranks.rank == 0:
                 yield name, whole
 

@@ -11,9 +11,9 @@ from upslope.cluster.ranks import DistributedRanks
 from upslope.cluster.sharding import ShardedLearner, sharded_learner
 from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
+from upslope.learn.optimizer import Optimizer
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.company import BuildLearner
-from upslope.learn.optimizer import Optimizer
 
 
 def builder(ranks: DistributedRanks, settings: ClusterSettings) -> BuildLearner:

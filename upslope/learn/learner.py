@@ -92,7 +92,7 @@ class Learner:
                 if ranks.size == 1:  # else the others must hear of it
                     require_sound(ranks, complaint)
                 loss = losses.total if not self.scorer.warming else given(losses.value, "value")
-                (loss if counts else 0 * loss).backward()
+                (loss if counts else 0 * loss).backward()  # type: ignore[no-untyped-call]
                 if counts:
                     sums["loss"] += losses.policy.item()
                     if losses.value is not None:
@@ -150,7 +150,7 @@ class Learner:
     def kept(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
         """What a checkpoint keeps: masters, the optimizer's state, and the critic's where there is one."""
         self.share(None)
-        return self.optimizer.full_precision(), self.optimizer.state(), self.critic and self.critic.state()
+        return self.optimizer.full_precision(), self.optimizer.state(), None if self.critic is None else self.critic.state()
 
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights, for the sampler."""

@@ -73,5 +73,5 @@ def _leave_surrogate_gradient(learner: Learner, recipe: Recipe, batch: Batch) ->
     for part, counts in scorer.passes(active, most_logits=LOGITS_BUDGET):
         scored = scorer.scored(part, scorer.distributions(part), penalty=False)
         losses, _ = objective(scored, objective.with_old(part, scored.logp_NT))
-        (losses.policy if counts else 0 * losses.policy).backward()
+        (losses.policy if counts else 0 * losses.policy).backward()  # type: ignore[no-untyped-call]
     optimizer.gather(scorer.ranks)

@@ -57,7 +57,9 @@ class ClusterSettings:
             )
         for name in ("vllm_python", "vllm_url"):
             if getattr(self, name) and self.engine != "vllm":
-                raise ValueError(f"{name} is vLLM's, and engine = {self.engine!r}; set engine = 'vllm', or leave it out")
+                raise ValueError(
+                    f"{name} is vLLM's, and engine = {self.engine!r}; set engine = 'vllm', or leave it out"
+                )
 
     @property
     def used(self) -> bool:

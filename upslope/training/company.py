@@ -31,7 +31,13 @@ class Company(Protocol):
     """What makes this process's learner, one of several perhaps; once ``begin`` was called."""
 
     def begin(
-        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None], folder: Path | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        recipe: Recipe,
+        settings: RunSettings,
+        say: Callable[[str], None],
+        folder: Path | None,
     ) -> None:
         """Start them with the model as it was loaded. ``say`` tells whoever watches;
         ``folder`` is the run's. Raises UserError."""
@@ -67,7 +73,13 @@ class Nobody:
         self._max_rows = 0
 
     def begin(
-        self, model: Any, tokenizer: Any, recipe: Recipe, settings: RunSettings, say: Callable[[str], None], folder: Path | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        recipe: Recipe,
+        settings: RunSettings,
+        say: Callable[[str], None],
+        folder: Path | None,
     ) -> None:
         self._max_rows = settings.sample.max_rows
 
