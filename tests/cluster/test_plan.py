@@ -205,6 +205,18 @@ def test_a_runs_rates_give_its_own_seconds_back(run_folder: Path) -> None:
     assert np.mean(said) == pytest.approx(np.mean([s.sample for s in run.steps]), rel=0.5)
 
 
+def test_a_run_without_attempts_and_a_file_that_is_none_are_told(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text(
+        '{"kind": "step", "step": 0, "num_tokens": 5, "seconds": {"sample": 1.0}}\n'
+    )
+    with pytest.raises(UserError, match="no step of this run made attempts"):
+        facts_of_run(tmp_path)
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "rollouts" / "step-000000.parquet").write_text("no parquet")
+    with pytest.raises(UserError, match=r"step-000000\.parquet: cannot be read"):
+        facts_of_run(tmp_path)
+
+
 # -- the command ----------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -62,13 +63,19 @@ def facts_of_run(folder: Path) -> TimedRun:
         found = STEP_FILE.fullmatch(file.name)
         if found is None:
             continue
-        table = pq.read_table(file, columns=["prompt", "response"])
+        try:
+            table = pq.read_table(file, columns=["prompt", "response"])
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
         lengths[int(found[1])] = pc.list_value_length(table["response"]).to_pylist()
         prompts += pc.list_value_length(table["prompt"]).to_pylist()
-    rows = journal.steps[WARMING:] if len(journal.steps) > WARMING else journal.steps
+    acted = [row for row in journal.steps if "accuracy" in row]
+    rows = acted[WARMING:] if len(acted) > WARMING else acted
+    if not rows:
+        raise UserError(
+            f"{folder}: no step of this run made attempts, so there are no rates in it; give a run that did"
+        )
     steps = tuple(_facts(row, lengths.get(int(row["step"]), ())) for row in rows)
-    if not any(step.sample for step in steps):
-        raise UserError(f"{folder}: no step of this run sampled, so there are no rates in it; give a run that did")
     every = tuple(n for found in lengths.values() for n in found)
     return TimedRun(folder, steps, every, round(sum(prompts) / max(len(prompts), 1)))
 
