@@ -52,15 +52,14 @@ class SimulatedRun:
     def limit(self) -> str:
         """What takes most of the time, in words."""
         learner, sampler = self.learner, self.sampler
-        if learner["updating"] >= BUSY:
-            return "the learner"
+        writing = sampler["writing"] + sampler["prompts"]
+        if max(learner["updating"], writing) >= BUSY:
+            return "the learner" if learner["updating"] >= writing else "the samplers"
         if learner["down"] + sampler["down"] > LOST:
             return "failures"
         if self.staleness == 0:
             turn = "learning" if learner["updating"] > 0.5 else "sampling"
             return f"taking turns, most of it {turn}"
-        if sampler["writing"] + sampler["prompts"] >= BUSY:
-            return "the samplers"
         if sampler["loading"] > LOST:
             return "handing over weights"
         return "the longest attempts"
