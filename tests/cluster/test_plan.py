@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from tiny import model
@@ -23,7 +22,7 @@ from upslope.cluster.planning.memory import (
     micro_tokens,
     sampler_parts,
 )
-from upslope.cluster.planning.rates import _fit, facts_of_run, measured_times
+from upslope.cluster.planning.rates import StepFacts, TimedRun, _fit, facts_of_run, measured_times
 from upslope.cluster.planning.sizes import ModelSizes, sizes_of
 from upslope.cluster.planning.split import SplitFinder, WorkerSplit
 from upslope.cluster.planning.times import CardTimes, Learned
@@ -196,13 +195,25 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs" / "a"
 
 
-def test_a_runs_rates_give_its_own_seconds_back(run_folder: Path) -> None:
+def test_what_is_read_of_a_run(run_folder: Path) -> None:
     run = facts_of_run(run_folder)
     assert len(run.steps) == 2 and len(run.lengths) == 12 and max(run.lengths) <= 6 and run.prompt > 5
     assert all(s.longest == max(run.lengths[4 + 4 * i : 8 + 4 * i]) for i, s in enumerate(run.steps))
-    times = measured_times([run])
-    said = [times.step * s.longest + times.row * s.tokens for s in run.steps]
-    assert np.mean(said) == pytest.approx(np.mean([s.sample for s in run.steps]), rel=0.5)
+    assert all(s.tokens == sum(run.lengths[4 + 4 * i : 8 + 4 * i]) for i, s in enumerate(run.steps))
+    assert all(s.sample > 0 and s.update > 0 and s.beside > 0 for s in run.steps)
+
+
+def test_rates_are_those_that_seconds_were_made_of() -> None:
+    """10 ms a position, 1 ms an attempt in it; 0.5 s an update, 2 ms a token; 0.1 s beside; half the groups alike."""
+    sizes = [(20, 100), (30, 200), (25, 400)]
+    steps = tuple(
+        StepFacts(0.01 * most + 0.001 * num, 0.5 + 0.002 * num / 2, 0.1, most, num, num / 2, 0.5) for most, num in sizes
+    )
+    found = measured_times([TimedRun(Path("run"), steps, (), 1)])
+    assert vars(found) == pytest.approx(
+        {"step": 0.01, "row": 0.001, "fixed": 0.6, "token": 0.002, "share": 0.5, "load": 0.0}
+    )
+    assert found.update(Learned(2, 1, 8, 200), 1, shard=False) == pytest.approx(0.6 + 0.002 * 100)
 
 
 def test_a_run_without_attempts_and_a_file_that_is_none_are_told(tmp_path: Path) -> None:
