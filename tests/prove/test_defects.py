@@ -26,6 +26,7 @@ from upslope.algo import (
 from upslope.algo.advantage import ConstantBaseline, GroupZScore, spread
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import SharedTrunk
+from upslope.algo.log_ratio import log_ratio_to_sampler
 from upslope.algo.objective import Objective
 from upslope.algo.outcome import Scored
 from upslope.algo.regulariser import EntropyBonus, SampledPenalty
@@ -306,6 +307,13 @@ def uncapped(self: TruncatedWeights, scored: Scored, batch: Batch) -> Tensor:
     return right_disagreement(batch, self.level)
 
 
+def by_last_token(batch: Batch, level: str) -> Tensor:
+    """The gap at an attempt's last token for the gap at each of them: one version wrote it all."""
+    log_NT = log_ratio_to_sampler(given(batch.old_logp_NT, ""), batch)
+    last_N = batch.mask_NT.sum(dim=1) - 1
+    return (log_NT.gather(1, last_N[:, None]) * batch.mask_NT.sum(dim=1, keepdim=True)).exp().expand_as(log_NT)
+
+
 def sampler_over_learner(batch: Batch, level: correction.Level) -> Tensor:
     return 1 / right_disagreement(batch, level)
 
@@ -519,6 +527,9 @@ DEFECTS = [
     Defect("replies", "as many choices as words", putting(aggregate, "alike_in_rollout", by_share_of_choices)),
     Defect("learnable-problems", "all alike", putting(learnable, "chances", all_alike)),
     Defect("learnable-problems", "weights forgotten", putting(KnownProblems, "weight", lambda self, chance, num: 1.0)),
+    Defect("stale-versions", "the cap ignored", putting(TruncatedWeights, "__call__", uncapped)),
+    Defect("stale-versions", "mu over pi", putting(correction, "disagreement", sampler_over_learner)),
+    Defect("stale-versions", "the last version taken for all", putting(correction, "disagreement", by_last_token)),
     Defect("kl-ball", "no test for improvement", putting(KLBall, "search", any_step_will_do)),
 ]
 

@@ -18,7 +18,8 @@ OF_RAY = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
 }
 """No word to Ray's makers; processes that are no less important than the one that waits for them (Ray: nice 15); the
-visible GPUs as they are; no paragraph about a process that ended, of which the run says a line. Read when Ray is imported."""
+visible GPUs as they are; no paragraph about a process that ended, of which the run says a line. Read when Ray is
+imported."""
 
 
 @contextlib.contextmanager

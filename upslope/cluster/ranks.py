@@ -99,12 +99,16 @@ def sent(value: object) -> bytes:
     return buffer.getvalue()
 
 
+def _to_own(storage: Any, place: str) -> Any:
+    return storage.cuda() if place.startswith("cuda") else storage
+
+
 def received(data: bytes) -> Any:
     """What ``sent`` made bytes of, with tensors of a GPU on this process's own (``torch.cuda.set_device``). Only for
     what a learner of the same run sent: it may run code."""
     return torch.load(
         io.BytesIO(data),
-        map_location=lambda storage, place: storage.cuda() if place.startswith("cuda") else storage,
+        map_location=_to_own,
         weights_only=False,
     )
 

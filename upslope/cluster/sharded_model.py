@@ -80,7 +80,8 @@ def _units(model: nn.Module) -> list[nn.Module]:
     over calls, in another precision than the gradients of one pass."""
     layers = marked_layers(model)
     within = {id(module) for layer in layers for module in layer.modules()}
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find_head: Any = getattr(model, "get_output_embeddings", lambda: None)
+    head = find_head()
     of_head = {id(parameter) for parameter in head.parameters()} if isinstance(head, nn.Module) else set()
 
     def is_unit(module: nn.Module) -> bool:

@@ -45,7 +45,9 @@ class ShardedOptimizer(LocalOptimizer):
         self.publishing: Callable[[], AbstractContextManager[object]] = nullcontext
         self._roots, self._ranks = roots, ranks
         self._shards: dict[str, DTensor] = {n: p for n, p in model.named_parameters() if isinstance(p, DTensor)}
-        self.masters = {name: nn.Parameter(typing.cast(DTensor, shard.detach()).to_local()) for name, shard in self._shards.items()}
+        self.masters = {
+            name: nn.Parameter(typing.cast(DTensor, shard.detach()).to_local()) for name, shard in self._shards.items()
+        }
         self._rules = rules_of(model, self.masters, settings)
 
     # -- gradients ----------------------------------------------------------------------------------------------

@@ -150,7 +150,11 @@ class Learner:
     def kept(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
         """What a checkpoint keeps: masters, the optimizer's state, and the critic's where there is one."""
         self.share(None)
-        return self.optimizer.full_precision(), self.optimizer.state(), None if self.critic is None else self.critic.state()
+        return (
+            self.optimizer.full_precision(),
+            self.optimizer.state(),
+            None if self.critic is None else self.critic.state(),
+        )
 
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights, for the sampler."""

@@ -33,6 +33,7 @@ from upslope.prove import (
     stale,
     to_go,
     values,
+    versions,
     whole_ratio,
     zscore,
 )
@@ -78,4 +79,5 @@ CLAIMS: tuple[Claim, ...] = (
     distillation.distillation,
     replies.replies,
     drawing.learnable_problems,
+    versions.stale_versions,
 )

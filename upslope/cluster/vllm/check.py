@@ -61,4 +61,4 @@ class GapCheck:
             for rollout, ours_T in zip(rollouts, ours_NT.tolist(), strict=True)
             for theirs, ours in zip(rollout.logp or (), ours_T, strict=False)  # a row of the rectangle is padded
         ]
-        return max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap)
+        return float(max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap))

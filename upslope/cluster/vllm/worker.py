@@ -32,7 +32,7 @@ class WeightsDigest:
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         self._hash.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        self._hash.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        self._hash.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         self.num_tensors += 1
 
     def value(self) -> str:
