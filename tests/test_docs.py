@@ -192,7 +192,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path / "html")]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "def train(run: Run)" in re.sub("<[^>]+>", "", (tmp_path / "html/api/loop.html").read_text("utf-8"))
+    assert "def train(run: Turns)" in re.sub("<[^>]+>", "", (tmp_path / "html/api/loop.html").read_text("utf-8"))
 
 
 def test_every_slot_has_its_section_in_the_reference() -> None:

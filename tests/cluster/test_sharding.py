@@ -239,7 +239,8 @@ def test_going_on_with_another_number_of_ranks(recipe):
     assert last[2] == straight[2] and last[4] == straight[4]
     assert largest_gap(last[0], straight[0]) < 1e-10
     assert largest_gap(last[1], straight[1]) < 1e-10
-    assert recipe is SFT or largest_gap(last[3], straight[3]) < 1e-10
+    # AdamW divides by the root of the mean square: an entry whose gradient is rounding alone is moved all the same.
+    assert recipe is SFT or largest_gap(last[3], straight[3]) < 1e-6
 
 
 def test_the_state_of_another_model_is_refused():

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 
 from upslope.algo.recipe import Recipe
 from upslope.cluster.ahead import Ahead
@@ -180,8 +181,14 @@ class Processes:
     # -- while it lasts ----------------------------------------------------------------------------------------------
 
     def _hand(self, step: int | None, groups: Sequence[Group]) -> None:
+        if step is None and not self._settings.shard:
+            return  # the first learner has all that is kept
         given = ray.put(list(groups))
-        ray.get([member.actor.hand.remote(step, given) for member in self._followers])
+        for member in self._followers:
+            try:
+                ray.get(member.actor.hand.remote(step, given))
+            except RayActorError as error:
+                raise UserError(f"{member.where} {member.ended or f'died: {reason(error)}'}") from None
 
     def cause(self, error: BaseException) -> UserError | None:
         """The process that died or hung, where that is why the run ends."""

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from upslope.cluster.sharded_model import ShardedRoot
 from upslope.errors import NonFinite
 from upslope.learn.optimizer import LocalOptimizer
-from upslope.learn.ranks import Ranks, require_sound
+from upslope.learn.ranks import Ranks, agree_on_soundness
 from upslope.learn.rules import rules_of
 from upslope.learn.settings import LearnSettings
 
@@ -87,7 +87,7 @@ class ShardedOptimizer(LocalOptimizer):
             super().count()
         except NonFinite as error:
             complaint = str(error)
-        require_sound(self._ranks, complaint)
+        agree_on_soundness(self._ranks, complaint)
         self.num_done = num_done + 1
 
     def publish(self) -> None:

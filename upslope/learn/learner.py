@@ -15,7 +15,7 @@ from upslope.algo.recipe import Recipe
 from upslope.learn.critic_learner import CriticLearner
 from upslope.learn.optimizer import Optimizer
 from upslope.learn.prepare import judge, to_batch
-from upslope.learn.ranks import require_sound, sum_numbers
+from upslope.learn.ranks import agree_on_soundness, sum_numbers
 from upslope.learn.scorer import Scorer
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model.policy import Policy
@@ -90,7 +90,7 @@ class Learner:
                 losses, trace = objective(scored, objective.with_old(rows, scored.logp_NT))
                 complaint = complaint or _complaint(losses, scored, rows)
                 if ranks.size == 1:  # else the others must hear of it
-                    require_sound(ranks, complaint)
+                    agree_on_soundness(ranks, complaint)
                 loss = losses.total if not self.scorer.warming else given(losses.value, "value")
                 (loss if counts else 0 * loss).backward()  # type: ignore[no-untyped-call]
                 if counts:
@@ -102,7 +102,7 @@ class Learner:
             if counts:
                 num_done += part.num_rollouts
                 self.watch(num_done, num_mine)
-        require_sound(ranks, complaint)
+        agree_on_soundness(ranks, complaint)
         return self._outcome(objective, active, traces, sums)
 
     def _outcome(self, objective: Loss, active: Batch, traces: Sequence[Trace], sums: Stats) -> Outcome:

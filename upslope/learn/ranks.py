@@ -70,7 +70,7 @@ def own_passes(parts: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
     return ((part, True) for part in parts)
 
 
-def require_sound(ranks: Ranks, complaint: str) -> None:
+def agree_on_soundness(ranks: Ranks, complaint: str) -> None:
     """Raise NonFinite on all ranks with what the first of them complains of; empty: nothing. Else one would stop, and
     the others would wait for it."""
     found = next(filter(None, ranks.gather(complaint)), "")

@@ -120,8 +120,8 @@ class VllmSampler:
                 num_written += _append(drafts[place], choice, requests[place])
                 why = choice["finish_reason"]
                 if why is not None:
-                    self._require_ours(choice, requests[place])
                     rollouts[place] = self._rollout(requests[place], drafts[place], sampling, why)
+                    self._require_ours(choice, requests[place])
                 if progress is not None:
                     progress(num_written, len(rollouts))
                 if why is not None and finished is not None:
