@@ -104,7 +104,7 @@ def test_no_gradient_and_no_weight_is_left_behind():
 def test_text_is_predicted_at_temperature_one_whatever_attempts_are_drawn_at():
     group = as_group("x", [((START,), (7, 8, 9, END))], (END,))
     hot = Scorer(tiny.policy(), Sampling(temperature=3.0, max_tokens=9))
-    assert predicted(plain_scorer(hot), [group]) == predicted(Scorer(tiny.policy()), [group])
+    assert predicted(plain_scorer(hot.policy, hot.micro_batch), [group]) == predicted(Scorer(tiny.policy()), [group])
     assert predicted(hot, [group]) != predicted(Scorer(tiny.policy()), [group])
 
 

@@ -76,8 +76,9 @@ class Ahead:
             while step <= self._last:
                 with self._room:
                     while self._slots.free < self._per_step:
-                        self._room.wait()
                         self._require_wanted()
+                        self._room.wait()
+                    self._require_wanted()
                     self._slots.begin(self._per_step)
                 collected = self._inner(sample, step, self._watch)
                 self._made.put(Made(step, collected, self._inner.state()))
@@ -114,7 +115,7 @@ class Ahead:
 
 
 def age(collected: Collected, step: int) -> dict[str, float]:
-    """``age_mean`` and ``age_max``: how many updates were made between the weights that wrote a token and the step that
+    """``age_mean`` and ``age_max``: how many steps lie between the weights that wrote a token and the step that
     learns from it, over the tokens that the policy chose."""
     num: dict[int, int] = {}
     for rollout in (r for group in collected.attempted for r in group.rollouts):

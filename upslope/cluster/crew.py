@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from upslope.cluster.life import SignOfLife
 from upslope.errors import UserError
 
 GROUPS = {"watch": 1}
 """A thread of its own answers for signs of life, whatever the one that works is doing."""
+MOST_DEATHS = 3
+"""Of processes over the same work, after which the run gives up."""
 START = 300.0
 """Seconds that a process may take to begin: to be placed, to import torch, to open a model."""
 
@@ -31,6 +35,8 @@ class Member:
     """What ended it, as in ``died: ...``; empty: it lives."""
     work: Any = None
     """The call in which it does all it does, where there is one."""
+    silent_since: float | None = None
+    """When it was first asked for a sign of life without an answer; None: it answers."""
 
     @property
     def where(self) -> str:
@@ -47,13 +53,20 @@ class Crew:
         """``start`` starts one, and returns its handle before it is ready; their numbers begin with ``first``. Raises
         UserError if one does not begin."""
         self._start, self._say = start, say
+        self._replacing, self._over = threading.Lock(), False
         self.members = [Member(f"{role} {number}", start()) for number in range(first, first + num)]
         for member in self.members:
             self._greet(member)
         say(", ".join(member.where for member in self.members))
 
-    def replace(self, member: Member, why: str) -> None:
-        """Another process in the place of one that is no more. Raises UserError if it does not begin."""
+    def replace(self, member: Member, gone: Any, why: str) -> None:
+        """Another process in the place of ``gone``, an actor that is no more, unless another thread has seen to it.
+        Raises UserError if it does not begin."""
+        with self._replacing:
+            if member.actor is gone and not self._over:
+                self._put_another(member, why)
+
+    def _put_another(self, member: Member, why: str) -> None:
         self._say(f"{member.where} {why}; another one takes its place, and does its work again")
         end(member.actor)
         member.actor, member.sign = self._start(), None
@@ -64,18 +77,29 @@ class Crew:
         try:
             member.sign = ray.get(member.actor.sign.remote(), timeout=START)
         except RayError as error:
-            raise UserError(f"{member.role} did not begin: {reason(error)}") from error
-        member.ended = ""
+            raise UserError(f"{member.role} did not begin{_for_want_of_room(error)}: {reason(error)}") from error
+        member.ended, member.silent_since = "", None
 
     def end(self) -> None:
-        """End all of them."""
+        """End all of them, and put nobody in their place."""
+        self._over = True
         for member in self.members:
             end(member.actor)
 
 
 def end(actor: Any) -> None:
-    """End a process, whatever it is doing."""
-    ray.kill(actor)
+    """End a process, whatever it is doing; it may be gone already, and the whole cluster with it."""
+    with contextlib.suppress(Exception):
+        ray.kill(actor)
+
+
+def _for_want_of_room(error: RayError) -> str:
+    """What the cluster has left, where nothing began in time."""
+    if not isinstance(error, GetTimeoutError):
+        return ""
+    resources: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    left = {name: num for name, num in resources.items() if name in ("CPU", "GPU")}
+    return f" within {START:.0f} s, and the cluster has {left or 'nothing'} left"
 
 
 def reason(error: BaseException) -> str:

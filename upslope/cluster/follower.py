@@ -102,14 +102,13 @@ class Follower:
         self._handed.put((step, groups))
 
     def follow(self, rank: int, size: int, meet_at: str) -> None:
-        """Be a learner until this process is ended. ``meet_at``: where all of them meet, ``tcp://HOST:PORT``."""
+        """Be a learner until this process is ended. ``meet_at``: where all of them meet, ``HOST:PORT``."""
         model, tokenizer, recipe, settings = self._given
         del self._given  # the model is the policy from now on
         device = pick_device(settings.device)
-        with process_state(settings, device), self._life.at("opening the model"):
+        with process_state(settings, device):
             ranks = meet(rank, size, meet_at, device, self._life)
             build = builder(ranks, settings.cluster)
             learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None, build)
             stand_together(learner, ranks)
-            with self._life.at(""):
-                train(Following(learner, recipe, settings, self._handed, self._life))
+            train(Following(learner, recipe, settings, self._handed, self._life))

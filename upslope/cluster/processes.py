@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +55,8 @@ class Processes:
         self._followers: list[Member] = []
         self._watch: Watchdog | None = None
         self._handed_over: list[HandedOver] = []
+        self._busy = False
+        """Whether the learners are within a step."""
 
     # -- in the order of a run's beginning ---------------------------------------------------------------------------
 
@@ -84,6 +88,9 @@ class Processes:
     def _open_ray(self) -> None:
         """Raises UserError if the cluster that is named cannot be reached."""
         where = self._settings.address
+        if ray.is_initialized():  # a notebook's own; it is not ours to end
+            return
+        before = signal.getsignal(signal.SIGTERM)
         try:
             # Ray says much of its own on standard error; what matters is said by whoever waits for it.
             ray.init(
@@ -97,6 +104,8 @@ class Processes:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"cluster.address = {where!r}: {reason(error)}") from error
         self._held.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray puts one of its own there
 
     @property
     def _num_processes(self) -> int:
@@ -123,7 +132,7 @@ class Processes:
         host = "127.0.0.1"
         if self._settings.address:
             host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        at = f"tcp://{host}:{free_port(host)}"
+        at = f"{host}:{free_port(host)}"
         for number, member in enumerate(crew.members, start=1):
             member.work = member.actor.follow.remote(number, size, at)
         self._ranks = meet(0, size, at, self._device)
@@ -160,8 +169,7 @@ class Processes:
         return sampler
 
     def join(self, run: Run) -> None:
-        if self._handed_over:
-            run.told = lambda: self._handed_over[-1].row()
+        run.told = self._told
         if self._settings.staleness and run.recipe.acts:
             last = run.settings.steps - 1
             ahead = Ahead(run.collect, self._settings.staleness, run.settings.problems, last)
@@ -169,20 +177,23 @@ class Processes:
             self._held.callback(ahead.leave)
         if self._ranks is None:
             return
-        if self._settings.shard and run.first_step and run.recipe.refers:
-            raise UserError(
-                "cluster.shard: a run with a reference begins anew or goes on with whole weights; resume with "
-                "cluster.shard=false"
-            )
         stand_together(run.learner, self._ranks)
         steps = iter(range(run.first_step, run.settings.steps))
         run.learner.share = lambda groups: self._hand(None if groups is None else next(steps), groups or ())
+
+    def _told(self) -> dict[str, Any]:
+        """For a step's line in the journal, once its updates are done on all learners."""
+        self._busy = False
+        return self._handed_over[-1].row() if self._handed_over else {}
 
     # -- while it lasts ----------------------------------------------------------------------------------------------
 
     def _hand(self, step: int | None, groups: Sequence[Group]) -> None:
         if step is None and not self._settings.shard:
             return  # the first learner has all that is kept
+        if step is None and self._busy:
+            raise UserError("the learners stopped within a step, so their parts of the weights cannot be gathered")
+        self._busy = step is not None
         given = ray.put(list(groups))
         for member in self._followers:
             try:
@@ -197,9 +208,10 @@ class Processes:
         for member in self._followers:
             if not member.ended:
                 self._watch.look(member)
-            if member.ended:
-                return UserError(f"{member.where} {member.ended}")
-        return None
+        ended = [member for member in self._followers if member.ended]
+        # Who died first breaks the others' sums off: these failed, and were not the cause.
+        ended.sort(key=lambda member: member.ended.startswith("failed"))
+        return UserError(f"{ended[0].where} {ended[0].ended}") if ended else None
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

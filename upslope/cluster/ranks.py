@@ -18,8 +18,9 @@ from upslope.types import Batch
 
 T = TypeVar("T")
 
-MEETING = timedelta(hours=1)
-"""What torch waits for a learner that does not come. Long, because one may have much more to do than another; who died
+START = 300.0
+LONGEST_WAIT = timedelta(hours=1)
+"""What torch waits for a learner's part of a sum. Long, because one may have much more to do than another; who died
 or hangs is found sooner by whoever watches."""
 BUCKET = 32 * 2**20
 """Bytes that are summed at a time: one message for many small tensors, no copy of all gradients at once."""
@@ -35,7 +36,7 @@ class DistributedRanks:
     def __init__(self, life: Life | None = None) -> None:
         """``life``: told when it waits for the others, which is not its own silence."""
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._life = life or Life()
+        self.life = life or Life()
 
     def share(self, batch: Batch) -> Batch:
         """Consecutive rows with about as many tokens as the other learners' have."""
@@ -44,14 +45,16 @@ class DistributedRanks:
 
     def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
         """Each as many as it has: nothing is exchanged within a pass."""
-        return own_passes(parts)
+        for given in own_passes(parts):
+            self.life.beat()
+            yield given
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Put into each tensor the sum of all learners' tensors at its place."""
         with torch.no_grad():
             for bucket in _buckets(tensors):
                 whole = torch.cat([t.detach().reshape(-1) for t in bucket])
-                with self._life.at(""):
+                with self.life.at(""):
                     dist.all_reduce(whole)
                 for tensor, part in zip(bucket, torch.split(whole, [t.numel() for t in bucket]), strict=True):
                     tensor.copy_(part.view_as(tensor))
@@ -60,22 +63,25 @@ class DistributedRanks:
         """Every learner's value, by rank; anything that pickles. Its tensors arrive on the taker's own device."""
         found: list[Any] = [None] * self.size
         gloo = dist.get_backend() == "gloo"
-        with self._life.at(""):
+        with self.life.at(""):
             dist.all_gather_object(found, value if gloo else sent(value))
         return found if gloo else [received(data) for data in found]
 
     def from_first(self, value: T) -> T:
         """The first learner's value, on all of them."""
         box = [value]
-        with self._life.at(""):
+        with self.life.at(""):
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
 
 def meet(rank: int, size: int, at: str, device: torch.device, life: Life | None = None) -> DistributedRanks:
-    """Join the learners' process group: ``rank`` of ``size``, at ``tcp://HOST:PORT``."""
+    """Join the learners' process group: ``rank`` of ``size``, at ``HOST:PORT``. Waits ``START`` seconds for all
+    to come."""
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=at, rank=rank, world_size=size, timeout=MEETING)
+    host, port = at.rsplit(":", 1)
+    store = dist.TCPStore(host, int(port), size, is_master=rank == 0, timeout=timedelta(seconds=START))  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     return DistributedRanks(life)
 
 

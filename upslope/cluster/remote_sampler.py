@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
-from upslope.cluster.crew import Crew, Member, reason
+from upslope.cluster.crew import MOST_DEATHS, Crew, Member, reason
 from upslope.cluster.parcel import Parcel
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
@@ -20,8 +20,6 @@ from upslope.types import Rollout, Sampling
 
 MOMENT = 0.1
 """Seconds between two looks."""
-PATIENCE = 3
-"""Deaths in a row, without an attempt in between, after which the run gives up."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,13 @@ class _Share:
 
     places: list[int]
     member: Member
+    actor: Any
     loaded: _Loaded
     key: int
     call: Any
     written: int = 0
+    deaths: int = 0
+    """Of processes in a row that were given these very requests."""
     left: set[int] = field(default_factory=set)
     """Places among all requests that have not ended."""
 
@@ -81,38 +82,32 @@ class RemoteSampler:
         """See ``Sampler.generate``. Each process takes consecutive requests, and no problem is divided."""
         require_room(requests, sampling, self._max_positions)
         found: dict[int, Rollout] = {}
-        done = deaths = told = 0
+        done = told = 0
         num, loaded = len(self._crew.members), self._loaded
         shares = [
             self._give(member, places, requests, sampling, address, loaded)
             for member, places in zip(self._crew.members, by_problem(requests, num), strict=False)
             if places
         ]
-        try:
-            while shares:
-                ray.wait([share.call for share in shares], timeout=MOMENT)
-                for share in list(shares):
-                    over, why = self._look(share, found, finished)
-                    if over:
-                        shares.remove(share)
-                        ended = (found[place] for place in share.places if place not in share.left)
-                        done += sum(rollout.num_chosen for rollout in ended)
-                    if why:
-                        deaths = deaths + 1 if len(share.left) == len(share.places) else 1
-                        if deaths > PATIENCE:
-                            raise UserError(
-                                f"{share.member.where} {why}; so did {deaths - 1} before, over the same work"
-                            )
-                        self._crew.replace(share.member, why)
-                        left = sorted(share.left)
-                        shares.append(self._give(share.member, left, requests, sampling, address, loaded))
-                if progress is not None:
-                    told = max(told, done + sum(share.written for share in shares))
-                    progress(told, len(found))
-        except BaseException:
-            for share in shares:  # they would go on writing for nobody
-                ray.cancel(share.call)
-            raise
+        while shares:
+            ray.wait([share.call for share in shares], timeout=MOMENT)
+            for share in list(shares):
+                over, why = self._look(share, found, finished)
+                if over:
+                    shares.remove(share)
+                    ended = (found[place] for place in share.places if place not in share.left)
+                    done += sum(rollout.num_chosen for rollout in ended)
+                if why:
+                    deaths = share.deaths + 1 if len(share.left) == len(share.places) else 1
+                    if deaths == MOST_DEATHS:
+                        raise UserError(f"{share.member.where} {why}; so did {deaths - 1} before, over the same work")
+                    self._crew.replace(share.member, share.actor, why)
+                    left = sorted(share.left)
+                    again = self._give(share.member, left, requests, sampling, address, loaded)
+                    shares.append(replace(again, deaths=deaths))
+            if progress is not None:
+                told = max(told, done + sum(share.written for share in shares))
+                progress(told, len(found))
         return [found[place] for place in range(len(requests))]
 
     def _give(
@@ -124,21 +119,21 @@ class RemoteSampler:
         address: Address,
         loaded: _Loaded,
     ) -> _Share:
-        mine, key = [requests[p] for p in places], next(self._keys)
+        mine, key, actor = [requests[p] for p in places], next(self._keys), member.actor
         try:
-            call = member.actor.write.remote(key, [loaded.handle], mine, sampling, address)
+            call = actor.write.remote(key, [loaded.handle], mine, sampling, address)
         except (TypeError, AttributeError) as error:
             raise UserError(
                 f"the world of an attempt cannot be handed to another process ({error}); make its episode plain data, "
                 "or set cluster.samplers=0"
             ) from None
-        return _Share(list(places), member, loaded, key, call, left=set(places))
+        return _Share(list(places), member, actor, loaded, key, call, left=set(places))
 
     def _look(self, share: _Share, found: dict[int, Rollout], finished: Finished | None) -> tuple[bool, str]:
         """(whether it is over, why its process died if it did), after taking what has ended."""
         try:
             ready, _ = ray.wait([share.call], timeout=0)
-            share.written, ended = ray.get(share.member.actor.news.remote(share.key))
+            share.written, ended = ray.get(share.actor.news.remote(share.key))
             for place, rollout in ended:
                 whole = share.places[place]
                 share.left.discard(whole)
@@ -147,13 +142,13 @@ class RemoteSampler:
                     finished(whole, rollout)
             if ready:
                 _require_weights(share, ray.get(share.call))
-                share.member.actor.forget.remote(share.key)
-        except RayActorError as error:
-            return True, share.member.ended or f"died: {reason(error)}"
+                share.actor.forget.remote(share.key)
         except RayTaskError as error:
             if isinstance(error.cause, (UserError, NonFinite)):
                 raise error.cause from None
             raise
+        except RayError as error:
+            return True, share.member.ended or f"died: {reason(error)}"
         return bool(ready), ""
 
 

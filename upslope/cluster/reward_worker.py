@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from upslope.cluster.crew import Crew, reason
+from upslope.cluster.crew import MOST_DEATHS, Crew, Member, reason
 from upslope.cluster.life import Life, SignOfLife
 from upslope.errors import Unavailable, UserError
 from upslope.tasks.around import AroundTask
+from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task, scores_of
 from upslope.tasks.registry import open_task
 from upslope.types import Problem, Score
 
-MOST_DEATHS = 3
-"""Of processes over one share of the attempts, before the run gives up."""
+QUIET = 30.0
+"""Seconds after which it is said who scores; how long a reward may take is ``task.reward_timeout``'s business."""
 
 
 class RewardWorker:
@@ -36,8 +38,7 @@ class RewardWorker:
         return self._life.sign()
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        with self._life.at(f"scoring {len(responses)} attempts, from problem {problems[0].id} on"):
-            return scores_of(self._task, problems, responses)
+        return scores_of(self._task, problems, responses)
 
 
 class JudgedElsewhere(AroundTask):
@@ -59,18 +60,27 @@ class JudgedElsewhere(AroundTask):
         found: list[Score] = []
         for member, share, call in zip(members, shares, calls, strict=False):
             for deaths in range(1, MOST_DEATHS + 1):
+                actor = member.actor
                 try:
-                    found += ray.get(call)
+                    found += self._waited_for(call, member, len(problems[share]))
                     break
-                except RayActorError as error:
-                    why = member.ended or f"died: {reason(error)}"
-                    if deaths == MOST_DEATHS:
-                        told = f"{member.where} {why}; so did {deaths - 1} before, over the same work"
-                        raise UserError(told) from None
-                    self._crew.replace(member, why)
-                    call = member.actor.score.remote(problems[share], responses[share])
                 except RayTaskError as error:
                     if isinstance(error.cause, (UserError, Unavailable)):
                         raise error.cause from None
                     raise
+                except RayError as error:
+                    why = member.ended or f"died: {reason(error)}"
+                    if deaths == MOST_DEATHS:
+                        told = f"{member.where} {why}; so did {deaths - 1} before, over the same work"
+                        raise UserError(told) from None
+                    self._crew.replace(member, actor, why)
+                    call = member.actor.score.remote(problems[share], responses[share])
         return found
+
+    def _waited_for(self, call: Any, member: Member, num: int) -> list[Score]:
+        """The scores, once they are there; while they are not, who is waited for is said."""
+        begun = time.monotonic()
+        while not ray.wait([call], timeout=QUIET)[0]:
+            WATCH.say(f"{member.where} has been scoring {num} attempts for {time.monotonic() - begun:.0f} s")
+        scores: list[Score] = ray.get(call)
+        return scores

@@ -40,9 +40,9 @@ class SamplerWorker:
         self._has = (0, "")
         with self._life.at("opening the model"):
             torch.set_num_threads(threads)
-            if settings.deterministic:
-                repeat_bits()
             device = pick_device(settings.device)
+            if settings.deterministic and device.type == "cpu":
+                repeat_bits()
             model = with_adapter(model, settings.learn, settings.seed, None).to(device)
             policy = Policy(model, tokenizer)
             cast_weights(policy.model, dtype)
@@ -61,11 +61,10 @@ class SamplerWorker:
         checksum of what the model had."""
         handle = weights[0]
         if handle != self._handle:
-            with self._life.at("loading weights"):
-                parcel: Parcel = ray.get(handle)
-                self._sampler.load(parcel.weights(), parcel.version)
-                mine = self._policy.weights()
-                self._handle, self._has = handle, (parcel.version, checksum({n: mine[n] for n in parcel.arrays}))
+            parcel: Parcel = ray.get(handle)
+            self._sampler.load(parcel.weights(), parcel.version)
+            mine = self._policy.weights()
+            self._handle, self._has = handle, (parcel.version, checksum({n: mine[n] for n in parcel.arrays}))
         with self._lock:
             self._written[key], self._ended[key] = 0, []
         self._key = key

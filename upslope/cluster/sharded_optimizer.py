@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from upslope.cluster.sharded_model import ShardedRoot
-from upslope.errors import NonFinite
+from upslope.errors import NonFinite, UserError
 from upslope.learn.optimizer import LocalOptimizer
 from upslope.learn.ranks import Ranks, agree_on_soundness
 from upslope.learn.rules import rules_of
@@ -106,7 +107,11 @@ class ShardedOptimizer(LocalOptimizer):
     # -- whole tensors ------------------------------------------------------------------------------------------
 
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight in full precision, one after the other."""
+        """Every weight in full precision, one after the other. Raises UserError once the other learners have ended."""
+        if not dist.is_initialized():
+            raise UserError(
+                "the other learners, which hold parts of the weights, have ended; take the run's checkpoint"
+            )
         for name, shard in self._shards.items():
             whole = typing.cast(DTensor, shard.detach()).full_tensor()
             if self._ranks.rank == 0:

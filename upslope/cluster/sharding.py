@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from upslope.algo.critic import LearnedCritic, OwnCopy
 from upslope.algo.recipe import Recipe
+from upslope.cluster.life import Life
 from upslope.cluster.ranks import DistributedRanks
 from upslope.cluster.sharded_model import ShardedRoot, shard_language_model, shard_value_model
 from upslope.cluster.sharded_optimizer import ShardedOptimizer
@@ -33,8 +34,8 @@ from upslope.types import Batch, Sampling
 class ShardedRanks(DistributedRanks):
     """Learners that hold a part of the weights each, so that nobody passes rows without the others."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, life: Life | None = None) -> None:
+        super().__init__(life)
         self.roots: list[ShardedRoot] = []
         """Of every sharded model."""
 
@@ -44,7 +45,9 @@ class ShardedRanks(DistributedRanks):
         most = max(self.gather(len(mine)))
         lengths = [len(r.prompt) + len(r.response) for r in whole.rollouts]
         try:
-            yield from ((part, True) for part in mine)
+            for part in mine:
+                self.life.beat()
+                yield part, True
             for _ in range(most - len(mine)):
                 yield whole.take([lengths.index(min(lengths))]), False
         finally:
@@ -111,6 +114,7 @@ def sharded_learner(
     dtype: torch.dtype,
     reference: Reference | None = None,
     value: ValueModel | None = None,
+    life: Life | None = None,
 ) -> ShardedLearner:
     """``build_learner`` for one of the ranks of a process group, all of which call it together with the same weights.
 
@@ -122,7 +126,7 @@ def sharded_learner(
         value = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy))
     if recipe.refers and reference is None:
         reference = Reference.of(policy)
-    ranks = ShardedRanks()
+    ranks = ShardedRanks(life)
     mesh = init_device_mesh(policy.device.type, (ranks.size,))
     kept = torch.float64 if dtype == torch.float64 else torch.float32
     whole, mine = policy, policy

@@ -18,7 +18,9 @@ from upslope.training.company import BuildLearner
 
 def builder(ranks: DistributedRanks, settings: ClusterSettings) -> BuildLearner:
     """What makes one of these learners: with all weights, or with its part of them."""
-    return sharded_learner if settings.shard else functools.partial(build_learner, ranks=ranks)
+    if settings.shard:
+        return functools.partial(sharded_learner, life=ranks.life)
+    return functools.partial(build_learner, ranks=ranks)
 
 
 def stand_together(learner: Learner, ranks: DistributedRanks) -> None:

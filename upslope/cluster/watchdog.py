@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from upslope.cluster.crew import Member, end, reason
 
@@ -24,7 +26,6 @@ class Watchdog:
 
     def __init__(self, members: Callable[[], Sequence[Member]], patience: float) -> None:
         self._members, self._patience = members, patience
-        self._silent: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_round, name="watch", daemon=True)
         self._thread.start()
@@ -36,32 +37,36 @@ class Watchdog:
     def _go_round(self) -> None:
         while not self._over.wait(EVERY):
             for member in self._members():
-                if not member.ended and not self._over.is_set():
-                    self.look(member)
+                if not member.ended and member.sign is not None and not self._over.is_set():
+                    with contextlib.suppress(Exception):  # a cluster that goes under may answer anything
+                        self.look(member)
 
     def look(self, member: Member) -> None:
         """Ask one of them now; ``member.ended`` says what became of it."""
+        actor = member.actor
         try:
             if member.work is not None and ray.wait([member.work], timeout=0)[0]:
                 ray.get(member.work)  # raises what it raised; a process that died raises below as well
-            sign = member.sign = ray.get(member.actor.sign.remote(), timeout=EVERY)
+            sign = ray.get(actor.sign.remote(), timeout=EVERY)
         except GetTimeoutError:
-            silent = self._silent[member.role] = self._silent.get(member.role, 0.0) + 2 * EVERY
-            if silent > self._patience:
-                self._end(member, f"does not answer, for {silent:.0f} s")
-            return
-        except RayActorError as error:
-            if not self._over.is_set():
-                member.ended = f"died: {reason(error)}"
+            now = time.monotonic()
+            member.silent_since = member.silent_since or now
+            if now - member.silent_since > self._patience:
+                self._end(member, actor, f"does not answer, for {now - member.silent_since:.0f} s")
             return
         except RayTaskError as error:
-            self._end(member, f"failed: {reason(error)}")
+            self._end(member, actor, f"failed: {reason(error)}")
             return
-        self._silent.pop(member.role, None)
+        except RayError as error:
+            if not self._over.is_set() and member.actor is actor:
+                member.ended = f"died: {reason(error)}"
+            return
+        if member.actor is actor:
+            member.sign, member.silent_since = sign, None
         if sign.doing and sign.quiet > self._patience:
-            self._end(member, f"has not got on with {sign.doing} for {sign.quiet:.0f} s")
+            self._end(member, actor, f"has not got on with {sign.doing} for {sign.quiet:.0f} s")
 
-    def _end(self, member: Member, why: str) -> None:
-        member.ended = why
-        with contextlib.suppress(Exception):  # it may be gone by now
-            end(member.actor)
+    def _end(self, member: Member, actor: Any, why: str) -> None:
+        if member.actor is actor:
+            member.ended = why
+        end(actor)

@@ -35,7 +35,7 @@ def seal(folder: Path, content: bytes) -> None:
 def require_trusted(folder: Path, document: Mapping[str, Any], *, trust: bool) -> None:
     """Raise UserError, before anything is imported, if a run's run.toml (``document``) names code and was not written
     here, or changed since. ``trust``: the user was asked."""
-    code = sorted(set(_code(document)))
+    code = sorted({*_code(document), *_programs(document)})
     if not code or trust:
         return
     key = _key()
@@ -57,6 +57,14 @@ def _code(value: Any) -> Iterator[str]:
             yield from _code(inner)
     elif isinstance(value, str) and names_a_file(value):
         yield value
+
+
+def _programs(document: Mapping[str, Any]) -> Iterator[str]:
+    """What a run's processes would start, or be started by."""
+    cluster = document.get("cluster")
+    for key in ("vllm_python", "vllm_url", "address"):
+        if isinstance(cluster, Mapping) and cluster.get(key):
+            yield f"cluster.{key} = {cluster[key]!r}"
 
 
 def _is_sealed(key: bytes, folder: Path) -> bool:

@@ -48,6 +48,9 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
 def check_cluster(settings: RunSettings, recipe: Recipe) -> None:
     """Raise UserError for processes that would have nothing to do, or could not do what is theirs."""
     cluster = settings.cluster
+    if cluster.engine == "vllm" and (not recipe.acts or settings.learn.lora_rank):
+        what = "a recipe that makes no attempts" if not recipe.acts else "learn.lora_rank"
+        raise UserError(f"cluster.engine = 'vllm' is not for {what}; leave it out")
     if not recipe.acts:
         for name in ("samplers", "rewards", "staleness"):
             if getattr(cluster, name):

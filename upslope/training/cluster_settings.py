@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from upslope.bounds import at_least, require_bounds
@@ -33,7 +33,8 @@ class ClusterSettings:
     address: str = ""
     """A Ray cluster that is there (``auto``, ``HOST:PORT``, ``ray://HOST:10001``); empty: one of this machine's own."""
     patience: float = at_least(1, 60.0)
-    """Seconds without a sign of life after which whoever is waited for is named, and the run stops."""
+    """Seconds without a sign of life after which a process is ended and named: a sampler or a reward worker is
+    replaced, a learner's end stops the run."""
     vllm_python: str = ""
     """The interpreter of the environment that has vLLM; empty: this one."""
     vllm_url: str = ""
@@ -61,7 +62,16 @@ class ClusterSettings:
                     f"{name} is vLLM's, and engine = {self.engine!r}; set engine = 'vllm', or leave it out"
                 )
 
+        if not self.used:
+            for f in fields(self):
+                if getattr(self, f.name) != f.default:
+                    raise ValueError(
+                        f"{f.name} is of no use to one process; set samplers, rewards or ranks, or drop it"
+                    )
+        if self.most_gap != ClusterSettings.most_gap and self.engine != "vllm":
+            raise ValueError(f"most_gap = {self.most_gap:g} is vLLM's; set engine = 'vllm', or leave it out")
+
     @property
     def used(self) -> bool:
         """Whether a run needs more than the process that began it."""
-        return self != ClusterSettings()
+        return bool(self.samplers or self.rewards or self.ranks > 1 or self.engine != "local")

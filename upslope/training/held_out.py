@@ -8,7 +8,6 @@ from typing import Any
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Demonstrations, Documents
-from upslope.learn.scorer import Scorer
 from upslope.model.policy import Policy
 from upslope.record.journal import num_samples
 from upslope.rollout.base import Progress, Sampler
@@ -38,20 +37,21 @@ class HeldOut:
         recipe: Recipe,
         task: Task,
         sampler: Sampler,
-        scorer: Scorer,
+        policy: Policy,
+        micro_batch: int,
         text: Text | None = None,
     ) -> None:
         """Raises UserError for a held-out demonstration that the model is too short for."""
         self._setting, self._seed = settings.eval, settings.seed
-        self._task, self._sampler, self._scorer, self._imitates = task, sampler, plain_scorer(scorer), recipe.sample
+        self._scorer = plain_scorer(policy, micro_batch)
+        self._task, self._sampler, self._imitates = task, sampler, recipe.sample
         there = held_out_problems(settings, task)
         self.problems = there if task.has_reward else []
         """Those that are attempted."""
-        self._text = held_out_text(settings, recipe, text, scorer.policy)
+        self._text = held_out_text(settings, recipe, text, policy)
         self._shown: list[Group] = []
         """Demonstrations of the held-out problems, for a recipe that imitates the others'."""
         if there and isinstance(recipe.sample, Demonstrations):
-            policy = scorer.policy
             self._shown = held_out_groups(task, policy.renderer, len(there), policy.max_positions)
         self._done: set[tuple[int, int]] = set()  # (step, samples)
         self._sampling = replace(settings.sample.sampling(), temperature=self._setting.temperature, top_k=0, top_p=1.0)

@@ -82,9 +82,9 @@ def predicted(scorer: Scorer, groups: Sequence[Group]) -> Predicted:
     return total
 
 
-def plain_scorer(scorer: Scorer) -> Scorer:
-    """One that scores given text as it is: the same policy and micro-batches, at temperature 1, and nothing else."""
-    return Scorer(scorer.policy, Sampling(), micro_batch=scorer.micro_batch)
+def plain_scorer(policy: Policy, micro_batch: int) -> Scorer:
+    """One that scores given text as it is, at temperature 1, in this process alone."""
+    return Scorer(policy, Sampling(), micro_batch=micro_batch)
 
 
 def chosen_documents(corpus: TokenStore, most: float, *, every: bool = False) -> Index:

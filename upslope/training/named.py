@@ -34,14 +34,17 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
 
 
 def with_correction(settings: RunSettings) -> RunSettings:
-    """Weights from the sampler's to the learner's policy, where what is learnt from may be stale and the recipe has
-    none of its own; ``recipe.correction = "no_correction"``, said outright, leaves them out."""
-    recipe = resolve_recipe(settings.recipe)
-    if not settings.cluster.staleness or "correction" in settings.recipe or not recipe.acts:
-        return settings
-    if recipe.correction is not no_correction:
+    """Weights from the sampler's to the learner's policy, where the recipe must have some (``lacks_weights``);
+    ``recipe.correction = "no_correction"``, said outright, leaves them out."""
+    if "correction" in settings.recipe or not lacks_weights(resolve_recipe(settings.recipe), settings):
         return settings
     return replace(settings, recipe={**settings.recipe, "correction": "truncated_weights"})
+
+
+def lacks_weights(recipe: Recipe, settings: RunSettings) -> bool:
+    """Whether what it learns from may be stale, and nothing in it says how likely the sampler was to write that."""
+    trusts = recipe.correction is no_correction and not recipe.asked("surrogate").against_sampler
+    return settings.cluster.staleness > 0 and recipe.acts and trusts
 
 
 def open_run_task(settings: TaskSettings, seed: int) -> Task:

@@ -22,7 +22,12 @@ from upslope.training.tables import dotted, names
 from upslope.versions import running
 
 TIMES = ("task.reward_timeout", "task.on_timeout", "task.reward_workers")
-CHANGEABLE = ("steps", "epochs", "minutes", "tokens", "learn.lr", "save", "eval", "threads", "cluster", *TIMES)
+SHAPE = tuple(
+    f"cluster.{name}"
+    for name in ("samplers", "ranks", "rewards", "shard", "address", "patience", "vllm_python", "vllm_url", "most_gap")
+)
+"""Of a cluster, all but what changes what is learnt from whom: ``staleness`` and ``engine``."""
+CHANGEABLE = ("steps", "epochs", "minutes", "tokens", "learn.lr", "save", "eval", "threads", *SHAPE, *TIMES)
 """Settings that may be given along with ``--resume``: they say how far and how fast, not what is learnt from whom."""
 
 

@@ -61,7 +61,7 @@ class Run:
         self.seed = settings.seed
         self.collect: Collects = collector(settings, recipe, task, sampler, self.policy, text)
         self._document, self._notes = document, notes
-        self._held_out = HeldOut(settings, recipe, task, sampler, learner.scorer, text)
+        self._held_out = HeldOut(settings, recipe, task, sampler, self.policy, learner.scorer.micro_batch, text)
         self.first_step = 0
         self._seconds: dict[str, float] = {}
         self._spent = 0.0

@@ -24,6 +24,10 @@ from upslope.training.tables import dotted
 IRRELEVANT = (
     *("name", "out", "versions", "threads", "eval", "task.reward_workers", "task.data", "task.eval_data"),
     "task.text",
+    *(
+        f"cluster.{name}"
+        for name in ("samplers", "rewards", "address", "patience", "vllm_python", "vllm_url", "most_gap")
+    ),
     *("save.every", "save.keep", "save.rollouts"),
 )
 """Settings that do not change the weights of a run. A new one counts until it is listed here. What the paths of the
