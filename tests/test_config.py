@@ -78,7 +78,12 @@ def floors() -> dict[str, float]:
 
 
 LEAST = floors()
-BESIDE = {"learn.momentum": ["learn.optimizer=muon"], "learn.decay_share": ["learn.decay=wsd"]}
+BESIDE = {
+    "learn.momentum": ["learn.optimizer=muon"],
+    "learn.decay_share": ["learn.decay=wsd"],
+    "cluster.patience": ["cluster.samplers=1"],
+    "cluster.most_gap": ["cluster.engine=vllm"],
+}
 """What has a meaning only with another setting."""
 
 

@@ -259,7 +259,7 @@ def test_held_out_text_is_predicted_by_the_first_alone_with_all_weights():
 
     def of_first():
         subject = in_shards(SFT)
-        return None if subject.whole is None else cost(subject)
+        return None if subject.learner.whole is None else cost(subject)
 
     first, other = on_processes(2, of_first)
     assert first == pytest.approx(cost(learner(SFT)), abs=1e-10)
