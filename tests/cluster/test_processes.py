@@ -50,6 +50,10 @@ def place(tmp_path_factory):
     return folder
 
 
+SHORT = {"ppo": {"critic": {"warmup": 2}}}
+"""What a recipe of so few steps needs."""
+
+
 def settings(place, name, recipe="grpo", steps=5, **cluster):
     return to_settings(
         {
@@ -58,7 +62,7 @@ def settings(place, name, recipe="grpo", steps=5, **cluster):
             "model": "pocket:blank",
             "steps": steps,
             "problems": 4,
-            "recipe": {"name": recipe, "sample": {"group_size": 4}},
+            "recipe": {"name": recipe, "sample": {"group_size": 4}} | SHORT.get(recipe, {}),
             "task": {"name": "user", "data": str(place / "data.jsonl"), "rewards": [f"{place}/mine.py:odd"]},
             "sample": {"max_tokens": 8},
             "learn": {"lr": 1e-3, "warmup": 0},
