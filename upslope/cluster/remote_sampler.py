@@ -167,7 +167,7 @@ def by_problem(requests: Sequence[Request], num: int) -> list[list[int]]:
 
     >>> r = [Request(p, s, (1,)) for p in "abc" for s in (0, 1)]
     >>> by_problem(r, 2)
-    [[0, 1, 2, 3], [4, 5]]
+    [[0, 1], [2, 3, 4, 5]]
     """
     problems: list[list[int]] = []
     for place, request in enumerate(requests):
