@@ -9,7 +9,6 @@ from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from upslope.algo.correction import TruncatedWeights
 from upslope.algo.family import Branch
 from upslope.algo.recipe import Recipe
 from upslope.cluster.launch import company_of
@@ -32,7 +31,7 @@ from upslope.training.company import MakeSampler, Nobody
 from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
 from upslope.training.length import with_steps
-from upslope.training.named import lacks_weights, open_run_task, resolve_recipe, with_correction
+from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
@@ -133,10 +132,7 @@ def _resolved(
     if isinstance(task, str) or of_text:
         named["task"] = ({"name": task} if isinstance(task, str) else {}) | of_text
     wanted = to_settings(named)
-    wanted = wanted if isinstance(given, Recipe) else with_correction(wanted)
     chosen = given if isinstance(given, Recipe) else resolve_recipe(wanted.recipe)
-    if isinstance(given, Recipe) and lacks_weights(given, wanted):
-        chosen = given.patch(correction=TruncatedWeights())
     if task is not None and not isinstance(task, str):
         objects.append("task")
         return wanted, chosen, complete(task), objects

@@ -9,10 +9,10 @@ import time
 import pytest
 import torch
 from processes import RankFailed, on_processes
-from ranked import RECIPES as ALL, look, require_same
+from ranked import RECIPES as ALL, look, region_seen, require_same
 from tiny import group, learner, random_groups
 
-from upslope.algo.family import GRPO, TRPO
+from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
 from upslope.cluster import ranks as cluster_ranks
 from upslope.cluster.ranks import DistributedRanks, received, sent
@@ -52,20 +52,9 @@ def test_of_three_one_may_have_no_rows():
 
 def test_the_ball_is_measured_over_all_rows():
     """Products with the Fisher matrix, the slope, and what a trial step does, one by one."""
-
-    def measured(ranks):
-        subject = learner(TRPO, ranks=ranks, micro_batch=1)
-        batch = weigh(subject.prepare(random_groups(4, 3)), TRPO)
-        subject.gradient(Objective(TRPO), batch)
-        region = subject.trust_region(Objective(TRPO), batch)
-        slope = region.slope()
-        product = region.fisher_product(slope)
-        region.move(0.01 * slope)
-        return slope, product, torch.tensor([region.loss, *region.measure(), region.distance()]).double()
-
-    alone = measured(Alone())
-    assert alone[1].abs().max() > 1e-3 and alone[2][2] > 1e-6
-    for found in on_processes(2, lambda: measured(DistributedRanks())):
+    alone = region_seen(Alone())
+    assert alone[1].abs().max() > 1e-3 and alone[3][2] > 1e-6
+    for found in on_processes(2, lambda: region_seen(DistributedRanks())):
         for one, other in zip(alone, found, strict=True):
             torch.testing.assert_close(other, one, rtol=0, atol=1e-10)
 

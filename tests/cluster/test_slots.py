@@ -7,9 +7,10 @@ import torch
 
 from upslope.algo.sample import Attempts
 from upslope.cluster.ahead import Ahead, age
-from upslope.cluster.parcel import Parcel, checksum
+from upslope.cluster.parcel import Parcel
 from upslope.cluster.remote_sampler import by_problem
 from upslope.cluster.slots import Slots
+from upslope.model.digest import weights_digest
 from upslope.rollout.base import Request
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.collect import Collected
@@ -101,10 +102,10 @@ def test_weights_arrive_as_they_were_sent(dtype):
     parcel = Parcel.of(weights, 7)
     found = parcel.weights()
     assert all(torch.equal(found[name], weights[name]) for name in weights)
-    assert parcel.checksum == checksum(found)
+    assert parcel.checksum == weights_digest(found)
     weights["a"][0] += 1  # what happens to them later does not show
     assert not torch.equal(parcel.weights()["a"], weights["a"])
-    assert checksum(weights) != parcel.checksum
+    assert weights_digest(weights) != parcel.checksum
 
 
 def test_no_problem_is_divided():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 from naive import ENDS, HERE, SAMPLING
-from samplers import REQUESTS, SAMPLINGS
+from samplers import REQUESTS, SAMPLINGS, require_told_once
 from vllms import MOST_GAP, Served, moved, served, tied
 
 from upslope.cluster.vllm.check import LENGTHS
@@ -69,19 +68,7 @@ def test_each_request_is_seeded_by_its_address(one: Served) -> None:
 
 
 def test_every_rollout_is_told_of_once_after_the_progress_that_counts_it(one: Served) -> None:
-    progress: list[tuple[int, int]] = []
-    told: dict[int, Rollout] = {}
-
-    def finished(place: int, rollout: Rollout) -> None:
-        assert place not in told
-        told[place] = rollout
-        assert progress[-1][1] >= len(told)
-
-    got = one.sampler.generate(REQUESTS, SAMPLING, HERE, lambda *now: progress.append(now), finished)
-    assert [told[place] for place in range(len(REQUESTS))] == got
-    assert all(b[0] >= a[0] and b[1] >= a[1] for a, b in itertools.pairwise(progress))
-    assert progress[-1] == (sum(len(r.response) for r in got), len(got))
-    assert progress[0][1] < len(got)
+    require_told_once(one.sampler)
 
 
 def test_a_prompt_without_room_is_refused_before_anything_is_asked(one: Served) -> None:

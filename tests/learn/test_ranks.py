@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given as every, strategies as st
-from ranked import HERE, RECIPES, TIGHT, close, look, require_same, slopes, weights
+from ranked import HERE, RECIPES, TIGHT, close, look, region_seen, require_same, slopes, weights
 from tiny import group, largest_gap, learner, random_groups
 
 from upslope.algo.critic import OwnCopy
-from upslope.algo.family import GRPO, PPO, REINFORCE_BASELINE, TRPO
+from upslope.algo.family import GRPO, PPO, REINFORCE_BASELINE
 from upslope.algo.objective import Objective
 from upslope.learn.prepare import passes, weigh
 from upslope.learn.ranks import Alone, shares, sum_numbers
@@ -73,20 +73,9 @@ def test_while_the_critic_warms_up_it_alone_moves_on_all_ranks():
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_trust_region_is_measured_over_all_rows(size):
     """Products with the Fisher matrix, the slope, and what a trial step does, one by one."""
-
-    def measured(ranks):
-        subject = learner(TRPO, ranks=ranks, micro_batch=1)
-        batch = weigh(subject.prepare(random_groups(4, 3)), TRPO)
-        subject.gradient(Objective(TRPO), batch)
-        region = subject.trust_region(Objective(TRPO), batch)
-        slope = region.slope()
-        products = [region.fisher_product(slope) for _ in range(2)]
-        region.move(0.01 * slope)
-        return slope, *products, torch.tensor([region.loss, *region.measure(), region.distance()]).double()
-
-    alone = measured(Alone())
+    alone = region_seen(Alone())
     assert alone[1].abs().max() > 1e-3 and alone[3][2] > 1e-6
-    for found in on_stand_ins(size, measured):
+    for found in on_stand_ins(size, region_seen):
         for one, other in zip(alone, found, strict=True):
             close(other, one)
 

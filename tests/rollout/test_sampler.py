@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 
 import pytest
 import tiny
 from naive import ENDS, HERE, SAMPLING
-from samplers import REQUESTS, SAMPLINGS, Make, every
+from samplers import REQUESTS, SAMPLINGS, Make, every, require_told_once
 
 from upslope.errors import UserError
 from upslope.rollout.base import Request
-from upslope.types import Rollout, Sampling, Score
+from upslope.types import Sampling, Score
 
 
 @every
@@ -64,19 +63,7 @@ def test_what_is_written_does_not_depend_on_company_or_order(make: Make) -> None
 
 @every
 def test_every_rollout_is_told_of_once_with_its_place_and_after_the_progress_that_counts_it(make: Make) -> None:
-    progress: list[tuple[int, int]] = []
-    told: dict[int, Rollout] = {}
-
-    def finished(place: int, rollout: Rollout) -> None:
-        assert place not in told
-        told[place] = rollout
-        assert progress[-1][1] >= len(told)
-
-    got = make(SAMPLING).generate(REQUESTS, SAMPLING, HERE, lambda *now: progress.append(now), finished)
-    assert [told[place] for place in range(len(REQUESTS))] == got
-    assert all(b[0] >= a[0] and b[1] >= a[1] for a, b in itertools.pairwise(progress))
-    assert progress[-1] == (sum(len(r.response) for r in got), len(got))
-    assert progress[0][1] < len(got), "all of it came at the end"
+    require_told_once(make(SAMPLING))
 
 
 @every

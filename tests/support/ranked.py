@@ -6,16 +6,16 @@ from dataclasses import dataclass, fields
 
 import pytest
 import torch
-from tiny import RECIPES as FAMILY_RECIPES, largest_gap, learner
+from tiny import RECIPES as FAMILY_RECIPES, largest_gap, learner, random_groups
 
 from upslope.algo.critic import OwnCopy, SharedTrunk
-from upslope.algo.family import GRPO, PPO, REINFORCE_BASELINE
+from upslope.algo.family import GRPO, PPO, REINFORCE_BASELINE, TRPO
 from upslope.algo.objective import Objective
 from upslope.algo.regulariser import EntropyBonus, ExactKL
 from upslope.algo.reuse import Reuse
 from upslope.algo.surrogate import ClippedRatio
 from upslope.algo.update import KLBall
-from upslope.learn.prepare import passes
+from upslope.learn.prepare import passes, weigh
 from upslope.learn.probe import Probe
 from upslope.rollout.address import Address
 
@@ -125,3 +125,16 @@ def require_same(alone, ranks):
         assert seen.probed == pytest.approx(alone.probed, rel=1e-8, abs=TIGHT)
         assert largest_gap(seen.weights, alone.weights) < TIGHT
         assert all(torch.equal(w, ranks[0].weights[n]) for n, w in seen.weights.items())
+
+
+def region_seen(ranks):
+    """Of a trust region as one of the ranks sees it: the slope, products with the Fisher matrix, and what a trial step
+    does."""
+    subject = learner(TRPO, ranks=ranks, micro_batch=1)
+    batch = weigh(subject.prepare(random_groups(4, 3)), TRPO)
+    subject.gradient(Objective(TRPO), batch)
+    region = subject.trust_region(Objective(TRPO), batch)
+    slope = region.slope()
+    products = [region.fisher_product(slope) for _ in range(2)]
+    region.move(0.01 * slope)
+    return slope, *products, torch.tensor([region.loss, *region.measure(), region.distance()]).double()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
 import pytest
-from naive import ENDS, SAMPLING, policy
+from naive import ENDS, HERE, SAMPLING, policy
 
 from upslope.model.hf import use_attention
 from upslope.rollout.base import Request, Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.rollout.scripted import ScriptedSampler
-from upslope.types import Sampling
+from upslope.types import Rollout, Sampling
 
 Make = Callable[[Sampling], Sampler]
 PROMPTS = [(7,), (9, 30, 4), (12, 5, 40, 41, 8, 9, 77)]
@@ -45,3 +46,20 @@ def scripted(sampling: Sampling) -> Sampler:
 
 
 every = pytest.mark.parametrize("make", [packed, plain, scripted], ids=lambda make: make.__name__)
+
+
+def require_told_once(sampler: Sampler) -> None:
+    """It tells of every rollout once, with its place, and after the progress that counts it."""
+    progress: list[tuple[int, int]] = []
+    told: dict[int, Rollout] = {}
+
+    def finished(place: int, rollout: Rollout) -> None:
+        assert place not in told
+        told[place] = rollout
+        assert progress[-1][1] >= len(told)
+
+    got = sampler.generate(REQUESTS, SAMPLING, HERE, lambda *now: progress.append(now), finished)
+    assert [told[place] for place in range(len(REQUESTS))] == got
+    assert all(b[0] >= a[0] and b[1] >= a[1] for a, b in itertools.pairwise(progress))
+    assert progress[-1] == (sum(len(r.response) for r in got), len(got))
+    assert progress[0][1] < len(got), "all of it came at the end"

@@ -25,7 +25,6 @@ class _Over(Exception):
 class Made:
     """A step's attempts, with what the collector knew when it had them."""
 
-    step: int
     collected: Collected
     state: Mapping[str, Any]
 
@@ -81,7 +80,7 @@ class Ahead:
                     self._require_wanted()
                     self._slots.begin(self._per_step)
                 collected = self._inner(sample, step, self._watch)
-                self._made.put(Made(step, collected, self._inner.state()))
+                self._made.put(Made(collected, self._inner.state()))
                 step += 1
         except _Over:
             pass

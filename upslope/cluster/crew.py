@@ -11,15 +11,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from upslope.cluster.life import SignOfLife
+from upslope.cluster.life import START, SignOfLife
 from upslope.errors import UserError
 
 GROUPS = {"watch": 1}
 """A thread of its own answers for signs of life, whatever the one that works is doing."""
 MOST_DEATHS = 3
 """Of processes over the same work, after which the run gives up."""
-START = 300.0
-"""Seconds that a process may take to begin: to be placed, to import torch, to open a model."""
 
 
 @dataclass

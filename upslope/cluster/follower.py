@@ -17,13 +17,14 @@ from upslope.cluster.life import Life, SignOfLife
 from upslope.cluster.ranks import meet
 from upslope.cluster.together import builder, stand_together
 from upslope.learn.learner import Learner
+from upslope.learn.probe import Probe
 from upslope.model.load import pick_device
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.base import Progress
 from upslope.training.assemble import assemble
 from upslope.training.collect import Collected
 from upslope.training.loop import train
-from upslope.training.measuring import probe_of, renew_reference
+from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
 from upslope.types import Batch, Group
@@ -75,7 +76,8 @@ class Following:
     @contextlib.contextmanager
     def measured(self, step: int, batch: Batch) -> Iterator[None]:
         """Look at the step from both ends as the first learner does: it needs all of them."""
-        probe = probe_of(self.learner, self.recipe, self._settings, step, batch)
+        wanted = is_measured(self._settings, self.recipe, step)
+        probe = Probe(self.learner, self.recipe, batch) if wanted else None
         yield
         if probe is not None:
             probe.row()

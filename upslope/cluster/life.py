@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+START = 300.0
+"""Seconds that a process may take to begin: to be placed, to import torch, to open a model, to meet the others."""
+
 
 @dataclass(frozen=True)
 class SignOfLife:

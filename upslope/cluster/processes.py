@@ -19,14 +19,15 @@ from upslope.algo.recipe import Recipe
 from upslope.cluster.ahead import Ahead
 from upslope.cluster.crew import GROUPS, Crew, Member, reason
 from upslope.cluster.follower import Follower
-from upslope.cluster.ranks import DistributedRanks, free_port, meet, part
+from upslope.cluster.ports import free_port
+from upslope.cluster.ranks import DistributedRanks, meet, part
 from upslope.cluster.remote_sampler import RemoteSampler
 from upslope.cluster.reward_worker import JudgedElsewhere, RewardWorker
 from upslope.cluster.sampler_worker import SamplerWorker
 from upslope.cluster.sharding import require_shardable
 from upslope.cluster.together import builder, stand_together
 from upslope.cluster.vllm.engine import NOT_BY_ADDRESS, vllm_sampler
-from upslope.cluster.vllm.sampler import HandedOver
+from upslope.cluster.vllm.sampler import VllmSampler
 from upslope.cluster.watchdog import Watchdog
 from upslope.errors import Stopped, UserError
 from upslope.learn.build import build_learner
@@ -54,7 +55,7 @@ class Processes:
         self._crews: list[Crew] = []
         self._followers: list[Member] = []
         self._watch: Watchdog | None = None
-        self._handed_over: list[HandedOver] = []
+        self._vllm: VllmSampler | None = None
         self._busy = False
         """Whether the learners are within a step."""
 
@@ -74,6 +75,7 @@ class Processes:
             require_shardable(recipe, settings.learn, model, resets_reference=bool(settings.reference.every))
         self._open_ray()
         self._device = pick_device(settings.device)
+        self._cores = torch.get_num_threads()
         torch.set_num_threads(self._threads(self._settings.ranks))
         self._opened = ray.put((model, tokenizer))
         self._watch = Watchdog(self._members, self._settings.patience)
@@ -83,7 +85,7 @@ class Processes:
 
     def _threads(self, num: int) -> int:
         """Threads of each of ``num`` processes that compute at the same time; those of one machine share its cores."""
-        return self._run.threads or max(1, torch.get_num_threads() // (1 if self._settings.address else num))
+        return self._run.threads or max(1, self._cores // (1 if self._settings.address else num))
 
     def _open_ray(self) -> None:
         """Raises UserError if the cluster that is named cannot be reached."""
@@ -151,9 +153,10 @@ class Processes:
 
     def sampler(self, learner: Learner) -> Sampler:
         if self._settings.engine == "vllm":
-            make = self._held.enter_context(vllm_sampler(self._run, self._folder, self._handed_over.append))
+            make = self._held.enter_context(vllm_sampler(self._run, self._folder))
             self._say(NOT_BY_ADDRESS)
-            return make(learner.policy)
+            self._vllm = make(learner.policy)
+            return self._vllm
         if not self._settings.samplers:
             return LocalSampler(learner.policy, max_rows=self._run.sample.max_rows)
         dtype = next(iter(learner.policy.weights().values())).dtype
@@ -184,7 +187,7 @@ class Processes:
     def _told(self) -> dict[str, Any]:
         """For a step's line in the journal, once its updates are done on all learners."""
         self._busy = False
-        return self._handed_over[-1].row() if self._handed_over else {}
+        return {} if self._vllm is None else self._vllm.handed_over[-1].row()
 
     # -- while it lasts ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -12,13 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from upslope.cluster.life import Life
-from upslope.learn.ranks import own_passes, shares
+from upslope.cluster.life import START, Life
+from upslope.learn.ranks import own_passes, share_of
 from upslope.types import Batch
 
 T = TypeVar("T")
 
-START = 300.0
 LONGEST_WAIT = timedelta(hours=1)
 """What torch waits for a learner's part of a sum. Long, because one may have much more to do than another; who died
 or hangs is found sooner by whoever watches."""
@@ -40,8 +38,7 @@ class DistributedRanks:
 
     def share(self, batch: Batch) -> Batch:
         """Consecutive rows with about as many tokens as the other learners' have."""
-        lengths = [len(r.prompt) + len(r.response) for r in batch.rollouts]
-        return batch.take(shares(lengths, self.size)[self.rank])
+        return share_of(batch, self.rank, self.size)
 
     def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
         """Each as many as it has: nothing is exchanged within a pass."""
@@ -89,13 +86,6 @@ def part() -> None:
     """Leave it."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def free_port(host: str) -> int:
-    """A port of this machine that nobody uses."""
-    with socket.socket() as found:
-        found.bind((host, 0))
-        return int(found.getsockname()[1])
 
 
 def sent(value: object) -> bytes:

@@ -10,7 +10,8 @@ import ray
 import torch
 
 from upslope.cluster.life import Life, SignOfLife
-from upslope.cluster.parcel import Parcel, checksum
+from upslope.cluster.parcel import Parcel
+from upslope.model.digest import weights_digest
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
@@ -64,7 +65,7 @@ class SamplerWorker:
             parcel: Parcel = ray.get(handle)
             self._sampler.load(parcel.weights(), parcel.version)
             mine = self._policy.weights()
-            self._handle, self._has = handle, (parcel.version, checksum({n: mine[n] for n in parcel.arrays}))
+            self._handle, self._has = handle, (parcel.version, weights_digest({n: mine[n] for n in parcel.arrays}))
         with self._lock:
             self._written[key], self._ended[key] = 0, []
         self._key = key

@@ -13,21 +13,21 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
-from upslope.algo.critic import LearnedCritic, OwnCopy
 from upslope.algo.recipe import Recipe
 from upslope.cluster.life import Life
 from upslope.cluster.ranks import DistributedRanks
 from upslope.cluster.sharded_model import ShardedRoot, shard_language_model, shard_value_model
 from upslope.cluster.sharded_optimizer import ShardedOptimizer
 from upslope.errors import UserError
-from upslope.learn.build import build_learner
+from upslope.learn.build import build_learner, with_needed
 from upslope.learn.learner import Learner
+from upslope.learn.ranks import row_tokens
 from upslope.learn.settings import LearnSettings
 from upslope.model.adapter import has_adapter
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.model.reference import Reference
-from upslope.model.value import ValueModel, value_model
+from upslope.model.value import ValueModel
 from upslope.types import Batch, Sampling
 
 
@@ -43,7 +43,7 @@ class ShardedRanks(DistributedRanks):
         """As many on every rank as the one with most parts has; to fill up, the shortest row of all, uncounted."""
         mine = list(parts)
         most = max(self.gather(len(mine)))
-        lengths = [len(r.prompt) + len(r.response) for r in whole.rollouts]
+        lengths = row_tokens(whole)
         try:
             for part in mine:
                 self.life.beat()
@@ -122,10 +122,7 @@ def sharded_learner(
     cannot be sharded (``require_shardable``) and as ``build_learner`` does.
     """
     require_shardable(recipe, settings, policy.model)
-    if isinstance(recipe.critic, LearnedCritic) and value is None:
-        value = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy))
-    if recipe.refers and reference is None:
-        reference = Reference.of(policy)
+    reference, value = with_needed(policy, recipe, reference, value)
     ranks = ShardedRanks(life)
     mesh = init_device_mesh(policy.device.type, (ranks.size,))
     kept = torch.float64 if dtype == torch.float64 else torch.float32

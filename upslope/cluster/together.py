@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -31,12 +32,10 @@ def stand_together(learner: Learner, ranks: DistributedRanks) -> None:
         _as_first(optimizer, ranks)
     reference = learner.scorer.reference
     if reference is not None and reference.frozen is not None and not isinstance(learner, ShardedLearner):
-        weights = reference.frozen.weights()
-        told: Any = {n: w.cpu() for n, w in weights.items()} if first else None
+        told: Any = _moved(reference.frozen.weights()) if first else None
         given = ranks.from_first(told)
         if not first:
-            for name, tensor in weights.items():
-                tensor.data.copy_(given[name])
+            reference.frozen.take(given)
 
 
 def _as_first(optimizer: Optimizer, ranks: DistributedRanks) -> None:
@@ -47,5 +46,5 @@ def _as_first(optimizer: Optimizer, ranks: DistributedRanks) -> None:
         optimizer.load(state, num_done)
 
 
-def _moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in tensors.items()}

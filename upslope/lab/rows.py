@@ -16,10 +16,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from upslope.errors import UserError
+from upslope.model.digest import weights_digest
 from upslope.model.policy import Policy
 from upslope.plugins import source
 from upslope.tasks.base import Task
-from upslope.training.resuming import digest
 from upslope.training.settings import RunSettings
 
 Row = dict[str, Any]
@@ -110,7 +110,7 @@ def mark_of(settings: RunSettings, task: Task, policy: Policy, **more: Any) -> M
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
     told = {
         "precision": str(policy.model.dtype).removeprefix("torch."),
-        "model": digest(policy.model)[:12],
+        "model": weights_digest(policy.model.state_dict())[:12],
         "seed": str(settings.seed),
         "sampling": short(sampling),
         "task": short([task.name, sorted(settings.task.options.items()), source(settings.task.name)]),

@@ -38,10 +38,7 @@ def build_learner(
     without ``value`` a new one. Raises UserError for a distribution that cannot be scored.
     """
     critic = None
-    if isinstance(recipe.critic, LearnedCritic) and value is None:
-        value = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy))
-    if recipe.refers and reference is None:
-        reference = Reference.of(policy)
+    reference, value = with_needed(policy, recipe, reference, value)
     optimizer = make_optimizer(policy.model, settings, num_updates - recipe.asked("critic").warmup, dtype, frozenset())
     if isinstance(recipe.critic, LearnedCritic) and value is not None:
         critic = make_critic(recipe.critic, value, optimizer, num_updates, make_optimizer)
@@ -55,3 +52,14 @@ def build_learner(
         ranks or Alone(),
     )
     return Learner(scorer, optimizer)
+
+
+def with_needed(
+    policy: Policy, recipe: Recipe, reference: Reference | None, value: ValueModel | None
+) -> tuple[Reference | None, ValueModel | None]:
+    """What the recipe needs of the two and was not given, made of the policy as it is now."""
+    if isinstance(recipe.critic, LearnedCritic) and value is None:
+        value = value_model(policy.model, own_copy=isinstance(recipe.critic, OwnCopy))
+    if recipe.refers and reference is None:
+        reference = Reference.of(policy)
+    return reference, value

@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Ranks(Protocol):
     """One of ``size`` learners. Every method is called by all of them, in the same order, with the same batch.
 
-    ``Alone`` is the one that trains today. ``stand_ins.py`` plays several in one process, and shows that a distributed
-    one needs nothing else.
+    ``Alone`` is one process; ``upslope.cluster`` has those that are several; ``stand_ins.py`` plays several in one, for
+    tests.
     """
 
     rank: int
@@ -82,6 +82,16 @@ def sum_numbers(ranks: Ranks, numbers: Mapping[str, float]) -> dict[str, float]:
     """The sums over all ranks, name by name."""
     parts = ranks.gather(dict(numbers))
     return {name: sum(part[name] for part in parts) for name in numbers}
+
+
+def share_of(batch: Batch, rank: int, size: int) -> Batch:
+    """A rank's consecutive rows, with about as many tokens as the others' have."""
+    return batch.take(shares(row_tokens(batch), size)[rank])
+
+
+def row_tokens(batch: Batch) -> list[int]:
+    """Tokens of every row, prompt and response."""
+    return [len(rollout.prompt) + len(rollout.response) for rollout in batch.rollouts]
 
 
 def shares(lengths: Sequence[int], size: int) -> list[range]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from upslope.learn.ranks import own_passes, shares
+from upslope.learn.ranks import own_passes, share_of
 from upslope.types import Batch
 
 T = TypeVar("T")
@@ -25,8 +25,7 @@ class StandIn:
         self.rank, self.size, self._table = rank, table.size, table
 
     def share(self, batch: Batch) -> Batch:
-        lengths = [len(r.prompt) + len(r.response) for r in batch.rollouts]
-        return batch.take(shares(lengths, self.size)[self.rank])
+        return share_of(batch, self.rank, self.size)
 
     def passes(self, parts: Iterable[Batch], whole: Batch) -> Iterator[tuple[Batch, bool]]:
         return own_passes(parts)

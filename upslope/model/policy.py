@@ -124,6 +124,14 @@ class Policy:
         """The compute weights by name; references, not copies."""
         return dict(self.model.named_parameters())
 
+    @torch.no_grad()
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Compute with these from now on, by name; those that are its own already are not copied."""
+        own = self.weights()
+        for name, tensor in weights.items():
+            if tensor.data_ptr() != own[name].data_ptr():
+                own[name].copy_(tensor)
+
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones. Its
         generation_config.json names every token that ends a response, the chat template's too: whoever opens it stops

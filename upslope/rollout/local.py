@@ -38,10 +38,7 @@ class LocalSampler:
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Sample from these weights from now on; weights that are already the policy's own are not copied."""
-        own = self._policy.weights()
-        for name, tensor in weights.items():
-            if tensor.data_ptr() != own[name].data_ptr():
-                own[name].data.copy_(tensor)
+        self._policy.take(weights)
         self.version = version
 
     def generate(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from upslope.algo.recipe import Recipe
 from upslope.learn.learner import Learner
-from upslope.learn.probe import Probe
 from upslope.model.reference import Reference
 from upslope.training.settings import RunSettings
-from upslope.types import Batch
 
 
-def probe_of(learner: Learner, recipe: Recipe, settings: RunSettings, step: int, batch: Batch) -> Probe | None:
-    """A look at the step before its first update, if it is one of those that are measured."""
+def is_measured(settings: RunSettings, recipe: Recipe, step: int) -> bool:
+    """Whether a ``Probe`` looks at the step from both ends."""
     every = settings.learn.measure_every
-    return Probe(learner, recipe, batch) if every and step % every == 0 and recipe.acts else None
+    return bool(every and step % every == 0 and recipe.acts)
 
 
 def renew_reference(learner: Learner, settings: RunSettings, step: int) -> bool:

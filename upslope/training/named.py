@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from upslope.algo.codec import patched
-from upslope.algo.correction import no_correction
+from upslope.algo.correction import TruncatedWeights, no_correction
 from upslope.algo.family import find
 from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
@@ -33,18 +33,14 @@ def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
     return patched(own, patch)
 
 
-def with_correction(settings: RunSettings) -> RunSettings:
-    """Weights from the sampler's to the learner's policy, where the recipe must have some (``lacks_weights``);
-    ``recipe.correction = "no_correction"``, said outright, leaves them out."""
-    if "correction" in settings.recipe or not lacks_weights(resolve_recipe(settings.recipe), settings):
-        return settings
-    return replace(settings, recipe={**settings.recipe, "correction": "truncated_weights"})
-
-
-def lacks_weights(recipe: Recipe, settings: RunSettings) -> bool:
-    """Whether what it learns from may be stale, and nothing in it says how likely the sampler was to write that."""
+def with_correction(recipe: Recipe, settings: RunSettings) -> Recipe:
+    """With weights from the sampler's to the learner's policy, where what it learns from may be stale and nothing in it
+    says how likely the sampler was to write that; ``recipe.correction = "no_correction"``, said outright, leaves them
+    out."""
     trusts = recipe.correction is no_correction and not recipe.asked("surrogate").against_sampler
-    return settings.cluster.staleness > 0 and recipe.acts and trusts
+    said = "correction" in settings.recipe
+    stale = settings.cluster.staleness > 0 and recipe.acts
+    return recipe.patch(correction=TruncatedWeights()) if stale and trusts and not said else recipe
 
 
 def open_run_task(settings: TaskSettings, seed: int) -> Task:

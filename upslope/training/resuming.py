@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from upslope.errors import UserError
+from upslope.model.digest import weights_digest
 from upslope.plugins import names_a_file, source
 from upslope.record import checkpoint
 from upslope.record.checkpoint import Checkpoint
@@ -62,7 +63,7 @@ def made_with(settings: RunSettings, task: Task, base: Any | None, text: str | N
     if text is not None:
         found["the text"] = text
     if base is not None:
-        found["the adapter's base"] = digest(base)
+        found["the adapter's base"] = weights_digest(base.state_dict())
     hashed = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in found.items()}
     return hashed | running() | {"torch": str(torch.__version__)}
 
@@ -74,15 +75,6 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], step: int) ->
         f"{name} changed since step {step}: {before.get(name, 'none')} then, {now.get(name, 'none')} now"
         for name in differ
     ]
-
-
-def digest(model: Any) -> str:
-    """A hash of a model's weights."""
-    found = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        found.update(name.encode())
-        found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def require_run(folder: Path) -> dict[str, Any]:

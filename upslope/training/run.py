@@ -15,6 +15,7 @@ from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError, nearest
 from upslope.learn.learner import Learner
+from upslope.learn.probe import Probe
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import KINDS, Recorder, Row
@@ -27,7 +28,7 @@ from upslope.training.collecting import collector
 from upslope.training.corpora import Text
 from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
-from upslope.training.measuring import probe_of, renew_reference
+from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.memory import Keeper, peak_gb
 from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
@@ -183,8 +184,10 @@ class Run:
     @contextlib.contextmanager
     def measured(self, step: int, batch: Batch) -> Iterator[None]:
         """Look at the step from both ends, if it is one of those that are measured."""
-        with self.phase("measure"):
-            probe = probe_of(self.learner, self.recipe, self.settings, step, batch)
+        probe = None
+        if is_measured(self.settings, self.recipe, step):
+            with self.phase("measure"):
+                probe = Probe(self.learner, self.recipe, batch)
         yield
         with self.phase("measure"):
             self._measured = probe.row() if probe is not None else {}

@@ -78,7 +78,6 @@ def launched(
     company: Company | None = None,
 ) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
-    settings = with_correction(settings)
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
     settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
@@ -107,6 +106,7 @@ def train_objects(
     asked ``check_run``, before a folder was made. Raises as ``launch`` does.
     """
     pick_device(settings.device)
+    recipe = with_correction(recipe, settings)
     if resume and settings.cluster.shard:
         raise UserError("cluster.shard: a run goes on with whole weights; give cluster.shard=false along with --resume")
     settings = replace(settings, name=recorder.name, new=resolved_new(settings.model, settings.new))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ import pyarrow.parquet as pq
 from upslope.cluster.planning.times import MeasuredTimes
 from upslope.errors import UserError
 from upslope.record.journal import JournalRow, number, read_journal
+from upslope.record.names import ROLLOUTS
 
 WARMING = 1
 """First steps of a run that are left out: they compile and fill caches."""
-STEP_FILE = re.compile(r"step-(\d+)\.parquet")
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ def facts_of_run(folder: Path) -> TimedRun:
     lengths: dict[int, list[int]] = {}
     prompts: list[float] = []
     for file in sorted((folder / "rollouts").glob("step-*.parquet")):
-        found = STEP_FILE.fullmatch(file.name)
+        found = ROLLOUTS.fullmatch(file.name)
         if found is None:
             continue
         try:
             table = pq.read_table(file, columns=["prompt", "response"])
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
-        lengths[int(found[1])] = pc.list_value_length(table["response"]).to_pylist()
+        lengths[int(found[2])] = pc.list_value_length(table["response"]).to_pylist()
         prompts += pc.list_value_length(table["prompt"]).to_pylist()
     acted = [row for row in journal.steps if "accuracy" in row]
     rows = acted[WARMING:] if len(acted) > WARMING else acted

@@ -17,6 +17,7 @@ from upslope.model.load import unloadable
 from upslope.model.names import config_of_new, folder_and_best, is_new, is_pocket
 from upslope.model.new import llama_config, resolved_new, tokenizer_for_new
 from upslope.model.pocket import build_model
+from upslope.model.products import num_in_products
 from upslope.model.settings import NewModelSettings
 from upslope.model.sound import require_sound
 from upslope.training.pocket_start import pocket_stage
@@ -101,13 +102,6 @@ def _measured(model: nn.Module) -> ModelSizes:
     """Counted tensor by tensor; a shared tensor is one."""
     whole: Any = model.config
     config = whole.get_text_config(decoder=True)
-    products = {
-        id(weight): weight.numel()
-        for module in model.modules()
-        if not isinstance(module, nn.Embedding)  # a tied head is the same tensor, found in the head's own module
-        for weight in module.parameters(recurse=False)
-        if weight.ndim >= 2
-    }
     weights = sum(p.numel() for p in model.parameters())
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     stack = max(stacks, key=_num_weights, default=nn.ModuleList())
@@ -116,7 +110,7 @@ def _measured(model: nn.Module) -> ModelSizes:
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     return ModelSizes(
         weights=weights,
-        in_products=sum(products.values()),
+        in_products=num_in_products(model),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         heads_width=heads * depth,

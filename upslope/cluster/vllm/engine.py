@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from upslope.cluster.ports import free_port
 from upslope.cluster.vllm.client import VllmClient
 from upslope.cluster.vllm.handover import FileHandover, Handover, dtype_name, write_weights
 from upslope.cluster.vllm.nccl import NcclHandover, can_transfer
-from upslope.cluster.vllm.sampler import HandedOver, VllmSampler
-from upslope.cluster.vllm.server import VllmServer, server_arguments, unused_port
+from upslope.cluster.vllm.sampler import VllmSampler
+from upslope.cluster.vllm.server import VllmServer, server_arguments
 from upslope.errors import UserError
 from upslope.model.adapter import has_adapter
 from upslope.model.policy import Policy
@@ -27,12 +28,10 @@ NOT_BY_ADDRESS = (
 
 
 @contextlib.contextmanager
-def vllm_sampler(
-    settings: RunSettings, folder: Path | None, told: Callable[[HandedOver], None] = lambda _: None
-) -> Iterator[Callable[[Policy], VllmSampler]]:
+def vllm_sampler(settings: RunSettings, folder: Path | None) -> Iterator[Callable[[Policy], VllmSampler]]:
     """Within it, a function from a policy to a sampler, for ``run_to_end``; at its end, every server that was started
     is ended, and every file of weights deleted. ``folder``: the run's, whose ``vllm`` keeps the server's log and the
-    weights on their way; None: one that does not stay. ``told`` hears of every handover.
+    weights on their way; None: one that does not stay.
 
     Raises, as a sampler is made: UserError for a model that vLLM does not take (an adapter, float64), Unavailable for
     a server that does not start or answer.
@@ -50,7 +49,7 @@ def vllm_sampler(
             client = _server(settings, policy, dtype, place, end)
             handover = _handover(policy, client, place)
             end.callback(_close, handover)
-            return VllmSampler(policy, client, handover, most_gap=settings.cluster.most_gap, told=told)
+            return VllmSampler(policy, client, handover, most_gap=settings.cluster.most_gap)
 
         yield make
 
@@ -62,7 +61,7 @@ def _server(settings: RunSettings, policy: Policy, dtype: str, place: Path, end:
         raise UserError("cluster.vllm_url is a server that is there, and cluster.vllm_python starts one; leave one out")
     if cluster.vllm_url:
         return VllmClient(cluster.vllm_url, cluster.patience)
-    python, port = cluster.vllm_python or sys.executable, unused_port()
+    python, port = cluster.vllm_python or sys.executable, free_port()
     start = write_weights(policy, place / "start")
     end.callback(shutil.rmtree, start, ignore_errors=True)
     words = server_arguments(

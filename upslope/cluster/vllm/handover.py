@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from upslope.cluster.vllm.client import ServerRefused, VllmClient
 from upslope.cluster.vllm.worker import WeightsDigest, tensors_in
@@ -131,12 +130,3 @@ def dtype_name(policy: Policy) -> str:
     if dtype not in names:
         raise UserError(f"vLLM does not compute in {dtype}; set learn.dtype to float32 or bfloat16")
     return names[dtype]
-
-
-def take_weights(policy: Policy, weights: Mapping[str, Tensor]) -> None:
-    """Make these the policy's own, unless they are."""
-    own = policy.weights()
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            if tensor.data_ptr() != own[name].data_ptr():
-                own[name].copy_(tensor)

@@ -7,9 +7,9 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+from upslope.cluster.ports import free_port
 from upslope.cluster.vllm.client import VllmClient
 from upslope.cluster.vllm.handover import forget_prompts, label_of, require_label
-from upslope.cluster.vllm.server import unused_port
 from upslope.cluster.vllm.worker import WeightsDigest
 from upslope.errors import UserError
 from upslope.model.policy import Policy
@@ -36,7 +36,7 @@ class NcclHandover:
             raise UserError(f"weights by NCCL need vLLM in this environment too ({error}); see docs/vllm.md") from None
         self._client = client
         workers = int(client.get("/get_world_size")["world_size"])
-        info = NCCLTrainerInitInfo(host, unused_port(), world_size=1 + workers, rank=0)
+        info = NCCLTrainerInitInfo(host, free_port(), world_size=1 + workers, rank=0)
         sync = HTTPVLLMWeightSyncClient(client.url, timeout=client.patience)
         self._engine: Any = WeightTransferTrainerFactory.trainer_init(
             info, client=sync, source=ModuleSource(policy.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from upslope.cluster.vllm.check import GapCheck
 from upslope.cluster.vllm.client import VllmClient
-from upslope.cluster.vllm.handover import Handover, take_weights
+from upslope.cluster.vllm.handover import Handover
 from upslope.errors import NonFinite, Unavailable, UserError
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
@@ -71,11 +71,10 @@ class VllmSampler:
         handover: Handover,
         *,
         most_gap: float,
-        told: Callable[[HandedOver], None] = lambda _: None,
     ) -> None:
-        """``policy`` is the learner's, or a copy that ``load`` keeps equal to it: the check scores with it. ``told``
-        hears of every handover. Raises UserError for what ``load`` raises, and for a server that cannot do the job."""
-        self._policy, self._client, self._handover, self._told = policy, client, handover, told
+        """``policy`` is the learner's, or a copy that ``load`` keeps equal to it: the check scores with it.
+        Raises UserError for what ``load`` raises, and for a server that cannot do the job."""
+        self._policy, self._client, self._handover = policy, client, handover
         self._max_positions = min(policy.max_positions, _served_positions(client))
         self._check = GapCheck(policy, most_gap, self._max_positions)
         self.handed_over: list[HandedOver] = []
@@ -91,12 +90,11 @@ class VllmSampler:
         """See ``Sampler.load``. Raises UserError if the server says that it uses other weights, or writes with others
         (``GapCheck``), and Unavailable if it is gone."""
         began = time.perf_counter()
-        take_weights(self._policy, weights)
+        self._policy.take(weights)
         self._label = self._handover.give(self._policy, version)
         self.version = version
         gap = self._check.require(self.generate, version)
         self.handed_over.append(HandedOver(version, self._label, gap, time.perf_counter() - began))
-        self._told(self.handed_over[-1])
 
     def generate(
         self,

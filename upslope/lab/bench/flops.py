@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from upslope.model.products import num_in_products
+
 BACKWARD = 2
 """The backward pass has two products, by inputs and by weights, for every one of the forward pass."""
 
@@ -15,14 +17,7 @@ def forward_flop(model: nn.Module) -> int:
     activations are left out (below 128 positions of a 135M model some 3 %), so a share of the ceiling made of this is
     a little low, never high. Weights kept for many experts are all counted, though a token meets few of them.
     """
-    products = {
-        id(weight): weight.numel()
-        for module in model.modules()
-        if not isinstance(module, nn.Embedding)  # a tied head is the same tensor, found in the head's own module
-        for weight in module.parameters(recurse=False)
-        if weight.ndim >= 2
-    }
-    return 2 * sum(products.values())
+    return 2 * num_in_products(model)
 
 
 def learning_flop(model: nn.Module) -> int:
