@@ -58,7 +58,8 @@ class Objective:
             cut_NT = self.recipe.asked("correction").cut(scored, batch)
             cut_NT = none_NT if cut_NT is None else cut_NT
         marks = (low_NT & batch.mask_NT, high_NT & batch.mask_NT)
-        return Trace(logp_NT, scored.entropy_NT.detach(), ratio_NT, *marks, correction_NT, cut_NT)
+        top = (scored.top_NTK, scored.top_logp_NTK)
+        return Trace(logp_NT, scored.entropy_NT.detach(), ratio_NT, *marks, correction_NT, cut_NT, None, *top)
 
     def marked(self, batch: Batch) -> Batch:
         """The batch with what its slots see in the whole update (``Slot.over_update``)."""

@@ -25,6 +25,10 @@ class Scored:
     """Exact KL(pi || reference) at the state before y_t, with gradient, if a slot needs ``reference_kl``."""
     value_NT: Tensor | None = None
     """The critic's V(state before y_t), with gradient, in a recipe with a critic."""
+    top_NTK: Tensor | None = None
+    """int64; the K likeliest tokens at every state, likeliest first, where somebody asked for them."""
+    top_logp_NTK: Tensor | None = None
+    """Their log-probabilities, without gradient."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Trace:
     """The factor that the surrogate was multiplied by; None in a recipe that trusts the sampler."""
     cut_NT: Tensor | None = None
     """bool; whose factor was bounded, or which were dropped."""
+    push_NT: Tensor | None = None
+    """-d loss / d logp: how hard the update pushed the token, up (above 0) or down; None where it was not asked."""
+    top_NTK: Tensor | None = None
+    top_logp_NTK: Tensor | None = None
+    """As in ``Scored``."""
 
     @staticmethod
     def join(traces: Sequence[Trace]) -> Trace | None:

@@ -92,7 +92,12 @@ class Learner:
                 if ranks.size == 1:  # else the others must hear of it
                     agree_on_soundness(ranks, complaint)
                 loss = losses.total if not self.scorer.warming else given(losses.value, "value")
+                pushed = scored.logp_NT.requires_grad
+                if pushed:
+                    scored.logp_NT.retain_grad()  # type: ignore[no-untyped-call]
                 (loss if counts else 0 * loss).backward()  # type: ignore[no-untyped-call]
+                slope_NT = scored.logp_NT.grad if pushed else None
+                trace = replace(trace, push_NT=torch.zeros_like(trace.logp_NT) if slope_NT is None else -slope_NT)
                 if counts:
                     sums["loss"] += losses.policy.item()
                     if losses.value is not None:

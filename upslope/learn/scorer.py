@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from upslope.learn.settings import LOGITS_BUDGET
 from upslope.model.distribution import divergence, entropy
 from upslope.model.policy import Policy, TokenDistributions
 from upslope.model.reference import Reference
-from upslope.model.scores import most_tokens, token_scores
+from upslope.model.scores import likeliest, most_tokens, token_scores
 from upslope.model.states import States, rectangle
 from upslope.types import Batch, Sampling
 
@@ -48,6 +48,8 @@ class Scorer:
     critic: CriticLearner | None = None
     micro_batch: int = 0
     """Rows in one pass; 0: as many as a budget allows."""
+    top: int = 0
+    """How many of the likeliest tokens at every state are told with a score, for whoever looks at it; 0: none."""
     ranks: Ranks = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
@@ -95,7 +97,11 @@ class Scorer:
                 other=None if theirs is None else (self.must_refer, theirs),
                 entropy_gradient="entropy_gradient" in self.needs,
             )
-        return placed(rows, logp_R, entropy_R, divergence_R, value_NT)
+        found = placed(rows, logp_R, entropy_R, divergence_R, value_NT)
+        if not self.top:
+            return found
+        ids_RK, logp_RK = likeliest(self.policy, mine, self.sampling, self.top)
+        return replace(found, top_NTK=rectangle(ids_RK, rows.mask_NT), top_logp_NTK=rectangle(logp_RK, rows.mask_NT))
 
     def policy_grad(self) -> AbstractContextManager[object]:
         """No graph of the policy while the critic alone learns."""

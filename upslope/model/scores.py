@@ -80,3 +80,17 @@ def token_scores(
         for start in range(0, num, most)
     ]
     return TokenScores(*map(torch.cat, zip(*pieces, strict=True)))
+
+
+@torch.no_grad()
+def likeliest(model: LanguageModel, states: States, sampling: Sampling, num: int) -> tuple[Tensor, Tensor]:
+    """(ids [R, K], log-probabilities [R, K]) of the K = ``num`` likeliest tokens before each chosen one, likeliest
+    first, under the distribution that it was drawn from. A pass of the head of its own."""
+    most, found = most_tokens(model.vocabulary), []
+    for start in range(0, states.num_tokens, most):
+        part = states.take(slice(start, start + most))
+        logits_CV = model.head(part.source_RX)
+        logp_CV = adjusted(logits_CV, part.column_R, sampling, model.end_tensor).log_softmax(dim=1)
+        found.append(logp_CV.topk(min(num, logp_CV.shape[1]), dim=1))
+    logps, ids = zip(*found, strict=True)
+    return torch.cat(ids), torch.cat(logps)

@@ -53,5 +53,7 @@ class States:
 
 
 def rectangle(value_R: Tensor, mask_NT: Tensor) -> Tensor:
-    """Values of the chosen tokens, in the order of rollouts and of their tokens, at their places among zeros."""
-    return value_R.new_zeros(mask_NT.shape).index_put(mask_NT.nonzero(as_tuple=True), value_R)
+    """Values of the chosen tokens, [R] or [R, K], in the order of rollouts and of their tokens, at their places among
+    zeros."""
+    shape = (*mask_NT.shape, *value_R.shape[1:])
+    return value_R.new_zeros(shape).index_put(mask_NT.nonzero(as_tuple=True), value_R)

@@ -1,8 +1,9 @@
-"""Rollout files: every attempt of a step with its text, tokens, reward, and what the update did to it."""
+"""Rollout files: every attempt of a step with its text, tokens, reward, and what the update did to it. Every column is
+described in docs/run-folder.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,20 @@ import pyarrow.parquet as pq
 
 from upslope.algo.outcome import Outcome
 from upslope.files import write_whole
-from upslope.types import Batch, Group, Problem
+from upslope.types import Batch, Group, Problem, Rollout
 
 TOKENS = pa.list_(pa.int32())
 FLOATS = pa.list_(pa.float32())
 FLAGS = pa.list_(pa.bool_())
+WORDS = pa.list_(pa.string())
+
+SCHEMA_VERSION = 2
+"""Stands in the metadata of every file, as ``upslope.attempts``. 1, which no file says, had neither the texts of single
+tokens nor ``reference_logp``, ``push`` and ``top_*``."""
+GROUP_ROWS = 64
+"""Attempts in one row group: whoever looks at one attempt reads no more than so many."""
+Spell = Callable[[Sequence[int]], Sequence[str]]
+"""Token ids to the text of each of them (``upslope.model.pieces.TokenTexts``)."""
 
 STEP_SCHEMA = pa.schema(
     [
@@ -25,6 +35,8 @@ STEP_SCHEMA = pa.schema(
         ("response_text", pa.string()),
         ("prompt", TOKENS),
         ("response", TOKENS),
+        ("prompt_pieces", WORDS),
+        ("response_pieces", WORDS),
         ("mask", FLAGS),
         ("version", pa.int32()),
         ("ended", pa.string()),
@@ -37,15 +49,27 @@ STEP_SCHEMA = pa.schema(
         ("entropy", FLOATS),
         ("ratio", FLOATS),
         ("clipped", FLAGS),
-    ]
+        ("reference_logp", FLOATS),
+        ("push", FLOATS),
+        ("top_tokens", pa.list_(TOKENS)),
+        ("top_pieces", pa.list_(WORDS)),
+        ("top_logp", pa.list_(FLOATS)),
+    ],
+    metadata={"upslope.attempts": str(SCHEMA_VERSION)},
 )
-"""One row an attempt. ``learner_logp`` is from before the step's first update, ``entropy`` from the first pass over the
-attempt, ``ratio`` and ``clipped`` from the last. They are null for attempts that were not scored."""
+"""One row an attempt. ``learner_logp`` is from before the step's first update, ``entropy`` and ``top_*`` from the first
+pass over the attempt, ``ratio``, ``clipped`` and ``push`` from the last. They are null for attempts that were not
+scored, and where neither recipe nor settings ask for them."""
 
-EVAL_SCHEMA = (
-    pa.schema([STEP_SCHEMA.field(n) for n in ("problem", "prompt_text", "response_text", "ended")])
-    .append(STEP_SCHEMA.field("reward"))
-    .append(STEP_SCHEMA.field("extracted"))
+EVAL_SCHEMA = pa.schema(
+    [
+        STEP_SCHEMA.field(name)
+        for name in (
+            *("problem", "sample", "prompt_text", "response_text", "prompt", "response", "prompt_pieces"),
+            *("response_pieces", "mask", "ended", "reward", "extracted", "sampler_logp"),
+        )
+    ],
+    metadata=STEP_SCHEMA.metadata,
 )
 
 
@@ -54,27 +78,30 @@ def prompt_text(problem: Problem) -> str:
     return "\n\n".join(m["content"] for m in problem.messages)
 
 
-def of_step(attempted: Sequence[Group], batch: Batch, outcomes: Sequence[Outcome]) -> pa.Table:
-    """A step's attempts, those the recipe dropped too."""
-    rows = {(r.problem_id, r.sample): _attempt(g.problem, r) for g in attempted for r in g.rollouts}
+def of_step(
+    attempted: Sequence[Group], batch: Batch, outcomes: Sequence[Outcome], spell: Spell | None = None
+) -> pa.Table:
+    """A step's attempts, those the recipe dropped too; with the text of every token if ``spell`` tells it."""
+    rows = {(r.problem_id, r.sample): _attempt(g.problem, r, spell) for g in attempted for r in g.rollouts}
     if batch.advantage_NT is not None:
         for rollout, advantage in zip(batch.rollouts, batch.advantage_NT.tolist(), strict=True):
             row = rows[rollout.problem_id, rollout.sample]
             row |= {"kept": True, "advantage": advantage[: len(rollout.response)]}
-    if batch.old_logp_NT is not None:
-        for rollout, logp in zip(batch.rollouts, batch.old_logp_NT.tolist(), strict=True):
-            rows[rollout.problem_id, rollout.sample]["learner_logp"] = logp[: len(rollout.response)]
+    for name, logp_NT in (("learner_logp", batch.old_logp_NT), ("reference_logp", batch.reference_logp_NT)):
+        if logp_NT is not None:
+            for rollout, logp in zip(batch.rollouts, logp_NT.tolist(), strict=True):
+                rows[rollout.problem_id, rollout.sample][name] = logp[: len(rollout.response)]
     for outcome in outcomes:
-        _add_outcome(rows, outcome)
+        _add_outcome(rows, outcome, spell)
     return _table(list(rows.values()), STEP_SCHEMA)
 
 
-def of_evaluation(groups: Sequence[Group]) -> pa.Table:
+def of_evaluation(groups: Sequence[Group], spell: Spell | None = None) -> pa.Table:
     """The greedy attempts of an evaluation."""
-    return _table([_attempt(g.problem, r) for g in groups for r in g.rollouts], EVAL_SCHEMA)
+    return _table([_attempt(g.problem, r, spell) for g in groups for r in g.rollouts], EVAL_SCHEMA)
 
 
-def _attempt(problem: Problem, rollout: Any) -> dict[str, Any]:
+def _attempt(problem: Problem, rollout: Rollout, spell: Spell | None) -> dict[str, Any]:
     return {
         "problem": rollout.problem_id,
         "sample": rollout.sample,
@@ -82,6 +109,8 @@ def _attempt(problem: Problem, rollout: Any) -> dict[str, Any]:
         "response_text": rollout.text,
         "prompt": rollout.prompt,
         "response": rollout.response,
+        "prompt_pieces": None if spell is None else spell(rollout.prompt),
+        "response_pieces": None if spell is None else spell(rollout.response),
         "mask": rollout.mask,
         "version": rollout.version,
         "ended": rollout.ended,
@@ -92,16 +121,22 @@ def _attempt(problem: Problem, rollout: Any) -> dict[str, Any]:
     }
 
 
-def _add_outcome(rows: dict[tuple[str, int], dict[str, Any]], outcome: Outcome) -> None:
+def _add_outcome(rows: dict[tuple[str, int], dict[str, Any]], outcome: Outcome, spell: Spell | None) -> None:
     trace, batch = outcome.trace, outcome.minibatch
     if trace is None:
         return
-    columns = (trace.logp_NT, trace.entropy_NT, trace.ratio_NT, trace.clipped_low_NT | trace.clipped_high_NT)
-    for rollout, logp, entropy, ratio, clipped in zip(batch.rollouts, *(c.tolist() for c in columns), strict=True):
+    first = {"learner_logp": trace.logp_NT, "entropy": trace.entropy_NT}
+    last = {"ratio": trace.ratio_NT, "clipped": trace.clipped_low_NT | trace.clipped_high_NT, "push": trace.push_NT}
+    told = {name: found.tolist() for name, found in (first | last).items() if found is not None}
+    for place, rollout in enumerate(batch.rollouts):
         row, num = rows[rollout.problem_id, rollout.sample], len(rollout.response)
-        row.setdefault("learner_logp", logp[:num])
-        row.setdefault("entropy", entropy[:num])
-        row |= {"ratio": ratio[:num], "clipped": clipped[:num]}
+        for name, values in told.items():
+            if name in last or row.get(name) is None:
+                row[name] = values[place][:num]
+        if trace.top_NTK is not None and trace.top_logp_NTK is not None and "top_tokens" not in row:
+            row["top_tokens"] = trace.top_NTK[place, :num].tolist()
+            row["top_logp"] = trace.top_logp_NTK[place, :num].tolist()
+            row["top_pieces"] = None if spell is None else [[spell([i])[0] for i in ids] for ids in row["top_tokens"]]
 
 
 def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -112,5 +147,5 @@ def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 def write(path: Path, table: pa.Table) -> None:
     """Write a table of attempts, whole or not at all."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", row_group_size=GROUP_ROWS)
     write_whole(path, buffer.getvalue())

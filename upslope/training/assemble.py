@@ -61,7 +61,7 @@ def assemble(
         policy.checkpoint_activations()
         if value is not None and value.trunk is not None:
             recompute_layers(value.trunk)
-    return build(
+    learner = build(
         policy,
         recipe,
         learn,
@@ -71,6 +71,8 @@ def assemble(
         reference=reference,
         value=value,
     )
+    learner.scorer.top = settings.save.top_logps
+    return learner
 
 
 def saved_in(model: Any) -> str:

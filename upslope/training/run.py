@@ -16,6 +16,7 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError, nearest
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
+from upslope.model.pieces import TokenTexts
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import KINDS, Recorder, Row
@@ -26,6 +27,7 @@ from upslope.training import metrics
 from upslope.training.collect import Collected, Collects
 from upslope.training.collecting import collector
 from upslope.training.corpora import Text
+from upslope.training.document import lineage
 from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
@@ -77,6 +79,7 @@ class Run:
         self.told: Callable[[], Mapping[str, Any]] = dict
         """What others have to say of a step, for its line in the journal."""
         self._memory = Keeper()
+        self._spell = TokenTexts(self.policy.tokenizer)
         learner.watch = self._learned
 
     # -- what came of it ----------------------------------------------------------------------------------------
@@ -128,6 +131,9 @@ class Run:
         with self.signals, said_to(self.view.message):
             self._saving.finish(self.first_step, self._spent, self._tokens)
             if self.first_step == 0:
+                self.recorder.add(
+                    {"kind": "recipe", "step": 0} | lineage(self._document["recipe"]["name"], self.recipe)
+                )
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self.first_step
             while step < self.settings.steps and not self._out_of_budget():
@@ -224,7 +230,7 @@ class Run:
             row = metrics.of_all(collected.attempted, collected.told, batch, self.recipe, self._measured, outcomes)
             row |= self.told()
             kept = every and step % every == 0 and self.recipe.acts
-            table = attempts.of_step(collected.attempted, batch, outcomes) if kept else None
+            table = attempts.of_step(collected.attempted, batch, outcomes, self._spell) if kept else None
         shown = next(iter(batch.rollouts), None)
         self._unwritten = functools.partial(self._write, step, row, table, shown, self._spent, self._tokens)
         self.view.step(self._unwritten())
@@ -262,7 +268,7 @@ class Run:
             found = self._held_out.attempt(step, samples, self.sampled)
         seconds = self._seconds.pop("evaluate")
         if found.greedy:
-            self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy))
+            self.recorder.add_attempts("eval", step, attempts.of_evaluation(found.greedy, self._spell))
         row = {"kind": "eval", "step": step} | found.row | {"seconds": round(seconds, 3)}
         self.recorder.add(row)
         self.view.evaluated(row)

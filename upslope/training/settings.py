@@ -21,6 +21,8 @@ MOST_WORKERS = 256
 """Processes for rewards."""
 LONGEST_CHECK = 86_400
 """Seconds of ``reward_timeout``: a day."""
+MOST_TOP = 100
+"""Alternatives of a token that are written down."""
 MOST_ATTEMPTS = 10_000_000
 """In one turn, or one evaluation: their requests alone would fill the memory."""
 
@@ -188,9 +190,16 @@ class SaveSettings:
     ``RUN@best`` names it wherever a model is asked for."""
     rollouts: int = at_least(0, 1)
     """Steps between rollout files; 0: none."""
+    top_logps: int = at_least(0, 0)
+    """How many of the likeliest tokens at every place are written into them with their log-probabilities, for attempts
+    that are learnt from; costs a pass of the model's head and 8 bytes each. 0: none."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
+        if self.top_logps > MOST_TOP:
+            raise ValueError(f"top_logps = {self.top_logps} must be at most {MOST_TOP}")
+        if self.top_logps and not self.rollouts:
+            raise ValueError("top_logps is given, and rollouts = 0 writes no attempts; set rollouts as well")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""``upslope look`` and ``why``: what a run recorded, shown and judged. No torch is loaded for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upslope.cli.options import app
+
+
+@app.command()
+def look(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs, or folders with runs in them.", show_default="runs")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Look at runs in the browser: curves, what is wrong, every attempt, every token. Live while they train.
+
+    The page is served on this machine alone, under an address that nobody else can guess. Ctrl-C ends it.
+    """
+    from upslope.inspect.look.serve import serve
+
+    def tell(address: str) -> None:
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    serve(runs or [Path("runs")], port, tell)
+
+
+@app.command()
+def why(
+    run: Annotated[Path, typer.Argument(help="A run's folder, also while it runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list on standard output.")] = False,
+) -> None:
+    """Why a run does not learn: what looks wrong, the numbers behind it, and what helps. Exit 1 if anything does."""
+    from upslope.inspect.why.command import found_in
+
+    found = found_in(run)
+    if as_json:
+        print(json.dumps([finding.told() for finding in found], indent=1))
+    elif not found:
+        print("Nothing looks wrong.")
+    for place, finding in enumerate(found, start=1):
+        if not as_json:
+            print(f"{place}. {finding.says}\n   {finding.numbers}\n   What helps: {finding.mend}")
+    if found:
+        raise typer.Exit(1)

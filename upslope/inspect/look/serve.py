@@ -1,0 +1,82 @@
+"""The server of the page: read-only, on this machine alone."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from upslope.errors import UserError
+from upslope.inspect.look.api import Answers
+from upslope.inspect.look.events import Events
+from upslope.inspect.look.guard import Guard, address, new_token
+from upslope.inspect.look.library import Library
+from upslope.inspect.reading.places import require_roots
+
+STATIC = Path(__file__).parent / "static"
+
+
+def make_app(roots: Sequence[Path], token: str, port: int) -> tuple[Guard, Events]:
+    """The page over the runs at and below ``roots``, behind its guard; and the events, which must be told when it is
+    closed. Raises UserError for a folder that is none."""
+    library = Library(require_roots(roots))
+    events = Events(library)
+
+    async def index(request: Request) -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    routes = [
+        Route("/", index),
+        *Answers(library).routes(),
+        Route("/api/events", events.answer),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+    return Guard(Starlette(routes=routes), token, port), events
+
+
+def serve(roots: Sequence[Path], port: int, tell: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C; ``tell`` is told its address once it answers. ``port`` 0: any that is free. Raises
+    UserError if the port is taken, or for a folder that is none."""
+    with _listening(port) as sock:
+        port = sock.getsockname()[1]
+        token = new_token()
+        app, events = make_app(roots, token, port)
+        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"), events)
+        server.told = lambda: tell(address(token, port))
+        server.run(sockets=[sock])
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers, and ends its streams before it waits for them."""
+
+    told: Callable[[], None]
+
+    def __init__(self, config: uvicorn.Config, events: Events) -> None:
+        super().__init__(config)
+        self._events = events
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._events.closing = True
+        await super().shutdown(sockets)
+
+
+def _listening(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(("127.0.0.1", port))
+    except OSError as error:
+        sock.close()
+        raise UserError(f"port {port}: {error.strerror}; give another one, or --port 0 for any") from None
+    return sock

@@ -1,0 +1,22 @@
+// Keys: each view says which it knows; "?" shows them.
+
+let known = {};
+
+/** `keys`: {key: [what it does, function]}. */
+export const setKeys = (keys) => {
+  known = keys;
+};
+export const knownKeys = () => Object.entries(known).map(([key, [words]]) => [key, words]);
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const found = known[event.key];
+  if (found) {
+    event.preventDefault();
+    found[1]();
+  }
+});

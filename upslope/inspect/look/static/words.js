@@ -1,0 +1,44 @@
+// Numbers, times and addresses as people read them.
+
+export const number = (value, digits = 3) => {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en-US");
+  const size = Math.abs(value);
+  return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(digits));
+};
+
+export const percent = (value) => (Number.isFinite(value) && value !== null ? `${(100 * value).toFixed(1)} %` : "–");
+
+export const interval = (found) =>
+  found && found.value !== null ? `${percent(found.value)} [${percent(found.low)}, ${percent(found.high)}]` : "–";
+
+export const duration = (seconds) => {
+  if (!Number.isFinite(seconds)) return "–";
+  const whole = Math.round(seconds);
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (value) => String(value).padStart(2, "0");
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+};
+
+export const ago = (seconds) => {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 10) return "now";
+  const [size, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : seconds < 86400 ? [3600, "h"] : [86400, "d"];
+  return `${Math.floor(seconds / size)} ${unit} ago`;
+};
+
+/** An address inside the page: every view has one. */
+export const to = (...parts) => `#/${parts.map((part) => encodeURIComponent(part)).join("/")}`;
+
+/** The parts of the present address, and what stands behind its question mark. */
+export const here = () => {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const decoded = path.split("/").filter(Boolean).map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part; // a broken escape is shown as it stands
+    }
+  });
+  return { parts: decoded, query: new URLSearchParams(query) };
+};

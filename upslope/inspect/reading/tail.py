@@ -1,0 +1,125 @@
+"""A journal that is read as it grows: the numbers of its steps by column, its evaluations as rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from upslope.record.journal import JOURNAL, LARGEST, JournalRow
+
+CHUNK = 1 << 22
+"""Bytes that are read at once: a journal of gigabytes is never held whole."""
+
+
+class Tail:
+    """What a run's journal says so far. ``refresh`` reads what was added since, or all of it where the file was written
+    anew (a run that was resumed). A line that cannot be read is passed over, and ``trouble`` says which was the first.
+
+    Columns are flat: ``seconds.update`` is ``row["seconds"]["update"]``. What is missing or no finite number is NaN.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / JOURNAL
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.steps = array("q")
+        self.columns: dict[str, array[float]] = {}
+        self.evals: dict[int, JournalRow] = {}
+        self.notes: list[JournalRow] = []
+        """Rows of other kinds: how it ended, what changed when it was resumed."""
+        self.trouble = ""
+        self._place: dict[int, int] = {}
+        self._file, self._read, self._lines, self._rest = 0, 0, 0, b""
+
+    def refresh(self) -> bool:
+        """Read on; whether there was anything new."""
+        with self._lock:
+            try:
+                state = self._path.stat()
+            except OSError:
+                gone = bool(self.steps or self.evals)
+                self._forget()
+                self.trouble = "there is no journal yet"
+                return gone
+            if state.st_ino != self._file or state.st_size < self._read:
+                self._forget()
+                self._file = state.st_ino
+            if state.st_size == self._read:
+                return False
+            for line in self._new_lines():
+                self._lines += 1
+                self._take(line)
+            return True
+
+    def column(self, key: str) -> array[float]:
+        """A value a step, in the order of ``steps``; all NaN where no step has it."""
+        return self.columns.get(key) or array("d", [math.nan]) * len(self.steps)
+
+    def row(self, place: int) -> dict[str, float]:
+        """The numbers of one step, by its place in ``steps``, without those that are missing."""
+        found = {key: values[place] for key, values in self.columns.items()}
+        return {key: value for key, value in found.items() if not math.isnan(value)}
+
+    def _new_lines(self) -> Iterator[bytes]:
+        """Whole lines; what stands behind the last newline waits for its own."""
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            while piece := file.read(CHUNK):
+                self._read += len(piece)
+                *whole, self._rest = (self._rest + piece).split(b"\n")
+                yield from whole
+
+    def _take(self, line: bytes) -> None:
+        try:
+            row = json.loads(line.decode())
+            kind, step = row["kind"], row["step"]
+            if not isinstance(kind, str) or type(step) is not int:
+                raise ValueError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.trouble = self.trouble or f"row {self._lines} of the journal cannot be read"
+            return
+        if kind == "step":
+            self._add_step(step, row)
+        elif kind == "eval":
+            self.evals[step] = row
+        else:
+            self.notes.append(row)
+
+    def _add_step(self, step: int, row: JournalRow) -> None:
+        place = self._place.get(step)
+        if place is None:
+            place = self._place[step] = len(self.steps)
+            self.steps.append(step)
+            for values in self.columns.values():
+                values.append(math.nan)
+        else:  # a resumed run did it again: the later line holds
+            for values in self.columns.values():
+                values[place] = math.nan
+        for key, value in flat_numbers(row):
+            if key not in self.columns:
+                self.columns[key] = array("d", [math.nan]) * len(self.steps)
+            self.columns[key][place] = value
+
+
+def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every finite number of a row with its flat name, ``kind`` and ``step`` left out.
+
+    >>> dict(flat_numbers({"kind": "step", "step": 3, "reward": 0.5, "loss": None, "seconds": {"update": 2}}))
+    {'reward': 0.5, 'seconds.update': 2.0}
+    """
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from flat_numbers(value, f"{prefix}{key}.")
+        elif _is_number(value) and (prefix or key != "step"):
+            yield f"{prefix}{key}", float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST  # NaN is not

@@ -1,0 +1,25 @@
+"""A run's diagnosis by its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from upslope.errors import UserError
+from upslope.inspect.reading.opened import OpenRun
+from upslope.inspect.reading.places import RunPlace
+from upslope.inspect.why.diagnosis import diagnose
+from upslope.inspect.why.facts import LEAST_STEPS
+from upslope.inspect.why.finding import Finding
+from upslope.record.journal import JOURNAL
+
+
+def found_in(folder: Path) -> list[Finding]:
+    """What is wrong with the run there, the likeliest cause first. Raises UserError where there is no run, or one of too
+    few steps to say anything."""
+    if not (folder / JOURNAL).is_file():
+        raise UserError(f"{folder}: there is no journal of a run; give the folder that holds {JOURNAL}")
+    run = OpenRun.at(RunPlace(folder.name, folder))
+    run.tail.refresh()
+    if len(run.tail.steps) < LEAST_STEPS:
+        raise UserError(f"{folder} has {len(run.tail.steps)} steps; {LEAST_STEPS} are needed to say how it goes")
+    return diagnose(run)
