@@ -278,7 +278,8 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
     dropped = Group(
         dropped.problem, tuple(r.__class__(**{**vars(r), "problem_id": "dropped"}) for r in dropped.rollouts)
     )
-    attempts.write(tmp_path / "step-000000.parquet", attempts.of_step([*groups, dropped], batch, outcomes))
+    spelled = lambda ids: [f"<{i}>" for i in ids]  # noqa: E731
+    attempts.write(tmp_path / "step-000000.parquet", attempts.of_step([*groups, dropped], batch, outcomes, spelled))
     rows = {(r["problem"], r["sample"]): r for r in pq.read_table(tmp_path / "step-000000.parquet").to_pylist()}
     assert len(rows) == 13
     assert not rows["dropped", 0]["kept"]
@@ -292,8 +293,14 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
         assert row["ratio"] == pytest.approx(last.trace.ratio_NT[i, :num].tolist(), rel=1e-6)
         assert row["learner_logp"] == pytest.approx(outcomes[0].trace.logp_NT[i, :num].tolist(), rel=1e-6)
         assert len(row["advantage"]) == len(row["clipped"]) == num
+        assert row["push"] == pytest.approx(last.trace.push_NT[i, :num].tolist(), rel=1e-6)
+        assert row["reference_logp"] == pytest.approx(batch.reference_logp_NT[i, :num].tolist(), rel=1e-6)
+        assert row["response_pieces"] == [f"<{token}>" for token in rollout.response]
+        assert row["prompt_pieces"] == [f"<{token}>" for token in rollout.prompt]
+        assert row["top_tokens"] is None
         scored += 1
     assert scored == last.minibatch.num_rollouts > 0
+    assert pq.read_schema(tmp_path / "step-000000.parquet").metadata[b"upslope.attempts"] == b"2"
     assert isinstance(batch.advantage_NT, torch.Tensor)
 
 

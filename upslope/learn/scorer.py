@@ -48,9 +48,9 @@ class Scorer:
     critic: CriticLearner | None = None
     micro_batch: int = 0
     """Rows in one pass; 0: as many as a budget allows."""
+    ranks: Ranks = field(default_factory=Alone)
     top: int = 0
     """How many of the likeliest tokens at every state are told with a score, for whoever looks at it; 0: none."""
-    ranks: Ranks = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
         require_scorable(self.sampling)

@@ -44,7 +44,7 @@ def make_app(roots: Sequence[Path], token: str, port: int) -> tuple[Guard, Event
 def serve(roots: Sequence[Path], port: int, tell: Callable[[str], None]) -> None:
     """Serve the page until Ctrl-C; ``tell`` is told its address once it answers. ``port`` 0: any that is free. Raises
     UserError if the port is taken, or for a folder that is none."""
-    with _listening(port) as sock:
+    with listen_on(port) as sock:
         port = sock.getsockname()[1]
         token = new_token()
         app, events = make_app(roots, token, port)
@@ -71,7 +71,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _listening(port: int) -> socket.socket:
+def listen_on(port: int) -> socket.socket:
+    """A socket of this machine alone; ``port`` 0: any that is free. Raises UserError if the port is taken."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,0 +1,254 @@
+"""Every view in a real browser: what is shown, what keys do, that it is live, and that what a model writes is only text.
+
+Needs Debian's chromium and playwright; skipped where one of them is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from made_runs import made_run
+
+from upslope.inspect.look.guard import address
+from upslope.inspect.look.serve import listen_on, make_app
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (make browser)"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+PATIENCE = 20_000
+"""Milliseconds that a view may take on a busy machine."""
+
+
+class Served:
+    """A page over some folders, on a thread."""
+
+    def __init__(self, *roots: Path) -> None:
+        self._socket = listen_on(0)
+        port = self._socket.getsockname()[1]
+        app, self._events = make_app(roots, "T", port)
+        self.address = address("T", port)
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+
+    def __enter__(self) -> Served:
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.closing = True
+        self._server.should_exit = True
+        self._thread.join(timeout=20)
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+class Seen:
+    """A tab, and everything in it that went wrong."""
+
+    def __init__(self, browser: Any, served: Served, **how: Any) -> None:
+        self.tab = browser.new_page(**how)
+        self.tab.set_default_timeout(PATIENCE)
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self._served = served
+        self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.tab.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("dialog", lambda dialog: (self.wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+
+    def go(self, place: str, wait: str) -> Any:
+        self.tab.goto(f"{self._served.address}#{place}")
+        self.tab.wait_for_selector(wait)
+        return self.tab
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for seed in range(2):
+        made_run(tmp_path / "runs" / f"grpo-{seed}", 12, settings={"seed": seed})
+    made_run(tmp_path / "runs" / "sick", 12, rows={"truncated": 0.8})
+    return tmp_path / "runs"
+
+
+def test_every_view_shows_what_it_is_for(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        seen = Seen(browser, served)
+        tab = seen.go("/", "table.runs tbody tr")
+        assert tab.locator("table.runs tbody tr").count() == 3
+        assert "20.0 %" in tab.inner_text("table.runs") and "70.0 %" in tab.inner_text("table.runs")
+        tab = seen.go("/run/sick", ".why li")
+        assert "Most attempts are cut off" in tab.inner_text(".why")
+        tab.wait_for_selector(".chart canvas")
+        assert tab.locator(".chart canvas").count() > 10
+        tab = seen.go("/run/grpo-0/step/3", ".problem")
+        assert "3 of 4 problems teach something" in tab.inner_text("main")
+        assert tab.locator(".problem.mixed").count() == 3
+        tab = seen.go("/run/grpo-0/step/3/5", ".token")
+        assert tab.locator(".response .token").count() == 12
+        assert tab.locator(".response .token.world").count() == 2
+        tab = seen.go("/search/grpo-0?text=step 3", ".found tr")
+        assert tab.locator(".found tr").count() == 16
+        tab = seen.go("/compare?run=grpo-0&run=grpo-1&run=sick", ".legend")
+        assert "2 seeds" in tab.inner_text("main")
+        assert seen.wrong == []
+        assert all(url.startswith((served.address, "data:")) for url in seen.asked)
+        tab.close()
+
+
+def test_a_token_says_its_numbers_and_its_colour_is_what_is_asked(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        seen = Seen(browser, served)
+        tab = seen.go("/run/grpo-0/step/3/4?by=push", ".token")
+        told = tab.evaluate("fetch('api/attempt?run=grpo-0&step=3&place=4').then(r => r.json())")["attempt"]
+        tab.hover('[data-place="2"]')
+        tab.wait_for_selector(".token-facts")
+        words = tab.inner_text(".token-facts")
+        assert "token 2" in words and "what else it could have said" in words
+        assert f"{told['entropy'][2]:.3g}"[:4] in words
+        colours = [tab.locator(f'[data-place="{i}"]').evaluate("t => t.style.background") for i in range(12)]
+        for place, (colour, push) in enumerate(zip(colours, told["push"], strict=True)):
+            if not told["mask"][place]:
+                assert colour == ""
+            else:
+                assert ("30, 110, 220" in colour) == (push > 0)
+        tab.click('[data-place="3"]')
+        tab.hover('[data-place="7"]')
+        assert "token 3" in tab.inner_text(".token-facts")
+        tab.keyboard.press("2")
+        tab.wait_for_function("() => document.querySelector('button.on').textContent.includes('advantage')")
+        assert "by=advantage" in tab.evaluate("location.hash")
+        assert seen.wrong == []
+        tab.close()
+
+
+def test_keys_lead_from_the_runs_to_an_attempt_and_back(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        seen = Seen(browser, served)
+        tab = seen.go("/", "table.runs tbody tr")
+        ways = [("j", None), ("k", None), ("?", ".help"), ("?", None), ("Enter", ".charts"), ("l", ".problem"), ("h", ".problem"),
+                ("Enter", ".token"), ("j", ".token"), ("Escape", ".problem"), ("Escape", ".charts"), ("/", "form.search")]  # fmt: skip
+        for key, wait in ways:
+            tab.keyboard.press(key)
+            if wait:
+                tab.wait_for_selector(wait)
+        tab.keyboard.press("Escape")
+        tab.keyboard.press("Escape")
+        assert seen.wrong == []
+        tab.close()
+
+
+def test_it_is_live_while_a_run_trains(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        seen = Seen(browser, served)
+        tab = seen.go("/run/grpo-0", ".charts canvas")
+        assert "12 of 12 steps" in tab.inner_text(".facts")
+        with (runs / "grpo-0" / "journal.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": "step", "step": 12, "reward": 0.9, "num_tokens": 5}) + "\n")
+        tab.wait_for_function("() => document.querySelector('.facts').innerText.includes('13 of 12 steps')")
+        other = seen.go("/", "table.runs tbody tr")
+        made_run(runs / "newcomer", 3)
+        other.wait_for_function("() => document.querySelector('table.runs').innerText.includes('newcomer')")
+        assert seen.wrong == []
+        tab.close()
+
+
+def test_a_broken_run_is_shown_with_its_trouble(browser: Any, runs: Path) -> None:
+    (runs / "sick" / "run.toml").write_text("= none")
+    (runs / "sick" / "rollouts" / "step-000003.parquet").write_bytes(b"PAR1 no table PAR1")
+    with (runs / "sick" / "journal.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\n")
+    with Served(runs) as served:
+        seen = Seen(browser, served)
+        assert "run.toml" in seen.go("/run/sick", ".wrong").inner_text(".wrong")
+        assert "cannot read the attempts" in seen.go("/run/sick/step/3", ".wrong").inner_text("main")
+        assert "no attempts of step 99" in seen.go("/run/sick/step/99", "text=no attempts of step 99").inner_text(
+            "main"
+        )
+        assert "there is no run" in seen.go("/run/none", "text=there is no run").inner_text("main")
+        assert seen.go("/run/grpo-0", ".charts canvas").locator(".wrong").count() == 0
+        seen.tab.close()
+
+
+MARKUP = [
+    "<script>window.hit=1</script>", "<img src=x onerror='window.hit=1'>", "<svg onload=window.hit=1>", "</pre><script>hit=1</script>",
+    "<iframe src='javascript:parent.hit=1'>", "<a href='javascript:window.hit=1'>x</a>", "<body onload=hit=1>", "<b>bold</b>",
+    "<style>*{display:none}</style>", "<link rel=stylesheet href=//evil.example/x.css>", "<meta http-equiv=refresh content='0;url=//evil.example'>",
+    "<base href=//evil.example/>", "<form action=//evil.example><input></form>", "<object data=x></object>", "<embed src=x>",
+    "<video src=x onerror=hit=1>", "<details open ontoggle=hit=1>", "<math><mtext></mtext></math>", "<!-- comment -->", "<![CDATA[x]]>",
+    "&lt;script&gt;", "&#60;script&#62;hit=1&#60;/script&#62;", "${window.hit=1}", "{{constructor.constructor('hit=1')()}}", "`${hit=1}`",
+    "javascript:hit=1", "data:text/html,<script>hit=1</script>", "\" onmouseover=\"hit=1", "' onmouseover='hit=1", "\\u003cscript\\u003e",
+    "<scr<script>ipt>hit=1</script>", "<SCRIPT>hit=1</SCRIPT>", "<script\x0b>hit=1</script>", "<img/src/onerror=hit=1>", "<x onclick=hit=1>x",
+    "<template><script>hit=1</script></template>", "<noscript><p title='</noscript><img src=x onerror=hit=1>'>", "<textarea></textarea><script>hit=1</script>",
+    "<title></title><script>hit=1</script>", "]]><script>hit=1</script>", "*/hit=1/*", "';hit=1;//", "</script><script>hit=1</script>",
+    "<marquee onstart=hit=1>", "<input autofocus onfocus=hit=1>", "<select autofocus onfocus=hit=1>", "<audio src onerror=hit=1>",
+    "%3Cscript%3Ehit=1%3C/script%3E", "<plaintext>", "<isindex type=image src=1 onerror=hit=1>",
+]  # fmt: skip
+
+
+def test_what_a_model_writes_is_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:
+    assert len(MARKUP) == 50
+    for number, words in enumerate(MARKUP):
+        made_run(
+            tmp_path / f"run {number}", 1, problems=1, samples=1, words=words,
+            settings={"model": words, "task": {"name": words}},
+            problem=words, prompt_text=words, extracted=words, response_pieces=[words] * 12, prompt_pieces=[words],
+        )  # fmt: skip
+    with Served(tmp_path) as served:
+        seen = Seen(browser, served)
+        for number, words in enumerate(MARKUP):
+            for place, wait in (("/step/0", ".problem"), ("/step/0/0", ".token")):
+                tab = seen.go(f"/run/run {number}{place}", wait)
+                tab.wait_for_function(
+                    "words => document.body.innerText.includes(words)", arg=words.replace("\x0b", "")[:6]
+                )
+                assert tab.evaluate("window.hit") is None
+            assert tab.locator(".response .token").first.text_content() == words
+            assert (
+                tab.locator("main script, main iframe, main img, main style, main link, main form, main object").count()
+                == 0
+            )
+        tab = seen.go("/", "table.runs tbody tr")
+        assert tab.locator("table.runs tbody tr").count() == 50
+        assert tab.evaluate("window.hit") is None
+        assert seen.wrong == []
+        assert all(url.startswith((served.address, "data:")) for url in seen.asked)
+        tab.close()
+
+
+def test_it_is_readable_in_the_dark(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        for scheme in ("light", "dark"):
+            seen = Seen(browser, served, color_scheme=scheme)
+            tab = seen.go("/run/grpo-0/step/3/5", ".token")
+            back, ink = tab.evaluate(
+                "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+            )
+            assert abs(brightness(back) - brightness(ink)) > 0.5
+            assert (brightness(back) < 0.3) == (scheme == "dark")
+            tab.close()
+
+
+def brightness(colour: str) -> float:
+    """0 black, 1 white, of ``rgb(r, g, b)``."""
+    return sum(int(part) for part in colour[4:-1].split(",")) / (3 * 255)
