@@ -23,15 +23,23 @@ def falling(step: int) -> float:
     return 0.6 - 0.5 * step / STEPS
 
 
+TOLD = itertools.count()
+
+
 SICK: dict[str, dict[str, Any]] = {
     "limit too short": {"rows": {"truncated": 0.8, "reward": 0.05, "accuracy": 0.05}},
     "format missed": {"rows": {"reward": 0.02, "accuracy": 0.02, "equal_groups": 0.95}, "extracted": None},
-    "temperature too low": {"settings": {"sample": {"temperature": 0.1, "max_tokens": 64}}, "rows": {"equal_groups": 0.8}},
+    "temperature too low": {
+        "settings": {"sample": {"temperature": 0.1, "max_tokens": 64}},
+        "rows": {"equal_groups": 0.8},
+    },
     "reward always 0": {"rows": {"reward": 0.0, "accuracy": 0.0, "equal_groups": 1.0}, "reward": 0.0},
     "reward always full": {"rows": {"reward": 1.0, "accuracy": 1.0, "equal_groups": 1.0}, "reward": 1.0},
     "reward is hacked": {"response_text": "####", "rows": {"reward": 0.9}, "reward": 1.0},
-    "no mixed groups": {"rows": {"equal_groups": 0.95, "reward": lambda step: 0.3 + 0.01 * (step % 2), "accuracy": 0.3}},
-    "attempts are duplicated": {"response_text": lambda number, told=itertools.count(): f"always {next(told) // 4}"},
+    "no mixed groups": {
+        "rows": {"equal_groups": 0.95, "reward": lambda step: 0.3 + 0.01 * (step % 2), "accuracy": 0.3}
+    },
+    "attempts are duplicated": {"response_text": lambda number: f"always {next(TOLD) // 4}"},
     "sampler and learner disagree": {"rows": {"logp_gap_mean": 0.2}},
     "rate too high": {"rows": {"kl_step": 0.5, "reward": falling, "accuracy": falling}},
     "entropy runs away": {"rows": {"entropy": lambda step: 1.0 + step, "reward": 0.2, "accuracy": 0.2}},
@@ -42,7 +50,7 @@ SICK: dict[str, dict[str, Any]] = {
     },
     "critic explains nothing": {"rows": {"explained_variance": -0.1}},
     "gradient always clipped": {"rows": {"grad_norm": 40.0}},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("rule", SICK)
@@ -60,13 +68,24 @@ def test_words_by_the_yard_are_a_hacked_reward(tmp_path: Path) -> None:
 HEALTHY: dict[str, dict[str, Any]] = {
     "it learns": {},
     "it learns slowly": {"rows": {"reward": lambda step: 0.1 + 0.003 * step, "accuracy": 0.12, "equal_groups": 0.7}},
-    "it has learnt": {"rows": {"reward": lambda step: min(0.4 + 0.04 * step, 0.95), "accuracy": 0.95, "equal_groups": 0.85,
-                               "entropy": lambda step: max(0.9**step, 0.05)}},
+    "it has learnt": {
+        "rows": {
+            "reward": lambda step: min(0.4 + 0.04 * step, 0.95),
+            "accuracy": 0.95,
+            "equal_groups": 0.85,
+            "entropy": lambda step: max(0.9**step, 0.05),
+        }
+    },
     "it has a critic that sees": {"rows": {"explained_variance": 0.4}},
-    "it pays a penalty": {"settings": {"recipe": {"name": "ppo", "regulariser": {"kind": "k3", "coefficient": 0.05}}},
-                          "rows": {"kl_reference": 0.02}},
-    "it imitates": {"rows": {"reward": 1.0, "accuracy": None, "equal_groups": None, "logp_gap_mean": None}, "attempts": False},
-}  # fmt: skip
+    "it pays a penalty": {
+        "settings": {"recipe": {"name": "ppo", "regulariser": {"kind": "k3", "coefficient": 0.05}}},
+        "rows": {"kl_reference": 0.02},
+    },
+    "it imitates": {
+        "rows": {"reward": 1.0, "accuracy": None, "equal_groups": None, "logp_gap_mean": None},
+        "attempts": False,
+    },
+}
 
 
 @pytest.mark.parametrize("run", HEALTHY)

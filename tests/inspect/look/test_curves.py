@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from upslope.inspect.look.curves import at_axis, axis_of, curve
 from upslope.inspect.reading.tail import Tail

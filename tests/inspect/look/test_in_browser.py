@@ -1,4 +1,4 @@
-"""Every view in a real browser: what is shown, what keys do, that it is live, and that what a model writes is only text.
+"""Every view in a real browser: what is shown, what keys do, that it is live, that what a model writes is only text.
 
 Needs Debian's chromium and playwright; skipped where one of them is missing.
 """
@@ -146,8 +146,20 @@ def test_keys_lead_from_the_runs_to_an_attempt_and_back(browser: Any, runs: Path
     with Served(runs) as served:
         seen = Seen(browser, served)
         tab = seen.go("/", "table.runs tbody tr")
-        ways = [("j", None), ("k", None), ("?", ".help"), ("?", None), ("Enter", ".charts"), ("l", ".problem"), ("h", ".problem"),
-                ("Enter", ".token"), ("j", ".token"), ("Escape", ".problem"), ("Escape", ".charts"), ("/", "form.search")]  # fmt: skip
+        ways = [
+            ("j", None),
+            ("k", None),
+            ("?", ".help"),
+            ("?", None),
+            ("Enter", ".charts"),
+            ("l", ".problem"),
+            ("h", ".problem"),
+            ("Enter", ".token"),
+            ("j", ".token"),
+            ("Escape", ".problem"),
+            ("Escape", ".charts"),
+            ("/", "form.search"),
+        ]
         for key, wait in ways:
             tab.keyboard.press(key)
             if wait:
@@ -191,19 +203,57 @@ def test_a_broken_run_is_shown_with_its_trouble(browser: Any, runs: Path) -> Non
 
 
 MARKUP = [
-    "<script>window.hit=1</script>", "<img src=x onerror='window.hit=1'>", "<svg onload=window.hit=1>", "</pre><script>hit=1</script>",
-    "<iframe src='javascript:parent.hit=1'>", "<a href='javascript:window.hit=1'>x</a>", "<body onload=hit=1>", "<b>bold</b>",
-    "<style>*{display:none}</style>", "<link rel=stylesheet href=//evil.example/x.css>", "<meta http-equiv=refresh content='0;url=//evil.example'>",
-    "<base href=//evil.example/>", "<form action=//evil.example><input></form>", "<object data=x></object>", "<embed src=x>",
-    "<video src=x onerror=hit=1>", "<details open ontoggle=hit=1>", "<math><mtext></mtext></math>", "<!-- comment -->", "<![CDATA[x]]>",
-    "&lt;script&gt;", "&#60;script&#62;hit=1&#60;/script&#62;", "${window.hit=1}", "{{constructor.constructor('hit=1')()}}", "`${hit=1}`",
-    "javascript:hit=1", "data:text/html,<script>hit=1</script>", "\" onmouseover=\"hit=1", "' onmouseover='hit=1", "\\u003cscript\\u003e",
-    "<scr<script>ipt>hit=1</script>", "<SCRIPT>hit=1</SCRIPT>", "<script\x0b>hit=1</script>", "<img/src/onerror=hit=1>", "<x onclick=hit=1>x",
-    "<template><script>hit=1</script></template>", "<noscript><p title='</noscript><img src=x onerror=hit=1>'>", "<textarea></textarea><script>hit=1</script>",
-    "<title></title><script>hit=1</script>", "]]><script>hit=1</script>", "*/hit=1/*", "';hit=1;//", "</script><script>hit=1</script>",
-    "<marquee onstart=hit=1>", "<input autofocus onfocus=hit=1>", "<select autofocus onfocus=hit=1>", "<audio src onerror=hit=1>",
-    "%3Cscript%3Ehit=1%3C/script%3E", "<plaintext>", "<isindex type=image src=1 onerror=hit=1>",
-]  # fmt: skip
+    "<script>window.hit=1</script>",
+    "<img src=x onerror='window.hit=1'>",
+    "<svg onload=window.hit=1>",
+    "</pre><script>hit=1</script>",
+    "<iframe src='javascript:parent.hit=1'>",
+    "<a href='javascript:window.hit=1'>x</a>",
+    "<body onload=hit=1>",
+    "<b>bold</b>",
+    "<style>*{display:none}</style>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<meta http-equiv=refresh content='0;url=//evil.example'>",
+    "<base href=//evil.example/>",
+    "<form action=//evil.example><input></form>",
+    "<object data=x></object>",
+    "<embed src=x>",
+    "<video src=x onerror=hit=1>",
+    "<details open ontoggle=hit=1>",
+    "<math><mtext></mtext></math>",
+    "<!-- comment -->",
+    "<![CDATA[x]]>",
+    "&lt;script&gt;",
+    "&#60;script&#62;hit=1&#60;/script&#62;",
+    "${window.hit=1}",
+    "{{constructor.constructor('hit=1')()}}",
+    "`${hit=1}`",
+    "javascript:hit=1",
+    "data:text/html,<script>hit=1</script>",
+    '" onmouseover="hit=1',
+    "' onmouseover='hit=1",
+    "\\u003cscript\\u003e",
+    "<scr<script>ipt>hit=1</script>",
+    "<SCRIPT>hit=1</SCRIPT>",
+    "<script\x0b>hit=1</script>",
+    "<img/src/onerror=hit=1>",
+    "<x onclick=hit=1>x",
+    "<template><script>hit=1</script></template>",
+    "<noscript><p title='</noscript><img src=x onerror=hit=1>'>",
+    "<textarea></textarea><script>hit=1</script>",
+    "<title></title><script>hit=1</script>",
+    "]]><script>hit=1</script>",
+    "*/hit=1/*",
+    "';hit=1;//",
+    "</script><script>hit=1</script>",
+    "<marquee onstart=hit=1>",
+    "<input autofocus onfocus=hit=1>",
+    "<select autofocus onfocus=hit=1>",
+    "<audio src onerror=hit=1>",
+    "%3Cscript%3Ehit=1%3C/script%3E",
+    "<plaintext>",
+    "<isindex type=image src=1 onerror=hit=1>",
+]
 
 
 def test_what_a_model_writes_is_text_and_nothing_else(browser: Any, tmp_path: Path) -> None:

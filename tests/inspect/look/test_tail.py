@@ -25,7 +25,7 @@ def test_it_reads_on_from_where_it_was(tmp_path: Path) -> None:
     assert tail.refresh() is True
     assert tail.refresh() is False
     assert list(tail.column("reward")) == [0.5, 0.75]
-    assert list(tail.column("seconds.update"))[0] == 2.0
+    assert tail.column("seconds.update")[0] == 2.0
     assert math.isnan(tail.column("late")[0]) and tail.column("late")[1] == 3
     assert tail.row(0) == {"reward": 0.5, "seconds.update": 2.0}
 

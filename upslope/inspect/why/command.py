@@ -14,8 +14,8 @@ from upslope.record.journal import JOURNAL
 
 
 def found_in(folder: Path) -> list[Finding]:
-    """What is wrong with the run there, the likeliest cause first. Raises UserError where there is no run, or one of too
-    few steps to say anything."""
+    """What is wrong with the run there, the likeliest cause first. Raises UserError where there is no run, or too few
+    steps are done."""
     if not (folder / JOURNAL).is_file():
         raise UserError(f"{folder}: there is no journal of a run; give the folder that holds {JOURNAL}")
     run = OpenRun.at(RunPlace(folder.name, folder))
