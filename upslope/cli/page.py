@@ -1,4 +1,4 @@
-"""``upslope look`` and ``why``: what a run recorded, shown and judged. No torch is loaded for it."""
+"""``upslope look``, ``why`` and ``compare``: what runs recorded, shown and judged. No torch is loaded for it."""
 
 from __future__ import annotations
 
@@ -53,3 +53,17 @@ def why(
             print(f"{place}. {finding.says}\n   {finding.numbers}\n   What helps: {finding.mend}")
     if found:
         raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A run's folder, RUN@STEP, or a file rollouts/eval-*.parquet.")],
+    second: Annotated[str, typer.Argument(help="The same of the other one.")],
+    show: Annotated[int, typer.Option(min=0, help="Problems shown side by side, won ones first.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Which of two evaluations is better, on the same problems: accuracies, their difference with its interval, and the
+    problems that were won and lost."""
+    from upslope.inspect.compare.command import compare_command
+
+    compare_command(first, second, show, as_json=as_json)
