@@ -50,8 +50,11 @@ def _wide() -> Console:
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run's or a pipeline's folder, also while it runs.")]) -> None:
-    """Draw report.png from a run folder and print what it shows; of a pipeline's folder, all stages."""
+    """Draw report.png from a run folder, write report.html (the page of `upslope look` as one file that can be mailed),
+    and print what they show; of a pipeline's folder, a table and a picture of all stages."""
+    from upslope.inspect.look.mailed import write_page
     from upslope.inspect.report import print_before_after, summary_lines, write_report
+    from upslope.inspect.words import visible
     from upslope.lab.pipeline.report import facts_of, is_pipeline, table_of, write_pipeline_report
 
     if is_pipeline(run):
@@ -60,9 +63,10 @@ def report(run: Annotated[Path, typer.Argument(help="A run's or a pipeline's fol
         print(f"report      {page}")
         return
     write_report(run)
+    page = write_page(run)
     console = Console()
     print_before_after(console, run)
-    for line in summary_lines(run):
+    for line in [*summary_lines(run), f"page        {visible(str(page))}"]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

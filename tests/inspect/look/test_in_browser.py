@@ -302,3 +302,25 @@ def test_it_is_readable_in_the_dark(browser: Any, runs: Path) -> None:
 def brightness(colour: str) -> float:
     """0 black, 1 white, of ``rgb(r, g, b)``."""
     return sum(int(part) for part in colour[4:-1].split(",")) / (3 * 255)
+
+
+def test_a_report_opens_from_the_disk_and_asks_nobody(browser: Any, runs: Path) -> None:
+    from upslope.inspect.look.mailed import write_page
+
+    page = write_page(runs / "sick")
+    tab = browser.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    tab.goto(page.as_uri())
+    tab.wait_for_selector(".chart canvas", timeout=PATIENCE)
+    assert "Most attempts are cut off" in tab.inner_text(".why")
+    tab.goto(f"{page.as_uri()}#/run/sick/step/11/5")
+    tab.wait_for_selector(".response .token", timeout=PATIENCE)
+    tab.goto(f"{page.as_uri()}#/run/sick/step/5")
+    tab.wait_for_selector("text=This is not in the report", timeout=PATIENCE)
+    assert wrong == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    tab.close()

@@ -7,6 +7,7 @@ import { Run } from "./run.js";
 import { Runs } from "./runs.js";
 import { Search } from "./search.js";
 import { Step } from "./step.js";
+import { reported } from "./net.js";
 import { here, to } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -57,6 +58,7 @@ function viewOf({ what, run, kind, step, attempt, query, keys }) {
   return html`<${Runs} keys=${keys} />`;
 }
 
+if (reported && here().parts[0] !== "run") location.replace(to("run", reported));
 const place = document.getElementById("app");
 place.replaceChildren();
 render(html`<${App} />`, place);

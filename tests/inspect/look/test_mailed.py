@@ -1,0 +1,65 @@
+"""A report in one file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import made_run
+
+from upslope.errors import UserError
+from upslope.inspect.look.mailed import answers_of, bundled, page_of, write_page
+
+
+def inside(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="answers">(.*?)</script>', page, re.DOTALL)
+    assert found
+    told: dict[str, Any] = json.loads(found[1])
+    return told
+
+
+def test_it_holds_the_answers_that_the_page_asks_for(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "one", 5)
+    told = inside(write_page(run).read_text())
+    assert told["run?run=one"]["steps"] == 5
+    assert {key.partition("?")[0] for key in told} == {"runs", "run", "curves", "step", "attempt"}
+    assert "step?run=one&kind=step&step=4" in told and "step?run=one&kind=eval&step=5" in told
+    assert len(told["attempt?run=one&kind=step&step=4&place=3"]["attempt"]["push"]) == 12
+    assert told["curves?run=one&axis=tokens"]["curves"]["reward"]["y"][0] is not None
+
+
+def test_nothing_in_it_leads_elsewhere_and_no_text_ends_its_element(tmp_path: Path) -> None:
+    words = "</script><script>alert(1)</script><!--"
+    page = page_of(made_run(tmp_path / "a & b", 2, words=words, prompt_text=words))
+    assert page.count("</script>") == 3
+    assert "<title>a &amp; b</title>" in page
+    assert "default-src 'none'" in page
+    assert not re.search(r'(src|href)="(?!data:)', page.partition("<script")[0])
+    assert any(words in str(answer) for answer in inside(page).values())
+
+
+def test_every_module_stands_before_those_that_need_it() -> None:
+    told = bundled()
+    places = [
+        told.index(f'modules["{name}"] = ')
+        for name in ("vendor/htm-preact.js", "words.js", "use.js", "run.js", "app.js")
+    ]
+    assert places == sorted(places)
+    assert not re.search(r"^(import|export) ", told, re.MULTILINE)
+    assert told.count("] = (() => {") == len(list((Path("upslope/inspect/look/static")).glob("*.js"))) + 1
+
+
+def test_a_run_that_is_broken_in_part_is_reported_as_far_as_it_goes(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "one", 5)
+    (run / "rollouts" / "step-000004.parquet").write_bytes(b"none")
+    told = answers_of(run)
+    assert "step?run=one&kind=step&step=0" in told
+    assert "step?run=one&kind=step&step=4" not in told
+
+
+def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no run in it"):
+        page_of(tmp_path)
