@@ -14,7 +14,7 @@ from upslope.tasks.builtin import tasks_help
 
 ORDER = (
     *("tokenizer", "train", "pipeline", "eval", "measure", "score", "shown"),
-    *("recipes", "diff", "report", "prove", "doctor", "bench", "plan"),
+    *("recipes", "diff", "report", "export", "prove", "doctor", "bench", "plan"),
     "ladder",
 )
 
