@@ -44,6 +44,9 @@ def train_model(
         Path | None,
         typer.Option(metavar="FILE.toml", help="Processes beside this one (docs/cluster.md)."),
     ] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="trackio, tensorboard or wandb; repeat for several (docs/trackers.md).")
+    ] = None,
     trust: Trust = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
 ) -> None:
@@ -72,6 +75,7 @@ def train_model(
         "seed": seed,
         "name": name,
         "out": out,
+        "track": track or None,
     }
     require_filled({"--model": model, "--name": name, "--out": out})
     options = task_options(task, data, eval_data, reward, reward_weight, text)

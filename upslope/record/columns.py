@@ -12,7 +12,7 @@ from upslope.record.journal import LARGEST
 
 
 @dataclass(frozen=True)
-class Column:
+class JournalColumn:
     """What a key of the journal's lines is.
 
     >>> COLUMNS["entropy"].group
@@ -123,7 +123,7 @@ _GROUPED: dict[str, dict[str, str]] = {
         "held_out_bytes": "bytes of that text",
     },
 }
-COLUMNS = {key: Column(group, words) for group, columns in _GROUPED.items() for key, words in columns.items()}
+COLUMNS = {key: JournalColumn(group, words) for group, columns in _GROUPED.items() for key, words in columns.items()}
 """Every key that upslope itself writes, in the order of its group."""
 
 

@@ -17,6 +17,7 @@ from upslope.record import attempts, best, checkpoint, journal
 from upslope.record.manifest import is_ours, remove, whole_folder, why_not_whole
 from upslope.record.names import REFERENCE, ROLLOUTS
 from upslope.record.recorder import Row, Snapshot
+from upslope.record.trackers.mark import set_marks_back
 from upslope.record.trust import seal
 
 
@@ -69,6 +70,7 @@ class FolderRecorder:
 
     def rewind(self, step: int) -> list[Row]:
         kept = [dict(row) for row in journal.rewind(self._journal, step)]
+        set_marks_back(self.folder, step, list(kept))
         for file in (self.folder / "rollouts").glob("*.parquet"):
             named = ROLLOUTS.fullmatch(file.name)
             if named and (int(named[2]) > step or (named[1] == "step" and int(named[2]) == step)):

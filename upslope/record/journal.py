@@ -104,6 +104,13 @@ def read_journal(folder: Path) -> Journal:
     return Journal(steps, evals, ends[-1] if ends else None)
 
 
+def read_lines(folder: Path) -> list[JournalRow]:
+    """All lines of ``folder/journal.jsonl``, of every kind, as they stand there. Raises UserError as ``read_journal``
+    does; no file is an empty journal."""
+    path = Path(folder) / JOURNAL
+    return [row for _, row in _lines(path)] if path.exists() else []
+
+
 def _lines(path: Path) -> Iterator[tuple[bytes, JournalRow]]:
     """Every line of the file with its row, but for a last one that was cut in half: it lacks its newline and cannot be
     read. Raises UserError for any other that cannot be read, and OSError."""

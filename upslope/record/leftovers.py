@@ -9,17 +9,17 @@ from pathlib import Path
 from upslope.files import PART
 from upslope.record.journal import JOURNAL
 from upslope.record.manifest import is_ours, is_whole, remove
-from upslope.record.names import BEST_FILE, REFERENCE, ROLLOUTS, RUN
+from upslope.record.names import BEST_FILE, MARK, REFERENCE, ROLLOUTS, RUN, TRACKERS
 from upslope.record.trust import SEAL
 
-OWN_FILES = re.compile("|".join([*map(re.escape, (RUN, JOURNAL, SEAL, BEST_FILE)), ROLLOUTS.pattern]))
+OWN_FILES = re.compile("|".join([*map(re.escape, (RUN, JOURNAL, SEAL, BEST_FILE)), ROLLOUTS.pattern, MARK.pattern]))
 UNFINISHED = re.compile(rf"\.(?:step-\d+|{REFERENCE.pattern})\.part|{REFERENCE.pattern}\.replaced")
 
 
 def sweep(folder: Path, *, begun: bool) -> None:
     """Delete it. Only whoever holds the folder may. Where no run has ``begun`` there, the reference that it would have
     had goes too."""
-    for place in (folder, folder / "rollouts"):
+    for place in (folder, folder / "rollouts", folder / TRACKERS):
         for file in _in(place, ".*.part"):
             if is_part(file):
                 file.unlink()

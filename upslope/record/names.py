@@ -11,3 +11,6 @@ ROLLOUTS = re.compile(r"(step|eval)-(\d+)\.parquet")
 """A file of attempts: of a step, or of an evaluation after so many."""
 REFERENCE = re.compile(r"reference(?:-(\d+))?")
 """A policy that the recipe refers to, and since which step."""
+TRACKERS = "trackers"
+"""A folder of what trackers were sent, a file a tracker; and what such a file is called."""
+MARK = re.compile(r"(tensorboard|trackio|wandb)\.json")

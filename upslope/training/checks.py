@@ -11,6 +11,7 @@ from upslope.errors import UserError
 from upslope.learn.scorer import require_scorable
 from upslope.model.new import resolved_new
 from upslope.plugins import is_own
+from upslope.record.trackers.known import require_trackers
 from upslope.tasks.base import Task
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.text.documents import find_sources
@@ -24,6 +25,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     """Whatever would stop the run later and can be seen now: sampling, rows, rewards. Raises UserError."""
     check_recipe(recipe)
     resolved_new(settings.model, settings.new)
+    require_trackers(settings.track)
     check_text(settings, recipe, task)
     check_length(settings, recipe)
     check_numbers(settings, recipe)

@@ -14,6 +14,8 @@ from upslope.model.load import pick_device
 from upslope.native.threads import ask_for_same_bits
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
+from upslope.record.trackers.known import require_place, tracker_of
+from upslope.record.trackers.recorder import TrackedRecorder
 from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
 from upslope.training.company import Company, Nobody
@@ -52,6 +54,9 @@ def run_to_end(
     Ctrl-C.
     """
     device = pick_device(settings.device)
+    require_place(settings.track, recorder.folder)
+    tracked = TrackedRecorder(recorder, settings.track, tracker_of, view.message) if settings.track else None
+    recorder = tracked or recorder
     with process_state(settings, device):
         company = company or Nobody()
         company.begin(model, tokenizer, recipe, settings, view.message, recorder.folder)
@@ -74,6 +79,8 @@ def run_to_end(
         except BaseException as caught:
             error = company.cause(caught) or caught
             kept = _rescued(run)
+            if tracked is not None:
+                tracked.close()
             view.close(False)
             if kept and isinstance(error, UserError):
                 raise type(error)(f"{error}; {kept}") from error.__cause__
@@ -82,6 +89,8 @@ def run_to_end(
             if isinstance(error, AtOnce):
                 raise AtOnce(error.signal, kept or "no step was finished, so there is no checkpoint") from None
             raise error from (None if error is caught else caught)
+        if tracked is not None:
+            tracked.close()
         view.close(True)
     return run
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from upslope.bounds import at_least, require_bounds
+from upslope.errors import nearest
 from upslope.learn.settings import LearnSettings
 from upslope.model.settings import NewModelSettings
+from upslope.record.trackers.known import TRACKER_NAMES
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.types import Sampling
 
@@ -234,6 +236,8 @@ class RunSettings:
     deterministic: bool = True
     """On a CPU, add sums in one order while the run lasts, so that it repeats bit for bit; it costs nothing measurable.
     On a GPU some operations have no such order, and this changes nothing."""
+    track: tuple[str, ...] = ()
+    """Trackers that the run is sent to while it lasts: trackio, tensorboard, wandb (docs/trackers.md)."""
     recipe: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_RECIPE})
     """A recipe's ``name``, and a table for every slot to be patched."""
     new: NewModelSettings = NewModelSettings()
@@ -252,5 +256,10 @@ class RunSettings:
         for key in ("steps", "epochs"):
             if getattr(self, key) > MOST_STEPS:
                 raise ValueError(f"{key} must be at most {MOST_STEPS:,}, not {getattr(self, key):.3g}")
+        for name in self.track:
+            if name not in TRACKER_NAMES:
+                raise ValueError(f"track names {name!r}, which is no tracker{nearest(name, TRACKER_NAMES)}")
+        if len(set(self.track)) < len(self.track):
+            raise ValueError(f"track names a tracker twice: {', '.join(self.track)}; once is enough")
         if self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS}, not {self.threads}; 0 leaves it to torch")

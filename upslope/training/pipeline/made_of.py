@@ -22,7 +22,7 @@ from upslope.training.settings import RunSettings
 from upslope.training.tables import dotted
 
 IRRELEVANT = (
-    *("name", "out", "versions", "threads", "eval", "task.reward_workers", "task.data", "task.eval_data"),
+    *("name", "out", "versions", "threads", "track", "eval", "task.reward_workers", "task.data", "task.eval_data"),
     "task.text",
     *(
         f"cluster.{name}"
