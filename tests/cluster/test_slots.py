@@ -246,6 +246,7 @@ def test_no_problem_is_divided():
         ({"shard": True}, "shard = true needs several learners"),
         ({"staleness": 2}, "staleness = 2 needs samplers that go on"),
         (
+            {"samplers": 1, "in_flight": True},
             "in_flight = true needs attempts that are written while the learner learns",
         ),
         ({"samplers": -1}, "samplers = -1 must be at least 0"),

@@ -37,10 +37,13 @@ STEP_SCHEMA = pa.schema(
         ("entropy", FLOATS),
         ("ratio", FLOATS),
         ("clipped", FLAGS),
+        ("versions", TOKENS),
     ]
 )
-"""One row an attempt. ``learner_logp`` is from before the step's first update, ``entropy`` from the first pass over the
-attempt, ``ratio`` and ``clipped`` from the last. They are null for attempts that were not scored."""
+"""One row an attempt. ``version`` is of the weights that wrote it; where new weights reached it in the middle, the
+newest, and ``versions`` has that of every token (else null). ``learner_logp`` is from before the step's first update,
+``entropy`` from the first pass over the attempt, ``ratio`` and ``clipped`` from the last. They are null for attempts
+that were not scored."""
 
 EVAL_SCHEMA = (
     pa.schema([STEP_SCHEMA.field(n) for n in ("problem", "prompt_text", "response_text", "ended")])
@@ -84,6 +87,7 @@ def _attempt(problem: Problem, rollout: Any) -> dict[str, Any]:
         "response": rollout.response,
         "mask": rollout.mask,
         "version": rollout.version,
+        "versions": rollout.versions,
         "ended": rollout.ended,
         "reward": rollout.reward,
         "extracted": rollout.score.extracted,
