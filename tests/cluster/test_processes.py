@@ -10,84 +10,17 @@ import threading
 import time
 
 import pytest
-import torch
+from several import Watching, fill, furthest, same, settings, trained, weights
 
-from upslope.cluster.launch import company_of
 from upslope.errors import UserError
 from upslope.record.checkpoint import newest
-from upslope.training.start import launched
-from upslope.training.tables import to_settings
-from upslope.training.view import NullView
 
 pytest.importorskip("ray")
-
-REWARD = """
-def odd(completions, **kwargs):
-    return [float(sum(map(len, str(c).split())) % 2) for c in completions]
-"""
-
-
-class Watching(NullView):
-    """Keeps what is said, and does something when a step is done."""
-
-    def __init__(self, at=None, do=None):
-        self.said, self._at, self._do = [], at, do
-
-    def message(self, text):
-        self.said.append(text)
-
-    def step(self, row):
-        if self._do is not None and row["step"] == self._at:
-            self._do()
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cluster")
-    (folder / "mine.py").write_text(REWARD)
-    lines = [f'{{"prompt": "Sam has {i % 10} books. Sam buys {i // 4} more."}}' for i in range(40)]
-    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-SHORT = {"ppo": {"critic": {"warmup": 2}}}
-"""What a recipe of so few steps needs."""
-
-
-def settings(place, name, recipe="grpo", steps=5, **cluster):
-    return to_settings(
-        {
-            "name": name,
-            "out": str(place / "runs"),
-            "model": "pocket:blank",
-            "steps": steps,
-            "problems": 4,
-            "recipe": {"name": recipe, "sample": {"group_size": 4}} | SHORT.get(recipe, {}),
-            "task": {"name": "user", "data": str(place / "data.jsonl"), "rewards": [f"{place}/mine.py:odd"]},
-            "sample": {"max_tokens": 8},
-            "learn": {"lr": 1e-3, "warmup": 0},
-            "eval": {"problems": 0},
-            "save": {"every": 2, "rollouts": 0},
-            "cluster": cluster,
-        }
-    )
-
-
-def trained(wanted, view=None, *, resume=False):
-    with company_of(wanted.cluster) as company:
-        return launched(wanted, lambda: view or NullView(), resume=resume, company=company)
-
-
-def weights(run):
-    return {name: tensor.detach().clone() for name, tensor in run.policy.weights().items()}
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def furthest(one, other):
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    return fill(tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture(scope="module")

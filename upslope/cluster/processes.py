@@ -167,7 +167,7 @@ class Processes:
             return self._actor(SamplerWorker, self._opened, self._run, dtype, threads)
 
         crew = self._crew("sampler", self._settings.samplers, start)
-        sampler = RemoteSampler(crew, learner.policy.max_positions)
+        sampler = RemoteSampler(crew, learner.policy.max_positions, in_flight=self._settings.in_flight)
         sampler.load(learner.policy.weights(), version=0)
         return sampler
 

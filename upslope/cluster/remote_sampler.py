@@ -56,16 +56,25 @@ class RemoteSampler:
 
     listens = True
 
-    def __init__(self, crew: Crew, max_positions: int) -> None:
-        self._crew, self._max_positions = crew, max_positions
+    def __init__(self, crew: Crew, max_positions: int, *, in_flight: bool = False) -> None:
+        """``in_flight``: new weights reach attempts in the middle; so one that is written twice, since its process
+        died, may be another one."""
+        self._crew, self._max_positions, self._in_flight = crew, max_positions, in_flight
         self._loaded = _Loaded(None, 0, "")
+        self._handed: set[tuple[int, str]] = set()
         self._keys = itertools.count()
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Write with these weights from the next ``generate`` on. They are handed over with its requests, so this waits
-        for nobody: not for attempts that are still written with older ones."""
+        for nobody: not for attempts that are still written with older ones. Those go on with the new weights from some
+        token on, where new weights may come in flight."""
         parcel = Parcel.of(weights, version)
-        self._loaded = _Loaded(ray.put(parcel), version, parcel.checksum)
+        loaded = _Loaded(ray.put(parcel), version, parcel.checksum)
+        self._handed.add((version, parcel.checksum))
+        self._loaded = loaded
+        if self._in_flight:
+            for member in self._crew.members:
+                member.actor.renew.remote(version, [loaded.handle])
 
     @property
     def version(self) -> int:
@@ -103,7 +112,8 @@ class RemoteSampler:
                         raise UserError(f"{share.member.where} {why}; so did {deaths - 1} before, over the same work")
                     self._crew.replace(share.member, share.actor, why)
                     left = sorted(share.left)
-                    again = self._give(share.member, left, requests, sampling, address, loaded)
+                    now = self._loaded if self._in_flight else loaded
+                    again = self._give(share.member, left, requests, sampling, address, now)
                     shares.append(replace(again, deaths=deaths))
             if progress is not None:
                 told = max(told, done + sum(share.written for share in shares))
@@ -141,7 +151,7 @@ class RemoteSampler:
                 if finished is not None:
                     finished(whole, rollout)
             if ready:
-                _require_weights(share, ray.get(share.call))
+                self._require_weights(share, ray.get(share.call))
                 share.actor.forget.remote(share.key)
         except RayTaskError as error:
             if isinstance(error.cause, (UserError, NonFinite)):
@@ -151,14 +161,16 @@ class RemoteSampler:
             return True, share.member.ended or f"died: {reason(error)}"
         return bool(ready), ""
 
-
-def _require_weights(share: _Share, found: tuple[int, str]) -> None:
-    wanted = (share.loaded.version, share.loaded.checksum)
-    if found != wanted:
-        raise UserError(
-            f"{share.member.where} wrote with other weights than it was given: version {found[0]} with checksum "
-            f"{found[1][:12]}, and {wanted[0]} with {wanted[1][:12]} was sent"
-        )
+    def _require_weights(self, share: _Share, used: Sequence[tuple[int, str]]) -> None:
+        """Raise UserError unless it used the weights it was given, and none that nobody was given."""
+        wanted = (share.loaded.version, share.loaded.checksum)
+        strange = [found for found in used[:1] if found != wanted]
+        strange += [found for found in used[1:] if found not in self._handed or not self._in_flight]
+        for version, checksum in strange:
+            raise UserError(
+                f"{share.member.where} wrote with other weights than it was given: version {version} with checksum "
+                f"{checksum[:12]}, and {wanted[0]} with {wanted[1][:12]} was sent"
+            )
 
 
 def by_problem(requests: Sequence[Request], num: int) -> list[list[int]]:

@@ -26,6 +26,9 @@ from upslope.types import Rollout, Sampling
 News = tuple[int, Sequence[tuple[int, Rollout]]]
 """(tokens written so far, (place, rollout) of the requests that have ended since the last news)."""
 
+Loaded = tuple[int, str]
+"""Version and checksum of the weights that a model had."""
+
 
 class SamplerWorker:
     """One sampler. It computes as the learner's own would: the same precision, the same order of sums."""
@@ -38,7 +41,9 @@ class SamplerWorker:
         self._ended: dict[int, list[tuple[int, Rollout]]] = {}
         self._key = 0
         self._handle: Any = None
-        self._has = (0, "")
+        self._has: Loaded = (0, "")
+        self._used: list[Loaded] = []
+        self._newest: tuple[int, Any] = (0, None)
         with self._life.at("opening the model"):
             torch.set_num_threads(threads)
             device = pick_device(settings.device)
@@ -48,7 +53,8 @@ class SamplerWorker:
             policy = Policy(model, tokenizer)
             cast_weights(policy.model, dtype)
             self._policy = policy
-            self._sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
+            renewed = self._take_newest if settings.cluster.in_flight else None
+            self._sampler = LocalSampler(policy, max_rows=settings.sample.max_rows, renewed=renewed)
 
     @ray.method(concurrency_group="watch")
     def sign(self) -> SignOfLife:
@@ -56,22 +62,39 @@ class SamplerWorker:
 
     def write(
         self, key: int, weights: Sequence[Any], requests: Sequence[Request], sampling: Sampling, address: Address
-    ) -> tuple[int, str]:
+    ) -> list[Loaded]:
         """Write the attempts with these weights: a handle to a ``Parcel``, in a list, so that it is fetched only where
-        it is new. ``news`` hands the attempts over while this goes on, and afterwards. Returns the version and the
-        checksum of what the model had."""
-        handle = weights[0]
-        if handle != self._handle:
-            parcel: Parcel = ray.get(handle)
-            self._sampler.load(parcel.weights(), parcel.version)
-            mine = self._policy.weights()
-            self._handle, self._has = handle, (parcel.version, weights_digest({n: mine[n] for n in parcel.arrays}))
+        it is new. ``news`` hands the attempts over while this goes on, and afterwards. Returns what the model had:
+        these weights, and those that ``renew`` told of meanwhile."""
+        if weights[0] != self._handle:
+            self._take(weights[0])
+        self._used = [self._has]
         with self._lock:
             self._written[key], self._ended[key] = 0, []
         self._key = key
         with self._life.at(f"writing {len(requests)} attempts"):
             self._sampler.generate(requests, sampling, address, self._progress, self._finished)
-        return self._has
+        return self._used
+
+    def _take(self, handle: Any) -> None:
+        parcel: Parcel = ray.get(handle)
+        self._sampler.load(parcel.weights(), parcel.version)
+        mine = self._policy.weights()
+        self._handle, self._has = handle, (parcel.version, weights_digest({n: mine[n] for n in parcel.arrays}))
+
+    @ray.method(concurrency_group="watch")
+    def renew(self, version: int, weights: Sequence[Any]) -> None:
+        """There are newer weights: what is being written goes on with them, from its next token on."""
+        self._newest = (version, weights[0])
+
+    def _take_newest(self) -> bool:
+        """Whether newer weights than the model's were there; it has them now."""
+        version, handle = self._newest
+        if version <= self._sampler.version:
+            return False
+        self._take(handle)
+        self._used.append(self._has)
+        return True
 
     def _progress(self, num_tokens: int, num_rows: int) -> None:
         self._life.beat()

@@ -36,6 +36,11 @@ class Decoder(Protocol):
         """Only these rows remain, numbered anew in this order."""
         ...
 
+    def renew(self) -> None:
+        """The model's weights are others now. Rows under way keep the keys and values that they have, and go on with
+        the new weights; prompts that are placed from now on are computed with these, known or not."""
+        ...
+
 
 class FastTrunk(Protocol):
     """A model's body (``model.base_model``: embedding, layers, last norm) computed another way, with the body's own

@@ -52,9 +52,13 @@ class TableDecoder:
         num_rows: int,
         max_tokens: int,
         like: Tensor,
+        *,
+        laid_out: Callable[[], tuple[Layers, Callable[[Tensor], Tensor]]] | None = None,
     ) -> None:
-        """``like`` says the dtype and device of keys and values."""
+        """``like`` says the dtype and device of keys and values. ``laid_out``: layers and head again, made of the
+        weights as they are by then; None: those that are given read them at every call."""
         self._layers, self._head, self._ops, self._heads = layers, head, ops, heads
+        self._laid_out = laid_out
         self._device = like.device
         self._table = ops.table(heads, num_layers, num_rows, max_tokens, like)
         self._prompt_of_row: list[Any] = [None] * num_rows
@@ -99,6 +103,11 @@ class TableDecoder:
         self._begin_N = self._begin_N[rows]
         self._prompt_of_row = [self._prompt_of_row[row] for row in rows.tolist()]
         self._assigned = False
+
+    def renew(self) -> None:
+        if self._laid_out is not None:
+            self._layers, self._head = self._laid_out()
+        self._known = {}  # rows keep the prompts they have
 
     def _assign(self) -> None:
         if any(prompt is None for prompt in self._prompt_of_row):

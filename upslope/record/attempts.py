@@ -21,7 +21,7 @@ WORDS = pa.list_(pa.string())
 
 SCHEMA_VERSION = 2
 """Stands in the metadata of every file, as ``upslope.attempts``. 1, which no file says, had neither the texts of single
-tokens nor ``reference_logp``, ``push`` and ``top_*``."""
+tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``."""
 GROUP_ROWS = 64
 """Attempts in one row group: whoever looks at one attempt reads no more than so many."""
 Spell = Callable[[Sequence[int]], Sequence[str]]
@@ -54,12 +54,14 @@ STEP_SCHEMA = pa.schema(
         ("top_tokens", pa.list_(TOKENS)),
         ("top_pieces", pa.list_(WORDS)),
         ("top_logp", pa.list_(FLOATS)),
+        ("versions", TOKENS),
     ],
     metadata={"upslope.attempts": str(SCHEMA_VERSION)},
 )
-"""One row an attempt. ``learner_logp`` is from before the step's first update, ``entropy`` and ``top_*`` from the first
-pass over the attempt, ``ratio``, ``clipped`` and ``push`` from the last. They are null for attempts that were not
-scored, and where neither recipe nor settings ask for them."""
+"""One row an attempt. ``version`` is of the weights that wrote it; where new weights reached it in the middle, the
+newest, and ``versions`` has that of every token (else null). ``learner_logp`` is from before the step's first update,
+``entropy`` and ``top_*`` from the first pass over the attempt, ``ratio``, ``clipped`` and ``push`` from the last. They
+are null for attempts that were not scored, and where neither recipe nor settings ask for them."""
 
 EVAL_SCHEMA = pa.schema(
     [
@@ -113,6 +115,7 @@ def _attempt(problem: Problem, rollout: Rollout, spell: Spell | None) -> dict[st
         "response_pieces": None if spell is None else spell(rollout.response),
         "mask": rollout.mask,
         "version": rollout.version,
+        "versions": rollout.versions,
         "ended": rollout.ended,
         "reward": rollout.reward,
         "extracted": rollout.score.extracted,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from upslope.errors import UserError
 from upslope.files import sync_folder
 from upslope.model.hf import system_errors
 from upslope.model.policy import Policy
+from upslope.record.drawn import DrawnStep, any_drawn, read_drawn, write_drawn
 from upslope.record.manifest import is_ours, is_whole, remove, whole_folder, why_not_whole
+from upslope.types import Problem
 
 OPTIMIZER = "optimizer.safetensors"
 CRITIC = "critic.safetensors"
@@ -48,6 +50,15 @@ class Checkpoint:
         """Weights and optimizer state of the critic, in a recipe that has one."""
         return load_file(self.folder / CRITIC)
 
+    @property
+    def drew_ahead(self) -> bool:
+        """Whether there are attempts that nobody had learnt from."""
+        return any_drawn(self.folder)
+
+    def drawn(self, problems: Mapping[str, Problem]) -> list[DrawnStep]:
+        """These, lowest step first. Raises KeyError for a problem, by id, that is not among ``problems``."""
+        return read_drawn(self.folder, problems)
+
 
 def save(
     parent: Path,
@@ -57,8 +68,10 @@ def save(
     optimizer: dict[str, Tensor],
     state: dict[str, Any],
     critic: dict[str, Tensor] | None = None,
+    drawn: Sequence[DrawnStep] = (),
 ) -> Path:
-    """Write ``parent/step-000010``, whole or not at all. ``weights`` (full precision) stand in for the compute ones."""
+    """Write ``parent/step-000010``, whole or not at all. ``weights`` (full precision) stand in for the compute ones;
+    ``drawn`` are steps whose attempts are there and wait to be learnt from."""
     folder = parent / f"step-{step:06d}"
     with whole_folder(folder) as aside:
         policy.save(aside, weights)
@@ -66,6 +79,7 @@ def save(
             save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
             if critic is not None:
                 save_file({k: v.contiguous() for k, v in critic.items()}, aside / CRITIC)
+        write_drawn(aside, drawn)
         (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
     for later in _folders(parent):
         if _step(later) > step and not is_whole(later):

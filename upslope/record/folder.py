@@ -51,7 +51,7 @@ class FolderRecorder:
 
     def save(self, snapshot: Snapshot) -> None:
         s = snapshot
-        checkpoint.save(self._checkpoints, s.step, s.policy, s.weights, s.optimizer, s.state, s.critic)
+        checkpoint.save(self._checkpoints, s.step, s.policy, s.weights, s.optimizer, s.state, s.critic, s.drawn)
         checkpoint.prune(self._checkpoints, self._keep, best.best_step(self.folder))
         self._prune_references()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from upslope.model.policy import Policy
 from upslope.record.checkpoint import Checkpoint
+from upslope.record.drawn import DrawnStep
 from upslope.record.journal import plain
 
 Row = dict[str, Any]
@@ -32,6 +33,8 @@ class Snapshot:
     critic: dict[str, Tensor] | None
     state: Row
     """Counts and sums, as JSON can say them."""
+    drawn: Sequence[DrawnStep] = ()
+    """Steps whose attempts are there, and that nobody has learnt from."""
 
 
 class Recorder(Protocol):

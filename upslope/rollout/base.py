@@ -67,7 +67,8 @@ class Sampler(Protocol):
       takes number t of ``address.uniforms``, and those that stand where the world speaks are not taken. Whoever cannot
       take numbers seeds itself with ``address.key``. So what is written does not depend on the order of the requests,
       their company, or a restart.
-    - *The version.* Every rollout carries the version of the weights that wrote it.
+    - *The version.* Every rollout carries the version of the weights that wrote it; where new weights reach it in the
+      middle, that of each token as well, and ``logp`` is of what each token was drawn from.
     - *No text.* ``text`` is empty and ``score`` is none yet.
     """
 
@@ -125,9 +126,11 @@ def to_rollout(
     *,
     mask: Sequence[bool] | None = None,
     unanswered: int = 0,
+    versions: tuple[int, ...] | None = None,
 ) -> Rollout:
     """What a sampler hands over for a request, from a response that has ended. ``mask``: which tokens the policy chose;
-    None: all. ``unanswered``: how often a listener was asked and had nothing to say."""
+    None: all. ``unanswered``: how often a listener was asked and had nothing to say. ``versions``: by token, where
+    there were several; ``version`` is the newest."""
     mask = (True,) * len(response) if mask is None else tuple(mask)
     return Rollout(
         problem_id=request.problem_id,
@@ -140,4 +143,5 @@ def to_rollout(
         ended="stop" if mask[-1] and response[-1] in end_ids else "length",
         text="",
         unanswered=unanswered,
+        versions=versions,
     )

@@ -70,6 +70,9 @@ class SharedPromptDecoder:
         self._prompts = [self._prompts[row] for row in rows.tolist()]
         self._column_N = self._column_N[rows]
 
+    def renew(self) -> None:
+        self._prompts = [()] * len(self._prompts)  # nobody takes over a prompt of the older weights
+
 
 class PlainDecoder:
     """The ordinary way, for any architecture: rows padded on the left, transformers' own cache. All rows begin at once
@@ -118,3 +121,6 @@ class PlainDecoder:
         self._cache.batch_select_indices(rows)
         self._seen = self._seen[rows]
         self._position_N = self._position_N[rows]
+
+    def renew(self) -> None:
+        pass  # the model reads its weights at every call, and no row begins later

@@ -4,7 +4,7 @@ time; whoever ends gives up the row and becomes a rollout."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,12 +28,22 @@ class LocalSampler:
 
     listens = True
 
-    def __init__(self, policy: Policy, *, max_rows: int = 0, packed: bool = True) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        max_rows: int = 0,
+        packed: bool = True,
+        renewed: Callable[[], bool] | None = None,
+    ) -> None:
         """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
-        ``packed=False`` takes the ordinary way."""
+        ``packed=False`` takes the ordinary way. ``renewed`` is asked before every token whether it has loaded other
+        weights meanwhile: attempts go on with these, over the keys and values they have, and each rollout says which
+        version drew which token (``Rollout.versions``)."""
         self._policy = policy
         self._max_rows = max_rows
         self._packed = packed and policy.packs
+        self._renewed = renewed
         self.version = 0
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
@@ -61,9 +71,10 @@ class LocalSampler:
                     written.response,
                     written.logp,
                     self._policy.end_ids,
-                    self.version,
+                    written.spans[-1][1],
                     mask=written.mask,
                     unanswered=written.unanswered,
+                    versions=by_token(written.spans, len(written.response)),
                 )
             if progress is not None:
                 progress(num_written, len(rollouts))
@@ -84,6 +95,10 @@ class LocalSampler:
         kind = SharedPromptDecoder if self._packed else PlainDecoder
         return kind(self._policy, num_rows, max_tokens)
 
+    def _has_others(self) -> bool:
+        """Whether other weights were loaded since this was asked last."""
+        return self._renewed is not None and self._renewed()
+
     @torch.no_grad()
     def _run(
         self, requests: Sequence[Request], sampling: Sampling, address: Address
@@ -97,9 +112,10 @@ class LocalSampler:
         size = self._max_rows or self._affordable(requests, sampling)
         queue = deque(Queued(place, request) for place, request in enumerate(requests))
         while queue:
+            self._has_others()
             num_rows = min(size, len(queue))
             decoder = self._decoder(num_rows, sampling.max_tokens)
-            batch = RunningBatch(num_rows, sampling.max_tokens, address, device)
+            batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
             _begin(range(num_rows), queue, decoder, batch)
             while live := batch.live:
                 num_rows = _drop(num_rows, live, decoder, batch)
@@ -108,8 +124,23 @@ class LocalSampler:
                 free = batch.write(token_N, logp_N, end_ids)
                 batch.hear(free)
                 yield len(live), batch.take(free)
+                if self._has_others():  # before anybody begins, so that a prompt and its first token are of one version
+                    decoder.renew()
+                    batch.renew(self.version)
                 if decoder.refills:
                     _begin(free, queue, decoder, batch)
+
+
+def by_token(spans: Sequence[tuple[int, int]], num: int) -> tuple[int, ...] | None:
+    """The version of each of ``num`` tokens; None where all are of one.
+
+    >>> by_token([(0, 6), (2, 7)], 5), by_token([(0, 6)], 5)
+    ((6, 6, 7, 7, 7), None)
+    """
+    if len(spans) == 1:
+        return None
+    ends = [*(begin for begin, _ in spans[1:]), num]
+    return tuple(version for (begin, version), end in zip(spans, ends, strict=True) for _ in range(begin, end))
 
 
 def _begin(free: Sequence[int], queue: deque[Queued], decoder: Decoder, batch: RunningBatch) -> None:

@@ -33,6 +33,8 @@ class Written:
     """In nats; 0 where it did not."""
     unanswered: int
     """How often the listener was asked and had nothing to say."""
+    spans: tuple[tuple[int, int], ...]
+    """(place of the first token, version of the weights that wrote from there on), in order."""
 
 
 class RunningBatch:
@@ -42,9 +44,14 @@ class RunningBatch:
     decoder has to know of it: a row that hears advances with all others.
     """
 
-    def __init__(self, num_rows: int, max_tokens: int, address: Address, device: torch.device) -> None:
+    def __init__(
+        self, num_rows: int, max_tokens: int, address: Address, device: torch.device, version: int = 0
+    ) -> None:
+        """``version``: of the weights that write; ``renew`` tells of others."""
         real = torch.float32 if device.type == "mps" else torch.float64  # no float64 there
         self._served: dict[int, Queued] = {}
+        self._version = version
+        self._spans: dict[int, list[tuple[int, int]]] = {}
         self._address, self._max_tokens = address, max_tokens
         self.newest_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """The token that is to be appended next: the newest one, or at first the prompt's last."""
@@ -82,6 +89,7 @@ class RunningBatch:
         self._given_N[row_R] = 0
         self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
+        self._spans.update((row, [(0, self._version)]) for row in rows)
         pairs = zip(rows, requests, strict=True)
         self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
 
@@ -120,6 +128,14 @@ class RunningBatch:
         self._chosen_NT[row, begin:end] = False
         self._given_N[row] = end
 
+    def renew(self, version: int) -> None:
+        """Every token from here on is drawn from weights of this version."""
+        self._version = version
+        position = self.position_N.tolist()
+        for row in self._served:
+            before = [span for span in self._spans[row] if span[0] < position[row]]
+            self._spans[row] = [*before, (position[row], version)]
+
     def take(self, rows: Sequence[int]) -> list[Written]:
         """What was written in these rows, which are free from now on."""
         if not rows:
@@ -140,6 +156,7 @@ class RunningBatch:
                 tuple(mask_T[:length]),
                 tuple(logp_T[:length]),
                 self._unanswered.pop(row, 0),
+                tuple(self._spans.pop(row)),
             )
             for row, length, token_T, mask_T, logp_T in zip(rows, lengths, tokens, masks, logps, strict=True)
         ]
@@ -147,6 +164,7 @@ class RunningBatch:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows, which must be free."""
         self._served = {new: self._served[old] for new, old in enumerate(rows)}
+        self._spans = {new: self._spans[old] for new, old in enumerate(rows)}
         self._listening = {new: self._listening[old] for new, old in enumerate(rows) if old in self._listening}
         self._unanswered = {new: self._unanswered[old] for new, old in enumerate(rows) if old in self._unanswered}
         row_R = torch.tensor(rows, device=self._live_N.device)

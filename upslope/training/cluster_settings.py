@@ -30,6 +30,9 @@ class ClusterSettings:
     """Processes that score attempts; 0: where ``task.reward_workers`` says."""
     staleness: int = at_least(0, 0)
     """How many steps old the weights may be that wrote what a step learns from. 0: samplers wait for the learner."""
+    in_flight: bool = False
+    """New weights reach a sampler in the middle of its attempts, which go on with them from the next token on. Beside
+    staleness."""
     address: str = ""
     """A Ray cluster that is there (``auto``, ``HOST:PORT``, ``ray://HOST:10001``); empty: one of this machine's own."""
     patience: float = at_least(1, 60.0)
@@ -51,6 +54,10 @@ class ClusterSettings:
             raise ValueError(
                 f"staleness = {self.staleness} needs samplers that go on while the learner learns; set samplers to 1 "
                 "or more"
+            )
+        if self.in_flight and not self.staleness:
+            raise ValueError(
+                "in_flight = true needs attempts that are written while the learner learns; set staleness to 1 or more"
             )
         if self.engine == "vllm" and self.samplers:
             raise ValueError(

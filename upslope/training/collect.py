@@ -17,6 +17,7 @@ from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
 from upslope.model.renderer import Renderer
+from upslope.record.drawn import DrawnStep
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
@@ -59,6 +60,11 @@ class Collects(Protocol):
     def state(self) -> Mapping[str, Any]: ...
 
     def load(self, sample: Sample, state: Mapping[str, Any]) -> None: ...
+
+    def drawn(self, step: int, patient: Callable[[], bool]) -> Sequence[DrawnStep]:
+        """Number ``step`` and what follows, as far as attempts are there already: for a checkpoint. A step that is
+        being sampled is waited for as long as ``patient`` says."""
+        ...
 
 
 class Collector:
@@ -131,6 +137,10 @@ class Collector:
         """Go on with what a checkpoint says that it learnt."""
         if isinstance(sample, Learnable):
             self.knowing(sample).load(state.get("known", {}))
+
+    def drawn(self, step: int, patient: Callable[[], bool]) -> Sequence[DrawnStep]:
+        """None: it collects a step when that is asked for."""
+        return ()
 
     def _attempt(
         self, problems: Sequence[Problem], sample: Attempts, step: int, progress: Progress | None

@@ -28,6 +28,7 @@ from upslope.training.collect import Collected, Collects
 from upslope.training.collecting import collector
 from upslope.training.corpora import Text
 from upslope.training.document import lineage
+from upslope.training.drawn import with_drawn
 from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
@@ -72,7 +73,8 @@ class Run:
         self._step = 0
         self._unwritten: Callable[[], Row] | None = None
         self.signals = Signals(view.message, lambda number: give_up(number, self.rescue, view))
-        self._saving = Saving(learner, recorder, lambda: self.collect.state(), settings, made_with or {})
+        saves = (learner, recorder, lambda: self.collect, lambda: self.signals.hurried)
+        self._saving = Saving(*saves, settings, made_with or {})
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
@@ -163,6 +165,8 @@ class Run:
         self.first_step = self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
+        staleness = self.settings.cluster.staleness
+        self.collect = with_drawn(self.collect, saved, self.task, staleness, self.view.message)
         self.sampler.load(self.policy.weights(), version=saved.step)
         self.rewind(saved.step)
 

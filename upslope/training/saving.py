@@ -11,6 +11,7 @@ from upslope.errors import UserError
 from upslope.learn.learner import Learner
 from upslope.record.recorder import Recorder, Snapshot
 from upslope.training.best import Best
+from upslope.training.collect import Collects
 from upslope.training.settings import RunSettings
 from upslope.types import Rollout
 
@@ -22,13 +23,14 @@ class Saving:
         self,
         learner: Learner,
         recorder: Recorder,
-        known: Callable[[], Mapping[str, Any]],
+        collects: Callable[[], Collects],
+        hurried: Callable[[], bool],
         settings: RunSettings,
         made_with: Mapping[str, str],
     ) -> None:
-        """``known``: what is known of the problems by now; ``made_with``: what the results depend on beside the
-        settings (``resuming.made_with``)."""
-        self._learner, self._recorder, self._known = learner, recorder, known
+        """``collects``: who knows of the problems, and what was sampled ahead; ``hurried``: whether nothing may be
+        waited for; ``made_with``: what the results depend on beside the settings (``resuming.made_with``)."""
+        self._learner, self._recorder, self._collects, self._hurried = learner, recorder, collects, hurried
         self._sampling, self._wants_best = settings.sample.sampling(), settings.save.best
         self._fixed: dict[str, Any] = {"seed": settings.seed, "made_with": dict(made_with)}
         self._best = Best()
@@ -42,13 +44,14 @@ class Saving:
     def finish(self, step: int, spent: float, tokens: int, shown: Rollout | None = None) -> None:
         """So many steps are done, in ``spent`` seconds and ``tokens`` tokens; ``shown``: an attempt of the last one."""
         self.finished, self._shown = step, shown or self._shown
-        self._state = {"spent": spent, "tokens": tokens} | dict(self._known())
+        self._state = {"spent": spent, "tokens": tokens} | dict(self._collects().state())
         for optimizer in self._learner.optimizers:
             optimizer.moved = False
 
-    def save(self) -> None:
-        """Keep what the last finished step left, unless that was done. Raises UserError, before anything is written, if
-        the weights compute nothing finite."""
+    def save(self, *, waits: bool = True) -> None:
+        """Keep what the last finished step left, unless that was done. A step that is being sampled ahead is waited for
+        if ``waits``, unless it hurries. Raises UserError, before anything is written, if the weights compute nothing
+        finite."""
         if self.finished == self.saved:
             return
         if not self._is_finite():
@@ -61,8 +64,9 @@ class Saving:
         state = self._fixed | self._state | {"num_updates": optimizer.num_done}
         if critic is not None:
             state |= {"num_critic_updates": critic.optimizer.num_done}
+        drawn = self._collects().drawn(self.finished, lambda: waits and not self._hurried())
         weights, moments, critics = learner.kept()
-        self._recorder.save(Snapshot(self.finished, learner.policy, weights, moments, critics, state))
+        self._recorder.save(Snapshot(self.finished, learner.policy, weights, moments, critics, state, drawn))
         self.saved = self.finished
 
     def evaluated(self, row: Mapping[str, Any]) -> None:
@@ -85,7 +89,7 @@ class Saving:
         broke off after the first of several updates is lost). Whether there is anything to go on from."""
         sound = not any(optimizer.moved for optimizer in self._learner.optimizers)
         if self.finished and sound and self._is_finite():
-            self.save()
+            self.save(waits=False)
         return self.saved >= 0
 
     def _is_finite(self) -> bool:

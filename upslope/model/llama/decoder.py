@@ -46,7 +46,10 @@ class PackedLayers:
 
 def decoder(body: Body, head: nn.Module, num_rows: int, max_tokens: int) -> TableDecoder:
     plain = type(head) is nn.Linear  # not one with an adapter around it
-    run: Product = product(head.weight, head.bias, num_rows) if plain else head  # type: ignore[arg-type]
-    layers = PackedLayers(body, num_rows)
+
+    def laid_out() -> tuple[PackedLayers, Product]:
+        run: Product = product(head.weight, head.bias, num_rows) if plain else head  # type: ignore[arg-type]
+        return PackedLayers(body, num_rows), run
+
     sizes = (len(body.layers), num_rows, max_tokens)
-    return TableDecoder(layers, run, body.ops, body.dims.heads, *sizes, body.embedding)
+    return TableDecoder(*laid_out(), body.ops, body.dims.heads, *sizes, body.embedding, laid_out=laid_out)
