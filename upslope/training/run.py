@@ -133,9 +133,7 @@ class Run:
         with self.signals, said_to(self.view.message):
             self._saving.finish(self.first_step, self._spent, self._tokens)
             if self.first_step == 0:
-                self.recorder.add(
-                    {"kind": "recipe", "step": 0} | lineage(self._document["recipe"]["name"], self.recipe)
-                )
+                self.recorder.add(lineage(self._document["recipe"]["name"], self.recipe))
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self.first_step
             while step < self.settings.steps and not self._out_of_budget():
@@ -165,8 +163,8 @@ class Run:
         self.first_step = self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
-        staleness = self.settings.cluster.staleness
-        self.collect = with_drawn(self.collect, saved, self.task, staleness, self.view.message)
+        oldest = self.settings.cluster.staleness
+        self.collect = with_drawn(self.collect, saved, self.task, oldest, self.view.message)
         self.sampler.load(self.policy.weights(), version=saved.step)
         self.rewind(saved.step)
 
@@ -235,13 +233,12 @@ class Run:
             row |= self.told()
             kept = every and step % every == 0 and self.recipe.acts
             table = attempts.of_step(collected.attempted, batch, outcomes, self._spell) if kept else None
-        shown = next(iter(batch.rollouts), None)
-        self._unwritten = functools.partial(self._write, step, row, table, shown, self._spent, self._tokens)
+        of_step = (step, row, table, next(iter(batch.rollouts), None))
+        self._unwritten = functools.partial(self._write, *of_step, self._spent, self._tokens)
         self.view.step(self._unwritten())
         if self.recipe.acts and collected.attempted:
             group = collected.attempted[step % len(collected.attempted)]
-            shown = group.rollouts[0]
-            self.view.attempt(attempts.prompt_text(group.problem), shown.text, shown.reward)
+            self.view.attempt(attempts.prompt_text(group.problem), group.rollouts[0].text, group.rollouts[0].reward)
         done, last = step + 1, self.settings.steps
         if self.settings.save.every and done % self.settings.save.every == 0 and done < last:
             self._save()
