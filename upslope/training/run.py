@@ -6,20 +6,19 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
-from upslope.errors import NonFinite, Stopped, UserError, nearest
+from upslope.errors import NonFinite, Stopped, UserError
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
 from upslope.model.pieces import TokenTexts
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
-from upslope.record.recorder import KINDS, Recorder, Row
+from upslope.record.recorder import Recorder, Row
 from upslope.rollout.base import Sampler
 from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
@@ -33,6 +32,7 @@ from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.results import Results
 from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
@@ -40,7 +40,7 @@ from upslope.training.view import View
 from upslope.types import Batch, Rollout
 
 
-class Run:
+class Run(Results):
     """Everything about one run that outlives a step."""
 
     def __init__(
@@ -83,40 +83,6 @@ class Run:
         self._memory = Keeper()
         self._spell = TokenTexts(self.policy.tokenizer)
         learner.watch = self._learned
-
-    # -- what came of it ----------------------------------------------------------------------------------------
-
-    @property
-    def folder(self) -> Path | None:
-        """Where the run lies; None: in memory."""
-        return self.recorder.folder
-
-    @property
-    def model(self) -> Any:
-        """The transformers model as it is now, in the precision it computes in."""
-        return self.policy.model
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.policy.tokenizer
-
-    def rows(self, kind: str = "step") -> list[dict[str, Any]]:
-        """The journal's rows of a kind: ``step``, ``eval``, or ``end`` where it ended early. docs/library.md says what
-        their keys mean. Raises UserError for another kind."""
-        if kind not in KINDS:
-            raise UserError(f"the journal has no rows of kind {kind!r}{nearest(kind, KINDS)}")
-        return self.recorder.rows(kind)
-
-    def rollouts(self, step: int) -> list[dict[str, Any]]:
-        """Every attempt of a step, with what the update did to it. Raises UserError if none were kept."""
-        try:
-            return self.recorder.attempts("step", step)
-        except KeyError:
-            raise UserError(f"no attempts of step {step} were kept; see save.rollouts, and len(run.rows())") from None
-
-    def save(self, folder: str | Path) -> None:
-        """Write model (in full precision) and tokenizer as an ordinary Hugging Face directory."""
-        self.policy.save(Path(folder), self.learner.optimizer.full_precision())
 
     # -- life ---------------------------------------------------------------------------------------------------
 
