@@ -194,9 +194,13 @@ def test_a_process_that_was_forked_sends_nothing(tmp_path: Path) -> None:
         if child == 0:
             try:
                 recorder.add(step_row(2))
+                began = time.monotonic()
+                recorder.close()
+                os._exit(0 if time.monotonic() - began < 2 else 1)
             finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+    assert causes(tmp_path) == []
     assert keys(tracker.ledger) == ALL[:3]
 
 

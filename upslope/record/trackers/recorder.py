@@ -70,6 +70,8 @@ class TrackedRecorder:
 
     def close(self) -> None:
         """The run is over. Takes ``LAST_SECONDS`` at most."""
+        if os.getpid() != self._process:
+            return
         deadline = time.monotonic() + LAST_SECONDS
         for sender in self._senders:
             sender.end(deadline, LAST_SECONDS)
