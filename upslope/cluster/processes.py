@@ -180,7 +180,7 @@ class Processes:
             self._held.callback(ahead.leave)
         if self._ranks is None:
             return
-        stand_together(run.learner, self._ranks)
+        stand_together(run.learner, self._ranks, run.resumed)
         steps = iter(range(run.first_step, run.settings.steps))
         run.learner.share = lambda groups: self._hand(None if groups is None else next(steps), groups or ())
 
