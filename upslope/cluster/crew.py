@@ -38,8 +38,11 @@ class Member:
 
     @property
     def where(self) -> str:
-        """``sampler 1 (process 312 on vm)``"""
-        return self.role if self.sign is None else f"{self.role} (process {self.sign.pid} on {self.sign.host})"
+        """``sampler 1 (process 312 on vm)``, or ``(process 312 on vm, GPU 2)``"""
+        if self.sign is None:
+            return self.role
+        gpu = f", GPU {self.sign.gpu}" if self.sign.gpu else ""
+        return f"{self.role} (process {self.sign.pid} on {self.sign.host}{gpu})"
 
 
 class Crew:
