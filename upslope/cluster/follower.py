@@ -15,6 +15,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Sample
 from upslope.cluster.gpus import given_gpu
 from upslope.cluster.life import Life, SignOfLife
+from upslope.cluster.machines import own_machine
 from upslope.cluster.ranks import meet
 from upslope.cluster.together import builder, stand_together
 from upslope.learn.learner import Learner
@@ -92,7 +93,7 @@ class Follower:
 
     def __init__(self, opened: tuple[Any, Any], recipe: Recipe, settings: RunSettings) -> None:
         self._given = (*opened, recipe, settings)
-        self._life = Life(given_gpu())
+        self._life = Life(given_gpu(), own_machine())
         self._handed: Handed = queue.SimpleQueue()
 
     @ray.method(concurrency_group="watch")

@@ -101,7 +101,8 @@ def share_gpus(device: str, ranks: int, samplers: int, held: contextlib.ExitStac
 
 def _held_gpu(share: float, held: contextlib.ExitStack) -> str:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, num_gpus=share, scheduling_strategy=here)(GpuHolder).remote()
+    options: dict[str, Any] = {"num_cpus": 0, "num_gpus": share, "scheduling_strategy": here}
+    actor: Any = ray.remote(**options)(GpuHolder).remote()
     held.callback(end, actor)
     try:
         gpu: str = ray.get(actor.gpu.remote(), timeout=START)

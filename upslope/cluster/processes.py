@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 
 from upslope.algo.recipe import Recipe
 from upslope.cluster.ahead import Ahead
-from upslope.cluster.crew import GROUPS, Crew, Member, reason
+from upslope.cluster.crew import GROUPS, Crew, Member, fate, reason
 from upslope.cluster.follower import Follower
 from upslope.cluster.gpus import GpuShares, share_gpus
 from upslope.cluster.ports import free_port
@@ -206,7 +206,7 @@ class Processes:
             try:
                 ray.get(member.actor.hand.remote(step, given))
             except RayActorError as error:
-                raise UserError(f"{member.where} {member.ended or f'died: {reason(error)}'}") from None
+                raise UserError(f"{member.where} {member.ended or fate(member, error)}") from None
 
     def cause(self, error: BaseException) -> UserError | None:
         """The process that died or hung, where that is why the run ends."""
