@@ -219,6 +219,21 @@ def test_a_saved_model_is_an_ordinary_directory(tmp_path: Path) -> None:
     assert up.evaluate(str(tmp_path / "saved"), Vowels(), problems=2, max_tokens=4).row["reward"] >= 0
 
 
+def test_weights_whose_parts_are_gone_are_saved_from_the_checkpoint(tmp_path: Path) -> None:
+    """As those of a run in shards that computed in bfloat16: what is left in the process is not the whole of them."""
+    kept = up.train(tiny(), task=Vowels(), steps=1, folder=tmp_path / "a", **QUICK)
+    in_memory = up.train(tiny(), task=Vowels(), steps=1, **QUICK)
+    for run in (kept, in_memory):
+        run.learner.full_precision = lambda: None  # type: ignore[method-assign]
+        for parameter in run.model.parameters():
+            parameter.data.zero_()
+    kept.save(tmp_path / "saved")
+    saved = (tmp_path / "saved" / "model.safetensors").read_bytes()
+    assert saved == (tmp_path / "a" / "checkpoints" / "step-000001" / "model.safetensors").read_bytes()
+    with pytest.raises(up.UserError, match=r"in shards on processes that have ended, .*; give the run a folder"):
+        in_memory.save(tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -83,6 +83,45 @@ def test_a_learner_that_dies_is_named_and_the_run_goes_on_from_its_checkpoint(pl
     assert furthest(weights(run), weights(alone)) < 2e-5
 
 
+SHARDS = {"ranks": 2, "shard": True}
+
+
+@pytest.fixture(scope="module")
+def in_shards(place):
+    """A policy, a reference, and a critic whose warm-up is over before the step from which others go on."""
+    return trained(settings(place, "in-shards", "ppo", steps=4, **SHARDS))
+
+
+@pytest.mark.parametrize(
+    ("begun", "shape", "bound"),
+    [
+        ("in-shards", SHARDS, 0),
+        pytest.param("in-shards", SHARDS | {"ranks": 3}, 2e-5, marks=pytest.mark.slow),
+        pytest.param("in-shards", {}, 2e-5, marks=pytest.mark.slow),
+        pytest.param("one-ppo", SHARDS, 2e-5, marks=pytest.mark.slow),
+    ],
+    ids=["2 to 2", "2 to 3", "2 to 1", "whole to 2"],
+)
+def test_a_run_goes_on_in_shards_or_without(place, in_shards, begun, shape, bound):
+    """From the checkpoint of step 2, up to the end: on as many learners with the same bits, on others as above."""
+    undisturbed = in_shards
+    if begun != "in-shards":
+        undisturbed = trained(settings(place, begun, "ppo", steps=4))
+    name = f"{begun}-to-{shape.get('ranks', 1)}"
+    shutil.copytree(place / "runs" / begun, place / "runs" / name)
+    view = Watching()
+    run = trained(settings(place, name, "ppo", steps=4, **shape), view, resume=True, since=2)
+    assert run.first_step == 2 and furthest(weights(run), weights(undisturbed)) <= bound
+    gaps = [abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in zip(run.rows(), undisturbed.rows(), strict=True)]
+    assert max(gaps) <= (1e-4 if bound else 0)
+
+
+def test_a_run_in_shards_is_saved_when_the_others_have_ended(place, in_shards):
+    in_shards.save(place / "saved")
+    whole = newest(place / "runs" / "in-shards" / "checkpoints").folder / "model.safetensors"
+    assert (place / "saved" / "model.safetensors").read_bytes() == whole.read_bytes()
+
+
 def test_a_sampler_that_hangs_is_named_and_replaced(place, alone):
     view = Watching(at=1, do=lambda: send(signal.SIGSTOP, view, "sampler 0"))
     run = trained(settings(place, "hangs", samplers=1, patience=4), view)

@@ -7,13 +7,16 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 from processes import on_processes
 from ranked import HERE, RECIPES as ALL, look, require_same, slopes, weights
 from tiny import TOKENIZER, drawn, group, largest_gap, learner, model, policy, problems, random_groups
 
 from upslope.algo.family import DAPO, GRPO, PPO, SFT, TRPO
 from upslope.algo.objective import Objective
+from upslope.algo.reuse import Reuse
 from upslope.cluster.sharding import ShardedRanks, require_shardable, sharded_learner
+from upslope.cluster.together import stand_together
 from upslope.errors import NonFinite, UserError
 from upslope.learn.prepare import passes, weigh
 from upslope.learn.settings import LearnSettings
@@ -21,6 +24,7 @@ from upslope.model import scores
 from upslope.model.adapter import add_adapter
 from upslope.model.load import load
 from upslope.model.policy import Policy
+from upslope.record import checkpoint
 from upslope.training.held_out_loss import plain_scorer, predicted
 from upslope.types import Sampling
 
@@ -241,6 +245,53 @@ def test_going_on_with_another_number_of_ranks(recipe):
     assert largest_gap(last[1], straight[1]) < 1e-10
     # AdamW divides by the root of the mean square: an entry whose gradient is rounding alone is moved all the same.
     assert recipe is SFT or largest_gap(last[3], straight[3]) < 1e-6
+
+
+@pytest.mark.parametrize(("written_by", "size"), [(1, 2), (2, 2), (2, 3)])
+def test_a_checkpoint_that_the_first_alone_has_read_is_shared_out(tmp_path, written_by, size):
+    """One whole learner or two in shards wrote it; policy, reference and critic that the others come with are of other
+    weights, and nothing of these is left."""
+    recipe = PPO.patch(critic=ALL["critic on a copy"].critic, reuse=Reuse())
+
+    def other(of, *args, reference, value, **how):
+        if dist.get_rank():
+            for parameter in [*reference.frozen.model.parameters(), *value.parameters()]:
+                parameter.data.add_(1.0)
+        return sharded_learner(of, *args, reference=reference, value=value, **how)
+
+    def begun(**build):
+        subject = learner(recipe, **build)
+        steps(subject, recipe, [0])
+        masters, state, of_critic = subject.learner.kept()
+        if masters:
+            counts = {"done": subject.optimizer.num_done, "critic": subject.critic.optimizer.num_done}
+            checkpoint.save(tmp_path, 1, subject.learner.policy, masters, state, counts, of_critic)
+
+    def gone_on():
+        saved = checkpoint.newest(tmp_path) if dist.get_rank() == 0 else None
+        of = policy(seed=7) if saved is None else Policy(*load(str(saved.folder), torch.float64))
+        subject = learner(recipe, of=of, build=other)
+        if saved is not None:
+            subject.optimizer.load(saved.optimizer(), saved.state["done"])
+            subject.critic.load(saved.critic(), saved.state["critic"])
+        stand_together(subject.learner, subject.scorer.ranks, saved)
+        steps(subject, recipe, [1, 2])
+        masters, state, of_critic = subject.learner.kept()
+        return masters, state, of_critic, subject.optimizer.num_done, subject.critic.optimizer.num_done
+
+    straight = learner(recipe)
+    steps(straight, recipe, range(3))
+    masters, state, of_critic = straight.learner.kept()
+    if written_by == 1:
+        begun()
+    else:
+        on_processes(written_by, lambda: begun(build=sharded_learner))
+    found = on_processes(size, gone_on)
+    assert all(seen[3:] == (straight.optimizer.num_done, straight.critic.optimizer.num_done) for seen in found)
+    assert largest_gap(found[0][0], masters) < 1e-10
+    assert largest_gap(found[0][1], state) < 1e-10
+    assert largest_gap(found[0][2], of_critic) < 1e-6  # as above
+    assert largest_gap(masters, {n: w.detach() for n, w in policy().weights().items()}) > 1e-2
 
 
 def test_the_state_of_another_model_is_refused():

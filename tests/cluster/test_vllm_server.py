@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from naive import HERE, SAMPLING
 from samplers import REQUESTS
 from vllms import moved, tied
 
-from upslope.cluster.vllm import server as servers
+from upslope.cluster.vllm import engine, server as servers
 from upslope.cluster.vllm.engine import vllm_sampler
 from upslope.cluster.vllm.sampler import HandedOver
 from upslope.errors import Unavailable, UserError
@@ -150,6 +151,23 @@ def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"cluster\.vllm_url=.* is no address of a server; write http://HOST:PORT"),
     ):
         make(tied())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "bound"),
+    [(torch.float32, None, 0.01), (torch.bfloat16, None, 0.05), (torch.float32, 0.2, 0.2), (torch.float32, 0.0, 0.0)],
+)
+def test_the_bound_of_the_gap_follows_the_precision_unless_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, given: float | None, bound: float
+) -> None:
+    """A sampler that notes its bound, and asks no server."""
+    found: list[float] = []
+    monkeypatch.setattr(engine, "VllmSampler", lambda *_, most_gap: found.append(most_gap))
+    policy = tied()
+    policy.model.to(dtype)
+    with vllm_sampler(settings(vllm_url="http://a:1", most_gap=given), tmp_path) as make:
+        make(policy)
+    assert found == [bound]
 
 
 def test_a_dtype_that_vllm_lacks_is_refused(tmp_path: Path) -> None:

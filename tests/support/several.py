@@ -97,9 +97,9 @@ def settings(place, name, recipe="grpo", steps=5, rollouts=0, longest=8, max_row
     )
 
 
-def trained(wanted, view=None, *, resume=False):
+def trained(wanted, view=None, *, resume=False, since=None):
     with company_of(wanted.cluster) as company:
-        return launched(wanted, lambda: view or NullView(), resume=resume, company=company)
+        return launched(wanted, lambda: view or NullView(), resume=resume, since=since, company=company)
 
 
 def weights(run):

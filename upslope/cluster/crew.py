@@ -12,12 +12,15 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from upslope.cluster.life import START, SignOfLife
+from upslope.cluster.machines import lost_machines
 from upslope.errors import UserError
 
 GROUPS = {"watch": 1}
 """A thread of its own answers for signs of life, whatever the one that works is doing."""
 MOST_DEATHS = 3
 """Of processes over the same work, after which the run gives up."""
+
+WITH_MACHINE = "died with its machine, which is lost"
 
 
 @dataclass
@@ -38,8 +41,11 @@ class Member:
 
     @property
     def where(self) -> str:
-        """``sampler 1 (process 312 on vm)``"""
-        return self.role if self.sign is None else f"{self.role} (process {self.sign.pid} on {self.sign.host})"
+        """``sampler 1 (process 312 on vm)``, or ``(process 312 on vm, GPU 2)``"""
+        if self.sign is None:
+            return self.role
+        gpu = f", GPU {self.sign.gpu}" if self.sign.gpu else ""
+        return f"{self.role} (process {self.sign.pid} on {self.sign.host}{gpu})"
 
 
 class Crew:
@@ -98,6 +104,14 @@ def _for_want_of_room(error: RayError) -> str:
     resources: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     left = {name: num for name, num in resources.items() if name in ("CPU", "GPU")}
     return f" within {START:.0f} s, and the cluster has {left or 'nothing'} left"
+
+
+def fate(member: Member, error: BaseException) -> str:
+    """What became of a process that died with this error."""
+    with contextlib.suppress(Exception):  # a cluster that goes under may answer anything
+        if member.sign is not None and member.sign.machine in lost_machines():
+            return WITH_MACHINE
+    return f"died: {reason(error)}"
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,9 @@ import ray
 from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Sample
+from upslope.cluster.gpus import given_gpu
 from upslope.cluster.life import Life, SignOfLife
+from upslope.cluster.machines import own_machine
 from upslope.cluster.ranks import meet
 from upslope.cluster.together import builder, stand_together
 from upslope.learn.learner import Learner
@@ -91,7 +93,7 @@ class Follower:
 
     def __init__(self, opened: tuple[Any, Any], recipe: Recipe, settings: RunSettings) -> None:
         self._given = (*opened, recipe, settings)
-        self._life = Life()
+        self._life = Life(given_gpu(), own_machine())
         self._handed: Handed = queue.SimpleQueue()
 
     @ray.method(concurrency_group="watch")

@@ -24,12 +24,17 @@ class SignOfLife:
     """Empty: it waits, for work or for others."""
     quiet: float
     """Seconds since it got on with that."""
+    gpu: str = ""
+    """Which one it was given, by its number on that machine; empty: none."""
+    machine: str = ""
+    """Where it is, as ``lost_machines`` names it."""
 
 
 class Life:
     """What this process is doing; read by a thread that answers, written by the one that works."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: str = "", machine: str = "") -> None:
+        self._gpu, self._machine = gpu, machine
         self._doing, self._since = "", time.monotonic()
         self._lock = threading.Lock()
 
@@ -53,4 +58,5 @@ class Life:
     def sign(self) -> SignOfLife:
         """Now."""
         with self._lock:
-            return SignOfLife(os.getpid(), socket.gethostname(), self._doing, time.monotonic() - self._since)
+            quiet = time.monotonic() - self._since
+            return SignOfLife(os.getpid(), socket.gethostname(), self._doing, quiet, self._gpu, self._machine)

@@ -17,8 +17,9 @@ from ray.exceptions import RayActorError
 
 from upslope.algo.recipe import Recipe
 from upslope.cluster.ahead import Ahead
-from upslope.cluster.crew import GROUPS, Crew, Member, reason
+from upslope.cluster.crew import GROUPS, Crew, Member, fate, reason
 from upslope.cluster.follower import Follower
+from upslope.cluster.gpus import GpuShares, share_gpus
 from upslope.cluster.ports import free_port
 from upslope.cluster.ranks import DistributedRanks, meet, part
 from upslope.cluster.remote_sampler import RemoteSampler
@@ -74,7 +75,12 @@ class Processes:
         if self._settings.shard:
             require_shardable(recipe, settings.learn, model, resets_reference=bool(settings.reference.every))
         self._open_ray()
-        self._device = pick_device(settings.device)
+        self._device, self._gpus = pick_device(settings.device), GpuShares()
+        s = self._settings
+        if self._device.type == "cuda" and (s.samplers or s.ranks > 1):
+            self._gpus = share_gpus(settings.device, s.ranks, s.samplers, self._held)
+            if self._gpus.said:
+                say(f"{self._gpus.said}: so there must be memory for all of them")
         self._cores = torch.get_num_threads()
         torch.set_num_threads(self._threads(self._settings.ranks))
         self._opened = ray.put((model, tokenizer))
@@ -114,11 +120,9 @@ class Processes:
         s = self._settings
         return s.samplers + s.ranks + s.rewards
 
-    def _actor(self, kind: type[Any], *arguments: Any, gpu: bool = True) -> Any:
-        """Start a process; it answers for signs of life in a thread of its own."""
-        options: dict[str, Any] = {"num_cpus": 1, "concurrency_groups": GROUPS, "max_restarts": 0}
-        if gpu and self._device.type == "cuda":
-            options["num_gpus"] = 1
+    def _actor(self, kind: type[Any], *arguments: Any, gpu: float = 0.0) -> Any:
+        """Start a process, with so much of a GPU; it answers for signs of life in a thread of its own."""
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpu, "concurrency_groups": GROUPS, "max_restarts": 0}
         return ray.remote(**options)(kind).remote(*arguments)
 
     def _begin_learners(self, recipe: Recipe) -> None:
@@ -126,7 +130,7 @@ class Processes:
         settings = replace(self._run, threads=torch.get_num_threads())
 
         def start() -> Any:
-            return self._actor(Follower, self._opened, recipe, settings)
+            return self._actor(Follower, self._opened, recipe, settings, gpu=self._gpus.learner)
 
         crew = Crew("learner", size - 1, start, self._say, first=1)
         self._followers = crew.members
@@ -147,7 +151,7 @@ class Processes:
         spec = task_spec(self._run.task, self._run.seed)
 
         def start() -> Any:
-            return self._actor(RewardWorker, spec, str(Path.cwd()), gpu=False)
+            return self._actor(RewardWorker, spec, str(Path.cwd()))
 
         return JudgedElsewhere(task, self._crew("reward worker", self._settings.rewards, start))
 
@@ -164,7 +168,7 @@ class Processes:
         threads = self._threads(self._settings.samplers)
 
         def start() -> Any:
-            return self._actor(SamplerWorker, self._opened, self._run, dtype, threads)
+            return self._actor(SamplerWorker, self._opened, self._run, dtype, threads, gpu=self._gpus.sampler)
 
         crew = self._crew("sampler", self._settings.samplers, start)
         sampler = RemoteSampler(crew, learner.policy.max_positions, in_flight=self._settings.in_flight)
@@ -180,7 +184,7 @@ class Processes:
             self._held.callback(ahead.leave)
         if self._ranks is None:
             return
-        stand_together(run.learner, self._ranks)
+        stand_together(run.learner, self._ranks, run.resumed)
         steps = iter(range(run.first_step, run.settings.steps))
         run.learner.share = lambda groups: self._hand(None if groups is None else next(steps), groups or ())
 
@@ -202,7 +206,7 @@ class Processes:
             try:
                 ray.get(member.actor.hand.remote(step, given))
             except RayActorError as error:
-                raise UserError(f"{member.where} {member.ended or f'died: {reason(error)}'}") from None
+                raise UserError(f"{member.where} {member.ended or fate(member, error)}") from None
 
     def cause(self, error: BaseException) -> UserError | None:
         """The process that died or hung, where that is why the run ends."""

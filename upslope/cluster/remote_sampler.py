@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
-from upslope.cluster.crew import MOST_DEATHS, Crew, Member, reason
+from upslope.cluster.crew import MOST_DEATHS, Crew, Member, fate
 from upslope.cluster.parcel import Parcel
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
@@ -158,7 +158,7 @@ class RemoteSampler:
                 raise error.cause from None
             raise
         except RayError as error:
-            return True, share.member.ended or f"died: {reason(error)}"
+            return True, share.member.ended or fate(share.member, error)
         return bool(ready), ""
 
     def _require_weights(self, share: _Share, used: Sequence[tuple[int, str]]) -> None:

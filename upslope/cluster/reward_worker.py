@@ -11,8 +11,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from upslope.cluster.crew import MOST_DEATHS, Crew, Member, reason
+from upslope.cluster.crew import MOST_DEATHS, Crew, Member, fate
 from upslope.cluster.life import Life, SignOfLife
+from upslope.cluster.machines import own_machine
 from upslope.errors import Unavailable, UserError
 from upslope.tasks.around import AroundTask
 from upslope.tasks.at_work import WATCH
@@ -30,7 +31,7 @@ class RewardWorker:
     def __init__(self, spec: Mapping[str, Any], folder: str) -> None:
         """``folder``: where paths in ``spec`` begin."""
         os.chdir(folder)
-        self._life = Life()
+        self._life = Life(machine=own_machine())
         self._task = open_task(**spec)
 
     @ray.method(concurrency_group="watch")
@@ -69,7 +70,7 @@ class JudgedElsewhere(AroundTask):
                         raise error.cause from None
                     raise
                 except RayError as error:
-                    why = member.ended or f"died: {reason(error)}"
+                    why = member.ended or fate(member, error)
                     if deaths == MOST_DEATHS:
                         told = f"{member.where} {why}; so did {deaths - 1} before, over the same work"
                         raise UserError(told) from None

@@ -9,7 +9,9 @@ from typing import Any
 import ray
 import torch
 
+from upslope.cluster.gpus import given_gpu
 from upslope.cluster.life import Life, SignOfLife
+from upslope.cluster.machines import own_machine
 from upslope.cluster.parcel import Parcel
 from upslope.model.digest import weights_digest
 from upslope.model.load import pick_device
@@ -35,7 +37,7 @@ class SamplerWorker:
 
     def __init__(self, opened: tuple[Any, Any], settings: RunSettings, dtype: torch.dtype, threads: int) -> None:
         model, tokenizer = opened
-        self._life = Life()
+        self._life = Life(given_gpu(), own_machine())
         self._lock = threading.Lock()
         self._written: dict[int, int] = {}
         self._ended: dict[int, list[tuple[int, Rollout]]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -145,6 +145,22 @@ class ShardedOptimizer(LocalOptimizer):
             parts[key] = self._part(name, value) if fits else value
         super().load(parts, num_done)
 
+    def share_out(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], num_done: int) -> None:
+        """``set_weights`` and ``load`` with the first rank's whole tensors, of which every rank is sent its part, one
+        tensor after the other. The others give nothing; no weights: these stay, no state: no update was made."""
+        told = {key: float(value) if key.startswith("step/") else None for key, value in state.items()}
+        names, counts, num_done = self._ranks.gather((list(weights), told, num_done))[0]
+        with torch.no_grad():
+            for name in names:
+                self.masters[name].copy_(sent_part(self._shards[name], weights.get(name)))
+        if names:
+            self.publish()
+        parts = {}
+        for key, num in counts.items():
+            shard = self._shards[key.partition("/")[2]]
+            parts[key] = sent_part(shard, state.get(key)) if num is None else torch.tensor(num)
+        super().load(parts, num_done)
+
     def _part(self, name: str, whole: Tensor) -> Tensor:
         """This rank's part of a tensor that is cut as the weight of that name is."""
         shard = self._shards[name]
@@ -164,3 +180,21 @@ class ShardedOptimizer(LocalOptimizer):
         )
         whole: Tensor = cut.full_tensor()
         return whole
+
+
+def sent_part(shard: DTensor, whole: Tensor | None) -> Tensor:
+    """This rank's part of the first rank's ``whole`` tensor, cut as ``shard`` is; called by all ranks together, and the
+    others give None."""
+    if whole is None:
+        whole = torch.empty(shard.shape, dtype=shard.dtype, device=shard.device)
+    given = whole.detach().to(shard.device, shard.dtype)
+    return distribute_tensor(given, shard.device_mesh, shard.placements).to_local()
+
+
+@torch.no_grad()
+def share_weights_out(model: nn.Module, whole: dict[str, Tensor]) -> None:
+    """Put the first rank's ``whole`` weights, by parameter name, into a model that was sharded; called by all ranks,
+    and the others give none. ``whole`` is emptied on the way, so that each tensor can go."""
+    for name, shard in model.named_parameters():
+        mine = typing.cast(DTensor, shard.detach())
+        mine.to_local().copy_(sent_part(mine, whole.pop(name, None)))

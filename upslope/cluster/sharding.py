@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
@@ -17,7 +18,7 @@ from upslope.algo.recipe import Recipe
 from upslope.cluster.life import Life
 from upslope.cluster.ranks import DistributedRanks
 from upslope.cluster.sharded_model import ShardedRoot, shard_language_model, shard_value_model
-from upslope.cluster.sharded_optimizer import ShardedOptimizer
+from upslope.cluster.sharded_optimizer import ShardedOptimizer, share_weights_out
 from upslope.errors import UserError
 from upslope.learn.build import build_learner, with_needed
 from upslope.learn.learner import Learner
@@ -79,6 +80,14 @@ class ShardedLearner(Learner):
             own[name].data.copy_(tensor)
         return own
 
+    def full_precision(self) -> Mapping[str, Tensor] | None:
+        """While the other learners are there, gathered; afterwards those of ``whole``, if it computes in full."""
+        if dist.is_initialized():
+            return self.kept()[0]
+        assert self.whole is not None
+        own = self.whole.weights()
+        return own if {w.dtype for w in own.values()} == {w.dtype for w in self.optimizer.masters.values()} else None
+
 
 def require_shardable(
     recipe: Recipe, settings: LearnSettings, model: Any | None = None, *, resets_reference: bool = False
@@ -116,7 +125,8 @@ def sharded_learner(
     value: ValueModel | None = None,
     life: Life | None = None,
 ) -> ShardedLearner:
-    """``build_learner`` for one of the ranks of a process group, all of which call it together with the same weights.
+    """``build_learner`` for one of the ranks of a process group, all of which call it together with models of the same
+    shape. The weights of policy, reference and critic are the first rank's: the others are sent their parts.
 
     The policy that is handed in stays whole on the first rank, and is sharded on the others. Raises UserError for what
     cannot be sharded (``require_shardable``) and as ``build_learner`` does.
@@ -133,19 +143,24 @@ def sharded_learner(
         cast_weights(whole.model, dtype)
     mine.native, mine.computes_in = False, dtype
 
+    def share_out(model: Any, dtype: torch.dtype) -> list[ShardedRoot]:
+        given = {name: p.data for name, p in model.named_parameters()} if ranks.rank == 0 else {}
+        shard = shard_value_model if isinstance(model, ValueModel) else shard_language_model
+        roots = shard(model, mesh, dtype)
+        share_weights_out(model, given)
+        ranks.roots += roots
+        return roots
+
     def make_optimizer(
         model: Any, how: LearnSettings, num_updates: int, dtype: torch.dtype, full: frozenset[str]
     ) -> ShardedOptimizer:
         cast_weights(model, kept)
-        shard = shard_value_model if isinstance(model, ValueModel) else shard_language_model
-        roots = shard(model, mesh, dtype)
-        ranks.roots += roots
-        return ShardedOptimizer(model, roots, ranks, how, num_updates, dtype)
+        return ShardedOptimizer(model, share_out(model, dtype), ranks, how, num_updates, dtype)
 
     if reference is not None and reference.frozen is not None:
         frozen = reference.frozen
         frozen.native, frozen.computes_in = False, next(frozen.model.parameters()).dtype
-        ranks.roots += shard_language_model(frozen.model, mesh, frozen.computes_in)
+        share_out(frozen.model, frozen.computes_in)
     made = build_learner(
         mine,
         recipe,

@@ -11,7 +11,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from upslope.cluster.crew import Member, end, reason
+from upslope.cluster.crew import WITH_MACHINE, Member, end, fate, reason
+from upslope.cluster.machines import lost_machines
 
 EVERY = 1.0
 """Seconds between two rounds."""
@@ -21,11 +22,19 @@ class Watchdog:
     """Asks all ``members`` in turn, in a thread of its own.
 
     One that has not got on with what it is doing for ``patience`` seconds, or does not answer for as long, hangs: it is
-    named, and ended, so that whoever waits for it goes on. One that is no more is named with what ended it.
+    named, and ended, so that whoever waits for it goes on. One that is no more is named with what ended it. All are
+    asked at the same time, so that many who are silent, as on a machine that is lost, are not named one after the
+    other; nor is anybody waited for on a machine that Ray has lost.
     """
 
-    def __init__(self, members: Callable[[], Sequence[Member]], patience: float) -> None:
-        self._members, self._patience = members, patience
+    def __init__(
+        self,
+        members: Callable[[], Sequence[Member]],
+        patience: float,
+        lost: Callable[[], frozenset[str]] = lost_machines,
+    ) -> None:
+        """``lost``: the machines that are no more."""
+        self._members, self._patience, self._lost = members, patience, lost
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_round, name="watch", daemon=True)
         self._thread.start()
@@ -36,18 +45,36 @@ class Watchdog:
 
     def _go_round(self) -> None:
         while not self._over.wait(EVERY):
-            for member in self._members():
-                if not member.ended and member.sign is not None and not self._over.is_set():
-                    with contextlib.suppress(Exception):  # a cluster that goes under may answer anything
-                        self.look(member)
+            with contextlib.suppress(Exception):  # a cluster that goes under may answer anything
+                self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Ask everybody who lives now."""
+        members = [member for member in self._members() if not member.ended and member.sign is not None]
+        lost = self._lost()
+        asked: list[tuple[Member, Any, Any]] = []
+        for member in members:
+            if member.sign is not None and member.sign.machine in lost:
+                self._end(member, member.actor, WITH_MACHINE)
+            else:
+                asked.append((member, member.actor, member.actor.sign.remote()))
+        until = time.monotonic() + EVERY
+        for member, actor, call in asked:
+            if self._over.is_set():
+                return
+            with contextlib.suppress(Exception):
+                self._take(member, actor, call, max(0.0, until - time.monotonic()))
 
     def look(self, member: Member) -> None:
         """Ask one of them now; ``member.ended`` says what became of it."""
-        actor = member.actor
+        self._take(member, member.actor, member.actor.sign.remote(), EVERY)
+
+    def _take(self, member: Member, actor: Any, call: Any, patience: float) -> None:
+        """The answer to ``call``, which is waited for so many seconds."""
         try:
             if member.work is not None and ray.wait([member.work], timeout=0)[0]:
                 ray.get(member.work)  # raises what it raised; a process that died raises below as well
-            sign = ray.get(actor.sign.remote(), timeout=EVERY)
+            sign = ray.get(call, timeout=patience)
         except GetTimeoutError:
             now = time.monotonic()
             member.silent_since = member.silent_since or now
@@ -59,7 +86,7 @@ class Watchdog:
             return
         except RayError as error:
             if not self._over.is_set() and member.actor is actor:
-                member.ended = f"died: {reason(error)}"
+                member.ended = fate(member, error)
             return
         if member.actor is actor:
             member.sign, member.silent_since = sign, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -51,17 +52,28 @@ class CriticLearner:
 
     def load(self, state: dict[str, Tensor], num_done: int) -> None:
         """Continue from a saved ``state``."""
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
-        for key, tensor in state.items():
-            kind, _, name = key.partition("/")
-            parts[kind][name] = tensor
-        self.optimizer.set_weights(parts["weights"])
-        self.optimizer.load(parts["optimizer"], num_done)
+        weights, of_optimizer = parts_of_critic(state)
+        self.optimizer.set_weights(weights)
+        self.optimizer.load(of_optimizer, num_done)
 
     def step(self) -> Stats:
         """One step of its optimizer; names tell it from the policy's."""
         stats = self.optimizer.step()
         return {"value_grad_norm": stats["grad_norm"]}
+
+
+def parts_of_critic(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights, optimizer's state) of what ``CriticLearner.state`` made one of.
+
+    >>> import torch
+    >>> parts_of_critic({"weights/head.bias": torch.zeros(1), "optimizer/step/head.bias": torch.ones(())})
+    ({'head.bias': tensor([0.])}, {'step/head.bias': tensor(1.)})
+    """
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
+    for key, tensor in state.items():
+        kind, _, name = key.partition("/")
+        parts[kind][name] = tensor
+    return parts["weights"], parts["optimizer"]
 
 
 def make_critic(

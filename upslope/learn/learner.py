@@ -161,6 +161,10 @@ class Learner:
             None if self.critic is None else self.critic.state(),
         )
 
+    def full_precision(self) -> Mapping[str, Tensor] | None:
+        """The policy's masters, for saving; None: they can be had no more."""
+        return self.optimizer.full_precision()
+
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights, for the sampler."""
         return self.policy.weights()

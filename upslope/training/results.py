@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError, nearest
-from upslope.learn.learner import Learner
 from upslope.model.policy import Policy
 from upslope.record.recorder import KINDS, Recorder
+from upslope.training.saving import Saving
 
 
 class Results:
     """What a run has to show, while it goes on and afterwards."""
 
     recorder: Recorder
-    learner: Learner
     policy: Policy
+    _saving: Saving
 
     @property
     def folder(self) -> Path | None:
@@ -48,4 +48,4 @@ class Results:
 
     def save(self, folder: str | Path) -> None:
         """Write model (in full precision) and tokenizer as an ordinary Hugging Face directory."""
-        self.policy.save(Path(folder), self.learner.optimizer.full_precision())
+        self.policy.save(Path(folder), self._saving.full_precision())

@@ -67,6 +67,7 @@ class Run(Results):
         self._document, self._notes = document, notes
         self._held_out = HeldOut(settings, recipe, task, sampler, self.policy, learner.scorer.micro_batch, text)
         self.first_step = 0
+        self.resumed: Checkpoint | None = None
         self._seconds: dict[str, float] = {}
         self._spent = 0.0
         self._tokens = 0
@@ -126,7 +127,8 @@ class Run(Results):
         self.learner.optimizer.load(saved.optimizer(), int(saved.state["num_updates"]))
         if self.learner.critic is not None:
             self.learner.critic.load(saved.critic(), int(saved.state["num_critic_updates"]))
-        self.first_step = self._saving.saved = saved.step
+        self.first_step, self.resumed = saved.step, saved
+        self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
         self.collect.load(self.recipe.sample, saved.state)
         oldest = self.settings.cluster.staleness

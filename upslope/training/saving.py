@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.learn.learner import Learner
+from upslope.model.load import load
 from upslope.record.recorder import Recorder, Snapshot
 from upslope.training.best import Best
 from upslope.training.collect import Collects
@@ -68,6 +70,20 @@ class Saving:
         weights, moments, critics = learner.kept()
         self._recorder.save(Snapshot(self.finished, learner.policy, weights, moments, critics, state, drawn))
         self.saved = self.finished
+
+    def full_precision(self) -> Mapping[str, Tensor]:
+        """The policy's weights in full precision: the learner's, or where its parts are gone with other processes those
+        of the checkpoint that the run ended with. Raises UserError if there is none."""
+        found = self._learner.full_precision()
+        if found is not None:
+            return found
+        newest = self._recorder.newest()
+        if newest is None or newest.step != self.finished:
+            raise UserError(
+                "the weights in full precision were in shards on processes that have ended, and the run has no "
+                "checkpoint of its last step; give the run a folder"
+            )
+        return dict(load(str(newest.folder), torch.float32)[0].named_parameters())
 
     def evaluated(self, row: Mapping[str, Any]) -> None:
         """The last finished step was evaluated: its weights are kept if they are the best so far, and that is wanted.

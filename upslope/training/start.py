@@ -107,8 +107,6 @@ def train_objects(
     """
     pick_device(settings.device)
     recipe = with_correction(recipe, settings)
-    if resume and settings.cluster.shard:
-        raise UserError("cluster.shard: a run goes on with whole weights; give cluster.shard=false along with --resume")
     settings = replace(settings, name=recorder.name, new=resolved_new(settings.model, settings.new))
     was = require_run(recorder.folder) if resume and recorder.folder is not None else None
     saved = recorder.newest() if resume else None

@@ -26,6 +26,11 @@ NOT_BY_ADDRESS = (
 )
 """What run.toml and the journal say of a run whose sampler this is."""
 
+MOST_GAP = {"float32": 0.01, "bfloat16": 0.05, "float16": 0.05}
+"""Nats that ``cluster.most_gap`` allows where it is left out, by what both sides compute in. They only round
+differently where the handover was right: in float32 that came to 2e-6 to 1e-4 nats (docs/vllm.md), and a head that was
+left stale to 0.07 to 11. In the shorter formats a number has 8 or 11 bits, and rounding alone may come to 0.01."""
+
 
 @contextlib.contextmanager
 def vllm_sampler(settings: RunSettings, folder: Path | None) -> Iterator[Callable[[Policy], VllmSampler]]:
@@ -49,7 +54,8 @@ def vllm_sampler(settings: RunSettings, folder: Path | None) -> Iterator[Callabl
             client = _server(settings, policy, dtype, place, end)
             handover = _handover(policy, client, place)
             end.callback(_close, handover)
-            return VllmSampler(policy, client, handover, most_gap=settings.cluster.most_gap)
+            given = settings.cluster.most_gap
+            return VllmSampler(policy, client, handover, most_gap=MOST_GAP[dtype] if given is None else given)
 
         yield make
 
