@@ -105,6 +105,8 @@ def test_a_checkpoint_knows_of_each_step_what_was_known_after_it():
     assert ahead.state() == {"asked": 1}
     assert [(made.step, made.state["asked"]) for made in ahead.drawn(1, always)] == [(1, 2), (2, 3)]
     assert [made.step for made in ahead.drawn(0, always)] == [0, 1, 2]
+    ahead(Attempts(), 1)  # and may break off before it is learnt from
+    assert [made.step for made in ahead.drawn(1, always)][:2] == [1, 2]
     ahead.leave()
 
 
