@@ -94,7 +94,7 @@ class Learner:
                 loss = losses.total if not self.scorer.warming else given(losses.value, "value")
                 pushed = scored.logp_NT.requires_grad
                 if pushed:
-                    scored.logp_NT.retain_grad()  # type: ignore[no-untyped-call]
+                    scored.logp_NT.retain_grad()
                 (loss if counts else 0 * loss).backward()  # type: ignore[no-untyped-call]
                 slope_NT = scored.logp_NT.grad if pushed else None
                 trace = replace(trace, push_NT=torch.zeros_like(trace.logp_NT) if slope_NT is None else -slope_NT)

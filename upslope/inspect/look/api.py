@@ -165,7 +165,8 @@ def problems_of(rows: list[Brief]) -> list[dict[str, Any]]:
 def _evaluation(step: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation without the long texts of its sample."""
     told = {key: value for key, value in row.items() if key not in ("kind", "step")}
-    return {"step": step} | speakable(told)
+    plain: dict[str, Any] = speakable(told)
+    return {"step": step} | plain
 
 
 def _few(steps: list[int]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class WandbTracker:
         import wandb
 
         self._wandb = wandb
-        mode = os.environ.get("WANDB_MODE") or "offline"
+        mode: Any = os.environ.get("WANDB_MODE") or "offline"
         where = "online" if mode in ONLINE else "offline"
         # A run that is partly here and partly there would be whole nowhere: each has its own.
         before = id.removeprefix(f"{where}:") if id.startswith(f"{where}:") else ""
