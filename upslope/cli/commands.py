@@ -7,10 +7,23 @@ from typing import Annotated
 import typer
 
 from upslope import __version__
-from upslope.cli import export, ladder, look, measure, page, pipeline, plan, shown, tokenizer, train
+from upslope.cli import data, export, ladder, look, measure, page, pipeline, plan, shown, tokenizer, train
 from upslope.cli.options import app
 
-__all__ = ["app", "export", "ladder", "look", "measure", "page", "pipeline", "plan", "shown", "tokenizer", "train"]
+__all__ = [
+    "app",
+    "data",
+    "export",
+    "ladder",
+    "look",
+    "measure",
+    "page",
+    "pipeline",
+    "plan",
+    "shown",
+    "tokenizer",
+    "train",
+]
 
 
 @app.callback(invoke_without_command=True)

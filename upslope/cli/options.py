@@ -13,7 +13,7 @@ from upslope.errors import UserError
 from upslope.tasks.builtin import tasks_help
 
 ORDER = (
-    *("tokenizer", "train", "pipeline", "eval", "measure", "score", "shown"),
+    *("tokenizer", "train", "pipeline", "eval", "measure", "score", "data", "shown"),
     *("look", "why", "compare", "report", "export", "recipes", "diff", "prove", "doctor", "bench", "plan"),
     "ladder",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,6 +66,21 @@ def load_words(name: str) -> tuple[Any, Any]:
             return tokenizer, _generation_config(name)
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
+
+
+def load_positions(name: str) -> int:
+    """The longest prompt plus response that a model was made for, by its config alone; unbounded if that gives none.
+    Raises UserError in one line."""
+    _require_there(name)
+    if names_base(Path(name)):
+        return load_positions(base_name(Path(name)))
+    _require_config(name)
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # as in ``load``
+        raise unloadable(name, error) from error
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
 
 
 def _generation_config(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.model.load import load, load_words
+from upslope.model.load import load, load_positions, load_words
 from upslope.model.names import folder_and_best
 from upslope.record import checkpoint
 from upslope.record.best import best_checkpoint
@@ -20,6 +20,11 @@ def load_model(name: str) -> tuple[Any, Any]:
 def load_model_words(name: str) -> tuple[Any, Any]:
     """(tokenizer, generation config) of the same, without the weights. Raises UserError in one line."""
     return load_words(_place_of(name))
+
+
+def load_model_positions(name: str) -> int:
+    """The longest prompt plus response that the model of this name was made for. Raises UserError in one line."""
+    return load_positions(_place_of(name))
 
 
 def _place_of(name: str) -> str:
