@@ -70,7 +70,7 @@ def test_forms_of_speech_are_no_copies() -> None:
 def test_odd_rewards_are_said() -> None:
     assert complaints([Judged("the demonstration", (1.0, 1.0)), Judged("nothing", (0.0, 0.0))]) == []
     lines = complaints([Judged("the demonstration", (1.0, 1.0)), Judged("nothing", (1.0, 1.0))])
-    assert lines == ["2 of 2 times nothing earns something: is the reward that easy?"]
+    assert lines == ["2 of 2 times nothing earns something: the reward can be had for nothing"]
 
 
 def test_the_spread_is_of_the_tokens() -> None:
@@ -128,5 +128,5 @@ def test_the_same_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_row_that_is_not_there_is_one_line(folder: Path) -> None:
-    with pytest.raises(UserError, match="--row 11: there are . training problems"):
+    with pytest.raises(UserError, match="--row 11: there are"):
         data_command(load_settings(None, [], {"model": "model", "task.data": "train.jsonl"}), 11, as_json=False)
