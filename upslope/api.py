@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from upslope.algo.family import Branch
 from upslope.algo.recipe import Recipe
 from upslope.cluster.launch import company_of
 from upslope.errors import UserError
+from upslope.inspect.notebook import ShownRun
 from upslope.inspect.terminal import TerminalView
 from upslope.model.load import load_tokenizer
 from upslope.model.names import is_pocket
@@ -32,7 +33,6 @@ from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
 from upslope.training.length import with_steps
 from upslope.training.named import open_run_task, resolve_recipe
-from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
 from upslope.training.start import train_objects
@@ -57,8 +57,9 @@ def train(
     progress: bool | View = True,
     sampler: MakeSampler | None = None,
     **settings: Any,
-) -> Run:
-    """Train; the run that is returned has ``model``, ``tokenizer``, ``rows()``, ``rollouts(step)``, ``save(folder)``.
+) -> ShownRun:
+    """Train; the run that is returned has ``model``, ``tokenizer``, ``rows()``, ``rollouts(step)``, ``save(folder)``,
+    ``plot()`` and ``why()``.
 
     ``text``: files, folders, patterns or data sets of the hub that ``up.PRETRAIN`` reads, and ``up.SFT`` replays; with
     ``text_weights``, ``text_column`` and ``text_held_out`` as in docs/settings.md. Without a task it is all there is.
@@ -93,9 +94,10 @@ def train(
             resume=resume,
             objects=objects,
             company=company or Nobody(sampler),
+            kind=ShownRun,
         )
     run.policy.release()
-    return run
+    return cast(ShownRun, run)
 
 
 def _resolved(

@@ -42,15 +42,13 @@ def why(
 ) -> None:
     """Why a run does not learn: what looks wrong, the numbers behind it, and what helps. Exit 1 if anything does."""
     from upslope.inspect.why.command import found_in
+    from upslope.inspect.words import visible
 
     found = found_in(run)
     if as_json:
         print(json.dumps([finding.told() for finding in found], indent=1))
-    elif not found:
-        print("Nothing looks wrong.")
-    for place, finding in enumerate(found, start=1):
-        if not as_json:
-            print(f"{place}. {finding.says}\n   {finding.numbers}\n   What helps: {finding.mend}")
+    else:
+        print(visible(repr(found)))
     if found:
         raise typer.Exit(1)
 

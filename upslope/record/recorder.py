@@ -152,3 +152,11 @@ class MemoryRecorder:
     def attempts(self, kind: str, step: int) -> list[Row]:
         rows: list[Row] = self._attempts[kind, step].to_pylist()
         return rows
+
+    def all_rows(self) -> list[Row]:
+        """The journal, lines of every kind in order."""
+        return list(self._rows)
+
+    def tables(self) -> dict[tuple[str, int], pa.Table]:
+        """All attempts, by kind and step."""
+        return dict(self._attempts)

@@ -45,13 +45,14 @@ def run_to_end(
     made_with: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     text: Text | None = None,
+    kind: type[Run] = Run,
 ) -> Run:
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
     ``resume`` without ``saved``: from the start, in the folder of a run that was stopped before its first checkpoint.
 
     ``document`` is the resolved configuration, for the record; ``text`` what it names, opened; ``company`` is whoever
-    else works on it, None: nobody. Raises UserError for what a user can mend, ``Stopped`` after
-    Ctrl-C.
+    else works on it, None: nobody; ``kind`` the run's own class. Raises UserError for what a user can mend, ``Stopped``
+    after Ctrl-C.
     """
     device = pick_device(settings.device)
     require_place(settings.track, recorder.folder)
@@ -64,7 +65,7 @@ def run_to_end(
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
         sampler, task = company.sampler(learner), company.task(task)
-        run = Run(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes, text)
+        run = kind(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes, text)
         run.require_room()
         if saved is not None:
             run.resume(saved)

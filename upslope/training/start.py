@@ -99,8 +99,10 @@ def train_objects(
     resume: bool = False,
     objects: Sequence[str] = (),
     company: Company | None = None,
+    kind: type[Run] = Run,
 ) -> Run:
-    """Train this recipe on this task: ``model`` (with its tokenizer), or the one that the settings name.
+    """Train this recipe on this task: ``model`` (with its tokenizer), or the one that the settings name; the run is of
+    this ``kind``.
 
     ``objects`` are the keys of the settings that a Python object stands for, which no file can name. Whoever calls has
     asked ``check_run``, before a folder was made. Raises as ``launch`` does.
@@ -150,6 +152,7 @@ def train_objects(
         made_with=now,
         notes=notes,
         text=text,
+        kind=kind,
     )
 
 

@@ -9,11 +9,11 @@ from upslope.inspect.reading.opened import OpenRun
 from upslope.inspect.reading.places import RunPlace
 from upslope.inspect.why.diagnosis import diagnose
 from upslope.inspect.why.facts import LEAST_STEPS
-from upslope.inspect.why.finding import Finding
+from upslope.inspect.why.finding import Findings
 from upslope.record.journal import JOURNAL
 
 
-def found_in(folder: Path) -> list[Finding]:
+def found_in(folder: Path) -> Findings:
     """What is wrong with the run there, the likeliest cause first. Raises UserError where there is no run, or too few
     steps are done."""
     if not (folder / JOURNAL).is_file():
@@ -22,4 +22,4 @@ def found_in(folder: Path) -> list[Finding]:
     run.tail.refresh()
     if len(run.tail.steps) < LEAST_STEPS:
         raise UserError(f"{folder} has {len(run.tail.steps)} steps; {LEAST_STEPS} are needed to say how it goes")
-    return diagnose(run)
+    return Findings(diagnose(run))

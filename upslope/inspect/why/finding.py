@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ from typing import Any
 class Finding:
     """A sickness of a run, with the numbers behind it and what helps.
 
-    >>> Finding("cut", "Attempts are cut.", "truncated is 0.8, more than 0.5", "raise sample.max_tokens").line
-    'Attempts are cut. (truncated is 0.8, more than 0.5) What helps: raise sample.max_tokens.'
+    >>> Finding("cut", "Attempts are cut.", "truncated is 0.8, more than 0.5", "raise sample.max_tokens").rule
+    'cut'
     """
 
     rule: str
@@ -19,10 +20,31 @@ class Finding:
     numbers: str
     mend: str
 
-    @property
-    def line(self) -> str:
-        return f"{self.says} ({self.numbers}) What helps: {self.mend}."
-
     def told(self) -> dict[str, Any]:
         """As JSON can say it."""
         return {"rule": self.rule, "says": self.says, "numbers": self.numbers, "mend": self.mend}
+
+
+class Findings(list[Finding]):
+    """What looks wrong with a run, the likeliest cause first; prints as ``upslope why`` does.
+
+    >>> Findings([Finding("cut", "Attempts are cut.", "80 %", "a higher sample.max_tokens")])
+    1. Attempts are cut.
+       80 %
+       What helps: a higher sample.max_tokens
+    """
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{place}. {found.says}\n   {found.numbers}\n   What helps: {found.mend}"
+            for place, found in enumerate(self, start=1)
+        ]
+        return "\n".join(lines) or "Nothing looks wrong."
+
+    def _repr_html_(self) -> str:
+        rows = [
+            f"<li><b>{html.escape(found.says)}</b> {html.escape(found.numbers)}.<br>"
+            f"What helps: {html.escape(found.mend)}.</li>"
+            for found in self
+        ]
+        return f"<ol>{''.join(rows)}</ol>" if rows else "<p>Nothing looks wrong.</p>"

@@ -31,7 +31,8 @@ class TrackedRecorder:
 
     def __init__(self, inner: Recorder, names: Sequence[str], make: MakeTracker, say: Callable[[str], None]) -> None:
         """``make`` gives a tracker by its name; ``say`` tells whoever watches."""
-        self._inner, self._names, self._make, self._say = inner, names, make, say
+        self.inner = inner
+        self._names, self._make, self._say = names, make, say
         self.name, self.folder = inner.name, inner.folder
         self._process = os.getpid()
         self._senders: list[Sender] = []
@@ -40,13 +41,13 @@ class TrackedRecorder:
         self._shown: dict[tuple[str, int], tuple[ShownAttempt, ...]] = {}
 
     def begin(self, document: Mapping[str, Any]) -> None:
-        self._inner.begin(document)
+        self.inner.begin(document)
         run = TrackedRun(self.name, self.folder, document)
         self._senders = [Sender(name, self._make(name), run, self._rows) for name in self._names]
         self._rows = []
 
     def add(self, row: Row) -> None:
-        self._inner.add(row)
+        self.inner.add(row)
         if os.getpid() != self._process:  # a fork has no thread that would send anything
             return
         if tracked_rows([row]):
@@ -57,11 +58,11 @@ class TrackedRecorder:
         self._tell()
 
     def add_attempts(self, kind: str, step: int, table: pa.Table) -> None:
-        self._inner.add_attempts(kind, step, table)
+        self.inner.add_attempts(kind, step, table)
         self._shown = {(kind, step): shown_of(table)}
 
     def rewind(self, step: int) -> list[Row]:
-        rows = self._inner.rewind(step)
+        rows = self.inner.rewind(step)
         kept = tracked_rows(list(rows))
         self._place = len(kept)
         if not self._senders:
@@ -87,30 +88,30 @@ class TrackedRecorder:
                 later = "" if self.folder is None else f"; the rest: upslope export {self.folder} --to {sender.name}"
                 self._say(f"tracker {sender.name} is left alone, and the run goes on: {failure}{later}")
                 with contextlib.suppress(OSError):  # a full disk is the run's to tell, at its own next line
-                    self._inner.add({"kind": "tracker", "step": self._step, "tracker": sender.name, "cause": failure})
+                    self.inner.add({"kind": "tracker", "step": self._step, "tracker": sender.name, "cause": failure})
 
     # -- nothing that a tracker hears of ---------------------------------------------------------------------------
 
     def save(self, snapshot: Snapshot) -> None:
-        self._inner.save(snapshot)
+        self.inner.save(snapshot)
 
     def keep_best(self, step: int | None) -> None:
-        self._inner.keep_best(step)
+        self.inner.keep_best(step)
 
     def kept(self) -> list[int]:
-        return self._inner.kept()
+        return self.inner.kept()
 
     def newest(self) -> Checkpoint | None:
-        return self._inner.newest()
+        return self.inner.newest()
 
     def keep_reference(self, step: int, policy: Policy) -> None:
-        self._inner.keep_reference(step, policy)
+        self.inner.keep_reference(step, policy)
 
     def reference(self, step: int) -> Path | None:
-        return self._inner.reference(step)
+        return self.inner.reference(step)
 
     def rows(self, kind: str) -> list[Row]:
-        return self._inner.rows(kind)
+        return self.inner.rows(kind)
 
     def attempts(self, kind: str, step: int) -> list[Row]:
-        return self._inner.attempts(kind, step)
+        return self.inner.attempts(kind, step)
