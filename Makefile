@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "transformers", "tokenizers", "peft", "pyarrow", "typer", "pydantic", "numpy", "matplotlib")), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help train sums gsm8k test test-exhaustive test-oldest test-newest test-processors check docs links format lock clean
+.PHONY: help train sums gsm8k test test-exhaustive test-oldest test-newest test-processors browser check docs links format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ test-newest: ## the same with the highest versions to be had today
 
 test-processors: $(VENV)/.dev ## the numeric tests under each instruction set that this machine can stand for
 	$(BIN)/python tests/processors.py
+
+browser: ## the browser of the page's tests and pictures, on Debian and its kin (as root)
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends chromium
 
 check: $(VENV)/.dev ## style, format, types, and who imports whom
 	$(BIN)/ruff check

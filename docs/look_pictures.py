@@ -20,7 +20,7 @@ from upslope.inspect.look.guard import address, new_token
 from upslope.inspect.look.serve import listen_on, make_app
 
 HERE = Path(__file__).parent
-SIZE = {"width": 1240, "height": 760}
+WIDTH, HEIGHT = 1240, 760
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True).start()
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        tab = browser.new_page(viewport=SIZE, device_scale_factor=1.5)
+        tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5)
         for name, (place, wait) in views.items():
             tab.goto(f"{address(token, port)}#{place}")
             tab.wait_for_selector(wait)

@@ -47,7 +47,7 @@ def data_command(settings: RunSettings, row: int, *, as_json: bool) -> None:
     }
     same, rewards = alike(train, held_out), judged(task, shown)
     if as_json:
-        told = {"train": len(train), "held_out": len(held_out), "demonstrations": len(shown)}
+        told: dict[str, Any] = {"train": len(train), "held_out": len(held_out), "demonstrations": len(shown)}
         told |= {"lengths": {name: asdict(found) | {"spread": found.spread} for name, found in lengths.items()}}
         told |= {"alike": [asdict(pair) for pair in same], "rewards": [asdict(judgement) for judgement in rewards]}
         print(json.dumps(told, indent=1))
