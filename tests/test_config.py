@@ -107,6 +107,7 @@ def test_every_number_is_bounded_or_known_not_to_be() -> None:
     flat |= {f"{k}.{n}": v for k, inner in table.items() if isinstance(inner, dict) for n, v in inner.items()}
     numbers = {k for k, v in flat.items() if isinstance(v, (int, float)) and not isinstance(v, bool)} | {
         "learn.lr",
+        "cluster.most_gap",
         "sample.max_tokens",
         *(f"new.{name}" for name in ("depth", "layers", "width", "heads", "kv_heads", "ffn", "positions")),
     }

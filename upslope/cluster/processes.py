@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,14 +102,15 @@ class Processes:
         before = signal.getsignal(signal.SIGTERM)
         try:
             # Ray says much of its own on standard error; what matters is said by whoever waits for it.
-            ray.init(
-                where or "local",
-                num_cpus=None if where else self._num_processes,
-                include_dashboard=None if where else False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                configure_logging=True,
-            )
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(
+                    where or "local",
+                    num_cpus=None if where else self._num_processes,
+                    include_dashboard=None if where else False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    configure_logging=True,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"cluster.address = {where!r}: {reason(error)}") from error
         self._held.callback(ray.shutdown)

@@ -87,7 +87,7 @@ class Seen:
 def runs(tmp_path: Path) -> Path:
     for seed in range(2):
         made_run(tmp_path / "runs" / f"grpo-{seed}", 12, settings={"seed": seed})
-    made_run(tmp_path / "runs" / "sick", 12, rows={"truncated": 0.8})
+    made_run(tmp_path / "runs" / "sick", 12, rows={"truncated": 0.8}, settings={"problems": 3})
     return tmp_path / "runs"
 
 

@@ -11,7 +11,7 @@ import pytest
 from made_runs import made_run
 
 from upslope.errors import UserError
-from upslope.inspect.look.mailed import answers_of, bundled, page_of, write_page
+from upslope.inspect.look.mailed import STATIC, answers_of, bundled, page_of, write_page
 
 
 def inside(page: str) -> dict[str, Any]:
@@ -43,13 +43,13 @@ def test_nothing_in_it_leads_elsewhere_and_no_text_ends_its_element(tmp_path: Pa
 
 def test_every_module_stands_before_those_that_need_it() -> None:
     told = bundled()
-    places = [
-        told.index(f'modules["{name}"] = ')
-        for name in ("vendor/htm-preact.js", "words.js", "use.js", "run.js", "app.js")
-    ]
-    assert places == sorted(places)
+    names = [path.relative_to(STATIC).as_posix() for path in STATIC.glob("*.js")] + ["vendor/htm-preact.js"]
+    place = {name: told.index(f'modules["{name}"] = (() => {{') for name in names}
+    for name in names[:-1]:
+        needed = re.findall(r'from "\./([^"]+)"', (STATIC / name).read_text())
+        assert all(place[other] < place[name] for other in needed)
     assert not re.search(r"^(import|export) ", told, re.MULTILINE)
-    assert told.count("] = (() => {") == len(list((Path("upslope/inspect/look/static")).glob("*.js"))) + 1
+    assert told.count("] = (() => {") == len(names)
 
 
 def test_a_run_that_is_broken_in_part_is_reported_as_far_as_it_goes(tmp_path: Path) -> None:
