@@ -1,4 +1,4 @@
-"""Write docs/settings.md and docs/recipes.md from the code, so that they cannot fall behind it.
+"""Write what is made from the code, docs/settings.md among it, so that it cannot fall behind it.
 
 python docs/make_settings.py
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from upslope.algo.codec import SLOTS as KINDS
+from upslope.algo.codec import SLOTS as KINDS, to_dict
 from upslope.algo.family import FAMILY
 from upslope.algo.recipe import Recipe, diff, show
 from upslope.plugins import is_own
@@ -162,7 +163,17 @@ def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> st
     return "\n".join([line(head), "|" + " --- |" * len(head), *map(line, rows), ""])
 
 
-PAGES = {"settings.md": settings_page, "recipes.md": recipes_page}
+def family_file() -> str:
+    """The family as run.toml spells it, for whoever reads runs without torch (upslope/inspect/reading/family.py)."""
+    told = {name: {"parent": branch.parent, "slots": to_dict(branch.recipe)} for name, branch in FAMILY.items()}
+    return json.dumps(told, indent=1) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "recipes.md": recipes_page,
+    "../upslope/inspect/reading/family.json": family_file,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -310,7 +310,7 @@ def test_a_tiny_run_writes_its_folder(upslope: Command, folder: Path) -> None:
     ]
     rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     assert [(r["kind"], r["step"]) for r in rows] == [
-        *[("recipe", 0), ("eval", 0), ("step", 0), ("eval", 1), ("step", 1), ("eval", 2)],
+        *[("eval", 0), ("step", 0), ("eval", 1), ("step", 1), ("eval", 2)],
     ]
     written = sorted(p.name for p in (run / "rollouts").iterdir())
     assert written == [*(f"eval-{i:06d}.parquet" for i in range(3)), *(f"step-{i:06d}.parquet" for i in range(2))]

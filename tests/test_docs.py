@@ -206,7 +206,7 @@ def maker() -> ModuleType:
     return loaded(DOCS / "make_settings.py")
 
 
-@pytest.mark.parametrize("name", ["settings.md", "recipes.md"])
+@pytest.mark.parametrize("name", ["settings.md", "recipes.md", "../upslope/inspect/reading/family.json"])
 def test_the_page_is_current(maker: ModuleType, name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == maker.PAGES[name](), "run `make docs`"
 

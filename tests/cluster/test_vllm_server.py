@@ -17,7 +17,6 @@ from vllms import moved, tied
 
 from upslope.cluster.vllm import engine, server as servers
 from upslope.cluster.vllm.engine import vllm_sampler
-from upslope.cluster.vllm.sampler import HandedOver
 from upslope.errors import Unavailable, UserError
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.settings import RunSettings
@@ -70,15 +69,15 @@ def test_a_run_has_a_server_of_its_own_and_leaves_only_its_log(
         started.append(self)
 
     monkeypatch.setattr(servers.VllmServer, "__init__", noted)
-    told: list[HandedOver] = []
     policy = tied()
-    with vllm_sampler(settings(python), tmp_path / "run", told.append) as make:
+    with vllm_sampler(settings(python), tmp_path / "run") as make:
         sampler = make(policy)
         sampler.load(moved(policy), version=1)
         assert {r.version for r in sampler.generate(REQUESTS[:2], SAMPLING, HERE)} == {1}
         (server,) = started
         assert server.post_mortem() == ""
-    assert [h.version for h in told] == [0, 1] and all(h.gap < 1e-4 for h in told)
+    assert [h.version for h in sampler.handed_over] == [0, 1]
+    assert all(h.gap < 1e-4 for h in sampler.handed_over)
     assert sorted(p.name for p in (tmp_path / "run" / "vllm").iterdir()) == ["server.log", "upslope_vllm_worker.py"]
     assert gone(server.pid)
 

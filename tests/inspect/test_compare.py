@@ -92,6 +92,18 @@ def test_the_command_names_what_was_won_and_lost(tmp_path: Path, capsys: pytest.
     assert math.isclose(told["p_value"], 2 * (1 + 4) / 2**4)
 
 
+def test_problems_of_one_name_and_other_words_are_not_the_same(tmp_path: Path) -> None:
+    one, two = evaluated(tmp_path / "one", {0}), evaluated(tmp_path / "two", {1})
+    rows = made_attempts(0, 8, 1, 4, "w", problem=lambda n: f"q{n}", prompt_text=lambda n: f"The capital of {n}?")
+    write(two / "rollouts" / "eval-000003.parquet", rows.select(EVAL_SCHEMA.names))
+    with pytest.raises(UserError, match="8 problems of the same names, and none of the same words"):
+        compare_command(str(one), str(two), 0, as_json=False)
+
+
+def test_many_disagreements_take_no_time() -> None:
+    assert Paired(0, 30_000, 30_100, 0).p_value == pytest.approx(0.687, abs=0.01)
+
+
 def test_a_side_that_is_none_is_one_line(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "one", {0})
     with pytest.raises(UserError, match="no evaluation was kept there"):

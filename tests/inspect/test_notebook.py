@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import upslope as up
-from upslope.inspect.why.finding import Finding, Findings
+from upslope.inspect.why.finding import Diagnoses, Diagnosis
 
 
 @pytest.fixture(scope="module", params=["memory", "folder"])
@@ -37,10 +37,10 @@ def test_a_run_says_in_a_line_what_it_is(run: up.Run) -> None:
     told = repr(run)
     assert told.startswith("<Run short, 6 of 6 steps, reward 0, held out 0.0 % -> 0.0 %")
     assert told.endswith("in memory>") == (run.folder is None)
-    assert "<b>short</b>" in run._repr_html_()
+    assert run._repr_html_().startswith("<p>Run short, 6 of 6 steps")
 
 
 def test_what_is_found_is_text_in_a_notebook() -> None:
-    found = Findings([Finding("x", "<script>", "a & b", "y")])
+    found = Diagnoses([Diagnosis("x", "<script>", "a & b", "y")])
     assert "&lt;script&gt;" in found._repr_html_() and "a &amp; b" in found._repr_html_()
-    assert repr(Findings()) == "Nothing looks wrong."
+    assert repr(Diagnoses()) == "Nothing looks wrong."

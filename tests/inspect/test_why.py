@@ -81,6 +81,11 @@ HEALTHY: dict[str, dict[str, Any]] = {
         "settings": {"recipe": {"name": "ppo", "regulariser": {"kind": "k3", "coefficient": 0.05}}},
         "rows": {"kl_reference": 0.02},
     },
+    "its answers are short": {
+        "rows": {"length": 1.0},
+        "response_text": lambda number: "yes" if number % 2 else "no",
+        "reward": lambda number: float((number + number // 4) % 2),
+    },
     "it imitates": {
         "rows": {"reward": 1.0, "accuracy": None, "equal_groups": None, "logp_gap_mean": None},
         "attempts": False,
@@ -96,6 +101,12 @@ def test_nothing_is_said_of_a_healthy_run(run: str, tmp_path: Path) -> None:
 def test_every_rule_speaks_in_some_test() -> None:
     rules: list[Callable[..., Any]] = list(RULES)
     assert len(SICK) + 1 == len(rules)  # two rules speak of a hacked reward
+
+
+def test_a_run_whose_reward_is_no_number_is_judged_all_the_same(tmp_path: Path) -> None:
+    assert (
+        found_in(made_run(tmp_path / "run", 8, rows={"reward": None, "equal_groups": 1.0}))[0].rule == "no mixed groups"
+    )
 
 
 def test_a_young_run_is_not_judged(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import tiny
 
 from upslope.config import load_settings
 from upslope.errors import UserError
-from upslope.lab.dataset.alike import alike
+from upslope.lab.dataset.alike import shared_problems
 from upslope.lab.dataset.command import data_command
-from upslope.lab.dataset.judged import Judged, complaints
-from upslope.lab.dataset.lengths import Lengths
+from upslope.lab.dataset.judged import Judged, odd_rewards
+from upslope.lab.dataset.lengths import TokenLengths
 from upslope.types import Problem
 
 WORDS = [f"word{i}" for i in range(200)]
@@ -25,7 +25,7 @@ def asked(name: str, text: str) -> Problem:
 
 
 def test_a_copy_is_found_whatever_its_case_and_spacing() -> None:
-    found = alike(
+    found = shared_problems(
         [asked("a", "How many apples does Sam have now?")], [asked("b", "how many  APPLES does sam\nhave now ?")]
     )
     assert [(pair.held_out, pair.train, pair.exact) for pair in found] == [("b", "a", True)]
@@ -34,7 +34,7 @@ def test_a_copy_is_found_whatever_its_case_and_spacing() -> None:
 def test_a_changed_number_is_near_and_another_story_is_not() -> None:
     story = " ".join(WORDS[:60])
     near, other = story.replace("word30", "word199"), " ".join(WORDS[60:120])
-    found = alike([asked("a", story)], [asked("near", near), asked("other", other)])
+    found = shared_problems([asked("a", story)], [asked("near", near), asked("other", other)])
     # 56 runs of five words each; the changed word is in 5 of them: 51 / (56 + 56 - 51).
     assert [(pair.held_out, pair.share) for pair in found] == [("near", 51 / 61)]
 
@@ -57,25 +57,26 @@ def test_it_finds_what_comparing_every_pair_finds() -> None:
         best = max(len(runs(one) & runs(other)) / len(runs(one) | runs(other)) for other in texts)
         if best >= 0.6:
             expected[f"h{i}"] = best
-    assert {pair.held_out: pair.share for pair in alike(train, held_out, near=0.6)} == expected
+    assert {pair.held_out: pair.share for pair in shared_problems(train, held_out, near=0.6)} == expected
     assert 5 < len(expected) < 40
 
 
 def test_forms_of_speech_are_no_copies() -> None:
     same = "what is the answer to this question"
     many = [asked(f"h{i}", f"{same} number{i}") for i in range(300)]
-    assert alike([asked("t", f"{same} something else entirely")], many) == []
+    assert shared_problems([asked("t", f"{same} something else entirely")], many) == []
+    assert [pair.exact for pair in shared_problems(many, many)] == [True] * 300
 
 
 def test_odd_rewards_are_said() -> None:
-    assert complaints([Judged("the demonstration", (1.0, 1.0)), Judged("nothing", (0.0, 0.0))]) == []
-    lines = complaints([Judged("the demonstration", (1.0, 1.0)), Judged("nothing", (1.0, 1.0))])
+    assert odd_rewards([Judged("the demonstration", (1.0, 1.0)), Judged("nothing", (0.0, 0.0))]) == []
+    lines = odd_rewards([Judged("the demonstration", (1.0, 1.0)), Judged("nothing", (1.0, 1.0))])
     assert lines == ["2 of 2 times nothing earns something: the reward can be had for nothing"]
 
 
 def test_the_spread_is_of_the_tokens() -> None:
-    assert Lengths(tuple(range(1, 102)), ()).spread == (1, 51, 96, 101)
-    assert Lengths((), ()).spread == (0, 0, 0, 0)
+    assert TokenLengths(tuple(range(1, 102)), ()).spread == (1, 51, 96, 101)
+    assert TokenLengths((), ()).spread == (0, 0, 0, 0)
 
 
 @pytest.fixture

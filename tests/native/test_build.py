@@ -230,5 +230,6 @@ def test_the_package_ships_its_sources():
     shipped = {path for pattern in patterns for path in (ROOT / "upslope").glob(pattern)}
     sources = set(build.HERE.glob("*.[ch]"))
     others = {ROOT / "upslope" / "py.typed", ROOT / "upslope" / "training" / "pocket.toml"}
+    others |= {ROOT / "upslope" / "inspect" / "reading" / "family.json"}
     others |= {path for path in (ROOT / "upslope" / "inspect" / "look" / "static").rglob("*") if path.is_file()}
     assert shipped == sources | others and len(sources) >= 7

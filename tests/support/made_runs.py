@@ -68,8 +68,7 @@ def made_run(
     (folder / "rollouts").mkdir(parents=True)
     told = SETTINGS | {"name": folder.name, "steps": steps} | dict(settings or {})
     (folder / "run.toml").write_bytes(tomli_w.dumps(told).encode())
-    lines = [{"kind": "recipe", "step": 0, "name": "grpo", "parent": "ppo", "changes": {"advantage": ["gae", "group"]}}]
-    lines.append(evaluation(0, 0.2))
+    lines = [evaluation(0, 0.2)]
     for step in range(steps):
         line = {"kind": "step", "step": step} | healthy(step, steps)
         for key, value in (rows or {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def look(
 
     The page is served on this machine alone, under an address that nobody else can guess. Ctrl-C ends it.
     """
-    from upslope.inspect.look.serve import serve
+    from upslope.inspect.look.serve import serve_page
 
     def tell(address: str) -> None:
         print(f"{address}  (Ctrl-C ends it)", flush=True)
@@ -32,7 +33,7 @@ def look(
 
             webbrowser.open(address)
 
-    serve(runs or [Path("runs")], port, tell)
+    serve_page(runs or [Path("runs")], port, tell)
 
 
 @app.command()
@@ -41,10 +42,12 @@ def why(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on standard output.")] = False,
 ) -> None:
     """Why a run does not learn: what looks wrong, the numbers behind it, and what helps. Exit 1 if anything does."""
-    from upslope.inspect.why.command import found_in
+    from upslope.inspect.why.command import found_in, trouble_of
     from upslope.inspect.words import visible
 
     found = found_in(run)
+    if trouble := trouble_of(run):
+        print(f"not all of it can be read: {visible(trouble)}", file=sys.stderr)
     if as_json:
         print(json.dumps([finding.told() for finding in found], indent=1))
     else:
@@ -53,8 +56,8 @@ def why(
         raise typer.Exit(1)
 
 
-@app.command()
-def compare(
+@app.command(name="compare")
+def compare_runs(
     first: Annotated[str, typer.Argument(help="A run's folder, RUN@STEP, or a file rollouts/eval-*.parquet.")],
     second: Annotated[str, typer.Argument(help="The same of the other one.")],
     show: Annotated[int, typer.Option(min=0, help="Problems shown side by side, won ones first.")] = 2,

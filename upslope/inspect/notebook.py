@@ -15,7 +15,7 @@ import tomli_w
 
 from upslope.inspect.picture import draw_journal
 from upslope.inspect.why.command import found_in
-from upslope.inspect.why.finding import Findings
+from upslope.inspect.why.finding import Diagnoses
 from upslope.inspect.words import percent
 from upslope.record.attempts import write
 from upslope.record.journal import JOURNAL, Journal, attempted, number
@@ -43,7 +43,7 @@ class Drawn:
 class ShownRun(Run):
     """What ``upslope.train`` returns: the run, and what there is to see of it."""
 
-    def why(self) -> Findings:
+    def why(self) -> Diagnoses:
         """What looks wrong with the run, by the rules of ``upslope why``. Raises UserError before five steps are
         done."""
         with _folder_of(self) as folder:
@@ -58,7 +58,7 @@ class ShownRun(Run):
         return f"<Run {self._told()}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>Run <b>{html.escape(self.recorder.name)}</b>: {html.escape(self._told())}</p>"
+        return f"<p>Run {html.escape(self._told())}</p>"
 
     def _told(self) -> str:
         steps = self.rows("step")

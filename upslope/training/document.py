@@ -57,18 +57,6 @@ def nearest_name(recipe: Recipe) -> str:
     return min(FAMILY, key=lambda name: len(diff(FAMILY[name].recipe, recipe)))
 
 
-def lineage(name: str, recipe: Recipe) -> dict[str, Any]:
-    """Whose patch a recipe is, and the slots in which it differs, each as [the parent's, its own]: of a member of the
-    family its parent there, of a patch of a member that member, else the member that is nearest. ``parent`` is empty
-    for the first of the family. A row of the journal, before its first step.
-    """
-    known = FAMILY.get(name)
-    parent = nearest_name(recipe) if known is None else name if known.recipe != recipe else known.parent or ""
-    changes = diff(FAMILY[parent].recipe, recipe) if parent else {}
-    told = {"name": name, "parent": parent, "changes": {slot: list(pair) for slot, pair in changes.items()}}
-    return {"kind": "recipe", "step": 0} | told
-
-
 def _absolute(text: str | None) -> str | None:
     """A path, or FILE.py:NAME, that exists, from the root; any other text as it is."""
     if text is None:

@@ -26,7 +26,6 @@ from upslope.training import metrics
 from upslope.training.collect import Collected, Collects
 from upslope.training.collecting import collector
 from upslope.training.corpora import Text
-from upslope.training.document import lineage
 from upslope.training.drawn import with_drawn
 from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
@@ -100,7 +99,6 @@ class Run(Results):
         with self.signals, said_to(self.view.message):
             self._saving.finish(self.first_step, self._spent, self._tokens)
             if self.first_step == 0:
-                self.recorder.add(lineage(self._document["recipe"]["name"], self.recipe))
                 self._evaluate(0, samples=self.settings.eval.samples)
             step = self.first_step
             while step < self.settings.steps and not self._out_of_budget():

@@ -11,9 +11,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from upslope.inspect.look.curves import at_axis, axis_of, curve
+from upslope.inspect.reading.places import RunPlace
 from upslope.inspect.reading.tail import Tail
 
 VALUES = st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(math.nan)), min_size=1, max_size=60)
+
+
+def tail_of(folder: Path) -> Tail:
+    return Tail(RunPlace("run", folder).journal_file)
 
 
 @settings(max_examples=100, deadline=None)
@@ -47,7 +52,7 @@ def journal(folder: Path) -> Tail:
         {"kind": "step", "step": 3, "num_tokens": 30, "spent": 4.0},
     ]
     (folder / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tail = Tail(folder)
+    tail = tail_of(folder)
     tail.refresh()
     return tail
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def test_it_only_reads(app: Any, method: str) -> None:
     assert ask_app(app, f"/{TOKEN}/api/runs", method=method).status == 405
 
 
+def test_an_address_without_its_last_slash_leads_to_the_page(app: Any) -> None:
+    found = ask_app(app, f"/{TOKEN}")
+    assert (found.status, found.headers["location"]) == (307, f"/{TOKEN}/")
+
+
+def test_port_80_stands_in_no_address(tmp_path: Path) -> None:
+    made_run(tmp_path / "one", 1)
+    app = make_app([tmp_path], TOKEN, 80)[0]
+    assert ask_app(app, f"/{TOKEN}/api/runs", headers={"host": "127.0.0.1"}).status == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/api/runs", "/static/app.js", f"/{TOKEN}x/", f"/x{TOKEN}/", "/T/",
                                   f"//{TOKEN}/", "/%00/", f"/{TOKEN[:-1]}/"])  # fmt: skip
 def test_without_the_token_there_is_nothing(app: Any, path: str) -> None:
@@ -70,9 +82,18 @@ def test_without_the_token_there_is_nothing(app: Any, path: str) -> None:
 
 
 def test_a_web_socket_is_never_accepted(app: Any) -> None:
-    with pytest.raises(StopIteration):  # no answer begins
-        socket = {"type": "websocket", "path": f"/{TOKEN}/", "headers": [], "query_string": b""}
-        ask_app(lambda scope, receive, send: app(socket, receive, send), "/")
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    headers = [(b"host", f"127.0.0.1:{PORT}".encode())]
+    socket = {"type": "websocket", "path": f"/{TOKEN}/", "headers": headers, "query_string": b""}
+    asyncio.run(app(socket, receive, send))
+    assert said == []
 
 
 UPWARDS = ["..", "%2e%2e", "%2E%2E", "..%2f", "..\\", "%5c..", "....//", "..;", "%c0%ae%c0%ae", "．．"]
@@ -122,9 +143,13 @@ def test_a_link_that_leads_out_is_not_followed(tmp_path: Path) -> None:
     (run / "rollouts" / "step-000000.parquet").symlink_to(secret / "rollouts" / "step-000000.parquet")
     (run / "run.toml").unlink()
     (run / "run.toml").symlink_to(secret / "run.toml")
+    other = made_run(tmp_path / "runs" / "two", 2)
+    (other / "journal.jsonl").unlink()
+    (other / "journal.jsonl").symlink_to(secret / "journal.jsonl")
     (tmp_path / "runs" / "linked").symlink_to(secret)
     app = make_app([tmp_path / "runs"], TOKEN, PORT)[0]
-    assert [row["name"] for row in ask_app(app, f"/{TOKEN}/api/runs").told] == ["one"]
+    rows = {row["name"]: row for row in ask_app(app, f"/{TOKEN}/api/runs").told}
+    assert {name: row["steps"] for name, row in rows.items()} == {"one": 2, "two": 0}
     assert ask_app(app, f"/{TOKEN}/api/step", {"run": "one", "step": 0}).status == 404
     assert ask_app(app, f"/{TOKEN}/api/run", {"run": "one"}).told["settings"] == {}
 

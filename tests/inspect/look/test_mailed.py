@@ -21,14 +21,21 @@ def inside(page: str) -> dict[str, Any]:
     return told
 
 
+def asked(question: str, **query: str) -> str:
+    return json.dumps([question, *query.items()])
+
+
 def test_it_holds_the_answers_that_the_page_asks_for(tmp_path: Path) -> None:
     run = made_run(tmp_path / "one", 5)
     told = inside(write_page(run).read_text())
-    assert told["run?run=one"]["steps"] == 5
-    assert {key.partition("?")[0] for key in told} == {"runs", "run", "curves", "step", "attempt"}
-    assert "step?run=one&kind=step&step=4" in told and "step?run=one&kind=eval&step=5" in told
-    assert len(told["attempt?run=one&kind=step&step=4&place=3"]["attempt"]["push"]) == 12
-    assert told["curves?run=one&axis=tokens"]["curves"]["reward"]["y"][0] is not None
+    assert told[asked("run", run="one")]["steps"] == 5
+    assert {json.loads(key)[0] for key in told} == {"runs", "run", "curves", "step", "attempt"}
+    assert (
+        asked("step", run="one", kind="step", step="4") in told
+        and asked("step", run="one", kind="eval", step="5") in told
+    )
+    assert len(told[asked("attempt", run="one", kind="step", step="4", place="3")]["attempt"]["push"]) == 12
+    assert told[asked("curves", run="one", axis="tokens")]["curves"]["reward"]["y"][0] is not None
 
 
 def test_nothing_in_it_leads_elsewhere_and_no_text_ends_its_element(tmp_path: Path) -> None:
@@ -56,8 +63,8 @@ def test_a_run_that_is_broken_in_part_is_reported_as_far_as_it_goes(tmp_path: Pa
     run = made_run(tmp_path / "one", 5)
     (run / "rollouts" / "step-000004.parquet").write_bytes(b"none")
     told = answers_of(run)
-    assert "step?run=one&kind=step&step=0" in told
-    assert "step?run=one&kind=step&step=4" not in told
+    assert asked("step", run="one", kind="step", step="0") in told
+    assert asked("step", run="one", kind="step", step="4") not in told
 
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:

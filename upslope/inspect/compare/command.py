@@ -22,7 +22,13 @@ MOST_NAMED = 12
 def compare_command(first: str, second: str, num_shown: int, *, as_json: bool) -> None:
     """Print it. Raises UserError where a side has no evaluation, or they have no problem in common."""
     sides = open_side(first), open_side(second)
-    common = [problem for problem in sides[0].answers if problem in sides[1].answers]
+    shared = [problem for problem in sides[0].answers if problem in sides[1].answers]
+    common = [problem for problem in shared if sides[0].answers[problem].prompt == sides[1].answers[problem].prompt]
+    if shared and not common:
+        raise UserError(
+            f"{sides[0].name} and {sides[1].name} have {len(shared)} problems of the same names, and none of the same "
+            "words: they were evaluated on different data"
+        )
     if not common:
         raise UserError(
             f"{sides[0].name} and {sides[1].name} have no problem in common, so there is nothing to compare"

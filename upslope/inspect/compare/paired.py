@@ -13,8 +13,8 @@ from upslope.training.statistics import Interval, wilson
 class Paired:
     """Of the same problems: right by both, only by the first, only by the second, by neither.
 
-    >>> Paired(40, 5, 15, 40).difference.value
-    0.1
+    >>> Paired(40, 5, 15, 40).num, round(Paired(40, 5, 15, 40).difference.value, 3)
+    (100, 0.1)
     """
 
     both: int
@@ -53,7 +53,11 @@ class Paired:
         either were as likely to win each: 2 P(X <= min(first, second)) for X binomial (first + second, 1/2), at most
         1."""
         num, least = self.first + self.second, min(self.first, self.second)
-        return min(1.0, 2 * sum(math.comb(num, k) for k in range(least + 1)) / 2**num) if num else 1.0
+        term = total = 1  # C(num, k), one from the other
+        for k in range(1, least + 1):
+            term = term * (num - k + 1) // k
+            total += term
+        return min(1.0, 2 * total / 2**num) if num else 1.0
 
     def _phi(self) -> float:
         right, wrong = self.both + self.first, self.second + self.neither

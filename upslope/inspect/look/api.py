@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from upslope.errors import UserError
 from upslope.inspect.look.curves import at_axis, axis_of, curve
-from upslope.inspect.look.finding import Wanted, search
+from upslope.inspect.look.finding import AttemptQuery, search
 from upslope.inspect.look.library import Library
 from upslope.inspect.reading.attempts import AttemptsFile, Brief, speakable
 from upslope.inspect.reading.opened import OpenRun, accuracy_of
@@ -24,7 +24,7 @@ MOST_POINTS = 600
 Query = Mapping[str, str]
 
 
-class Answers:
+class PageAnswers:
     """One function a question; each takes the query and returns what JSON can say, or raises UserError."""
 
     def __init__(self, library: Library) -> None:
@@ -48,10 +48,14 @@ class Answers:
     def run(self, query: Query) -> Any:
         """All about one run but its curves: settings, evaluations, columns with their meaning, what is wrong."""
         run = self._run(query)
+        with run.tail.lock:
+            return self._told_of(run)
+
+    def _told_of(self, run: OpenRun) -> dict[str, Any]:
         tail = run.tail
         return run.summary() | {
             "settings": run.settings,
-            "columns": [told_column(key) for key in tail.columns],
+            "columns": [told_column(key) for key in tail.named()],
             "groups": GROUPS,
             "evals": [_evaluation(step, row) for step, row in sorted(tail.evals.items())],
             "notes": tail.notes[-20:],
@@ -64,18 +68,19 @@ class Answers:
     def curves(self, query: Query) -> Any:
         """Columns of a run against ``axis``, and held-out accuracy on the same axis."""
         run, axis = self._run(query), query.get("axis", "step")
-        keys = [key for key in query.get("keys", "").split(",") if key] or sorted(run.tail.columns)
+        keys = [key for key in query.get("keys", "").split(",") if key] or sorted(run.tail.named())
         most = min(_whole(query, "points", MOST_POINTS), 5000)
-        try:
-            at = axis_of(run.tail, axis)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        tried = [(step, row) for step, row in sorted(run.tail.evals.items()) if "greedy" in row]
-        return {
-            "curves": {key: curve(at, run.tail.column(key), most) for key in keys},
-            "accuracy": [{"x": at_axis(run.tail, axis, step)} | accuracy_of(row) for step, row in tried],
-            "steps": len(run.tail.steps),
-        }
+        with run.tail.lock:
+            try:
+                at = axis_of(run.tail, axis)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            tried = [(step, row) for step, row in sorted(run.tail.evals.items()) if "greedy" in row]
+            return {
+                "curves": {key: curve(at, run.tail.column(key), most) for key in keys},
+                "accuracy": [{"x": at_axis(run.tail, axis, step)} | accuracy_of(row) for step, row in tried],
+                "steps": len(run.tail.steps),
+            }
 
     def step(self, query: Query) -> Any:
         """The problems of a step, or of an evaluation, with what every attempt earned: mixed ones first."""
@@ -98,13 +103,12 @@ class Answers:
         with self._file(run, kind, step) as file:
             row, rows = file.attempt(place), file.brief()
         siblings = [other for other in rows if other["problem"] == row.get("problem")]
-        near = [other["place"] for other in rows]
-        return speakable({"attempt": row, "siblings": siblings, "num_attempts": len(near)})
+        return speakable({"attempt": row, "siblings": siblings, "num_attempts": len(rows)})
 
     def search(self, query: Query) -> Any:
         """Attempts that fit, newest step first; ask again with ``before`` = ``next`` for more."""
         run = self._run(query)
-        wanted = Wanted(
+        wanted = AttemptQuery(
             text=query.get("text", ""),
             problem=query.get("problem", ""),
             ended=query.get("ended", ""),

@@ -18,10 +18,10 @@ AROUND = 60
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AttemptQuery:
     """Which attempts are looked for; what is empty or None asks nothing.
 
-    >>> Wanted(text="#### 72", least_reward=1.0).fits({"response_text": "so #### 72", "reward": 1.0})
+    >>> AttemptQuery(text="#### 72", least_reward=1.0).fits({"response_text": "so #### 72", "reward": 1.0})
     True
     """
 
@@ -63,7 +63,7 @@ class Wanted:
 
 
 def look_through(
-    place: RunPlace, kind: str, steps: Sequence[int], wanted: Wanted, seconds: float, clock: Callable[[], float]
+    place: RunPlace, kind: str, steps: Sequence[int], wanted: AttemptQuery, seconds: float, clock: Callable[[], float]
 ) -> dict[str, Any]:
     """Look through ``steps`` in their order until ``MOST_FOUND`` are found or ``seconds`` are over: ``found``,
     ``looked`` how many of the steps were looked through (whole ones), ``troubles`` of files that cannot be read."""
@@ -81,7 +81,9 @@ def look_through(
     return {"found": found, "looked": looked, "troubles": troubles[:5]}
 
 
-def search(place: RunPlace, kind: str, before: int | None, wanted: Wanted, seconds: float = 0.3) -> dict[str, Any]:
+def search(
+    place: RunPlace, kind: str, before: int | None, wanted: AttemptQuery, seconds: float = 0.3
+) -> dict[str, Any]:
     """The newest attempts that fit, of steps below ``before`` (None: all). ``next`` is where to go on, None at the
     end; ``left`` how many steps were not looked through."""
     steps = [step for step in reversed(place.attempt_steps(kind)) if before is None or step < before]
@@ -90,7 +92,7 @@ def search(place: RunPlace, kind: str, before: int | None, wanted: Wanted, secon
     return answer | {"left": left, "next": steps[answer["looked"] - 1] if left else None}
 
 
-def _in_step(place: RunPlace, kind: str, step: int, wanted: Wanted) -> list[Brief]:
+def _in_step(place: RunPlace, kind: str, step: int, wanted: AttemptQuery) -> list[Brief]:
     path = place.attempts_file(kind, step)
     if path is None:
         return []

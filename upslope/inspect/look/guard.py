@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = (
@@ -40,7 +40,9 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self._app, self._token = app, token
-        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        names = ("127.0.0.1", "localhost")
+        self._port = port
+        self._hosts = {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
         self._origins = {f"http://{host}" for host in self._hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +54,10 @@ class Guard:
             if scope["type"] == "http":
                 await refusal(scope, receive, _with_headers(send))
             return  # a web socket is never accepted
-        _, _, rest = scope["path"].removeprefix("/").partition("/")
+        _, slash, rest = scope["path"].removeprefix("/").partition("/")
+        if not slash:  # else the page would ask for its files beside itself
+            await RedirectResponse(f"{scope['path']}/")(scope, receive, _with_headers(send))
+            return
         inner = dict(scope) | {"path": f"/{rest}", "raw_path": f"/{rest}".encode(), "root_path": ""}
         await self._app(inner, receive, _with_headers(send))
 
@@ -61,7 +66,7 @@ class Guard:
             return PlainTextResponse("", 403)
         headers = Headers(scope=scope)
         if not set(_given(headers, "host")) <= self._hosts or len(_given(headers, "host")) != 1:
-            return PlainTextResponse("This page answers to 127.0.0.1 and localhost only.", 403)
+            return PlainTextResponse(f"This page answers to 127.0.0.1:{self._port} only, on this machine.", 403)
         origins = _given(headers, "origin")
         if not set(origins) <= self._origins or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return PlainTextResponse("Another site may not ask here.", 403)

@@ -30,7 +30,8 @@ class Library:
         with self._lock:
             if time.monotonic() - self._looked > ANEW:
                 found = places(self._roots)
-                self._runs = {name: self._runs.get(name) or OpenRun.at(place) for name, place in found.items()}
+                known = {run.place: run for run in self._runs.values()}
+                self._runs = {name: known.get(place) or OpenRun.at(place) for name, place in found.items()}
                 self._looked = time.monotonic()
             runs = list(self._runs.values())
         for run in runs:

@@ -7,11 +7,10 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from upslope.errors import UserError
 from upslope.files import write_whole
-from upslope.inspect.look.api import Answers
+from upslope.inspect.look.api import PageAnswers
 from upslope.inspect.look.library import Library
 
 STATIC = Path(__file__).parent / "static"
@@ -52,15 +51,15 @@ def answers_of(folder: Path) -> dict[str, Any]:
     runs = [run for run in library.runs() if run.place.folder == folder]
     if not runs:
         raise UserError(f"{folder}: there is no run in it")
-    name, place, asked = runs[0].place.name, runs[0].place, Answers(library)
+    name, place, asked = runs[0].place.name, runs[0].place, PageAnswers(library)
     found: dict[str, Any] = {}
 
     def ask(question: str, **query: Any) -> Any:
         given = {key: str(value) for key, value in query.items()}
-        answer = found[f"{question}?{urlencode(given)}"] = getattr(asked, question)(given)
+        answer = found[json.dumps([question, *given.items()], ensure_ascii=False)] = getattr(asked, question)(given)
         return answer
 
-    found["runs?"] = [row for row in asked.runs({}) if row["name"] == name]
+    found['["runs"]'] = [row for row in asked.runs({}) if row["name"] == name]
     ask("run", run=name)
     for axis in ("step", "tokens", "seconds"):
         ask("curves", run=name, axis=axis)

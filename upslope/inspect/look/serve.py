@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from upslope.errors import UserError
-from upslope.inspect.look.api import Answers
+from upslope.inspect.look.api import PageAnswers
 from upslope.inspect.look.events import Events
 from upslope.inspect.look.guard import Guard, address, new_token
 from upslope.inspect.look.library import Library
@@ -34,14 +34,14 @@ def make_app(roots: Sequence[Path], token: str, port: int) -> tuple[Guard, Event
 
     routes = [
         Route("/", index),
-        *Answers(library).routes(),
+        *PageAnswers(library).routes(),
         Route("/api/events", events.answer),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Guard(Starlette(routes=routes), token, port), events
 
 
-def serve(roots: Sequence[Path], port: int, tell: Callable[[str], None]) -> None:
+def serve_page(roots: Sequence[Path], port: int, tell: Callable[[str], None]) -> None:
     """Serve the page until Ctrl-C; ``tell`` is told its address once it answers. ``port`` 0: any that is free. Raises
     UserError if the port is taken, or for a folder that is none."""
     with listen_on(port) as sock:

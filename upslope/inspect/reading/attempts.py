@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from upslope.errors import UserError
 BRIEF = ("problem", "sample", "reward", "kept", "ended", "extracted")
 """What a list of attempts shows; a file without one of them (an evaluation's) goes without."""
 Brief = dict[str, Any]
+NEEDED: dict[str, Callable[[Any], bool]] = {"problem": pa.types.is_string, "reward": pa.types.is_floating}
+"""Columns without which a file is none of attempts, and what they hold."""
 
 
 class AttemptsFile:
@@ -27,17 +29,17 @@ class AttemptsFile:
         self._path = path
         with self._complaints():
             self._file = pq.ParquetFile(path)
-            self._names = frozenset(self._file.schema_arrow.names)
+            schema = self._file.schema_arrow
+            self._names = frozenset(schema.names)
+        for name, fits in NEEDED.items():
+            if name not in self._names or not fits(schema.field(name).type):
+                raise UserError(f"{path}: it has no column {name} as files of attempts have it")
 
     def __enter__(self) -> AttemptsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-    @property
-    def num_attempts(self) -> int:
-        return int(self._file.metadata.num_rows)
 
     def has(self, column: str) -> bool:
         return column in self._names
@@ -112,7 +114,7 @@ def speakable(value: Any) -> Any:
     {'logp': [-0.5, None]}
     """
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return float(f"{value:.9g}") if math.isfinite(value) else None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):

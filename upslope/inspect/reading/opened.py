@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.inspect.reading.family import lineage_of
 from upslope.inspect.reading.places import RunPlace
 from upslope.inspect.reading.tail import Tail
 from upslope.record.journal import JOURNAL, number
@@ -28,7 +29,7 @@ class OpenRun:
 
     @staticmethod
     def at(place: RunPlace) -> OpenRun:
-        return OpenRun(place, Tail(place.folder))
+        return OpenRun(place, Tail(place.journal_file))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,9 +69,8 @@ class OpenRun:
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Whose patch the recipe is, and in which slots; empty where the run did not say."""
-        told = [row for row in self.tail.notes if row.get("kind") == "recipe"]
-        return {key: value for key, value in told[-1].items() if key not in ("kind", "step")} if told else {}
+        """Whose patch the recipe is, and in which slots; empty where nobody knows."""
+        return lineage_of(self.said("recipe"))
 
     @property
     def family(self) -> str:
@@ -83,6 +83,10 @@ class OpenRun:
 
     def summary(self) -> dict[str, Any]:
         """A row of the table of runs."""
+        with self.tail.lock:
+            return self._summary()
+
+    def _summary(self) -> dict[str, Any]:
         tail = self.tail
         tried = [row for _, row in sorted(tail.evals.items()) if "greedy" in row]
         ends = [row for row in tail.notes if row.get("kind") == "end"]

@@ -35,12 +35,16 @@ class RunPlace:
 
     def attempt_steps(self, kind: str) -> list[int]:
         """Of which steps there are attempts, in order."""
+        place = self.folder / "rollouts"
         try:
-            names = [entry.name for entry in os.scandir(self.folder / "rollouts")]
+            names = [entry.name for entry in os.scandir(place)] if not place.is_symlink() else []
         except OSError:
             return []
         found = (ROLLOUTS.fullmatch(name) for name in names)
         return sorted(int(named[2]) for named in found if named and named[1] == kind)
+
+    def journal_file(self) -> Path | None:
+        return self._inside(self.folder / JOURNAL)
 
     def settings_file(self) -> Path | None:
         return self._inside(self.folder / RUN)
@@ -89,4 +93,4 @@ def require_roots(given: Sequence[Path]) -> list[Path]:
     for root in given:
         if not root.is_dir():
             raise UserError(f"{root}: there is no such folder; give a run's folder, or one with runs in it")
-    return [Path(os.path.normpath(root.absolute())) for root in given]
+    return list(dict.fromkeys(Path(os.path.normpath(root.absolute())) for root in given))

@@ -6,11 +6,11 @@ import json
 import math
 import threading
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from upslope.record.journal import JOURNAL, LARGEST, JournalRow
+from upslope.record.journal import LARGEST, JournalRow
 
 CHUNK = 1 << 22
 """Bytes that are read at once: a journal of gigabytes is never held whole."""
@@ -19,13 +19,15 @@ CHUNK = 1 << 22
 class Tail:
     """What a run's journal says so far. ``refresh`` reads what was added since, or all of it where the file was written
     anew (a run that was resumed). A line that cannot be read is passed over, and ``trouble`` says which was the first.
+    Whoever asks for more than one thing holds ``lock`` meanwhile: another thread may read on.
 
     Columns are flat: ``seconds.update`` is ``row["seconds"]["update"]``. What is missing or no finite number is NaN.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / JOURNAL
-        self._lock = threading.Lock()
+    def __init__(self, journal: Callable[[], Path | None]) -> None:
+        """``journal`` says where the file is, None: there is none that may be read."""
+        self._journal = journal
+        self.lock = threading.RLock()
         self._forget()
 
     def _forget(self) -> None:
@@ -40,36 +42,51 @@ class Tail:
 
     def refresh(self) -> bool:
         """Read on; whether there was anything new."""
-        with self._lock:
-            try:
-                state = self._path.stat()
-            except OSError:
+        with self.lock:
+            path = self._journal()
+            if path is None:
                 gone = bool(self.steps or self.evals)
                 self._forget()
                 self.trouble = "there is no journal yet"
                 return gone
-            if state.st_ino != self._file or state.st_size < self._read:
-                self._forget()
-                self._file = state.st_ino
-            if state.st_size == self._read:
+            try:
+                return self._read_on(path)
+            except OSError as error:
+                self.trouble = f"the journal cannot be read: {error.strerror}"
                 return False
-            for line in self._new_lines():
-                self._lines += 1
-                self._take(line)
-            return True
+
+    def _read_on(self, path: Path) -> bool:
+        state = path.stat()
+        if state.st_ino != self._file or state.st_size < self._read:
+            self._forget()
+            self._file = state.st_ino
+        if state.st_size == self._read:
+            return False
+        for line in self._new_lines(path):
+            self._lines += 1
+            self._take(line)
+        return True
 
     def column(self, key: str) -> array[float]:
-        """A value a step, in the order of ``steps``; all NaN where no step has it."""
-        return self.columns.get(key) or array("d", [math.nan]) * len(self.steps)
+        """A value a step, in the order of ``steps``, as a copy; all NaN where no step has it."""
+        with self.lock:
+            found = self.columns.get(key)
+            return array("d", [math.nan]) * len(self.steps) if found is None else found[:]
+
+    def named(self) -> list[str]:
+        """All columns that there are."""
+        with self.lock:
+            return list(self.columns)
 
     def row(self, place: int) -> dict[str, float]:
         """The numbers of one step, by its place in ``steps``, without those that are missing."""
-        found = {key: values[place] for key, values in self.columns.items()}
+        with self.lock:
+            found = {key: values[place] for key, values in self.columns.items()}
         return {key: value for key, value in found.items() if not math.isnan(value)}
 
-    def _new_lines(self) -> Iterator[bytes]:
+    def _new_lines(self, path: Path) -> Iterator[bytes]:
         """Whole lines; what stands behind the last newline waits for its own."""
-        with self._path.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(self._read)
             while piece := file.read(CHUNK):
                 self._read += len(piece)

@@ -9,11 +9,11 @@ from upslope.inspect.reading.opened import OpenRun
 from upslope.inspect.reading.places import RunPlace
 from upslope.inspect.why.diagnosis import diagnose
 from upslope.inspect.why.facts import LEAST_STEPS
-from upslope.inspect.why.finding import Findings
+from upslope.inspect.why.finding import Diagnoses
 from upslope.record.journal import JOURNAL
 
 
-def found_in(folder: Path) -> Findings:
+def found_in(folder: Path) -> Diagnoses:
     """What is wrong with the run there, the likeliest cause first. Raises UserError where there is no run, or too few
     steps are done."""
     if not (folder / JOURNAL).is_file():
@@ -22,4 +22,11 @@ def found_in(folder: Path) -> Findings:
     run.tail.refresh()
     if len(run.tail.steps) < LEAST_STEPS:
         raise UserError(f"{folder} has {len(run.tail.steps)} steps; {LEAST_STEPS} are needed to say how it goes")
-    return Findings(diagnose(run))
+    return Diagnoses(diagnose(run))
+
+
+def trouble_of(folder: Path) -> str:
+    """What of the run's records cannot be read, in one line; empty if all of it can."""
+    run = OpenRun.at(RunPlace(folder.name, folder))
+    run.tail.refresh()
+    return run.trouble

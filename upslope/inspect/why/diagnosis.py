@@ -16,8 +16,8 @@ from upslope.inspect.why.attempts_rules import (
     same_for_all,
     unmixed,
 )
-from upslope.inspect.why.facts import LEAST_STEPS, Facts
-from upslope.inspect.why.finding import Finding
+from upslope.inspect.why.facts import LEAST_STEPS, RunCourse
+from upslope.inspect.why.finding import Diagnosis
 from upslope.inspect.why.policy_rules import (
     blind_critic,
     clipped_always,
@@ -28,8 +28,8 @@ from upslope.inspect.why.policy_rules import (
     too_far,
 )
 
-Rule = Callable[[Facts], Finding | None]
-RULES: tuple[Rule, ...] = (
+WhyRule = Callable[[RunCourse], Diagnosis | None]
+RULES: tuple[WhyRule, ...] = (
     disagree,
     rewarded_length,
     same_for_all,
@@ -51,9 +51,9 @@ RULES: tuple[Rule, ...] = (
 earn nothing are not mixed."""
 
 
-def diagnose(run: OpenRun) -> list[Finding]:
+def diagnose(run: OpenRun) -> list[Diagnosis]:
     """What is wrong with a run, the likeliest cause first; empty where no rule speaks, or too few steps are done."""
-    facts = Facts(run)
+    facts = RunCourse(run)
     if facts.num_steps < LEAST_STEPS:
         return []
     found = (rule(facts) for rule in RULES)

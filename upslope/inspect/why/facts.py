@@ -20,7 +20,7 @@ MOST_LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunCourse:
     """A run, asked in the words of the rules. A mean over nothing is NaN, and every comparison with it is false."""
 
     run: OpenRun
@@ -41,16 +41,16 @@ class Facts:
     def first(self, key: str) -> float:
         """Mean over the run's beginning."""
         values = self.known(key)
-        return mean(values[: _num_of(values)])
+        return mean_of(values[: _num_of(values)])
 
     def last(self, key: str) -> float:
         """Mean over the run's end."""
         values = self.known(key)
-        return mean(values[-_num_of(values) :])
+        return mean_of(values[-_num_of(values) :])
 
     def share(self, key: str, above: float) -> float:
         """Of the steps that have the column, how many lie above; NaN where none has it."""
-        return mean([float(value > above) for value in self.known(key)])
+        return mean_of([float(value > above) for value in self.known(key)])
 
     def setting(self, *keys: str) -> Any:
         return self.run.said(*keys)
@@ -81,7 +81,7 @@ class Facts:
         return rows
 
 
-def mean(values: list[float]) -> float:
+def mean_of(values: list[float]) -> float:
     """The mean; NaN of nothing."""
     return math.fsum(values) / len(values) if values else math.nan
 

@@ -8,10 +8,10 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """A sickness of a run, with the numbers behind it and what helps.
 
-    >>> Finding("cut", "Attempts are cut.", "truncated is 0.8, more than 0.5", "raise sample.max_tokens").rule
+    >>> Diagnosis("cut", "Attempts are cut.", "truncated is 0.8, more than 0.5", "raise sample.max_tokens").rule
     'cut'
     """
 
@@ -25,10 +25,10 @@ class Finding:
         return {"rule": self.rule, "says": self.says, "numbers": self.numbers, "mend": self.mend}
 
 
-class Findings(list[Finding]):
+class Diagnoses(list[Diagnosis]):
     """What looks wrong with a run, the likeliest cause first; prints as ``upslope why`` does.
 
-    >>> Findings([Finding("cut", "Attempts are cut.", "80 %", "a higher sample.max_tokens")])
+    >>> Diagnoses([Diagnosis("cut", "Attempts are cut.", "80 %", "a higher sample.max_tokens")])
     1. Attempts are cut.
        80 %
        What helps: a higher sample.max_tokens

@@ -36,15 +36,17 @@ class Alike:
         return self.share == 1.0
 
 
-def alike(train: Sequence[Problem], held_out: Sequence[Problem], near: float = NEAR) -> list[Alike]:
+def shared_problems(train: Sequence[Problem], held_out: Sequence[Problem], near: float = NEAR) -> list[Alike]:
     """Every held-out problem that is in the training data, or nearly, the most alike first. What is compared is all
     that the user and system say, without regard to case and spacing."""
+    texts = {_flat(problem): problem for problem in reversed(train)}
+    same = [(place, texts.get(_flat(problem))) for place, problem in enumerate(held_out)]
     wanted = [_shingles(_text(problem)) for problem in held_out]
     homes: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, shingles in enumerate(wanted):
         for shingle in shingles:
             homes[shingle].append(place)
-    found: dict[int, Alike] = {}
+    found = {place: Alike(held_out[place].id, copy.id, 1.0) for place, copy in same if copy is not None}
     for problem in train:
         shingles = _shingles(_text(problem))
         shared = Counter(place for s in shingles if len(homes.get(s, ())) <= COMMON for place in homes.get(s, ()))
@@ -55,6 +57,11 @@ def alike(train: Sequence[Problem], held_out: Sequence[Problem], near: float = N
             if share >= near and (place not in found or share > found[place].share):
                 found[place] = Alike(held_out[place].id, problem.id, share)
     return sorted(found.values(), key=lambda pair: -pair.share)
+
+
+def _flat(problem: Problem) -> str:
+    """Without regard to case and spacing."""
+    return " ".join(_WORDS.findall(_text(problem).lower()))
 
 
 def _text(problem: Problem) -> str:

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from upslope.errors import UserError
 from upslope.inspect.words import visible
-from upslope.lab.dataset.alike import Alike, alike
-from upslope.lab.dataset.judged import Judged, complaints, judged
-from upslope.lab.dataset.lengths import Lengths, of_demonstrations, of_prompts
+from upslope.lab.dataset.alike import Alike, shared_problems
+from upslope.lab.dataset.judged import Judged, odd_rewards, rewards_known
+from upslope.lab.dataset.lengths import TokenLengths, of_demonstrations, of_prompts
 from upslope.model.names import is_new, is_pocket
 from upslope.model.renderer import ChatRenderer, prompt_of
 from upslope.record.load import load_model_positions
@@ -33,7 +33,7 @@ def data_command(settings: RunSettings, row: int, *, as_json: bool) -> None:
     task = open_run_task(settings.task, settings.seed)
     renderer = ChatRenderer.of(*resolve_words(settings))
     train, held_out = _problems(task, "train"), _problems(task, "test")
-    if row > len(train):
+    if row > max(len(train), 1):
         raise UserError(f"--row {row}: there are {len(train)} training problems")
     longest = settings.sample.max_tokens or task.max_tokens or 256
     positions = (
@@ -45,7 +45,7 @@ def data_command(settings: RunSettings, row: int, *, as_json: bool) -> None:
         "held-out prompts": of_prompts(held_out, renderer, positions - longest),
         "demonstrations": of_demonstrations(shown, renderer, positions),
     }
-    same, rewards = alike(train, held_out), judged(task, shown)
+    same, rewards = shared_problems(train, held_out), rewards_known(task, shown)
     if as_json:
         told: dict[str, Any] = {"train": len(train), "held_out": len(held_out), "demonstrations": len(shown)}
         told |= {"lengths": {name: asdict(found) | {"spread": found.spread} for name, found in lengths.items()}}
@@ -58,7 +58,7 @@ def data_command(settings: RunSettings, row: int, *, as_json: bool) -> None:
     for line in lines:
         console.print(Text(visible(line)), soft_wrap=True)
     if train:
-        _show(console, renderer, train[max(row, 1) - 1])
+        _show(console, renderer, train[row - 1])
 
 
 def _problems(task: Task, split: Any) -> Sequence[Problem]:
@@ -68,7 +68,7 @@ def _problems(task: Task, split: Any) -> Sequence[Problem]:
         return ()
 
 
-def _of_lengths(lengths: dict[str, Lengths], longest: int, positions: int) -> list[str]:
+def _of_lengths(lengths: dict[str, TokenLengths], longest: int, positions: int) -> list[str]:
     lines = []
     for name, found in lengths.items():
         if found.tokens:
@@ -97,7 +97,7 @@ def _of_rewards(rewards: list[Judged]) -> list[str]:
         return []
     told = ", ".join(f"{judgement.kind} {judgement.mean:.3g}" for judgement in rewards)
     lines = [f"mean reward over {len(rewards[0].rewards)} problems: {told}"]
-    return lines + [f"  LOOK: {line}" for line in complaints(rewards)]
+    return lines + [f"  LOOK: {line}" for line in odd_rewards(rewards)]
 
 
 def _show(console: Console, renderer: ChatRenderer, problem: Problem) -> None:

@@ -28,13 +28,13 @@ class Judged:
         return sum(self.rewards) / len(self.rewards) if self.rewards else 0.0
 
 
-def judged(task: Task, demonstrations: Sequence[Problem]) -> list[Judged]:
+def rewards_known(task: Task, demonstrations: Sequence[Problem]) -> list[Judged]:
     """Rewards of the demonstration, of nothing, of another problem's demonstration, and of the demonstration twice, for
     problems spread evenly over the data; empty without a reward or demonstrations. Raises what the reward raises."""
     shown = [problem for problem in demonstrations if problem.demonstration and problem.messages]
     if not task.has_reward or not shown:
         return []
-    step = max(1, len(shown) // MOST_JUDGED)
+    step = -(-len(shown) // MOST_JUDGED)
     asked = shown[::step][:MOST_JUDGED]
     answers = [str(problem.demonstration) for problem in asked]
     kinds = {
@@ -48,10 +48,10 @@ def judged(task: Task, demonstrations: Sequence[Problem]) -> list[Judged]:
     return [Judged(kind, tuple(s.reward for s in scores_of(task, asked, said))) for kind, said in kinds.items()]
 
 
-def complaints(found: Sequence[Judged]) -> list[str]:
+def odd_rewards(found: Sequence[Judged]) -> list[str]:
     """What is odd about these rewards, a line each.
 
-    >>> complaints([Judged("the demonstration", (1.0, 0.0)), Judged("nothing", (0.0, 0.0))])
+    >>> odd_rewards([Judged("the demonstration", (1.0, 0.0)), Judged("nothing", (0.0, 0.0))])
     ['1 of 2 demonstrations earn less than full marks: is the answer read from them as it is from attempts?']
     """
     by_kind = {judgement.kind: judgement for judgement in found}

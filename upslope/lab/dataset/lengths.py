@@ -12,10 +12,10 @@ from upslope.types import Problem
 
 
 @dataclass(frozen=True)
-class Lengths:
+class TokenLengths:
     """Of some texts, in tokens, and which do not fit.
 
-    >>> Lengths((5, 1, 3), ()).spread
+    >>> TokenLengths((5, 1, 3), ()).spread
     (1, 3, 5, 5)
     """
 
@@ -31,19 +31,19 @@ class Lengths:
         return ordered[0], ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1) + 0.5)], ordered[-1]
 
 
-def of_prompts(problems: Iterable[Problem], renderer: Renderer, room: int) -> Lengths:
+def of_prompts(problems: Iterable[Problem], renderer: Renderer, room: int) -> TokenLengths:
     """``room``: tokens that a prompt may have, so that the longest attempt still fits behind it."""
     return _lengths(problems, lambda problem: [len(prompt_of(renderer, problem))], room)
 
 
-def of_demonstrations(problems: Iterable[Problem], renderer: Renderer, room: int) -> Lengths:
+def of_demonstrations(problems: Iterable[Problem], renderer: Renderer, room: int) -> TokenLengths:
     """Prompt and what is imitated together; a conversation may make several rows."""
     return _lengths(
         problems, lambda problem: [len(row.prompt) + len(row.response) for row in shown_rows(renderer, problem)], room
     )
 
 
-def _lengths(problems: Iterable[Problem], count: Callable[[Problem], Sequence[int]], room: int) -> Lengths:
+def _lengths(problems: Iterable[Problem], count: Callable[[Problem], Sequence[int]], room: int) -> TokenLengths:
     tokens: list[int] = []
     too_long: list[str] = []
     refused: list[str] = []
@@ -57,4 +57,4 @@ def _lengths(problems: Iterable[Problem], count: Callable[[Problem], Sequence[in
         tokens += found
         if max(found, default=0) > room:
             too_long.append(problem.id)
-    return Lengths(tuple(tokens), tuple(too_long), tuple(refused))
+    return TokenLengths(tuple(tokens), tuple(too_long), tuple(refused))

@@ -50,10 +50,10 @@ function App() {
 
 function viewOf({ what, run, kind, step, attempt, query, keys }) {
   if (what === "compare") return html`<${Compare} runs=${query.getAll("run")} axis=${query.get("axis") ?? "step"} keys=${keys} />`;
-  if (what === "search") return html`<${Search} key=${run} run=${run} query=${query} keys=${keys} />`;
+  if (what === "search") return html`<${Search} key=${`${run}?${query}`} run=${run} query=${query} keys=${keys} />`;
   if (what === "run" && attempt !== undefined)
     return html`<${Attempt} run=${run} kind=${kind} step=${+step} place=${+attempt} colouring=${query.get("by")} keys=${keys} />`;
-  if (what === "run" && step !== undefined) return html`<${Step} run=${run} kind=${kind} step=${+step} keys=${keys} />`;
+  if (what === "run" && step !== undefined) return html`<${Step} key=${`${run}/${kind}/${step}`} run=${run} kind=${kind} step=${+step} keys=${keys} />`;
   if (what === "run") return html`<${Run} key=${run} run=${run} axis=${query.get("axis") ?? "step"} keys=${keys} />`;
   return html`<${Runs} keys=${keys} />`;
 }

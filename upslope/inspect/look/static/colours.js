@@ -17,7 +17,7 @@ export const MODES = [
     name: "log-probability",
     words: "log π of the token before the update, nats: the darker, the less likely",
     of: (a) => (a.learner_logp ?? a.sampler_logp)?.map((value) => (value === null ? null : -value)),
-    show: (value) => -value,
+    show: (value) => (value ? -value : 0),
   },
   { key: "entropy", name: "entropy", words: "entropy of the distribution that it was drawn from, nats", of: (a) => a.entropy },
   {

@@ -16,7 +16,11 @@ export function Compare({ runs, axis, keys }) {
   useEffect(() => {
     let wanted = true;
     Promise.all(runs.map((run) => ask("curves", { run, axis, keys: FIRST.join(",") }))).then(
-      (found) => wanted && setCurves(Object.fromEntries(runs.map((run, i) => [run, found[i]]))),
+      (found) => {
+        if (!wanted) return;
+        setWrong("");
+        setCurves(Object.fromEntries(runs.map((run, i) => [run, found[i]])));
+      },
       (problem) => wanted && setWrong(problem.message),
     );
     return () => {
@@ -29,7 +33,7 @@ export function Compare({ runs, axis, keys }) {
   const known = Object.fromEntries(rows.map((row) => [row.name, row]));
   const ready = runs.filter((run) => curves[run] && known[run]);
   const groups = Object.values(Object.groupBy(ready, (run) => (fold ? known[run].family : run)));
-  const named = groups.map((members, i) => ({ members, colour: PALETTE[i % PALETTE.length], name: members.length > 1 ? `${known[members[0]].recipe}, ${members.length} seeds` : members[0] }));
+  const named = groups.map((members, i) => ({ members, colour: PALETTE[i % PALETTE.length], name: members.length > 1 ? `${members[0]} and ${members.length - 1} more seed${members.length > 2 ? "s" : ""}` : members[0] }));
   return html`
     <div class="row">
       ${["step", "tokens", "seconds"].map((other) => html`<button class=${other === axis ? "on" : ""} onClick=${() => turn(other)}>by ${other}</button>`)}

@@ -10,10 +10,12 @@ export const knownKeys = () => Object.entries(known).map(([key, [words]]) => [ke
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
+  const { tagName, type } = event.target;
+  if (/^(SELECT|TEXTAREA)$/.test(tagName) || (tagName === "INPUT" && type !== "checkbox")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
+  if (event.key === "Enter" && /^(A|BUTTON|SUMMARY)$/.test(tagName)) return; // the browser's own
   const found = known[event.key];
   if (found) {
     event.preventDefault();

@@ -3,11 +3,14 @@
 const along = document.getElementById("answers");
 const taken = along && JSON.parse(along.textContent);
 
+/** Lists of strings as Python's json writes them. */
+const pythons = (value) => (Array.isArray(value) ? `[${value.map(pythons).join(", ")}]` : JSON.stringify(value));
+
 /** The answer to a question, or an Error with the server's one line. */
 export async function ask(name, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   if (taken) {
-    const asked = `${name}?${new URLSearchParams(given)}`;
+    const asked = pythons([name, ...given.map(([key, value]) => [key, String(value)])]);
     if (asked in taken) return taken[asked];
     throw new Error("This is not in the report. upslope look shows it, where the run's folder is.");
   }
@@ -18,7 +21,7 @@ export async function ask(name, query = {}) {
 }
 
 /** The run of a report; empty where there is a server. */
-export const reported = taken?.["runs?"][0].name ?? "";
+export const reported = taken?.['["runs"]'][0].name ?? "";
 
 /** Call `told({run: steps})` whenever a run has grown; returns what ends that. `run` empty: all runs. */
 export function listen(run, told) {

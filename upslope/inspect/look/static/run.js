@@ -46,7 +46,7 @@ export function Run({ run, axis, keys }) {
       ([group, words, columns]) => html`<section key=${group}>
         <h2>${group} <small class="quiet">${words}</small></h2>
         <div class="charts">
-          ${columns.map((column) => html`<${Chart} key=${column.key} title=${column.key} words=${column.words} axis=${axis} series=${[{ name: "", colour: PALETTE[0], ...found.curves[column.key] }]} />`)}
+          ${columns.filter((column) => found.curves[column.key]).map((column) => html`<${Chart} key=${column.key} title=${column.key} words=${column.words} axis=${axis} series=${[{ name: "", colour: PALETTE[0], ...found.curves[column.key] }]} />`)}
         </div>
       </section>`,
     )}`;
