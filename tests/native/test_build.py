@@ -227,7 +227,7 @@ def test_the_package_ships_its_sources():
     """Whoever installs a wheel compiles from it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["upslope"]
-    shipped = {path for pattern in patterns for path in (ROOT / "upslope").glob(pattern)}
+    shipped = {path for pattern in patterns for path in (ROOT / "upslope").glob(pattern) if path.is_file()}
     sources = set(build.HERE.glob("*.[ch]"))
     others = {ROOT / "upslope" / "py.typed", ROOT / "upslope" / "training" / "pocket.toml"}
     others |= {ROOT / "upslope" / "inspect" / "reading" / "family.json"}

@@ -13,7 +13,7 @@ FILE = Path(__file__).parent / "family.json"
 
 
 @cache
-def members() -> dict[str, dict[str, Any]]:
+def recorded_family() -> dict[str, dict[str, Any]]:
     """By name: ``parent`` (None of the first) and ``slots``."""
     found: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
@@ -24,18 +24,18 @@ def lineage_of(recipe: Any) -> dict[str, Any]:
     parent's, its own]. A patch of a member has that member as its parent, a member its own. Empty for a recipe of
     somebody's file, whose slots are not spelled out, and for one that nobody knows.
 
-    >>> grpo = members()["grpo"]["slots"]
+    >>> grpo = recorded_family()["grpo"]["slots"]
     >>> lineage_of({"name": "grpo"} | grpo)["parent"], lineage_of({"name": "grpo"} | grpo | {"gamma": 0.5})["changes"]
     ('ppo', {'gamma': ['-', '0.5']})
     """
-    if not isinstance(recipe, Mapping) or recipe.get("name") not in members():
+    if not isinstance(recipe, Mapping) or recipe.get("name") not in recorded_family():
         return {}
     name = str(recipe["name"])
     own = {slot: value for slot, value in recipe.items() if slot != "name"}
-    parent = name if own != members()[name]["slots"] else members()[name]["parent"]
+    parent = name if own != recorded_family()[name]["slots"] else recorded_family()[name]["parent"]
     if parent is None:
         return {"name": name, "parent": "", "changes": {}}
-    before = members()[parent]["slots"]
+    before = recorded_family()[parent]["slots"]
     differ = [slot for slot in {**before, **own} if before.get(slot) != own.get(slot)]
     changes = {slot: [_spelled(before.get(slot)), _spelled(own.get(slot))] for slot in differ}
     return {"name": name, "parent": parent, "changes": changes}
