@@ -115,6 +115,7 @@ def test_a_machine_that_ray_has_lost_is_not_waited_for(ended):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_machine_that_is_lost_is_named_with_its_processes(machines):
     """Of a real one the processes end with it; that their machine did is what is said."""
     cluster, far = machines

@@ -17,6 +17,9 @@ from upslope.record.checkpoint import newest
 
 pytest.importorskip("ray")
 
+LONG = [pytest.mark.slow, pytest.mark.exhaustive]
+"""One of a kind is tried at every change, the others now and then (make test-exhaustive)."""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -51,7 +54,7 @@ def test_attempts_that_others_write_and_score_give_the_same_bits(place, alone):
     assert [[row[n] for n in names] for row in run.rows()] == [[row[n] for n in names] for row in alone.rows()]
 
 
-@pytest.mark.parametrize("recipe", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recipe", ["grpo", pytest.param("ppo", marks=LONG)])
 def test_two_learners_learn_what_one_learns(place, recipe):
     """Each adds up its own rows first, so sums are rounded otherwise: the gradient is off by 1e-7 of itself. AdamW
     divides by the root of its mean square, which makes of it up to lr times the rounding of the smallest gradients."""
@@ -96,9 +99,9 @@ def in_shards(place):
     ("begun", "shape", "bound"),
     [
         ("in-shards", SHARDS, 0),
-        pytest.param("in-shards", SHARDS | {"ranks": 3}, 2e-5, marks=pytest.mark.slow),
-        pytest.param("in-shards", {}, 2e-5, marks=pytest.mark.slow),
-        pytest.param("one-ppo", SHARDS, 2e-5, marks=pytest.mark.slow),
+        pytest.param("in-shards", SHARDS | {"ranks": 3}, 2e-5, marks=LONG),
+        pytest.param("in-shards", {}, 2e-5, marks=LONG),
+        pytest.param("one-ppo", SHARDS, 2e-5, marks=LONG),
     ],
     ids=["2 to 2", "2 to 3", "2 to 1", "whole to 2"],
 )

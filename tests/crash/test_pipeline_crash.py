@@ -121,7 +121,10 @@ def under_way(place: Path) -> str:
     return next((name for name, note in notes.items() if not note["left"]), "")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage",
+    [s if s == STAGES[-1] else pytest.param(s, marks=[pytest.mark.slow, pytest.mark.exhaustive]) for s in STAGES],
+)
 def test_killed_in_each_stage(at: Place, tapped: None, stage: str) -> None:
     """Somewhere in the second half of what the stage writes: between its steps, or in a checkpoint."""
     own = [moment for moment, change in enumerate(at.changes, 1) if f"/{stage}/" in change]

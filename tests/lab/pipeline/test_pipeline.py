@@ -115,6 +115,8 @@ def test_a_stage_whose_reward_fails_is_named_and_goes_on_when_it_is_mended(folde
     assert weights(Path("runs/it/read")) == made
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_model_that_was_trained_on_under_its_name_is_another_one():
     launch(
         load_settings(None, [*TINY, "model=pocket:blank", "recipe=pretrain", "task.name=pocket", "name=a"]), NullView
