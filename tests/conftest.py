@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-import upslope  # noqa: F401 - before any test imports torch: products come in one order, as in the command line
+from upslope.native.threads import before_torch
 
+before_torch()  # and before any test imports it: products come in one order, as in the command line
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts pytest in the background has it ignored
 ROOT = Path(__file__).resolve().parent.parent
 
