@@ -1,5 +1,5 @@
 // One attempt: every token coloured by what the update did to it, or by what the policy thought of it.
-import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { colour, MODES, scaleOf } from "./colours.js";
 import { useAnswer, Waiting } from "./use.js";
 import { number, to } from "./words.js";
@@ -19,7 +19,7 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
   const siblings = told?.siblings ?? [];
   const at = siblings.findIndex((other) => other.place === place);
   const by = (key) => (location.hash = `${to("run", run, kind, step, place)}?by=${key}`);
-  useEffect(() =>
+  useLayoutEffect(() =>
     keys({
       j: ["next attempt at this problem", () => go(siblings[at + 1]?.place)],
       k: ["attempt before", () => go(siblings[at - 1]?.place)],

@@ -1,5 +1,5 @@
 // Curves of several runs over one another; runs that differ in nothing but their seed are one band.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { Chart, PALETTE } from "./charts.js";
 import { ask } from "./net.js";
 import { useAnswer, useNews, Waiting } from "./use.js";
@@ -28,7 +28,7 @@ export function Compare({ runs, axis, keys }) {
     };
   }, [runs.join("\n"), axis, news]);
   const turn = (other) => (location.hash = `#/compare?${new URLSearchParams([...runs.map((run) => ["run", run]), ["axis", other]])}`);
-  useEffect(() => keys({ b: ["seeds as a band, or each", () => setFold(!fold)], Escape: ["all runs", () => (location.hash = to())] }));
+  useLayoutEffect(() => keys({ b: ["seeds as a band, or each", () => setFold(!fold)], Escape: ["all runs", () => (location.hash = to())] }));
   if (!rows || error || wrong) return html`<${Waiting} error=${error || wrong} />`;
   const known = Object.fromEntries(rows.map((row) => [row.name, row]));
   const ready = runs.filter((run) => curves[run] && known[run]);

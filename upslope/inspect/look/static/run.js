@@ -1,5 +1,5 @@
 // One run: what is wrong with it, and every column of its journal as a curve.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { Chart, PALETTE } from "./charts.js";
 import { lineage } from "./runs.js";
 import { useAnswer, useNews, Waiting } from "./use.js";
@@ -11,7 +11,7 @@ export function Run({ run, axis, keys }) {
   const [found, wrong] = useAnswer("curves", { run, axis }, news);
   const [open, setOpen] = useState(false);
   const last = told?.recorded.num ? told.recorded.last : null;
-  useEffect(() =>
+  useLayoutEffect(() =>
     keys({
       l: ["newest step", () => last !== null && (location.hash = to("run", run, "step", last))],
       e: ["newest evaluation", () => told?.evaluated.length && (location.hash = to("run", run, "eval", told.evaluated.at(-1)))],

@@ -1,5 +1,5 @@
 // The table of runs.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { useAnswer, useNews, Waiting } from "./use.js";
 import { ago, duration, interval, number, to } from "./words.js";
 
@@ -11,7 +11,7 @@ export function Runs({ keys }) {
   const shown = (rows ?? []).filter((row) => `${row.name} ${row.recipe} ${row.task} ${row.model}`.toLowerCase().includes(filter.toLowerCase()));
   const compare = () => ticked.length && (location.hash = `#/compare?${new URLSearchParams(ticked.map((name) => ["run", name]))}`);
   const tick = (name) => setTicked(ticked.includes(name) ? ticked.filter((other) => other !== name) : [...ticked, name]);
-  useEffect(() =>
+  useLayoutEffect(() =>
     keys({
       j: ["next run", () => setAt(Math.min(at + 1, shown.length - 1))],
       k: ["run before", () => setAt(Math.max(at - 1, 0))],

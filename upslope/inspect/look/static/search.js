@@ -1,5 +1,5 @@
 // Attempts by what they say and earned.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { ask } from "./net.js";
 import { number, to } from "./words.js";
 
@@ -35,7 +35,7 @@ export function Search({ run, query, keys }) {
       wanted = false;
     };
   }, [run, asked, more]);
-  useEffect(() => keys({ "/": ["text", () => document.querySelector("form.search input")?.focus()], Escape: ["the run", () => (location.hash = to("run", run))] }));
+  useLayoutEffect(() => keys({ "/": ["text", () => document.querySelector("form.search input")?.focus()], Escape: ["the run", () => (location.hash = to("run", run))] }));
   const go = (event) => {
     event.preventDefault();
     const given = [...new FormData(event.target)].filter(([, value]) => value !== "" && value !== "any");

@@ -1,5 +1,5 @@
 // One step: its problems with what every attempt earned.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { useAnswer, Waiting } from "./use.js";
 import { number, to } from "./words.js";
 
@@ -9,7 +9,7 @@ export function Step({ run, kind, step, keys }) {
   const go = (other) => other !== null && other !== undefined && (location.hash = to("run", run, kind, other));
   const problems = told?.problems ?? [];
   const look = () => problems[at] && (location.hash = to("run", run, kind, step, problems[at].attempts[0].place));
-  useEffect(() =>
+  useLayoutEffect(() =>
     keys({
       j: ["next problem", () => setAt(Math.min(at + 1, problems.length - 1))],
       k: ["problem before", () => setAt(Math.max(at - 1, 0))],
