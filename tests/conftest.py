@@ -23,9 +23,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LAST = frozenset(f"test_{name}.py" for name in ("processes", "in_flight", "stopped_ahead", "gpus", "machines"))
+"""They start Ray in the tests' own process. Its threads stay, and now and then end a child that is forked later."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow ones first, so that no worker is alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow ones first, so that no worker is alone with one at the end; whoever starts Ray behind whoever forks."""
+    items.sort(key=lambda item: (item.path.name in LAST, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(scope="session")
