@@ -153,6 +153,7 @@ def disputed(trial: Trial) -> Found:
     """A second process that wants the folder, to begin or to resume, is told why not, and harms nobody."""
     first = trial.bench.server.start(trial.command(), trial.folder)
     wait_until_begun(trial)
+    os.kill(first.pid, signal.SIGSTOP)  # else a fast machine has done all of it before the second one asks
     for command, told in (
         (trial.bench.first(trial.recipe), "holds a run already"),
         (trial.command(), f"belongs to process {first.pid} on "),
@@ -162,6 +163,7 @@ def disputed(trial: Trial) -> Found:
         trial.one_line(second)
         if told not in second.err:
             trial.fault(f"the second said {second.err!r}")
+    os.kill(first.pid, signal.SIGCONT)
     trial.expect(first.wait(), 0)
     trial.stopped(0)
     return trial.finish()
