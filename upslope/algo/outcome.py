@@ -57,7 +57,8 @@ class Trace:
     cut_NT: Tensor | None = None
     """bool; whose factor was bounded, or which were dropped."""
     push_NT: Tensor | None = None
-    """-d loss / d logp: how hard the update pushed the token, up (above 0) or down; None where it was not asked."""
+    """-d loss / d logp: how hard the update pushed the token, up (above 0) or down; None where no gradient was
+    taken."""
     top_NTK: Tensor | None = None
     top_logp_NTK: Tensor | None = None
     """As in ``Scored``."""

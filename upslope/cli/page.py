@@ -42,12 +42,15 @@ def why(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on standard output.")] = False,
 ) -> None:
     """Why a run does not learn: what looks wrong, the numbers behind it, and what helps. Exit 1 if anything does."""
-    from upslope.inspect.why.command import found_in, trouble_of
+    from upslope.inspect.why.command import judged_run
+    from upslope.inspect.why.diagnosis import diagnose
+    from upslope.inspect.why.finding import Diagnoses
     from upslope.inspect.words import visible
 
-    found = found_in(run)
-    if trouble := trouble_of(run):
-        print(f"not all of it can be read: {visible(trouble)}", file=sys.stderr)
+    opened = judged_run(run)
+    if opened.trouble:
+        print(f"not all of it can be read: {visible(opened.trouble)}", file=sys.stderr)
+    found = Diagnoses(diagnose(opened))
     if as_json:
         print(json.dumps([finding.told() for finding in found], indent=1))
     else:

@@ -14,10 +14,11 @@ from upslope.errors import UserError
 from upslope.inspect.look.curves import at_axis, axis_of, curve
 from upslope.inspect.look.finding import AttemptQuery, search
 from upslope.inspect.look.library import Library
-from upslope.inspect.reading.attempts import AttemptsFile, Brief, speakable
+from upslope.inspect.reading.attempts import AttemptsFile, Brief
 from upslope.inspect.reading.opened import OpenRun, accuracy_of
 from upslope.inspect.why.diagnosis import diagnose
 from upslope.record.columns import COLUMNS, GROUPS, group_of
+from upslope.record.journal import plain
 
 MOST_POINTS = 600
 """Of a curve: about a screen's width."""
@@ -103,7 +104,7 @@ class PageAnswers:
         with self._file(run, kind, step) as file:
             row, rows = file.attempt(place), file.brief()
         siblings = [other for other in rows if other["problem"] == row.get("problem")]
-        return speakable({"attempt": row, "siblings": siblings, "num_attempts": len(rows)})
+        return {"attempt": row, "siblings": siblings, "num_attempts": len(rows)}
 
     def search(self, query: Query) -> Any:
         """Attempts that fit, newest step first; ask again with ``before`` = ``next`` for more."""
@@ -161,16 +162,12 @@ def problems_of(rows: list[Brief]) -> list[dict[str, Any]]:
             }
         )
     order = ("mixed", "equal", "left out")
-    told = sorted(found, key=lambda problem: order.index(str(problem["kind"])))
-    answer: list[dict[str, Any]] = speakable(told)
-    return answer
+    return sorted(found, key=lambda problem: order.index(str(problem["kind"])))
 
 
 def _evaluation(step: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation without the long texts of its sample."""
-    told = {key: value for key, value in row.items() if key not in ("kind", "step")}
-    plain: dict[str, Any] = speakable(told)
-    return {"step": step} | plain
+    return {"step": step} | {key: value for key, value in row.items() if key not in ("kind", "step")}
 
 
 def _few(steps: list[int]) -> dict[str, Any]:
@@ -191,7 +188,7 @@ def _answering(answer: Callable[[Query], Any]) -> Callable[[Request], Response]:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    told = json.dumps(speakable(content), ensure_ascii=True, allow_nan=False, default=str)
+    told = json.dumps(plain(content), ensure_ascii=True, allow_nan=False, default=str)
     return Response(told, status, media_type="application/json")
 
 

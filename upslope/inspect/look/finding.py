@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.inspect.reading.attempts import AttemptsFile, Brief, speakable
+from upslope.inspect.reading.attempts import AttemptsFile, Brief
 from upslope.inspect.reading.places import RunPlace
 
 MOST_FOUND = 50
@@ -103,7 +103,7 @@ def _in_step(place: RunPlace, kind: str, step: int, wanted: AttemptQuery) -> lis
                 if wanted.fits(row):
                     shown = {key: row.get(key) for key in ("problem", "sample", "reward", "ended", "kept", "extracted")}
                     shown["excerpt"] = excerpt(row, wanted.text)
-                    found.append(speakable(shown | {"step": step, "place": first + offset}))
+                    found.append(shown | {"step": step, "place": first + offset})
     return found
 
 

@@ -12,6 +12,7 @@ from upslope.errors import UserError
 from upslope.files import write_whole
 from upslope.inspect.look.api import PageAnswers
 from upslope.inspect.look.library import Library
+from upslope.record.journal import plain
 
 STATIC = Path(__file__).parent / "static"
 MOST_ATTEMPTS = 48
@@ -33,7 +34,7 @@ def write_page(folder: Path) -> Path:
 def page_of(folder: Path) -> str:
     """The page with everything about one run that fits into a mail: all curves; steps and attempts of the first and
     the last recorded step and evaluation."""
-    told = json.dumps(answers_of(folder)).replace("<", "\\u003c")  # no text can end the element it stands in
+    told = json.dumps(plain(answers_of(folder))).replace("<", "\\u003c")  # no text can end the element it stands in
     style = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("vendor/uplot.css", "style.css"))
     uplot = (STATIC / "vendor" / "uplot.js").read_text(encoding="utf-8")
     return (

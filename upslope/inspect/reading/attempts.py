@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class AttemptsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._complaints():
+        with _complaints(self._path):
             self._file = pq.ParquetFile(path)
             schema = self._file.schema_arrow
             self._names = frozenset(schema.names)
@@ -48,7 +48,7 @@ class AttemptsFile:
         """Every attempt without its tokens, with its ``place`` in the file, and ``num_tokens`` that the policy chose
         where the file says."""
         wanted = [name for name in (*BRIEF, *more) if self.has(name)]
-        with self._complaints():
+        with _complaints(self._path):
             rows: list[Brief] = self._file.read(columns=wanted).to_pylist()
             lengths = self._lengths()
         for place, row in enumerate(rows):
@@ -61,7 +61,7 @@ class AttemptsFile:
         """(place of its first row, rows) of each row group, with those of ``columns`` that the file has."""
         wanted, first = [name for name in columns if self.has(name)], 0
         for group in range(self._file.num_row_groups):
-            with self._complaints():
+            with _complaints(self._path):
                 rows: list[Brief] = self._file.read_row_group(group, columns=wanted).to_pylist()
             yield first, rows
             first += len(rows)
@@ -72,7 +72,7 @@ class AttemptsFile:
         for group in range(self._file.num_row_groups):
             num = self._file.metadata.row_group(group).num_rows
             if first <= place < first + num:
-                with self._complaints():
+                with _complaints(self._path):
                     table = self._file.read_row_group(group).slice(place - first, 1)
                     row: Brief = table.to_pylist()[0]
                 return row
@@ -88,37 +88,12 @@ class AttemptsFile:
             found += [sum(map(bool, mask or ())) for mask in masks]
         return found
 
-    def _complaints(self) -> _Complaints:
-        return _Complaints(self._path)
 
-
-class _Complaints:
+@contextmanager
+def _complaints(path: Path) -> Iterator[None]:
     """Whatever pyarrow says of a damaged file, as one line with the file's name."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, OSError | pa.ArrowException | UnicodeDecodeError):
-            words = str(error).splitlines() or [type(error).__name__]
-            raise UserError(f"{self._path}: cannot read the attempts: {words[0]}") from error
-
-
-def speakable(value: Any) -> Any:
-    """What JSON can say of a cell: None for a number that is not finite, text without lone surrogates.
-
-    >>> speakable({"logp": [-0.5, float("nan")]})
-    {'logp': [-0.5, None]}
-    """
-    if isinstance(value, float):
-        return float(f"{value:.9g}") if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {key: speakable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [speakable(inner) for inner in value]
-    return value
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        words = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: cannot read the attempts: {words[0]}") from error

@@ -13,20 +13,17 @@ from upslope.inspect.why.finding import Diagnoses
 from upslope.record.journal import JOURNAL
 
 
-def found_in(folder: Path) -> Diagnoses:
-    """What is wrong with the run there, the likeliest cause first. Raises UserError where there is no run, or too few
-    steps are done."""
+def judged_run(folder: Path) -> OpenRun:
+    """The run there, read. Raises UserError where there is no run, or too few steps are done to judge it."""
     if not (folder / JOURNAL).is_file():
         raise UserError(f"{folder}: there is no journal of a run; give the folder that holds {JOURNAL}")
     run = OpenRun.at(RunPlace(folder.name, folder))
     run.tail.refresh()
     if len(run.tail.steps) < LEAST_STEPS:
         raise UserError(f"{folder} has {len(run.tail.steps)} steps; {LEAST_STEPS} are needed to say how it goes")
-    return Diagnoses(diagnose(run))
+    return run
 
 
-def trouble_of(folder: Path) -> str:
-    """What of the run's records cannot be read, in one line; empty if all of it can."""
-    run = OpenRun.at(RunPlace(folder.name, folder))
-    run.tail.refresh()
-    return run.trouble
+def found_in(folder: Path) -> Diagnoses:
+    """What is wrong with the run there, the likeliest cause first. Raises as ``judged_run`` does."""
+    return Diagnoses(diagnose(judged_run(folder)))
