@@ -35,6 +35,8 @@ def main() -> None:
     for recipe in given.recipes:
         words = ["--model", given.model, "--recipe", recipe, f"steps={given.steps}", f"problems={given.problems}"]
         words += ["eval.problems=0", "threads=1", "learn.dtype=float32"]
+        if recipe == "ppo":  # its critic begins alone, and for fewer updates here, so that the policy moves too
+            words.append("recipe.critic.warmup=8")
         alone = None
         for place, (shape, more) in enumerate(SHAPES.items()):
             name = f"{recipe}-{place}"
