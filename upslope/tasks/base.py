@@ -44,6 +44,8 @@ class Task(Protocol):
     """Whether ``Score.extracted`` means something: without an answer it is None."""
     has_reward: bool = True
     """False where nothing says what is right, so that the task can be imitated or read, and not attempted."""
+    says_right: bool = True
+    """False where its rewards do not say which attempts are right (``Score.decided``): there is no accuracy then."""
 
     @abstractmethod
     def problems(self, split: Split) -> Sequence[Problem]:
