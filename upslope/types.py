@@ -25,10 +25,10 @@ NEARLY = 1e-6
 """How much less is still as much: 0.1 + 0.2 + 0.7 is less than 1 in floating point."""
 
 
-def reaches(value: float, least: float) -> bool:
+def comes_to(value: float, least: float) -> bool:
     """Whether a reward is at least so much, up to rounding.
 
-    >>> reaches(0.1 + 0.2 + 0.7, 1.0), reaches(0.999, 1.0)
+    >>> comes_to(0.1 + 0.2 + 0.7, 1.0), comes_to(0.999, 1.0)
     (True, False)
     """
     return value >= least - NEARLY * max(1.0, abs(least))
@@ -96,7 +96,7 @@ class Score:
     @property
     def is_right(self) -> bool:
         """The one rule of right, for every share of right attempts that is told or used."""
-        return reaches(self.reward, FULL_MARKS) if self.right is None else self.right
+        return comes_to(self.reward, FULL_MARKS) if self.right is None else self.right
 
 
 @dataclass(frozen=True)
@@ -262,8 +262,9 @@ class Sampling:
             raise ValueError(f"needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1: {self}")
         if self.max_tokens < 1 or not 0 <= self.min_tokens <= self.max_tokens:
             raise ValueError(f"needs max_tokens >= 1 and 0 <= min_tokens <= max_tokens: {self}")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
-            raise ValueError(f"stop is a list of texts, none of them empty, not {self.stop!r:.60}")
+        stop: object = self.stop
+        if not isinstance(stop, tuple) or not all(isinstance(text, str) and text for text in stop):
+            raise ValueError(f"stop is a tuple of texts, none of them empty, not {stop!r:.60}")
 
     @property
     def greedy(self) -> bool:

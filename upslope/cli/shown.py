@@ -37,8 +37,8 @@ def show_demonstration(
 
     settings = load_settings(None, overrides or (), task_options(task, data, None, None, None) | {"model": model})
     renderer = ChatRenderer.of(*resolve_words(settings))
-    task = with_prompt_lengths(open_run_task(settings.task, settings.seed), settings.task, renderer)
-    found = task.demonstrations()
+    opened = with_prompt_lengths(open_run_task(settings.task, settings.seed), settings.task, renderer)
+    found = opened.demonstrations()
     if row > len(found):
         raise UserError(f"--row {row}: there are {len(found)} demonstrations")
     console = Console()

@@ -22,10 +22,9 @@ from upslope.tasks.right import NO_ACCURACY
 from upslope.training.checks import check_evaluation, require_told
 from upslope.training.evaluate import Evaluation, num_of_all
 from upslope.training.named import open_run_task
-from upslope.training.prompt_lengths import with_prompt_lengths
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import with_limit
+from upslope.training.start import with_fitting, with_limit
 
 SPEAKING = ("new", "task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
 """The settings that a model's attempts depend on."""
@@ -71,7 +70,8 @@ def evaluated(
     check_evaluation(settings)
     task = open_run_task(settings.task, settings.seed, whole=whole)
     require_told(settings, task)
-    task.problems("test")  # whether there are some, before a model is loaded
+    task = with_fitting(task, settings)
+    num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     file = None if attempts is None else RowFile(attempts)
@@ -80,8 +80,6 @@ def evaluated(
         speaking(settings, lambda: TerminalView(aside)) as policy,
         Progress(*columns, console=aside, transient=True) as progress,
     ):
-        task = with_prompt_lengths(task, settings.task, policy.renderer)
-        num_problems = min(settings.eval.problems, len(task.problems("test")))
         bar = progress.add_task("attempts", total=num_problems * (1 + settings.eval.samples))
 
         def seen(num_tokens: int, num_rows: int) -> None:

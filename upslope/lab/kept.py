@@ -13,7 +13,7 @@ from upslope.lab.rows import Mark, Row, RowFile
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, Sampler
-from upslope.rollout.stopping import text_of
+from upslope.rollout.stopping import text_read
 from upslope.types import Rollout, Sampling
 
 
@@ -76,7 +76,7 @@ class KeptSampler(AroundSampler):
             "id": rollout.problem_id,
             "sample": rollout.sample,
             "temperature": sampling.temperature,
-            "response": text_of(self._renderer, rollout, sampling),
+            "response": text_read(self._renderer, rollout, sampling),
             "ended": rollout.ended,
             "tokens": rollout.response,
             "chosen": list(map(int, rollout.mask)),

@@ -23,12 +23,11 @@ from upslope.tasks.base import Task, sides
 from upslope.tasks.right import require_right
 from upslope.training.checks import require_few, require_several
 from upslope.training.named import open_run_task
-from upslope.training.prompt_lengths import with_prompt_lengths
 from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import with_limit
+from upslope.training.start import with_fitting, with_limit
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
 from upslope.types import Group, Problem
@@ -53,11 +52,11 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     file = RowFile(path)
     task = open_run_task(settings.task, settings.seed)
     require_right(task, "upslope measure")
+    task = with_fitting(task, settings)
+    problems = list(task.problems("train"))
+    require_unused(problems)
     aside = Console(stderr=True)
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
-        task = with_prompt_lengths(task, settings.task, policy.renderer)
-        problems = list(task.problems("train"))
-        require_unused(problems)
         settings = with_limit(settings, task, policy.max_positions)
         of_right = {} if settings.task.right is None else {"right": settings.task.right}
         rewards = [[spec, source(spec)] for spec in settings.task.rewards]
@@ -76,11 +75,11 @@ def measure_command(settings: RunSettings, path: Path) -> None:
         for row in _measured(task, policy, problems, left, settings, aside):
             file.add(row)
             rows.append(row)
-    for line in [*summed_up(rows), *held_back(task, len(rows))]:
+    for line in [*summed_up(rows), *left_unmeasured(task, len(rows))]:
         aside.print(line, highlight=False, markup=False)
 
 
-def held_back(task: Task, num: int) -> list[str]:
+def left_unmeasured(task: Task, num: int) -> list[str]:
     """A line where the data has held-out problems too, which were not measured."""
     num_there = {split: len(found) for split, found in sides(task).items()}.get("test", 0)
     return [f"{num} of {num + num_there} problems of the data: {num_there} are held out"] if num_there else []

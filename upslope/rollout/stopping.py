@@ -50,7 +50,7 @@ class StopStrings:
         return min((begin + length for begin, length in found if begin >= 0), default=None)
 
 
-def text_of(renderer: Renderer, rollout: Rollout, sampling: Sampling) -> str:
+def text_read(renderer: Renderer, rollout: Rollout, sampling: Sampling) -> str:
     """What a reward reads of a rollout that was drawn so."""
     if rollout.ended == "stop_string":
         return StopStrings(sampling.stop, renderer).cut(rollout.response)

@@ -65,6 +65,7 @@ class Completed(Task):
             raise UserError(f"{self._where}: max_tokens = {said(self.max_tokens)} must be None or a number from 1 on")
         self.reads_answers = bool(getattr(own, "reads_answers", True))
         self.has_reward = bool(getattr(own, "has_reward", True))
+        self.independent = bool(getattr(own, "independent", False))
         self.says_right = bool(getattr(own, "says_right", True))
 
     def problems(self, split: Split) -> Sequence[Problem]:

@@ -18,7 +18,7 @@ from upslope.tasks.elsewhere import Elsewhere, OnTimeout
 from upslope.tasks.mixture import Mixed
 from upslope.tasks.own import own_kind
 from upslope.tasks.rewards import NO_REWARDS, RewardFunction, Rewards, unwrapped
-from upslope.tasks.right import judged, unmarked
+from upslope.tasks.right import unmarked, with_right
 from upslope.tasks.row_task import RowTask
 from upslope.tasks.where import Where
 
@@ -81,7 +81,7 @@ def open_task(
         spec = {**given, "name": name, "rewards": _named(rewards), "reward_weights": reward_weights, "options": options}
         task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
     loaded = given["rewards"]
-    task = judged(task, loaded if isinstance(loaded, Rewards) else NO_REWARDS, right)
+    task = with_right(task, loaded if isinstance(loaded, Rewards) else NO_REWARDS, right)
     task = Where(task, where) if where else task
     if not also:
         return task

@@ -10,7 +10,7 @@ One rule for accuracy, pass@k, pass rates and learnable problems:
 - Several functions of any other weights decide nothing: the largest sum is not known, and a wrong answer of the right
   form may earn 1. There is a mean reward then, and no accuracy.
 
-All comparisons allow for rounding (``upslope.types.reaches``).
+All comparisons allow for rounding (``upslope.types.comes_to``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from upslope.errors import UserError
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Task
 from upslope.tasks.rewards import Rewards
-from upslope.types import FULL_MARKS, NEARLY, Problem, Score, reaches
+from upslope.types import FULL_MARKS, NEARLY, Problem, Score, comes_to
 
 MARK = "=right"
 """Behind the name of a reward function that decides."""
@@ -50,14 +50,14 @@ class RightRule:
             return replace(score, right=None, decided=False)
         values = [score.parts.get(name) for name in self.deciding] if self.deciding else [score.reward]
         known = [value for value in values if value is not None]
-        right = bool(known) and not score.timed_out and all(reaches(value, self.least) for value in known)
+        right = bool(known) and not score.timed_out and all(comes_to(value, self.least) for value in known)
         lenient = score.lenient
         if lenient is not None and not self.deciding:
-            lenient = float(reaches(lenient, self.least))
+            lenient = float(comes_to(lenient, self.least))
         return replace(score, right=right, decided=True, lenient=lenient)
 
 
-class Judged(AroundTask):
+class Decided(AroundTask):
     """A task whose scores say what is right by a rule of the user's."""
 
     def __init__(self, task: Task, rule: RightRule) -> None:
@@ -68,13 +68,13 @@ class Judged(AroundTask):
         return [self._rule(score) for score in super().score(problems, responses)]
 
 
-def judged(task: Task, rewards: Rewards, least: float | None) -> Task:
+def with_right(task: Task, rewards: Rewards, least: float | None) -> Task:
     """The task with the rule that its reward functions and ``task.right`` make; as it is where its own rewards say it.
     Raises UserError for a rule where there is no reward."""
     if least is not None and not task.has_reward:
         raise UserError(f"task.right = {least:g}: the task has no reward that could reach it; give --reward as well")
     rule = rule_of(rewards, least)
-    return task if rule is None else Judged(task, rule)
+    return task if rule is None else Decided(task, rule)
 
 
 def rule_of(rewards: Rewards, least: float | None) -> RightRule | None:

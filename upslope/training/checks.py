@@ -44,9 +44,9 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
     check_shown(recipe, task)
     check_measured(settings, task)
     if settings.eval.problems and not isinstance(task, TextAlone):
-        held_out = task.problems("test")
+        held_out = chosen_problems(task, settings.eval.problems)
         if settings.eval.by:
-            column_of(chosen_problems(held_out, settings.eval.problems), settings.eval.by)
+            column_of(held_out, settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
     require_told(settings, task)

@@ -27,7 +27,7 @@ from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
 from upslope.training.shown import shown_group
-from upslope.training.source import InOrder, MixedDemonstrations, Order, Shuffled
+from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
@@ -85,11 +85,11 @@ class Collector:
     ) -> None:
         """``max_positions``: how long a prompt and the text to imitate may be together. ``blocks``: of the text that
         is read in the place of the task's documents; None: those, whole. ``order``: of the problems (``Shuffled`` or
-        ``InOrder``)."""
+        ``FileOrder``)."""
         self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
         self.blocks, self._order = blocks, order
-        self._pools: dict[str, Shuffled[Any] | InOrder[Any]] = {}
+        self._pools: dict[str, Shuffled[Any] | FileOrder[Any]] = {}
         self._mixture: MixedDemonstrations | None = None
         self._scoring, self._timed_out = 0.0, 0
         self.known: KnownProblems | None = None
@@ -259,7 +259,7 @@ class Collector:
         if kind not in self._pools:
             found = self._found(kind)
             in_order = self._order == "file"
-            self._pools[kind] = InOrder(found, kind) if in_order else Shuffled(found, self._seed, kind)
+            self._pools[kind] = FileOrder(found, kind) if in_order else Shuffled(found, self._seed, kind)
         return self._pools[kind].take(step, num)
 
     def _found(self, kind: str) -> Sequence[Any]:

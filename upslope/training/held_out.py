@@ -26,7 +26,7 @@ def held_out_problems(settings: RunSettings, task: Task) -> list[Problem]:
     """The held-out problems that evaluations look at. Raises UserError where some are wanted and the task, which is not
     text alone, has none."""
     num = 0 if isinstance(task, TextAlone) else settings.eval.problems
-    return chosen_problems(task.problems("test"), num) if num else []
+    return chosen_problems(task, num) if num else []
 
 
 class HeldOut:

@@ -43,7 +43,7 @@ class Shuffled(Generic[T]):
         return [item for item in (self._items[i] for i in order) if not any(item is t for t in taken)]
 
 
-class InOrder(Generic[T]):
+class FileOrder(Generic[T]):
     """Endless passes over ``items`` in their own order. A step goes on where the last one ended, also across the end of
     a pass: nothing is left out, and no step holds an item twice."""
 

@@ -56,7 +56,7 @@ def evaluate_on(
         task,
         keep(LocalSampler(policy, max_rows=settings.sample.max_rows)),
         policy.renderer,
-        chosen_problems(there, settings.eval.problems),
+        chosen_problems(task, settings.eval.problems),
         replace(settings.sample.sampling(), temperature=settings.eval.temperature),
         samples=settings.eval.samples,
         seed=settings.seed,

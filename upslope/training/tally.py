@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from upslope.types import FULL_MARKS, Rollout, reaches
+from upslope.types import FULL_MARKS, Rollout, comes_to
 
 
 def solved(rollout: Rollout) -> bool:
@@ -23,7 +23,7 @@ def decided(rollouts: Iterable[Rollout]) -> bool:
 
 def solved_leniently(rollout: Rollout) -> bool:
     """Right, or right by the task's lenient reading."""
-    return solved(rollout) or reaches(rollout.score.lenient or 0.0, FULL_MARKS)
+    return solved(rollout) or comes_to(rollout.score.lenient or 0.0, FULL_MARKS)
 
 
 def solved_by_vote(rollouts: Sequence[Rollout]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from upslope.errors import UserError
 from upslope.inspect.reading.attempts import AttemptsFile
 from upslope.inspect.reading.places import RunPlace
-from upslope.types import FULL_MARKS, reaches
+from upslope.types import FULL_MARKS, comes_to
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _answers(path: Path) -> dict[str, Answer]:
         says = file.has("right")  # files of older versions do not, and knew no other rule
         for row in file.brief(("prompt_text", "response_text", "right")):
             reward = 0.0 if row.get("reward") is None else row["reward"]
-            right = row["right"] if says else reaches(reward, FULL_MARKS)
+            right = row["right"] if says else comes_to(reward, FULL_MARKS)
             if right is None:
                 raise UserError(
                     f"{path}: nothing says which attempts are right, for there were several rewards; evaluate again "
