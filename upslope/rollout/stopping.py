@@ -28,11 +28,11 @@ class StopStrings:
 
     def may_end(self, token: int) -> bool:
         """Whether a stop string can end within this token, as far as the token alone can tell: of one that holds a
-        part of a character nothing is known."""
+        part of a character nothing is known, and the space before a word may be there in a text alone."""
         text = self._texts.get(token)
         if text is None:
             text = self._texts[token] = self._renderer.text((token,))
-        return token in self._ids or BROKEN in text or not self._lasts.isdisjoint(text)
+        return token in self._ids or BROKEN in text or " " in self._lasts or not self._lasts.isdisjoint(text)
 
     def ends(self, response: Sequence[int]) -> bool:
         """Whether the newest token completes a stop string."""

@@ -11,9 +11,9 @@ def chosen_problems(task: Task, num: int) -> list[Problem]:
     """``num`` of the task's held-out problems, in their order; all if there are no more. Raises UserError if there are
     none.
 
-    A file is often sorted, so its first rows are no sample of it (those of a task with ``independent`` problems are). Each problem has a number of its own, a function of
-    its id and of nothing else, and those with the least are taken: the same ones in every run, whatever its seed; and
-    of a larger number, these and more.
+    A file is often sorted, so its first rows are no sample of it (those of a task with ``independent`` problems are).
+    Each problem has a number of its own, a function of its id and of nothing else, and those with the least are taken:
+    the same ones in every run, whatever its seed; and of a larger number, these and more.
     """
     problems = task.problems("test")
     if num >= len(problems) or task.independent:
