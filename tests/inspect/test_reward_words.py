@@ -27,9 +27,7 @@ VALUES = [(2.0, 0.5), (0.0, None), (1.0, 0.5), (1.0, 0.0)]
 def groups(*, decided: bool = True) -> list[Group]:
     (group,) = random_groups(1, 4)
     scores = [
-        Score(
-            truth + (form or 0.0), parts={"truth": truth, "form": form}, right=decided and truth >= 2, decided=decided
-        )
+        Score(truth + (form or 0.0), parts={"truth": truth, "form": form}, right=truth >= 2, decided=decided)
         for truth, form in VALUES
     ]
     return [replace(group, rollouts=tuple(replace(r, score=s) for r, s in zip(group.rollouts, scores, strict=True)))]

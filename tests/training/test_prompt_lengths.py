@@ -55,7 +55,7 @@ def test_both_sides_and_demonstrations_are_filtered(data: str) -> None:
 
 def test_none_left_is_said(data: str) -> None:
     task = with_prompt_lengths(open_task("user", data=data), TaskSettings(max_prompt_tokens=1), RENDERER)
-    with pytest.raises(UserError, match="task.max_prompt_tokens = 1: none of the 8 train problems has such a prompt"):
+    with pytest.raises(UserError, match=r"task.max_prompt_tokens = 1: none of the 8 train problems has such a prompt"):
         task.problems("train")
 
 
@@ -81,7 +81,5 @@ def test_a_run_its_epochs_and_an_evaluation_see_them(data: str) -> None:
 
 
 def test_bounds_that_cross_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match="no prompt has at least min_prompt_tokens = 9 and at most max_prompt_tokens = 3"
-    ):
+    with pytest.raises(ValueError, match="at least min_prompt_tokens = 9 and at most max_prompt_tokens = 3"):
         TaskSettings(min_prompt_tokens=9, max_prompt_tokens=3)
