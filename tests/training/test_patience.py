@@ -35,9 +35,19 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     monkeypatch.setattr(held_out.HeldOut, "attempt", attempt)
     monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "Tom has 3 apples.", "completion": "3"}\n')
 
     def run(*more: str, resume: bool = False) -> tuple[list[int], str, list[str]]:
-        given = ["model=pocket:blank", "recipe=sft", "problems=1", "eval.problems=1", "eval.every=1", "steps=5"]
+        given = [
+            "model=pocket:blank",
+            "recipe=sft",
+            "task.data=.",
+            "problems=1",
+            "eval.problems=1",
+            "eval.every=1",
+            "steps=5",
+        ]
         view = Said()
         view.lines = []
         settings = load_settings(None, [*given, "name=run", "save.best=true", *more])
