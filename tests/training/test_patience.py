@@ -50,7 +50,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         ]
         view = Said()
         view.lines = []
-        settings = load_settings(None, [*given, "name=run", "save.best=true", *more])
+        settings = load_settings(None, [*given, "name=run", "save.best=true", "eval.every=1", *more])
         folder = launch(settings, lambda: view, resume=resume)
         journal = read_journal(folder)
         return [row["step"] for row in journal.steps], str((journal.end or {}).get("cause", "")), view.lines

@@ -26,7 +26,6 @@ from upslope.training import metrics
 from upslope.training.best import idle
 from upslope.training.collect import Collected, Collects
 from upslope.training.collecting import collector
-from upslope.training.conveniences import notes_on
 from upslope.training.corpora import Text
 from upslope.training.drawn import with_drawn
 from upslope.training.ending import Signals, give_up
@@ -94,7 +93,7 @@ class Run(Results):
         self.recorder.begin(self._document)
         what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
-        for note in (*self._notes, *notes_on(self.task, self.recipe, self.settings)):
+        for note in self._notes:
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})

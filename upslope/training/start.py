@@ -30,6 +30,7 @@ from upslope.tasks.base import Task
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.company import Companies, Company
+from upslope.training.conveniences import notes_on
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
 from upslope.training.length import with_steps, with_steps_of_text
@@ -135,6 +136,8 @@ def train_objects(
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
+    for note in notes_on(task, recipe, settings):
+        view.message(note)
     document = to_document(settings, recipe, objects)
     of_text = None if text is None else text.fingerprint
     now = made_with(settings, task, model[0] if settings.learn.lora_rank else None, of_text)
