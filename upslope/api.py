@@ -27,7 +27,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task, scores_of
 from upslope.tasks.complete import complete
-from upslope.training.checks import check_evaluation, check_run
+from upslope.training.checks import check_evaluation, check_run, require_told
 from upslope.training.company import MakeSampler, Nobody
 from upslope.training.document import nearest_name
 from upslope.training.evaluate import Evaluation
@@ -35,7 +35,7 @@ from upslope.training.length import with_steps
 from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import train_objects
+from upslope.training.start import train_objects, with_fitting
 from upslope.training.tables import to_settings
 from upslope.training.view import NullView, View
 from upslope.types import Message, Problem, Rollout, Sampling, Score
@@ -80,6 +80,7 @@ def train(
     if sampler is not None:
         objects.append("sampler")
     _require_named(wanted, objects)
+    opened = with_fitting(opened, wanted, given, resume=resume)
     wanted = with_steps(wanted, chosen, opened)
     check_run(wanted, chosen, opened)
     held = contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume)
@@ -199,9 +200,9 @@ def evaluate(
     device: str = "auto",
 ) -> Evaluation:
     """Accuracy on the task's held-out problems: greedy, and with ``samples`` attempts a problem pass@k, each with its
-    95 % interval; ``by`` names a column of the problems, for whose values accuracy is told apart. An attempt is right
-    if its reward is at least 1. ``dtype`` and ``device`` are for models that are named; one that is handed in computes
-    as it is. Raises UserError."""
+    95 % interval; ``by`` names a column of the problems, for whose values accuracy is told apart. The task
+    says what is right (``right`` of ``upslope.tasks.rows``; else a reward of 1). ``dtype`` and ``device`` are for
+    models that are named; one that is handed in computes as it is. Raises UserError."""
     if problems < 1:
         raise UserError(f"problems = {problems}: an evaluation needs at least one held-out problem")
     settings = to_settings(
@@ -216,6 +217,7 @@ def evaluate(
     )
     check_evaluation(settings)
     opened = open_run_task(settings.task, seed) if isinstance(task, str) else complete(task)
+    require_told(settings, opened)
     with _speaking(model, settings) as policy:
         return evaluate_on(opened, settings, policy)
 

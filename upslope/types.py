@@ -18,7 +18,20 @@ if TYPE_CHECKING:  # tasks import this file and must not pay for torch
 
 Message = Mapping[str, Any]
 """``role`` and ``content``, both text; what else the chat template reads of it (``tool_calls``, ``name``)."""
-Ended = Literal["stop", "length"]
+Ended = Literal["stop", "stop_string", "length"]
+FULL_MARKS = 1.0
+"""The reward from which on an attempt is right, unless a task says otherwise."""
+NEARLY = 1e-6
+"""How much less is still as much: 0.7 + 0.2 + 0.1 is less than 1 in floating point."""
+
+
+def comes_to(value: float, least: float) -> bool:
+    """Whether a reward is at least so much, up to rounding.
+
+    >>> comes_to(0.7 + 0.2 + 0.1, 1.0), comes_to(0.999, 1.0)
+    (True, False)
+    """
+    return value >= least - NEARLY * max(1.0, abs(least))
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,16 @@ class Score:
     timed_out: bool = False
     """Its check took longer than it may, so that nothing is known of it: nobody learns from it, and an evaluation does
     not count it as right."""
+    right: bool | None = None
+    """Whether it counts as right; None: a reward of at least ``FULL_MARKS`` does."""
+    decided: bool = True
+    """False: nothing says what is right (several reward functions, and none of them decides); there is no accuracy
+    then."""
+
+    @property
+    def is_right(self) -> bool:
+        """The one rule of right, for every share of right attempts that is told or used."""
+        return comes_to(self.reward, FULL_MARKS) if self.right is None else self.right
 
 
 @dataclass(frozen=True)
@@ -98,9 +121,10 @@ class Rollout:
     version: int
     """How many turns of the loop the weights that wrote it had been through; of several, the newest."""
     ended: Ended
-    """``stop``: the policy wrote an end token (the last of ``response``). ``length``: it was cut."""
+    """``stop``: the policy wrote an end token (the last of ``response``). ``stop_string``: one of ``Sampling.stop``,
+    which its last token completes. ``length``: it was cut."""
     text: str
-    """The response decoded without special tokens: what the reward reads."""
+    """The response decoded without special tokens, up to the end of a stop string: what the reward reads."""
     score: Score = Score(0.0)
     unanswered: int = 0
     """How often the world was asked in between and had nothing to say."""
@@ -229,12 +253,18 @@ class Sampling:
     """The end token cannot be drawn before this many tokens."""
     max_tokens: int = 256
     """An attempt is cut here, whoever wrote its tokens."""
+    stop: tuple[str, ...] = field(default=(), repr=False)
+    """Texts that end an attempt: with the token of the policy's own that completes one, from ``min_tokens`` on. The
+    token is learnt from whole; its text is cut behind the stop string."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1: {self}")
         if self.max_tokens < 1 or not 0 <= self.min_tokens <= self.max_tokens:
             raise ValueError(f"needs max_tokens >= 1 and 0 <= min_tokens <= max_tokens: {self}")
+        stop: object = self.stop
+        if not isinstance(stop, tuple) or not all(isinstance(text, str) and text for text in stop):
+            raise ValueError(f"stop is a tuple of texts, none of them empty, not {stop!r:.60}")
 
     @property
     def greedy(self) -> bool:

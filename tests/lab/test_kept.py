@@ -151,7 +151,7 @@ def progress() -> list[tuple[int, int]]:
             given,
             policy,
             lambda tokens, done: seen.append((tokens, done)),
-            lambda sampler: KeptSampler(sampler, file, mark_of(given, task, policy), policy.renderer.text),
+            lambda sampler: KeptSampler(sampler, file, mark_of(given, task, policy), policy.renderer),
         )
     return seen
 

@@ -300,7 +300,7 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
         assert row["top_tokens"] is None
         scored += 1
     assert scored == last.minibatch.num_rollouts > 0
-    assert pq.read_schema(tmp_path / "step-000000.parquet").metadata[b"upslope.attempts"] == b"2"
+    assert pq.read_schema(tmp_path / "step-000000.parquet").metadata[b"upslope.attempts"] == b"3"
     assert isinstance(batch.advantage_NT, torch.Tensor)
 
 

@@ -38,7 +38,8 @@ def evaluate_model(
     text: TextSources = None,
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="At most so many held-out problems.", show_default="512")
+        int | None,
+        typer.Option(min=1, help="At most so many held-out problems.", show_default="all of --data, else 512"),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the sampled attempts.", show_default="1.0")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
@@ -53,7 +54,9 @@ def evaluate_model(
 ) -> None:
     """Accuracy on held-out problems: greedy, and pass@k, each with its 95 % interval.
 
-    A run folder is evaluated on its own task, if none is given. An attempt is right if its reward is at least 1.
+    A run folder is evaluated on its own task, if none is given. A file given as --data is evaluated whole, unless it
+    has a split column. An attempt is right if its reward is at least 1; task.right, or =right behind a --reward, say
+    otherwise.
     Any setting can be given as KEY=VALUE, such as task.options.calculator=true. Stopped, the same command continues
     with --attempts FILE; upslope score reads that file.
 
@@ -63,15 +66,17 @@ def evaluate_model(
     from upslope.config import load_settings
     from upslope.lab.evaluation import SPEAKING, evaluate_command
     from upslope.lab.predicting import EVERY, HELD_OUT, predict_command
+    from upslope.training.settings import MOST_ATTEMPTS
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
     options = task_options(task, data, eval_data, reward, reward_weight, text)
+    whole = data is not None or any(o.partition("=")[0].strip() == "task.data" for o in overrides or ())
     options |= {k: v for k, v in given.items() if v is not None} | {
         "model": model,
         "device": device,
         "learn.dtype": dtype,
-        "eval.problems": 512 if problems is None else problems,
+        "eval.problems": problems or (MOST_ATTEMPTS if whole else 512),
         "eval.samples": samples,
         "eval.temperature": 1.0 if temperature is None else temperature,
     }
@@ -97,13 +102,36 @@ def evaluate_model(
         require_read("eval --text" if text else "eval of text", overrides, EVERY if text else HELD_OUT)
         predict_command(settings, every=bool(text), as_json=as_json)
         return
-    evaluate_command(settings, attempts, as_json=as_json)
+    note = learnt_from(model, settings.task.data) if whole and settings.task.eval_data is None else ""
+    if note:
+        print(note, file=sys.stderr)
+    evaluate_command(settings, attempts, whole=whole, as_json=as_json)
 
 
-SCORING = ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options")
+def learnt_from(model: str, data: str | None) -> str:
+    """A line where a run is evaluated on the very file that it learnt from, of which it held some rows out; else
+    empty."""
+    from upslope.config import read_toml
+
+    own = folder_and_best(model)[0] / "run.toml"
+    task = read_toml(own).get("task", {}) if own.is_file() else {}
+    file = task.get("data") if isinstance(task, dict) and not task.get("eval_data") else None
+    same = isinstance(file, str) and data and Path(file).is_file() and Path(data).is_file()
+    if not (same and Path(str(file)).samefile(str(data))):
+        return ""
+    return (
+        f"{model} learnt from rows of {data}: all of it is evaluated now; without --data, the rows that it held out are"
+    )
+
+
+SCORING = ("name", "data", "eval_data", "columns", "rewards", "reward_weights", "options", "right")
 """The settings of a task that a score depends on,"""
 TIMING = ("reward_timeout", "on_timeout", "reward_workers")
 """and how it is come by."""
+
+
+OF_TRAINING = ("eval.every", "eval.patience", "sample.order")
+"""Settings that only a run can follow, in groups that others read too."""
 
 
 def own_task(model: str, *, trust: bool) -> Path | None:
@@ -127,6 +155,8 @@ def require_read(command: str, overrides: Sequence[str] | None, read: Sequence[s
 
     for override in overrides or ():
         key = override.partition("=")[0].strip()
+        if names(OF_TRAINING, key):
+            raise UserError(f"upslope {command} learns nothing, so {key} is of no use to it; leave it out")
         if not names(read, key):
             raise UserError(f"upslope {command} does not read {key}; it reads {', '.join(read)}")
 

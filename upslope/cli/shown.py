@@ -30,15 +30,17 @@ def show_demonstration(
     from upslope.inspect.words import visible
     from upslope.model.renderer import ChatRenderer
     from upslope.training.named import open_run_task
+    from upslope.training.prompt_lengths import with_prompt_lengths
     from upslope.training.shown import shown_rows
     from upslope.training.start import resolve_words
     from upslope.training.tables import task_options
 
     settings = load_settings(None, overrides or (), task_options(task, data, None, None, None) | {"model": model})
-    found = open_run_task(settings.task, settings.seed).demonstrations()
+    renderer = ChatRenderer.of(*resolve_words(settings))
+    opened = with_prompt_lengths(open_run_task(settings.task, settings.seed), settings.task, renderer)
+    found = opened.demonstrations()
     if row > len(found):
         raise UserError(f"--row {row}: there are {len(found)} demonstrations")
-    renderer = ChatRenderer.of(*resolve_words(settings))
     console = Console()
     for place, shown in enumerate(shown_rows(renderer, found[row - 1])):
         tokens = [*((i, False) for i in shown.prompt), *zip(shown.response, shown.mask, strict=True)]

@@ -30,6 +30,7 @@ def train_model(
         str | None, typer.Option(help="Directory, hub id, run folder, pocket[:STAGE], new:llama or new:DIR.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Turns of the loop.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data, in the place of --steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this much training time.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw is a function of it.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under --out.")] = None,
@@ -71,6 +72,7 @@ def train_model(
         "recipe": {"name": recipe} if recipe is not None else None,
         "model": model,
         "steps": steps,
+        "epochs": epochs,
         "minutes": minutes,
         "seed": seed,
         "name": name,

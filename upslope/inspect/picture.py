@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from upslope.inspect.reward_words import reward_names
 from upslope.inspect.words import percent, visible
 from upslope.record.journal import Journal, number, only_imitates
 
@@ -18,6 +20,9 @@ _BLUE, _RED, _GREY = "#0072B2", "#D55E00", "#666666"
 _PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g} %")
 _NUM_SMOOTHED = 20
 """With fewer points than this, each is marked and none is smoothed."""
+
+MOST_FUNCTIONS = 6
+"""Reward functions of which each has a line; more are told by the journal and the page."""
 
 Centre = Callable[[Sequence[float]], float]
 
@@ -74,10 +79,16 @@ def _draw_success(panel: Axes, journal: Journal) -> None:
     if shows_reward:
         _lines(panel, steps, rewards, _BLUE, "reward")
         panel.set_ylabel("reward", color=_BLUE)
+        _draw_functions(panel, journal)
     at = [number(row, "step") for row in journal.evals]
     value, low, high = ([number(row, "greedy", key) for row in journal.evals] for key in ("value", "low", "high"))
     known = [v for v in value if math.isfinite(v)]
     panel.set_title("Reward and accuracy" if shows_reward else "Held-out accuracy", loc="left")
+    if not known and any("reward" in row for row in journal.evals):
+        panel.set_title("Reward", loc="left")
+        _draw_predicted(panel, journal, "reward", "" if shows_reward else "held-out mean reward")
+        panel.legend(frameon=False, fontsize=9, loc="best") if shows_reward else None
+        return
     if not known:
         panel.set_title("no evaluation recorded", loc="right", fontsize=9, color=_GREY)
         return
@@ -99,6 +110,18 @@ def _draw_success(panel: Axes, journal: Journal) -> None:
             more = scale.get_legend_handles_labels()
             handles, labels = handles + more[0], labels + more[1]
         scale.legend(handles, labels, frameon=False, fontsize=9, loc="best")
+
+
+def _draw_functions(panel: Axes, journal: Journal) -> None:
+    """The mean of every reward function beside their sum, where there are several and not too many."""
+    names = reward_names(journal.steps)
+    if len(names) > MOST_FUNCTIONS:
+        return
+    at = [number(row, "step") for row in journal.steps]
+    for name, style in zip(names, itertools.cycle(("--", "-.", ":")), strict=False):
+        means = [number(row, "rewards", name, "mean") for row in journal.steps]
+        label = visible(name).replace("$", r"\$").lstrip("_") or "reward function"
+        panel.plot(at, smooth(means, _window(len(means))), style, color=_GREY, linewidth=1, label=label)
 
 
 def only_reads(journal: Journal) -> bool:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from upslope.errors import UserError
 from upslope.inspect.picture import draw_journal
+from upslope.inspect.reward_words import reward_lines, told_problems
 from upslope.inspect.words import duration, percent, shorten, visible
 from upslope.record.journal import JOURNAL, Journal, attempted, number, read_journal, sample_of
 from upslope.record.names import ROLLOUTS
@@ -88,9 +89,16 @@ def summary_lines(folder: Path) -> list[str]:
             f"[{percent(number(row, 'greedy', 'low'))}, {percent(number(row, 'greedy', 'high'))}]"
             for row in ends
         )
-        num_problems = number(last, "greedy", "num_problems")
-        of = f"{num_problems:.0f} held-out problems, " if math.isfinite(num_problems) else ""
+        of = f"{told_problems(last)} held-out problems, " if told_problems(last) else ""
         lines.append(f"accuracy    {shares} ({of}95 % intervals)")
+    judged = [row for row in journal.evals if not attempted(row) and "reward" in row]
+    if judged:
+        means = " -> ".join(f"{number(row, 'reward'):.3f}" for row in judged[:1] + judged[1:][-1:])
+        lines.append(
+            f"mean reward {means} ({told_problems(judged[-1])} held-out problems; no accuracy, since nothing says what "
+            "is right: task.right)"
+        )
+    lines += reward_lines(journal.steps or journal.evals)
     lines += [f"{name:<11} {_ends(journal, key)}" for key, name in _SHORT.items() if _ends(journal, key)]
     seconds = [*(number(row, "seconds") for row in journal.evals)]
     seconds += [number(row, "seconds", phase) for row in journal.steps for phase in row.get("seconds") or {}]

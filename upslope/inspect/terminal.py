@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from upslope.inspect.reward_words import reward_columns, reward_pairs, told_problems
 from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
 from upslope.record.journal import LOSSES, JournalRow, attempted, number, only_imitates, sample_of
@@ -106,6 +107,7 @@ class TerminalView:
         self._finished.append((self._done, self._clock()))
         if self._plain and self._is_due():
             words = [_pair(key, number(row, key)) for key in _PLAIN_KEYS if row.get(key) is not None]
+            words += reward_pairs(row)
             self._print(" ".join([f"step {self._done}/{self._num_steps}", *words, f"left={duration(self._left())}"]))
 
     def evaluated(self, row: JournalRow) -> None:
@@ -114,7 +116,10 @@ class TerminalView:
         self._sample = sample and (_flat(shorten(sample[0], 1000)), _flat(shorten(sample[1], 1000)))
         if self._plain:
             words = [f"eval step={row.get('step', self._done)}"]
+            words += [f"problems={told_problems(row)}"] if " of " in told_problems(row) else []
             words += [_estimate("accuracy", row.get("greedy"))] if attempted(row) else []
+            words += [] if attempted(row) or "reward" not in row else [_pair("reward", number(row, "reward"))]
+            words += reward_pairs(row)
             words += [_pair(key, number(row, key)) for key in LOSSES if key in row]
             pass_at = row.get("pass_at") or {}
             words += [_estimate(f"pass@{k}", estimate) for k, estimate in pass_at.items()]
@@ -168,6 +173,7 @@ class TerminalView:
         width, height = self._console.size
         chart_height = 3 if height >= 20 else 1
         lines = [self._title, self._bar(width), *self._reward(width, chart_height), *self._held_out(width)]
+        lines += [Text(reward_columns(self._last), "blue")] if self._last.get("rewards") else []
         lines += [self._numbers()] if self._state else [self._numbers(), self._now()]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
@@ -209,6 +215,7 @@ class TerminalView:
             return []
         return [
             *([self._accuracy([row for row in self._evals if attempted(row)])] if attempted(self._evals[-1]) else []),
+            *([] if attempted(self._evals[-1]) or "reward" not in self._evals[-1] else [self._predicted("reward")]),
             *(self._predicted(key) for key in LOSSES if key in self._evals[-1]),
         ]
 
@@ -216,7 +223,7 @@ class TerminalView:
         """A held-out loss, or bits per byte: first, last, and the way between."""
         values = [number(row, key) for row in self._evals[:] if key in row]
         words = f"{values[-1]:.3f}" if len(values) == 1 else f"{values[0]:.3f} → {values[-1]:.3f}"
-        line = Text.assemble((f"{LOSSES[key]:<16}", "bold"), (words, "green"))
+        line = Text.assemble((f"{LOSSES.get(key, f'held-out {key}'):<16}", "bold"), (words, "green"))
         if len(values) > 2:
             line.append("  " + chart(values, width=20)[0], "green")
         return line
@@ -226,6 +233,7 @@ class TerminalView:
         low, high = (number(rows[-1], "greedy", end) for end in ("low", "high"))
         words = percent(last) if len(rows) == 1 else f"{percent(first)} → {percent(last)}"
         line = Text.assemble((f"{'held-out':<16}", "bold"), (words, "green"), f"  [{percent(low)}, {percent(high)}]")
+        line.append(f" {told_problems(rows[-1])} problems" if " of " in told_problems(rows[-1]) else "")
         if len(rows) > 2:
             line.append("  " + chart([number(row, "greedy", "value") for row in rows], width=20)[0], "green")
         return line

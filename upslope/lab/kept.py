@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.lab.around import AroundSampler
 from upslope.lab.rows import Mark, Row, RowFile
+from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, Sampler
+from upslope.rollout.stopping import text_read
 from upslope.types import Rollout, Sampling
 
 
@@ -24,10 +26,10 @@ class KeptSampler(AroundSampler):
     that would have been made at once, to rounding.
     """
 
-    def __init__(self, sampler: Sampler, file: RowFile, mark: Mark, text: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, sampler: Sampler, file: RowFile, mark: Mark, renderer: Renderer) -> None:
         """Raises UserError for rows of ``file`` that were made otherwise."""
         super().__init__(sampler)
-        self._file, self._text = file, text
+        self._file, self._renderer = file, renderer
         self._kept = {(row["id"], row["sample"], row["temperature"]): row for row in file.read(mark)}
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
@@ -59,7 +61,7 @@ class KeptSampler(AroundSampler):
                 finished(place, rollout)
 
         def made(number: int, rollout: Rollout) -> None:
-            self._keep(rollout, sampling.temperature)
+            self._keep(rollout, sampling)
             end(left[number], rollout)
 
         seen(0, 0)
@@ -69,12 +71,12 @@ class KeptSampler(AroundSampler):
             self._inner.generate([requests[i] for i in left], sampling, address, seen, made)
         return [done[place] for place in range(len(requests))]
 
-    def _keep(self, rollout: Rollout, temperature: float) -> None:
+    def _keep(self, rollout: Rollout, sampling: Sampling) -> None:
         row: Row = {
             "id": rollout.problem_id,
             "sample": rollout.sample,
-            "temperature": temperature,
-            "response": self._text(rollout.response),
+            "temperature": sampling.temperature,
+            "response": text_read(self._renderer, rollout, sampling),
             "ended": rollout.ended,
             "tokens": rollout.response,
             "chosen": list(map(int, rollout.mask)),
@@ -82,7 +84,7 @@ class KeptSampler(AroundSampler):
             "prompt_crc": prompt_crc(rollout.prompt),
         }
         self._file.add(row)
-        self._kept[rollout.problem_id, rollout.sample, temperature] = row
+        self._kept[rollout.problem_id, rollout.sample, sampling.temperature] = row
 
     def _rollout(self, request: Request, row: Row) -> Rollout:
         """Raises UserError for an attempt at another prompt."""

@@ -19,14 +19,15 @@ from upslope.plugins import source
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
-from upslope.tasks.base import Task
+from upslope.tasks.base import Task, sides
+from upslope.tasks.right import require_right
 from upslope.training.checks import require_few, require_several
 from upslope.training.named import open_run_task
 from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import with_limit
+from upslope.training.start import with_fitting, with_limit
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
 from upslope.types import Group, Problem
@@ -50,14 +51,22 @@ def measure_command(settings: RunSettings, path: Path) -> None:
         raise UserError(f"{path} is the data itself; choose another file")
     file = RowFile(path)
     task = open_run_task(settings.task, settings.seed)
+    require_right(task, "upslope measure")
+    task = with_fitting(task, settings)
     problems = list(task.problems("train"))
     require_unused(problems)
     aside = Console(stderr=True)
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
         settings = with_limit(settings, task, policy.max_positions)
+        of_right = {} if settings.task.right is None else {"right": settings.task.right}
         rewards = [[spec, source(spec)] for spec in settings.task.rewards]
         mark = mark_of(
-            settings, task, policy, samples=settings.eval.samples, reward=[rewards, settings.task.reward_weights]
+            settings,
+            task,
+            policy,
+            samples=settings.eval.samples,
+            reward=[rewards, settings.task.reward_weights],
+            **of_right,
         )
         rows = file.read(mark)
         require_same(path, rows, problems)
@@ -66,8 +75,14 @@ def measure_command(settings: RunSettings, path: Path) -> None:
         for row in _measured(task, policy, problems, left, settings, aside):
             file.add(row)
             rows.append(row)
-    for line in summed_up(rows):
+    for line in [*summed_up(rows), *left_unmeasured(task, len(rows))]:
         aside.print(line, highlight=False, markup=False)
+
+
+def left_unmeasured(task: Task, num: int) -> list[str]:
+    """A line where the data has held-out problems too, which were not measured."""
+    num_there = {split: len(found) for split, found in sides(task).items()}.get("test", 0)
+    return [f"{num} of {num + num_there} problems of the data: {num_there} are held out"] if num_there else []
 
 
 def require_unused(problems: Sequence[Problem]) -> None:

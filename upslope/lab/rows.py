@@ -115,6 +115,7 @@ def mark_of(settings: RunSettings, task: Task, policy: Policy, **more: Any) -> M
         "sampling": short(sampling),
         "task": short([task.name, sorted(settings.task.options.items()), source(settings.task.name)]),
     }
+    told |= {"stop strings": short(sampling.stop)} if sampling.stop else {}
     return told | {name: short(value) for name, value in more.items()}
 
 

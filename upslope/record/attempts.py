@@ -3,6 +3,7 @@ described in docs/run-folder.md."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ FLOATS = pa.list_(pa.float32())
 FLAGS = pa.list_(pa.bool_())
 WORDS = pa.list_(pa.string())
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Stands in the metadata of every file, as ``upslope.attempts``. 1, which no file says, had neither the texts of single
-tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``."""
+tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had neither ``right`` nor ``parts``."""
 GROUP_ROWS = 64
 """Attempts in one row group: whoever looks at one attempt reads no more than so many."""
 Spell = Callable[[Sequence[int]], Sequence[str]]
@@ -55,20 +56,23 @@ STEP_SCHEMA = pa.schema(
         ("top_pieces", pa.list_(WORDS)),
         ("top_logp", pa.list_(FLOATS)),
         ("versions", TOKENS),
+        ("right", pa.bool_()),
+        ("parts", pa.string()),
     ],
     metadata={"upslope.attempts": str(SCHEMA_VERSION)},
 )
 """One row an attempt. ``version`` is of the weights that wrote it; where new weights reached it in the middle, the
 newest, and ``versions`` has that of every token (else null). ``learner_logp`` is from before the step's first update,
 ``entropy`` and ``top_*`` from the first pass over the attempt, ``ratio``, ``clipped`` and ``push`` from the last. They
-are null for attempts that were not scored, and where neither recipe nor settings ask for them."""
+are null for attempts that were not scored, and where neither recipe nor settings ask for them. ``right`` is null where
+nothing says it; ``parts`` is JSON, every reward function's own value, where there are several."""
 
 EVAL_SCHEMA = pa.schema(
     [
         STEP_SCHEMA.field(name)
         for name in (
             *("problem", "sample", "prompt_text", "response_text", "prompt", "response", "prompt_pieces"),
-            *("response_pieces", "mask", "ended", "reward", "extracted", "sampler_logp"),
+            *("response_pieces", "mask", "ended", "reward", "extracted", "sampler_logp", "right", "parts"),
         )
     ],
     metadata=STEP_SCHEMA.metadata,
@@ -119,6 +123,8 @@ def _attempt(problem: Problem, rollout: Rollout, spell: Spell | None) -> dict[st
         "ended": rollout.ended,
         "reward": rollout.reward,
         "extracted": rollout.score.extracted,
+        "right": rollout.score.is_right if rollout.score.decided else None,
+        "parts": json.dumps(dict(rollout.score.parts)) if rollout.score.parts else None,
         "kept": False,
         "sampler_logp": rollout.logp,
     }

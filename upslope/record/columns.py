@@ -40,7 +40,9 @@ GROUPS = {
 _GROUPED: dict[str, dict[str, str]] = {
     "outcome": {
         "reward": "mean reward of the attempts",
-        "accuracy": "share of attempts with full marks",
+        "reward_std": "spread of the rewards, one standard deviation",
+        "rewards": "every reward function's own mean and spread, and how often it did not apply",
+        "accuracy": "share of attempts that are right",
         "length": "tokens of an attempt that the policy chose",
         "truncated": "share of attempts cut at the limit",
         "heard": "tokens of an attempt that the task's world wrote",
@@ -116,6 +118,7 @@ _GROUPED: dict[str, dict[str, str]] = {
         "lenient": "the same, answers read leniently",
         "pass_at": "share of problems solved by one of k attempts, with its interval",
         "maj_at": "share of problems solved by the vote of k attempts, with its interval",
+        "num_held_out": "held-out problems that there are, of which num_problems were tried",
         "by": "greedy accuracy for each value of a column of the problems",
         "held_out_loss": "nats a token of held-out demonstrations, or text",
         "bits_per_byte": "bits a byte of held-out text",

@@ -40,6 +40,8 @@ SCHEMA = pa.schema(
         ("steps", pa.string()),
         ("by_token", EXACT),
         ("timed_out", pa.bool_()),
+        ("right", pa.bool_()),
+        ("decided", pa.bool_()),
     ]
 )
 """Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts`` and ``steps`` are JSON."""
@@ -147,6 +149,8 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "steps": json.dumps(score.steps),
         "by_token": score.by_token,
         "timed_out": score.timed_out,
+        "right": score.right,
+        "decided": score.decided,
     }
 
 
@@ -159,6 +163,8 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         tuple((place, reward) for place, reward in json.loads(row["steps"])),
         _tuple(row["by_token"]),
         row["timed_out"],
+        row.get("right"),
+        row.get("decided", True),
     )
     return Rollout(
         row["problem"],

@@ -59,7 +59,9 @@ class Sampler(Protocol):
       log q of each of its tokens, in nats: of what it was really drawn from, with everything that was cut or banned.
       Greedy decoding (temperature 0) is certain: 0.
     - *The end.* A response ends with the first end token that the policy chose (``ended="stop"``, and that token is
-      its last), else after ``max_tokens`` (``"length"``), whoever wrote them. It is never empty.
+      its last), or with the token of the policy's choice that completes one of ``stop`` in the response's text, if at
+      least ``min_tokens`` came before it (``"stop_string"``), else after ``max_tokens`` (``"length"``), whoever wrote
+      them. It is never empty. A sampler that reads no text raises UserError where there is a ``stop``.
     - *The world.* Where a request has a ``listener``, it is asked after every token that the policy chose and that does
       not end the response. Its reply follows at once, as far as ``max_tokens`` leaves room: with log-probability 0, and
       not chosen (``mask``). All else is the policy's choice.
@@ -127,10 +129,11 @@ def to_rollout(
     mask: Sequence[bool] | None = None,
     unanswered: int = 0,
     versions: tuple[int, ...] | None = None,
+    stopped: bool = False,
 ) -> Rollout:
     """What a sampler hands over for a request, from a response that has ended. ``mask``: which tokens the policy chose;
     None: all. ``unanswered``: how often a listener was asked and had nothing to say. ``versions``: by token, where
-    there were several; ``version`` is the newest."""
+    there were several; ``version`` is the newest. ``stopped``: whether the last token completes a stop string."""
     mask = (True,) * len(response) if mask is None else tuple(mask)
     return Rollout(
         problem_id=request.problem_id,
@@ -140,7 +143,7 @@ def to_rollout(
         mask=mask,
         logp=tuple(logp),
         version=version,
-        ended="stop" if mask[-1] and response[-1] in end_ids else "length",
+        ended="stop" if mask[-1] and response[-1] in end_ids else "stop_string" if stopped else "length",
         text="",
         unanswered=unanswered,
         versions=versions,

@@ -10,6 +10,7 @@ from upslope.model.renderer import Renderer, prompt_of
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Request, Sampler
 from upslope.rollout.listener import Listeners
+from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode
 from upslope.types import Problem, Rollout, Sampling
 
@@ -57,7 +58,7 @@ def sample_groups(
         return [ended[index * num_samples + sample] for sample in range(num_samples)]
 
     def end(place: int, rollout: Rollout) -> None:
-        ended[place] = replace(rollout, text=renderer.text(rollout.response))
+        ended[place] = replace(rollout, text=text_read(renderer, rollout, sampling))
         index = place // num_samples
         num_left[index] -= 1
         if finished is not None and not num_left[index]:

@@ -16,6 +16,7 @@ from upslope.rollout.base import Finished, Progress, Request, require_room, to_r
 from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
 from upslope.rollout.running import Queued, RunningBatch, Written
+from upslope.rollout.stopping import StopStrings
 from upslope.types import Rollout, Sampling
 
 CACHE_BUDGET = 2 * 2**30
@@ -75,6 +76,7 @@ class LocalSampler:
                     mask=written.mask,
                     unanswered=written.unanswered,
                     versions=by_token(written.spans, len(written.response)),
+                    stopped=written.stopped,
                 )
             if progress is not None:
                 progress(num_written, len(rollouts))
@@ -109,6 +111,7 @@ class LocalSampler:
         """
         device = self._policy.device
         end_ids = torch.tensor(self._policy.end_ids, device=device)
+        stops = StopStrings(sampling.stop, self._policy.renderer)
         size = self._max_rows or self._affordable(requests, sampling)
         queue = deque(Queued(place, request) for place, request in enumerate(requests))
         while queue:
@@ -122,6 +125,8 @@ class LocalSampler:
                 logits_NV = decoder.advance(batch.newest_N)
                 token_N, logp_N = draw(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
                 free = batch.write(token_N, logp_N, end_ids)
+                if stops:
+                    free = batch.stop(free, stops, sampling.min_tokens, self._policy.end_ids)
                 batch.hear(free)
                 yield len(live), batch.take(free)
                 if self._has_others():  # before anybody begins, so that a prompt and its first token are of one version

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from upslope.rollout.address import Address
 from upslope.rollout.base import Listener, Request
+from upslope.rollout.stopping import StopStrings
 
 
 class Queued(NamedTuple):
@@ -35,6 +36,8 @@ class Written:
     """How often the listener was asked and had nothing to say."""
     spans: tuple[tuple[int, int], ...]
     """(place of the first token, version of the weights that wrote from there on), in order."""
+    stopped: bool = False
+    """Whether its last token completes a stop string."""
 
 
 class RunningBatch:
@@ -62,6 +65,7 @@ class RunningBatch:
         """Where the world's last words end, as a position."""
         self._chosen_NT = torch.ones(num_rows, max_tokens, dtype=torch.bool, device=device)
         self._listening: dict[int, Listener] = {}
+        self._stopped: set[int] = set()
         self._unanswered: dict[int, int] = {}
         self._uniform_NT = torch.zeros(num_rows, max_tokens, dtype=real, device=device)
         self._token_NT = torch.zeros(num_rows, max_tokens, dtype=torch.long, device=device)
@@ -108,6 +112,15 @@ class RunningBatch:
         ended: list[int] = over_N.nonzero()[:, 0].tolist()
         return ended
 
+    def stop(self, ended: Sequence[int], stops: StopStrings, min_tokens: int, end_ids: Sequence[int]) -> list[int]:
+        """The same rows, and those whose policy has just completed a stop string; not before ``min_tokens``."""
+        newest, position, given = self.newest_N.tolist(), self.position_N.tolist(), self._given_N.tolist()
+        for row in self._served:
+            chosen = min_tokens < position[row] > given[row] and newest[row] not in end_ids
+            if chosen and stops.may_end(newest[row]) and stops.ends(self._token_NT[row, : position[row]].tolist()):
+                self._stopped.add(row)
+        return sorted({*ended, *self._stopped})
+
     def hear(self, ended: Sequence[int]) -> None:
         """Every world whose attempt has not ended may reply to the token that its policy just chose."""
         if not self._listening:
@@ -147,6 +160,7 @@ class RunningBatch:
         masks = self._chosen_NT[row_R, : max(lengths)].tolist()
         self._live_N[row_R] = False
         self.position_N[row_R] = 0
+        stopped, self._stopped = self._stopped, set()  # all of them are among these rows
         for row in rows:
             self._listening.pop(row, None)
         return [
@@ -157,6 +171,7 @@ class RunningBatch:
                 tuple(logp_T[:length]),
                 self._unanswered.pop(row, 0),
                 tuple(self._spans.pop(row)),
+                row in stopped,
             )
             for row, length, token_T, mask_T, logp_T in zip(rows, lengths, tokens, masks, logps, strict=True)
         ]

@@ -69,6 +69,8 @@ class ScriptedSampler:
     ) -> list[Rollout]:
         """See ``Sampler.generate``. ``progress`` is called after every request."""
         require_room(requests, sampling, self._max_positions)
+        if sampling.stop:
+            raise UserError("a script has tokens and no text, so no stop string can be found in it; leave stop out")
         rollouts: list[Rollout] = []
         num_written = 0
         for place, request in enumerate(requests):

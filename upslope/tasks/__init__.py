@@ -93,11 +93,24 @@ def rows(
     *,
     eval_data: str | None = None,
     reward_weights: Sequence[float] = (),
+    right: float | None = None,
+    whole: bool = False,
     columns: Mapping[str, str] | None = None,
 ) -> Task:
     """Rows of a file or folder (docs/extending.md has the formats) with reward functions: callables with TRL's
-    signature, or FILE.py:FUNCTION. Raises UserError."""
-    return open("user", data=data, eval_data=eval_data, rewards=rewards, reward_weights=reward_weights, columns=columns)
+    signature, or FILE.py:FUNCTION. An attempt is right from the reward ``right`` on, or by the function that is marked
+    FILE.py:FUNCTION=right. ``whole``: all rows of a file that is not divided are held out, to be evaluated. Raises
+    UserError."""
+    return open(
+        "user",
+        data=data,
+        eval_data=eval_data,
+        rewards=rewards,
+        reward_weights=reward_weights,
+        columns=columns,
+        right=right,
+        whole=whole,
+    )
 
 
 def open(
@@ -114,11 +127,14 @@ def open(
     reward_workers: int = 0,
     reward_timeout: float = 0.0,
     on_timeout: OnTimeout = "stop",
+    right: float | None = None,
+    whole: bool = False,
 ) -> Task:
     """The task of a name, or a user's own by ``FILE.py:NAME``; ``where`` is a condition on the columns of its training
     problems (``0 < pass_rate < 0.8``). ``reward_workers`` processes score its attempts, each within ``reward_timeout``
     seconds (0: no limit); ``on_timeout`` ``mask`` leaves out those whose check takes longer, ``stop`` is a UserError.
-    Raises UserError."""
+    ``right``: the reward from which on an attempt is right. ``whole``: nothing is learnt from a file that is not
+    divided, so all of it is held out. Raises UserError."""
     from upslope.tasks.registry import open_task
 
     return open_task(
@@ -134,4 +150,6 @@ def open(
         reward_workers=reward_workers,
         reward_timeout=reward_timeout,
         on_timeout=on_timeout,
+        right=right,
+        whole=whole,
     )

@@ -16,7 +16,8 @@ class AroundTask(Task):
     def __init__(self, inner: Task) -> None:
         self._inner = inner
         self.name, self.max_tokens, self.reads_answers = inner.name, inner.max_tokens, inner.reads_answers
-        self.has_reward = inner.has_reward
+        self.has_reward, self.says_right = inner.has_reward, inner.says_right
+        self.independent = inner.independent
 
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._inner.problems(split)

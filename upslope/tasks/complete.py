@@ -65,6 +65,8 @@ class Completed(Task):
             raise UserError(f"{self._where}: max_tokens = {said(self.max_tokens)} must be None or a number from 1 on")
         self.reads_answers = bool(getattr(own, "reads_answers", True))
         self.has_reward = bool(getattr(own, "has_reward", True))
+        self.independent = bool(getattr(own, "independent", False))
+        self.says_right = bool(getattr(own, "says_right", True))
 
     def problems(self, split: Split) -> Sequence[Problem]:
         if split not in self._sides:
@@ -143,8 +145,10 @@ class Completed(Task):
             )
         if score.lenient is not None and finite(score.lenient) is None:
             raise UserError(f"{gave} lenient={said(score.lenient):.60}; it must be a finite number, or None")
+        if not isinstance(score.right, bool | None):
+            raise UserError(f"{gave} right={said(score.right):.60}; it must be True, False, or None")
         require_steps(score.steps, gave)
-        return replace(score, reward=reward)
+        return replace(score, reward=reward, decided=self.says_right and score.decided)
 
     def _check_problem(self, method: str, place: int, problem: Problem) -> None:
         where = f"{self._where}: {method}[{place}]"

@@ -42,6 +42,7 @@ SHARE_EARLY = 0.8
 class Pocket(Task):
     """Generated word problems; use `open_pocket`."""
 
+    independent = True
     name = "pocket"
     max_tokens = 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -72,14 +72,22 @@ class ProblemSet:
 
 
 def make_problem_set(
-    name: str, rows: Iterable[Row], build: Callable[[Mapping[str, Any], str], Problem], source: str = "the data"
+    name: str,
+    rows: Iterable[Row],
+    build: Callable[[Mapping[str, Any], str], Problem],
+    source: str = "the data",
+    undivided: Split | None = None,
 ) -> ProblemSet:
     """Build each row's problem, put it on its side, and name it ``{name}/{split}/{place}`` unless it has an id.
+    ``undivided``: the side of rows that nothing puts on one; None: the hash does.
 
-    As in a data set with columns: a cell that a row lacks is None, whichever batch the row is scored in.
+    As in a data set with columns: a cell that a row lacks is None, whichever batch the row is scored in. Where the two
+    sides count their ids alike (both from 0, say), those of the held-out rows get ``test/`` before them: the same id is
+    no sign of the same problem there.
     """
     sides: dict[Split, list[Problem]] = {"train": [], "test": []}
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, Split | None]] = {}
+    repeated: set[str] = set()
     declaring: bool | None = None  # whether rows of undivided files have a split column, None before the first
     for row in rows:
         problem = build(row.value, row.where)
@@ -90,12 +98,18 @@ def make_problem_set(
                 raise UserError(f"{row.where}: 'split' must be in all rows or in none, and earlier rows differ")
             declaring = side is not None
         begins = until_answered(problem.conversation) if problem.conversation else problem.messages
-        split = row.split or side or ("test" if held_out(begins) else "train")
+        said = row.split or side
+        split = said or undivided or ("test" if held_out(begins) else "train")
         problem = dataclasses.replace(problem, id=problem.id or f"{name}/{split}/{row.place}")
-        if problem.id in first:
-            raise UserError(f"{row.where}: id {problem.id!r} is taken by {first[problem.id]}; ids must be unique")
-        first[problem.id] = row.where
+        taken, of = first.get(problem.id, ("", None))
+        if taken and (None in (of, said) or of == said or problem.id in repeated):
+            raise UserError(f"{row.where}: id {problem.id!r} is taken by {taken}; ids must be unique")
+        if taken:
+            repeated.add(problem.id)
+        first[problem.id] = (row.where, said)
         sides[split].append(problem)
+    if repeated:
+        sides["test"] = _apart(sides["test"], {problem.id for problem in sides["train"]})
     names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
     train, test = (tuple(_filled(problem, names) for problem in side) for side in sides.values())
     return ProblemSet(train, test, source)
@@ -123,6 +137,14 @@ def _texts_in(value: Any) -> Iterator[str]:
 def half_character(text: str) -> str:
     """The first lone surrogate of a text, which no file and no tokenizer takes; empty if there is none."""
     return next((c for c in text if "\ud800" <= c <= "\udfff"), "")
+
+
+def _apart(held_out: Sequence[Problem], taken: Set[str]) -> list[Problem]:
+    """Held-out problems with other ids than the training ones."""
+    prefix = "test/"
+    while any(prefix + problem.id in taken for problem in held_out):
+        prefix += "test/"
+    return [dataclasses.replace(problem, id=prefix + problem.id) for problem in held_out]
 
 
 def _filled(problem: Problem, names: Iterable[str]) -> Problem:

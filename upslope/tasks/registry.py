@@ -17,7 +17,9 @@ from upslope.tasks.builtin import FOR_DATA, TASKS
 from upslope.tasks.elsewhere import Elsewhere, OnTimeout
 from upslope.tasks.mixture import Mixed
 from upslope.tasks.own import own_kind
-from upslope.tasks.rewards import RewardFunction, Rewards, unwrapped
+from upslope.tasks.rewards import NO_REWARDS, RewardFunction, Rewards, unwrapped
+from upslope.tasks.right import unmarked, with_right
+from upslope.tasks.row_task import RowTask
 from upslope.tasks.where import Where
 
 
@@ -37,6 +39,8 @@ def open_task(
     on_timeout: OnTimeout = "stop",
     also: Sequence[str] = (),
     weights: Sequence[float] = (),
+    right: float | None = None,
+    whole: bool = False,
 ) -> Task:
     """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
@@ -47,7 +51,8 @@ def open_task(
     whose check takes longer. Task and rewards are then opened in each of them, so they have to be named, not handed in.
 
     ``also`` are further files or folders whose demonstrations are mixed in, read as ``data`` is, with ``weights`` for
-    ``data`` and each of them (none: by size).
+    ``data`` and each of them (none: by size). ``right`` is the reward from which on an attempt counts as right
+    (``upslope.tasks.right``). ``whole``: nothing is learnt, so all rows of a file that is not divided are held out.
 
     Raises UserError for an unknown name, for anything given that the task cannot use, and for what the task refuses.
     """
@@ -65,13 +70,18 @@ def open_task(
     if eval_data is not None and data is None:
         raise UserError("--eval-data needs --data, the rows to learn from")
     given: dict[str, object] = {"data": data, "eval_data": eval_data, "columns": dict(columns or {}), "seed": seed}
+    given["rewards"] = NO_REWARDS
     kind.check(name, options or {}, given | {"rewards": rewards, "reward_weights": reward_weights})
     if "rewards" in kind.takes:
         given["rewards"] = load_rewards(rewards, reward_weights, modules)
     task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
+    if whole and isinstance(task, RowTask):
+        task.undivided = "test"
     if reward_workers or reward_timeout:
         spec = {**given, "name": name, "rewards": _named(rewards), "reward_weights": reward_weights, "options": options}
         task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
+    loaded = given["rewards"]
+    task = with_right(task, loaded if isinstance(loaded, Rewards) else NO_REWARDS, right)
     task = Where(task, where) if where else task
     if not also:
         return task
@@ -97,7 +107,8 @@ def load_rewards(
     weights: Sequence[float] = (),
     modules: dict[str, ModuleType] | None = None,
 ) -> Rewards:
-    """Reward functions from ``FILE.py:NAME`` (or callables) and their weights, 1 each if none are given.
+    """Reward functions from ``FILE.py:NAME`` (or callables) and their weights, 1 each if none are given. ``=right``
+    behind a name marks one that decides.
 
     ``modules`` keeps files already imported.
     """
@@ -107,8 +118,10 @@ def load_rewards(
         raise UserError(f"reward weights must be finite numbers, got {', '.join(map(str, weights))}")
     modules = {} if modules is None else modules
     functions: dict[str, RewardFunction] = {}
+    deciding: list[str] = []
     for spec in specs:
-        function = load_object(spec, "reward", modules) if isinstance(spec, str) else spec
+        plain_spec, decides = unmarked(spec) if isinstance(spec, str) else (spec, False)
+        function = load_object(plain_spec, "reward", modules) if isinstance(plain_spec, str) else plain_spec
         if not callable(function):
             raise UserError(f"reward {spec!r} is a {type(function).__name__}, not a function")
         plain = unwrapped(function)
@@ -116,4 +129,5 @@ def load_rewards(
         if name in functions:
             raise UserError(f"two reward functions are called {name!r}: rename one, their values are reported by name")
         functions[name] = function
-    return Rewards(functions, tuple(map(float, weights)) or (1.0,) * len(functions))
+        deciding += [name] if decides else []
+    return Rewards(functions, tuple(map(float, weights)) or (1.0,) * len(functions), tuple(deciding))

@@ -48,6 +48,8 @@ class Rewards:
 
     functions: Mapping[str, RewardFunction]
     weights: tuple[float, ...]
+    deciding: tuple[str, ...] = ()
+    """Those that are marked to decide what is right (``upslope.tasks.right``)."""
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """The weighted sum of the applicable rewards of each response."""
@@ -64,7 +66,8 @@ class Rewards:
                     f"{problem.id}: every reward function ({', '.join(parts)}) returned None; "
                     "at least one must return a number for each sample"
                 )
-            scores.append(Score(math.fsum(weighted), parts=parts if len(parts) > 1 else {}))
+            told = len(parts) > 1 or self.weights != (1.0,)
+            scores.append(Score(math.fsum(weighted), parts=parts if told else {}))
         return scores
 
 

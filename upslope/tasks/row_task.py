@@ -20,6 +20,8 @@ class RowTask(Task):
 
     fields: ClassVar[Fields]
     """What ``build`` reads of a row."""
+    undivided: Split | None = None
+    """The side of rows that neither their file nor a ``split`` column puts on one; None: a hash of the prompt does."""
 
     def __init__(self, files: Files, rewards: Rewards, columns: Columns) -> None:
         check_columns(self.name, columns, self.fields)
@@ -42,7 +44,7 @@ class RowTask(Task):
         rows = file_rows(self._files) if self._files else self.without_files()
         renamed = renamed_rows(rows, self._columns, self.fields)
         source = " and ".join(str(path) for path, _ in self._files) or "the data"
-        return make_problem_set(self.name, renamed, self.build, source)
+        return make_problem_set(self.name, renamed, self.build, source, self.undivided)
 
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._set.problems(split)

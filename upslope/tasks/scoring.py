@@ -39,6 +39,7 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
             added = {"reward": score.reward, "extracted": score.extracted}
             if score.timed_out:
                 added = {"reward": None, "extracted": None, "timed_out": True}
+            added |= {} if score.right is None else {"right": score.right}
             parts = {"parts": dict(score.parts)} if score.parts else {}
             # ASCII only, so that any output encoding can hold it
             print(json.dumps({**row, **added, **parts}, default=float), file=out)  # numbers of any library
@@ -50,6 +51,8 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
     summary = f"{len(scores)} responses"
     if known:
         summary += f", mean reward {math.fsum(score.reward for score in known) / len(known):.4f}"
+    if any(score.right is not None for score in known):
+        summary += f", {sum(score.is_right for score in known)} right"
     if task.reads_answers:
         summary += f", {sum(score.extracted is None for score in known)} without an answer"
     if len(known) < len(scores):
@@ -81,7 +84,7 @@ def _name(stream: TextIO) -> str:
 def _problem(task: Task, row: Mapping[str, Any], where: str, known: dict[str, Problem]) -> Problem:
     if not isinstance(row.get("response"), str):
         raise UserError(f"{where}: needs a string 'response', the text to score")
-    taken = [key for key in ("reward", "extracted", "parts") if key in row]
+    taken = [key for key in ("reward", "extracted", "parts", "right") if key in row]
     if taken:
         raise UserError(f"{where}: already has {taken[0]!r}, which would be overwritten; rename or remove it")
     own = {key: value for key, value in row.items() if key != "response"}

@@ -9,18 +9,21 @@ Worth = tuple[float, float]
 
 
 def worth(row: Mapping[str, Any]) -> Worth | None:
-    """What an evaluation's row counts for, more being better: greedy accuracy, and among equals the lower held-out
-    loss; None where it measured neither.
+    """What an evaluation's row counts for, more being better: greedy accuracy (where nothing says what is right, mean
+    reward), and among equals the lower held-out loss; None where it measured none of them.
 
     >>> worth({"greedy": {"value": 0.5}}) > worth({"greedy": {"value": 0.25}, "held_out_loss": 1.0})
     True
     >>> worth({"held_out_loss": 1.0}) > worth({"held_out_loss": 2.0})
     True
+    >>> worth({"reward": 1.5}) > worth({"reward": 1.0})
+    True
     """
     greedy, loss = row.get("greedy"), row.get("held_out_loss")
-    if greedy is None and loss is None:
+    tried = greedy["value"] if greedy is not None else row.get("reward")
+    if tried is None and loss is None:
         return None
-    return (greedy["value"] if greedy is not None else 0.0), (-loss if loss is not None else 0.0)
+    return (tried if tried is not None else 0.0), (-loss if loss is not None else 0.0)
 
 
 class Best:
@@ -46,3 +49,20 @@ class Best:
         for row in rows:
             best.beaten_by(row)
         return best
+
+
+def idle(rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many evaluations, at the end of these rows of a journal, were not better than the best before them; the one
+    before the first step counts like any other.
+
+    >>> idle([{"kind": "eval", "step": step, "reward": value} for step, value in enumerate([0.1, 0.4, 0.4, 0.2])])
+    2
+    """
+    found = {row["step"]: worth(row) for row in rows if row["kind"] == "eval"}  # one evaluation a step
+    num, best = 0, None
+    for _, value in sorted(found.items()):
+        if value is not None and (best is None or value > best):
+            num, best = 0, value
+        elif value is not None:
+            num += 1
+    return num

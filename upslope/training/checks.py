@@ -13,8 +13,11 @@ from upslope.model.new import resolved_new
 from upslope.plugins import is_own
 from upslope.record.trackers.known import require_trackers
 from upslope.tasks.base import Task
+from upslope.tasks.right import require_right
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.text.documents import find_sources
+from upslope.training.chosen import chosen_problems
+from upslope.training.conveniences import check_conveniences
 from upslope.training.corpora import reads_text
 from upslope.training.evaluate import column_of
 from upslope.training.known import KnownProblems
@@ -36,15 +39,27 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
         require_scorable(settings.sample.sampling())
         problems = task.problems("train")
         if isinstance(recipe.sample, Learnable):
+            require_right(task, "recipe.sample.kind = learnable")
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
     check_shown(recipe, task)
     check_measured(settings, task)
     if settings.eval.problems and not isinstance(task, TextAlone):
-        held_out = task.problems("test")
+        held_out = chosen_problems(task, settings.eval.problems)
         if settings.eval.by:
-            column_of(held_out[: settings.eval.problems], settings.eval.by)
+            column_of(held_out, settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+    require_told(settings, task)
+    check_conveniences(settings, recipe, task)
+
+
+def require_told(settings: RunSettings, task: Task) -> None:
+    """Raise UserError where an evaluation is to tell shares of right attempts and nothing says what is right."""
+    if settings.eval.problems and not isinstance(task, TextAlone):
+        if settings.eval.samples:
+            require_right(task, f"pass@k (eval.samples = {settings.eval.samples})")
+        if settings.eval.by:
+            require_right(task, f"accuracy by column (eval.by = {settings.eval.by!r})")
 
 
 def check_cluster(settings: RunSettings, recipe: Recipe) -> None:

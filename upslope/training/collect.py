@@ -27,7 +27,7 @@ from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
 from upslope.training.shown import shown_group
-from upslope.training.source import MixedDemonstrations, Shuffled
+from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
@@ -81,13 +81,15 @@ class Collector:
         *,
         max_positions: int = sys.maxsize,
         blocks: TextBlocks | None = None,
+        order: Order = "shuffled",
     ) -> None:
         """``max_positions``: how long a prompt and the text to imitate may be together. ``blocks``: of the text that
-        is read in the place of the task's documents; None: those, whole."""
+        is read in the place of the task's documents; None: those, whole. ``order``: of the problems (``Shuffled`` or
+        ``FileOrder``)."""
         self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
         self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
-        self.blocks = blocks
-        self._pools: dict[str, Shuffled[Any]] = {}
+        self.blocks, self._order = blocks, order
+        self._pools: dict[str, Shuffled[Any] | FileOrder[Any]] = {}
         self._mixture: MixedDemonstrations | None = None
         self._scoring, self._timed_out = 0.0, 0
         self.known: KnownProblems | None = None
@@ -255,7 +257,9 @@ class Collector:
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
         """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
         if kind not in self._pools:
-            self._pools[kind] = Shuffled(self._found(kind), self._seed, kind)
+            found = self._found(kind)
+            in_order = self._order == "file"
+            self._pools[kind] = FileOrder(found, kind) if in_order else Shuffled(found, self._seed, kind)
         return self._pools[kind].take(step, num)
 
     def _found(self, kind: str) -> Sequence[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,15 @@ from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.training.scored import score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
-from upslope.training.tally import of_clocks, of_worlds, solved, solved_by_vote, solved_leniently
+from upslope.training.tally import (
+    decided,
+    of_clocks,
+    of_rewards,
+    of_worlds,
+    solved,
+    solved_by_vote,
+    solved_leniently,
+)
 from upslope.types import Group, Problem, Rollout, Sampling
 
 MOST_KINDS = 100
@@ -31,7 +39,7 @@ class Evaluation:
     @property
     def measures(self) -> dict[str, dict[str, Any]]:
         """Every share with its interval, by the name people know it by."""
-        found = {"greedy": self.row["greedy"]}
+        found = {"greedy": self.row["greedy"]} if "greedy" in self.row else {}
         if "lenient" in self.row:
             found["lenient"] = self.row["lenient"] | {"num_problems": self.row["greedy"]["num_problems"]}
         for name in ("pass", "maj"):
@@ -39,9 +47,20 @@ class Evaluation:
         return found | {f"greedy, {kind}": value for kind, value in self.row.get("by", {}).items()}
 
     def __str__(self) -> str:
-        """``greedy 93.8 % [85.0 %, 97.5 %] of 64 problems; pass@1 ...``"""
+        """``greedy 93.8 % [85.0 %, 97.5 %], pass@1 ... of 64 of 1319 problems``"""
         parts = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in self.measures.items()]
-        return f"{', '.join(parts)} of {self.row['greedy']['num_problems']} problems"
+        mean = f"mean reward {self.row['reward']:.3f}"
+        return f"{', '.join(parts) or mean} of {num_of_all(self.row)} problems"
+
+
+def num_of_all(row: Mapping[str, Any]) -> str:
+    """How many problems an evaluation attempted, and of how many where it did not take all.
+
+    >>> num_of_all({"num_problems": 4, "num_held_out": 13}), num_of_all({"num_problems": 13, "num_held_out": 13})
+    ('4 of 13', '13')
+    """
+    num, there = row["num_problems"], row["num_held_out"]
+    return f"{num} of {there}" if num < there else str(num)
 
 
 def after(progress: Progress, attempts: Sequence[Rollout]) -> Progress:
@@ -78,12 +97,15 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
     by: str = "",
+    num_there: int | None = None,
 ) -> Evaluation:
     """Attempt every problem greedily and, if ``samples`` > 0, that many times from ``sampling``.
 
     pass@k is reported for k = 1, 2, 4, ... up to ``samples``; maj@k, where answers can be read, for the first k of
     them; lenient accuracy, greedy, where the task has such a reading. The draws' address does not hold the step, so
-    evaluations of one run differ by the weights alone. ``max_tokens`` and ``min_tokens`` hold for both.
+    evaluations of one run differ by the weights alone. ``max_tokens``, ``min_tokens`` and ``stop`` hold for both. Where
+    nothing says what is right (``Score.decided``) there is a mean reward and none of the shares. ``num_there``: how
+    many problems there are, of which these were chosen; None: these.
 
     ``by`` names a column of the problems: greedy accuracy is also reported for each of its values. Raises UserError as
     ``column_of`` does.
@@ -94,19 +116,24 @@ def evaluate(
     surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, episode=task.episode)
     greedy = score(task, renderer, problems, surely)
     attempts = [g.rollouts[0] for g in greedy]
-    row: dict[str, Any] = {
-        "greedy": asdict(wilson(sum(map(solved, attempts)), len(attempts))) | {"num_problems": len(attempts)},
+    says = decided(attempts)
+    row: dict[str, Any] = {}
+    if says:
+        row["greedy"] = asdict(wilson(sum(map(solved, attempts)), len(attempts))) | {"num_problems": len(attempts)}
+    row |= {
+        "num_problems": len(problems),
+        "num_held_out": len(problems) if num_there is None else num_there,
         "reward": sum(r.reward for r in attempts) / len(attempts),
         "length": sum(r.num_chosen for r in attempts) / len(attempts),
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     } | of_worlds(attempts)
-    row |= of_clocks(attempts)
-    if by:
+    row |= of_rewards(attempts) | of_clocks(attempts)
+    if by and says:
         right = {k: [solved(r) for r, its in zip(attempts, kind, strict=True) if its == k] for k in dict.fromkeys(kind)}
         row["by"] = {k: asdict(wilson(sum(of), len(of))) | {"num_problems": len(of)} for k, of in right.items()}
-    if any(r.score.lenient is not None for r in attempts):
+    if says and any(r.score.lenient is not None for r in attempts):
         row["lenient"] = asdict(wilson(sum(map(solved_leniently, attempts)), len(attempts)))
-    if samples:
+    if samples and says:
         further = None if progress is None else after(progress, attempts)
         drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, further, episode=task.episode)
         sampled = score(task, renderer, problems, drawn)

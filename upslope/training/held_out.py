@@ -13,6 +13,7 @@ from upslope.record.journal import num_samples
 from upslope.rollout.base import Progress, Sampler
 from upslope.tasks.base import Task
 from upslope.tasks.text_alone import TextAlone
+from upslope.training.chosen import chosen_problems
 from upslope.training.corpora import Text, block_length
 from upslope.training.evaluate import Evaluation, evaluate
 from upslope.training.held_out_loss import HeldOutText, plain_scorer, predicted
@@ -25,7 +26,7 @@ def held_out_problems(settings: RunSettings, task: Task) -> list[Problem]:
     """The held-out problems that evaluations look at. Raises UserError where some are wanted and the task, which is not
     text alone, has none."""
     num = 0 if isinstance(task, TextAlone) else settings.eval.problems
-    return list(task.problems("test"))[:num] if num else []
+    return chosen_problems(task, num) if num else []
 
 
 class HeldOut:
@@ -48,6 +49,7 @@ class HeldOut:
         there = held_out_problems(settings, task)
         self.problems = there if task.has_reward else []
         """Those that are attempted."""
+        self._num_there = len(task.problems("test")) if self.problems else 0
         self._text = held_out_text(settings, recipe, text, policy)
         self._shown: list[Group] = []
         """Demonstrations of the held-out problems, for a recipe that imitates the others'."""
@@ -70,7 +72,7 @@ class HeldOut:
         return bool(self.problems or self._shown or self._text) and (step, self._num(samples)) not in self._done
 
     def _num(self, samples: int) -> int:
-        return samples if self.problems else 0
+        return samples if self.problems and self._task.says_right else 0
 
     def attempt(self, step: int, samples: int, progress: Progress) -> Evaluation:
         """All problems, greedily and ``samples`` times, and all that is predicted, as the policy is after ``step``
@@ -89,6 +91,7 @@ class HeldOut:
             seed=self._seed,
             progress=progress,
             by=self._setting.by,
+            num_there=self._num_there,
         )
         return Evaluation(found.row | losses, found.greedy)
 

@@ -17,8 +17,9 @@ from upslope.training.settings import RunSettings
 
 def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings:
     """``epochs`` made into ``steps``: ceil(epochs x steps a pass has), and a pass has as many as it has whole shares of
-    a step (``source.Shuffled``); of several data sets mixed by size none is left out, so it is ceil(epochs x
-    demonstrations / share). Raises UserError where there is less than one share, and for data sets with weights."""
+    a step (``source.Shuffled``); in the order of the file, and of several data sets mixed by size, none is left out, so
+    it is ceil(epochs x demonstrations / share). Raises UserError where there is less than one share, and for data sets
+    with weights."""
     if not settings.epochs:
         return settings
     if isinstance(recipe.sample, Documents) and (settings.task.text or recipe.sample.block):
@@ -34,7 +35,8 @@ def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings
             f"epochs = {settings.epochs:g}: a step takes {share} {kind} of {len(found)}, so no pass over them has a "
             "whole step; set problems to that or less, or give steps"
         )
-    steps = math.ceil(settings.epochs * (len(found) / share if mixed else len(found) // share))
+    in_order = settings.sample.order == "file"
+    steps = math.ceil(settings.epochs * (len(found) / share if mixed or in_order else len(found) // share))
     return replace(settings, steps=steps, epochs=0.0)
 
 

@@ -14,7 +14,7 @@ from upslope.algo.outcome import Outcome
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import estimate_k3
 from upslope.algo.returns import discounted
-from upslope.training.tally import of_worlds, solved
+from upslope.training.tally import decided, of_rewards, of_worlds, solved
 from upslope.types import Batch, Group, Rollout, given
 
 
@@ -36,7 +36,8 @@ def of_all(
 def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
     """What was attempted, before anything was filtered.
 
-    ``reward`` mean reward; ``accuracy`` share with full marks; ``length`` tokens an attempt that the policy chose;
+    ``reward`` mean reward, ``reward_std`` its spread, ``rewards`` the same of every function (``tally.of_rewards``);
+    ``accuracy`` share that is right, where something says so; ``length`` tokens an attempt that the policy chose;
     ``truncated`` share cut by the limit; ``equal_groups`` share of problems whose attempts all earned the same, up to
     rounding. Where a world speaks: ``heard`` its tokens an attempt, ``unanswered`` how often an attempt asked it and it
     had nothing to say.
@@ -50,8 +51,9 @@ def of_attempts(groups: Sequence[Group], *, imitates: bool) -> dict[str, Any]:
         "num_tokens": sum(r.num_chosen for r in rollouts),
     } | of_worlds(rollouts)
     if not imitates:
+        row |= of_rewards(rollouts)
+        row |= {"accuracy": sum(map(solved, rollouts)) / num} if decided(rollouts) else {}
         row |= {
-            "accuracy": sum(map(solved, rollouts)) / num,
             "truncated": sum(r.ended == "length" for r in rollouts) / num,
             "equal_groups": sum(map(_equal, groups)) / max(len(groups), 1),
         }
@@ -99,7 +101,7 @@ def of_batch(
 
     - ``num_problems`` tried, more than were asked for where dynamic sampling refilled; ``num_kept`` rows that stay
     - ``advantage_hard``, ``advantage_medium``, ``advantage_easy`` mean absolute advantage a token, over the problems of
-      which less than a third, up to two thirds, more than that of the attempts earned full marks
+      which less than a third, up to two thirds, more than that of the attempts are right, where something says so
     - ``reward_shaped`` mean outcome after shaping, less what the penalty costs in the reward
     - ``kl_reference`` mean k3 estimate of KL(pi || reference), nats a token, both as the learner scores them before the
       first update (over the whole batch where that was done, else over what that update looked at; the exact KL where
@@ -113,7 +115,8 @@ def of_batch(
     row: dict[str, Any] = {"num_problems": len(attempted), "num_kept": batch.num_rollouts}
     if not batch.num_rollouts:
         return row
-    row |= _by_difficulty(batch, attempted)
+    if decided(r for g in attempted for r in g.rollouts):
+        row |= _by_difficulty(batch, attempted)
     row["reward_shaped"] = float(batch.reward_N.mean())
     scored = _scored_first(batch, outcomes)
     if batch.reference_kl_NT is not None:

@@ -43,18 +43,19 @@ def with_correction(recipe: Recipe, settings: RunSettings) -> Recipe:
     return recipe.patch(correction=TruncatedWeights()) if stale and trusts and not said else recipe
 
 
-def open_run_task(settings: TaskSettings, seed: int) -> Task:
+def open_run_task(settings: TaskSettings, seed: int, *, whole: bool = False) -> Task:
     """The task the settings name; without a name the user's if there is data, none but the text if there is that, else
-    pocket."""
+    pocket. ``whole``: nothing is learnt, so all of a file that is not divided is held out."""
     if settings.text_alone:
         require_nothing_else(settings)
         return TextAlone()
-    return open_task(**task_spec(settings, seed))
+    return open_task(**task_spec(settings, seed), whole=whole)
 
 
 def task_spec(settings: TaskSettings, seed: int) -> dict[str, Any]:
     """What ``open_task`` is called with for a task that is more than text."""
-    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
+    left = ("name", "text", "min_prompt", "max_prompt")  # the last two need a tokenizer
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(left)}
     return given | {"name": settings.name or (FOR_DATA if settings.data else DEFAULT), "seed": seed}
 
 

@@ -23,6 +23,7 @@ from upslope.rollout.base import Sampler
 from upslope.tasks.at_work import said_to
 from upslope.tasks.base import Task
 from upslope.training import metrics
+from upslope.training.best import idle
 from upslope.training.collect import Collected, Collects
 from upslope.training.collecting import collector
 from upslope.training.corpora import Text
@@ -105,6 +106,8 @@ class Run(Results):
                 self._stop_if_asked()
                 if self._held_out.is_between(step):  # here, so that a run makes up for it if it was stopped before
                     self._evaluate(step, samples=0)
+                    if self._tired(step):
+                        break
                 self._seconds, self._step = {}, step
                 if renew_reference(self.learner, self.settings, step):
                     self.recorder.keep_reference(step, self.policy)
@@ -113,6 +116,16 @@ class Run(Results):
             self._stop_if_asked()
             self._save()
             self._evaluate(step, samples=self.settings.eval.samples)
+
+    def _tired(self, step: int) -> bool:
+        """Whether the evaluations have not got better for as many as ``eval.patience`` says; if so, that is told."""
+        patience = self.settings.eval.patience
+        if not patience or (num := idle(self.recorder.rows("eval"))) < patience:
+            return False
+        cause = f"{num} evaluations without a better one (eval.patience = {patience})"
+        self.recorder.add({"kind": "end", "step": step, "cause": cause})
+        self.view.message(f"the run ends after step {step}: {cause}; --resume with a larger eval.patience goes on")
+        return True
 
     def require_room(self) -> None:
         """Raise UserError for a text that the model is too short for, before anything is written."""

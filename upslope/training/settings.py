@@ -52,9 +52,16 @@ class TaskSettings:
     """Only training problems whose columns fulfil it: ``0 < pass_rate < 0.8 and level in ["easy", "hard"]``; empty:
     all."""
     rewards: tuple[str, ...] = ()
-    """Reward functions, FILE.py:FUNCTION each."""
+    """Reward functions, FILE.py:FUNCTION each; FILE.py:FUNCTION=right for one that decides what is right."""
     reward_weights: tuple[float, ...] = ()
     """One weight a reward function; empty: 1 each."""
+    right: float | None = None
+    """From which reward on an attempt is right: of the functions marked ``=right``, else of all together. None: 1, and
+    nothing for several unmarked functions whose weights do not sum to 1, which have no accuracy."""
+    min_prompt_tokens: int = at_least(0, 0)
+    """Only problems whose prompt, as the model reads it, has at least so many tokens, in training and held out."""
+    max_prompt_tokens: int = at_least(0, 0)
+    """Only problems whose prompt has at most so many; 0: of any length."""
     reward_timeout: float = at_least(0, 0.0)
     """Seconds that the check of one attempt may take, in a process of its own, which is killed then; 0: no limit."""
     on_timeout: Literal["stop", "mask"] = "stop"
@@ -80,6 +87,13 @@ class TaskSettings:
     def __post_init__(self) -> None:
         require_bounds(self)
         self._check_text()
+        if self.right is not None and not math.isfinite(self.right):
+            raise ValueError(f"right = {self.right} must be a finite number")
+        if 0 < self.max_prompt_tokens < self.min_prompt_tokens:
+            raise ValueError(
+                f"no prompt has at least min_prompt_tokens = {self.min_prompt_tokens} and at most max_prompt_tokens = "
+                f"{self.max_prompt_tokens}"
+            )
         if self.weights and not self.also:
             raise ValueError("weights is given, and nothing is mixed: set also as well, or leave weights out")
         if self.weights and len(self.weights) != 1 + len(self.also):
@@ -125,6 +139,11 @@ class SampleSettings:
     max_tokens: int | None = None
     """Where an attempt is cut, in training and evaluation; None: what the task suggests (pocket: 32), else
     256."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an attempt, in training and evaluation, as ``["</answer>"]``; its text is cut behind the first."""
+    order: Literal["shuffled", "file"] = "shuffled"
+    """In which order problems (demonstrations, documents) are taken: anew in every pass, or always as they stand in the
+    data, each step going on where the last one ended."""
     max_rows: int = 0
     """Attempts held in memory at once, the others wait for a place; 0: as many as 2 GiB of keys and values allow, at
     most 512. A matter of memory, never of result."""
@@ -138,7 +157,7 @@ class SampleSettings:
     def sampling(self) -> Sampling:
         """The distribution; raises ValueError if there is none such."""
         limit = 256 if self.max_tokens is None else self.max_tokens
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_tokens, limit)
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_tokens, limit, self.stop)
 
 
 @dataclass(frozen=True)
@@ -164,7 +183,8 @@ class EvalSettings:
     every: int = at_least(0, 0)
     """Steps between evaluations; 0: only before and after."""
     problems: int = at_least(0, 512)
-    """How many held-out problems, at most as many as there are; 0: no evaluation."""
+    """How many held-out problems, at most as many as there are; 0: no evaluation. Of more, so many that lie spread over
+    all of them, the same in every run."""
     samples: int = at_least(0, 0)
     """Attempts a problem for pass@k before and after training; 0: greedy only."""
     temperature: float = at_least(0, 1.0)
@@ -173,6 +193,8 @@ class EvalSettings:
     """Tokens of held-out text that are predicted, in whole documents and one document at least; 0: none."""
     by: str = ""
     """A column of the problems; greedy accuracy is then also told for each of its values."""
+    patience: int = at_least(0, 0)
+    """End after so many evaluations in a row without a better one (accuracy, as ``save.best`` counts); 0: never."""
 
     def __post_init__(self) -> None:
         require_bounds(self)

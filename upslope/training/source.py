@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from upslope.errors import UserError
 from upslope.rollout.address import Address
@@ -12,6 +12,7 @@ from upslope.text.order import Mixture
 from upslope.types import Problem
 
 T = TypeVar("T")
+Order = Literal["shuffled", "file"]
 
 
 class Shuffled(Generic[T]):
@@ -29,10 +30,7 @@ class Shuffled(Generic[T]):
 
     def take(self, step: int, num: int) -> list[T]:
         """The ``num`` items of a step. Raises UserError if there are not that many."""
-        if num > len(self._items):
-            raise UserError(
-                f"a step wants {num} {self._purpose}, and the task has {len(self._items)}; set problems to that or less"
-            )
+        _require_enough(num, len(self._items), self._purpose)
         epoch, place = divmod(step, len(self._items) // max(num, 1))
         if self._order[0] != epoch:
             self._order = (epoch, Address(self._seed, self._purpose, epoch).permutation(len(self._items)))
@@ -43,6 +41,31 @@ class Shuffled(Generic[T]):
         enough. It does not advance the pass, so a resumed run sees the same."""
         order = Address(self._seed, f"{self._purpose}/others", step).permutation(len(self._items))
         return [item for item in (self._items[i] for i in order) if not any(item is t for t in taken)]
+
+
+class FileOrder(Generic[T]):
+    """Endless passes over ``items`` in their own order. A step goes on where the last one ended, also across the end of
+    a pass: nothing is left out, and no step holds an item twice."""
+
+    def __init__(self, items: Sequence[T], purpose: str) -> None:
+        """``purpose`` names the items in messages."""
+        self._items, self._purpose = items, purpose
+
+    def take(self, step: int, num: int) -> list[T]:
+        """The ``num`` items of a step. Raises UserError if there are not that many."""
+        _require_enough(num, len(self._items), self._purpose)
+        return [self._items[i % len(self._items)] for i in range(step * num, (step + 1) * num)]
+
+    def others(self, step: int, taken: Sequence[T]) -> list[T]:
+        """Everything but what the step has taken, from where that ends on."""
+        begin = (step + 1) * len(taken)
+        order = [self._items[i % len(self._items)] for i in range(begin, begin + len(self._items))]
+        return [item for item in order if not any(item is t for t in taken)]
+
+
+def _require_enough(num: int, there: int, purpose: str) -> None:
+    if num > there:
+        raise UserError(f"a step wants {num} {purpose}, and the task has {there}; set problems to that or less")
 
 
 class MixedDemonstrations:

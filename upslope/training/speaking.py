@@ -13,6 +13,7 @@ from upslope.model.precision import cast_weights, pick_dtype
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
+from upslope.training.chosen import chosen_problems
 from upslope.training.evaluate import Evaluation, evaluate
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
@@ -50,14 +51,16 @@ def evaluate_on(
     """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says. ``keep`` may put something
     around the sampler."""
     settings = with_limit(settings, task, policy.max_positions)
+    there = task.problems("test")
     return evaluate(
         task,
         keep(LocalSampler(policy, max_rows=settings.sample.max_rows)),
         policy.renderer,
-        list(task.problems("test"))[: settings.eval.problems],
+        chosen_problems(task, settings.eval.problems),
         replace(settings.sample.sampling(), temperature=settings.eval.temperature),
         samples=settings.eval.samples,
         seed=settings.seed,
         progress=progress,
         by=settings.eval.by,
+        num_there=len(there),
     )

@@ -20,6 +20,7 @@ from upslope.model.names import is_new, is_pocket
 from upslope.model.new import new_model, new_model_words, resolved_new
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import max_positions
+from upslope.model.renderer import ChatRenderer
 from upslope.record import checkpoint
 from upslope.record.claim import Taken, claimed, folder_in, is_begun
 from upslope.record.folder import FolderRecorder
@@ -29,12 +30,14 @@ from upslope.tasks.base import Task
 from upslope.training.assemble import saved_in
 from upslope.training.checks import check_run
 from upslope.training.company import Companies, Company
+from upslope.training.conveniences import notes_on
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
 from upslope.training.length import with_steps, with_steps_of_text
 from upslope.training.named import open_run_task, resolve_recipe, with_correction
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
 from upslope.training.pocket_start import pocket_model
+from upslope.training.prompt_lengths import limits_prompts, with_prompt_lengths
 from upslope.training.resuming import made_with, notes_of, require_run, set_aside
 from upslope.training.run import Run
 from upslope.training.session import run_to_end
@@ -79,6 +82,7 @@ def launched(
 ) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
+    task = with_fitting(task, settings, resume=resume)
     settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
@@ -132,6 +136,8 @@ def train_objects(
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
+    for note in notes_on(task, recipe, settings):
+        view.message(note)
     document = to_document(settings, recipe, objects)
     of_text = None if text is None else text.fingerprint
     now = made_with(settings, task, model[0] if settings.learn.lora_rank else None, of_text)
@@ -154,6 +160,21 @@ def train_objects(
         text=text,
         kind=kind,
     )
+
+
+def with_fitting(task: Task, settings: RunSettings, given: Any = None, *, resume: bool = False) -> Task:
+    """The task with the problems whose prompts are as long as they may be, by the tokenizer of ``given`` (a model and
+    its tokenizer), of the run that goes on, or of the model that the settings name. Nothing else of it is loaded."""
+    if not limits_prompts(settings.task):
+        return task
+    own = Path(settings.out) / settings.name
+    if given is not None:
+        words = (given[1], given[0].generation_config)
+    elif resume and checkpoint.steps(own / "checkpoints"):
+        words = load_model_words(str(own))
+    else:
+        words = resolve_words(settings)
+    return with_prompt_lengths(task, settings.task, ChatRenderer.of(*words))
 
 
 def carried_on(given: tuple[Any, Any] | None, saved: tuple[Any, Any], folder: Path) -> tuple[Any, Any]:

@@ -1,23 +1,29 @@
-"""What is read off attempts: which are right, by which reading, by vote; and how much of them the world wrote."""
+"""What is read off attempts: which are right, by which reading, by vote; what each reward function gave; and how much
+of them the world wrote."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from upslope.types import Rollout
-
-FULL_MARKS = 1.0
+from upslope.types import FULL_MARKS, Rollout, comes_to
 
 
 def solved(rollout: Rollout) -> bool:
-    """An attempt counts as right if it earned full marks: a reward of at least 1."""
-    return rollout.reward >= FULL_MARKS
+    """An attempt counts as right if its task says so: where it says nothing else, from a reward of 1 on."""
+    return rollout.score.is_right
+
+
+def decided(rollouts: Iterable[Rollout]) -> bool:
+    """Whether it is known of all attempts if they are right."""
+    return all(r.score.decided for r in rollouts)
 
 
 def solved_leniently(rollout: Rollout) -> bool:
     """Right, or right by the task's lenient reading."""
-    return solved(rollout) or (rollout.score.lenient or 0.0) >= FULL_MARKS
+    return solved(rollout) or comes_to(rollout.score.lenient or 0.0, FULL_MARKS)
 
 
 def solved_by_vote(rollouts: Sequence[Rollout]) -> bool:
@@ -43,3 +49,29 @@ def of_clocks(rollouts: Sequence[Rollout]) -> dict[str, int]:
     """``timed_out``: how many attempts nobody knows the reward of; nothing where all are known."""
     timed_out = sum(r.score.timed_out for r in rollouts)
     return {"timed_out": timed_out} if timed_out else {}
+
+
+def of_rewards(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """``reward_std``, the spread of the rewards; and where there are several functions, ``rewards``: for each of them
+    ``mean`` and ``std`` of its own values, before its weight, and ``none``, the share of attempts to which it did not
+    apply. Deviations are of the attempts themselves (divided by their number)."""
+    if not rollouts:
+        return {}
+    row: dict[str, Any] = {"reward_std": _std([r.reward for r in rollouts])}
+    by_name: dict[str, list[float]] = {name: [] for r in rollouts for name in r.score.parts}
+    for r in rollouts:
+        for name, value in r.score.parts.items():
+            by_name[name] += [] if value is None else [value]
+    if by_name:
+        row["rewards"] = {name: _spread(values, len(rollouts)) for name, values in by_name.items()}
+    return row
+
+
+def _spread(values: Sequence[float], num: int) -> dict[str, float | None]:
+    mean = math.fsum(values) / len(values) if values else None
+    return {"mean": mean, "std": _std(values) if values else None, "none": 1 - len(values) / num}
+
+
+def _std(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

@@ -127,6 +127,8 @@ class VllmSampler:
         return [rollouts[place] for place in range(len(requests))]
 
     def _body(self, request: Request, sampling: Sampling, address: Address) -> dict[str, Any]:
+        if sampling.stop:
+            raise UserError("vLLM is asked for tokens and reads no text, so it knows no stop string; leave stop out")
         if 0 < sampling.temperature < LEAST_TEMPERATURE:
             raise UserError(
                 f"vLLM takes no temperature between 0 and {LEAST_TEMPERATURE:g}, and {sampling.temperature:g} is one; "

@@ -8,26 +8,21 @@ from pathlib import Path
 from upslope.errors import UserError
 from upslope.inspect.reading.attempts import AttemptsFile
 from upslope.inspect.reading.places import RunPlace
-
-RIGHT = 1 - 1e-6
-"""A reward from here on is full marks: sums of floats near 1 count."""
+from upslope.types import FULL_MARKS, comes_to
 
 
 @dataclass(frozen=True)
 class Answer:
     """What one side said to a problem.
 
-    >>> Answer("1 + 1 = ?", "2", 1.0).right
+    >>> Answer("1 + 1 = ?", "2", 1.0, right=True).right
     True
     """
 
     prompt: str
     text: str
     reward: float
-
-    @property
-    def right(self) -> bool:
-        return self.reward >= RIGHT
+    right: bool
 
 
 @dataclass(frozen=True)
@@ -63,12 +58,15 @@ def open_side(text: str) -> CompareSide:
 def _answers(path: Path) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
     with AttemptsFile(path) as file:
-        for row in file.brief(("prompt_text", "response_text")):
-            reward = row.get("reward")
-            answer = Answer(
-                str(row.get("prompt_text") or ""),
-                str(row.get("response_text") or ""),
-                0.0 if reward is None else reward,
-            )
+        says = file.has("right")  # files of older versions do not, and knew no other rule
+        for row in file.brief(("prompt_text", "response_text", "right")):
+            reward = 0.0 if row.get("reward") is None else row["reward"]
+            right = row["right"] if says else comes_to(reward, FULL_MARKS)
+            if right is None:
+                raise UserError(
+                    f"{path}: nothing says which attempts are right, for there were several rewards; evaluate again "
+                    "with task.right, or with the reward that decides marked (FILE.py:NAME=right)"
+                )
+            answer = Answer(str(row.get("prompt_text") or ""), str(row.get("response_text") or ""), reward, right)
             found.setdefault(str(row.get("problem")), answer)
     return found

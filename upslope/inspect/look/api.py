@@ -54,6 +54,7 @@ class PageAnswers:
 
     def _told_of(self, run: OpenRun) -> dict[str, Any]:
         tail = run.tail
+        last = tail.row(len(tail.steps) - 1) if tail.steps else {}
         return run.summary() | {
             "settings": run.settings,
             "columns": [told_column(key) for key in tail.named()],
@@ -63,7 +64,8 @@ class PageAnswers:
             "why": [finding.told() for finding in diagnose(run)],
             "recorded": _few(run.place.attempt_steps("step")),
             "evaluated": run.place.attempt_steps("eval"),
-            "last": tail.row(len(tail.steps) - 1) if tail.steps else {},
+            "last": last,
+            "rewards": functions_of(last),
         }
 
     def curves(self, query: Query) -> Any:
@@ -138,6 +140,21 @@ def told_column(key: str) -> dict[str, str]:
     """
     known = COLUMNS.get(key.partition(".")[0])
     return {"key": key, "group": group_of(key.partition(".")[0]), "words": known.words if known else ""}
+
+
+def functions_of(row: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Every reward function's numbers in a step's flat row.
+
+    >>> functions_of({"reward": 1.5, "rewards.a.b.mean": 0.5, "rewards.a.b.std": 0.1})
+    {'a.b': {'mean': 0.5, 'std': 0.1}}
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, value in row.items():
+        room, _, rest = key.partition(".")
+        name, _, measure = rest.rpartition(".")
+        if room == "rewards" and name:
+            found.setdefault(name, {})[measure] = value
+    return found
 
 
 def problems_of(rows: list[Brief]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from upslope.errors import UserError
 
-BRIEF = ("problem", "sample", "reward", "kept", "ended", "extracted")
+BRIEF = ("problem", "sample", "reward", "kept", "ended", "extracted", "right")
 """What a list of attempts shows; a file without one of them (an evaluation's) goes without."""
 Brief = dict[str, Any]
 NEEDED: dict[str, Callable[[Any], bool]] = {"problem": pa.types.is_string, "reward": pa.types.is_floating}

@@ -42,7 +42,7 @@ def cut(facts: RunCourse) -> Diagnosis | None:
 
 
 def missed_format(facts: RunCourse) -> Diagnosis | None:
-    ended = [row for row in facts.attempts if row.get("ended") == "stop"]
+    ended = [row for row in facts.attempts if row.get("ended") in ("stop", "stop_string")]
     extracts = any(row.get("extracted") for row in facts.attempts)
     none = [row for row in ended if not row.get("extracted")]
     lost = len(none) / len(ended) if ended else 0.0

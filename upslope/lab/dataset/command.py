@@ -21,6 +21,7 @@ from upslope.model.renderer import ChatRenderer, prompt_of
 from upslope.record.load import load_model_positions
 from upslope.tasks.base import Task
 from upslope.training.named import open_run_task
+from upslope.training.prompt_lengths import with_prompt_lengths
 from upslope.training.settings import RunSettings
 from upslope.training.start import resolve_words
 from upslope.types import Problem
@@ -32,6 +33,7 @@ def data_command(settings: RunSettings, row: int, *, as_json: bool) -> None:
     """Print it. Raises UserError where the data cannot be read, or has fewer problems than ``row``."""
     task = open_run_task(settings.task, settings.seed)
     renderer = ChatRenderer.of(*resolve_words(settings))
+    task = with_prompt_lengths(task, settings.task, renderer)
     train, held_out = _problems(task, "train"), _problems(task, "test")
     if row > max(len(train), 1):
         raise UserError(f"--row {row}: there are {len(train)} training problems")

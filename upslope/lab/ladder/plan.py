@@ -15,7 +15,8 @@ from upslope.algo.update import KLBall
 from upslope.config import load_settings
 from upslope.errors import UserError, nearest
 from upslope.lab.ladder.options import Ladder
-from upslope.training.named import resolve_recipe
+from upslope.tasks.right import require_right
+from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.pocket_start import pocket_stage
 from upslope.training.settings import RunSettings
 
@@ -45,6 +46,8 @@ def settings_of(ladder: Ladder, recipe: str, changes: Sequence[str] = ()) -> Run
     found = load_settings(None, overrides, {"recipe": {"name": recipe}, **ladder.options()})
     if not found.eval.problems:
         raise UserError("eval.problems = 0: a ladder compares held-out accuracy, so some must be evaluated")
+    if len(found.task.rewards) > 1:
+        require_right(open_run_task(found.task, found.seed), "a ladder, which compares held-out accuracy,")
     return found
 
 

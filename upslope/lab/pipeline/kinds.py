@@ -17,7 +17,7 @@ from upslope.lab.predicting import predict_text
 from upslope.record.claim import claimed
 from upslope.record.journal import JOURNAL, plain
 from upslope.text.documents import find_sources
-from upslope.training.checks import check_evaluation
+from upslope.training.checks import check_evaluation, require_told
 from upslope.training.named import open_run_task
 from upslope.training.pipeline.made_of import reads_of
 from upslope.training.pipeline.plan import StageKind
@@ -51,6 +51,7 @@ class EvalStage:
             find_sources(settings.task.text)
             return
         check_evaluation(settings)
+        require_told(settings, task)
         task.problems("test")
         task.check_rewards()
 

@@ -22,7 +22,8 @@ from upslope.training.settings import RunSettings
 from upslope.training.tables import dotted
 
 IRRELEVANT = (
-    *("name", "out", "versions", "threads", "track", "eval", "task.reward_workers", "task.data", "task.eval_data"),
+    *("name", "out", "versions", "threads", "track", "task.reward_workers", "task.data", "task.eval_data"),
+    *(f"eval.{name}" for name in ("every", "problems", "samples", "temperature", "text_tokens", "by")),
     "task.text",
     *(
         f"cluster.{name}"
@@ -45,6 +46,8 @@ def reads_of(settings: RunSettings, task: Task) -> dict[str, str]:
     """What a stage depends on besides its settings, by what it is: hashes of data, code, models and tokenizers;
     versions. What earlier stages of the pipeline leave is not among it: their own notes say that."""
     found = made_with(settings, task, None)
+    if settings.eval.patience:  # then evaluations say how long it learns
+        found["the evaluations"] = str(settings.eval)
     found.setdefault(_DATA, f"{settings.task.data} {settings.task.eval_data}")  # where not all of it can be read
     if settings.task.text:
         found[TEXT] = text_of(settings.task.text)

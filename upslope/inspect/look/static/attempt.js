@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { colour, MODES, scaleOf } from "./colours.js";
 import { useAnswer, Waiting } from "./use.js";
-import { number, to } from "./words.js";
+import { good, number, parts, to } from "./words.js";
 
 export function Attempt({ run, kind, step, place, colouring, keys }) {
   const [told, error] = useAnswer("attempt", { run, kind, step, place });
@@ -34,8 +34,8 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
   return html`
     <div class="row">
       <h1>${attempt.problem}</h1>
-      <span>attempt ${attempt.sample ?? place} · reward <b class=${attempt.reward > 0 ? "good" : "bad"}>${number(attempt.reward)}</b>${" · "}
-        ended by ${attempt.ended === "length" ? "the limit" : "itself"}${attempt.extracted ? html` · answer <code>${attempt.extracted}</code>` : " · no answer found"}
+      <span>attempt ${attempt.sample ?? place} · reward <b class=${good(attempt) ? "good" : "bad"}>${number(attempt.reward)}</b>${parts(attempt)}${" · "}
+        ended by ${attempt.ended === "length" ? "the limit" : attempt.ended === "stop_string" ? "a stop string" : "itself"}${attempt.extracted ? html` · answer <code>${attempt.extracted}</code>` : " · no answer found"}
         ${attempt.version !== undefined && ` · weights of version ${number(attempt.version)}`}${attempt.kept === false ? " · left out" : ""}</span>
     </div>
     <div class="columns">
@@ -121,7 +121,7 @@ function Token({ attempt, place, modes }) {
 function Siblings({ run, kind, step, place, siblings, mode }) {
   return html`<h3>attempts at this problem</h3>
     <table>${siblings.map((other) => html`<tr class=${other.place === place ? "on" : ""}><td><a href=${`${to("run", run, kind, step, other.place)}${mode ? `?by=${mode.key}` : ""}`}>${other.sample ?? other.place}</a></td>
-      <td class=${other.reward > 0 ? "good" : "bad"}>${number(other.reward)}</td><td>${other.extracted ?? ""}</td><td>${number(other.num_tokens)} tokens${other.ended === "length" ? ", cut" : ""}</td></tr>`)}</table>`;
+      <td class=${good(other) ? "good" : "bad"}>${number(other.reward)}</td><td>${other.extracted ?? ""}</td><td>${number(other.num_tokens)} tokens${other.ended === "length" ? ", cut" : ""}</td></tr>`)}</table>`;
 }
 
 /** The same problem at other steps: asked for only when somebody wants it, since many files are looked through. */

@@ -3,7 +3,7 @@ import { html, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { Chart, PALETTE } from "./charts.js";
 import { lineage } from "./runs.js";
 import { useAnswer, useNews, Waiting } from "./use.js";
-import { duration, interval, number, to } from "./words.js";
+import { duration, interval, number, of, percent, to } from "./words.js";
 
 export function Run({ run, axis, keys }) {
   const news = useNews(run);
@@ -22,12 +22,16 @@ export function Run({ run, axis, keys }) {
   if (!told || !found) return html`<${Waiting} error=${error || wrong} />`;
   const groups = Object.entries(told.groups).map(([group, words]) => [group, words, told.columns.filter((column) => column.group === group)]);
   const tried = told.evals.filter((row) => row.greedy);
+  const judged = told.evals.filter((row) => Number.isFinite(row.reward));
   return html`
     <h1>${run}</h1>
     <p class="facts">
       <b title=${lineage(told.lineage)}>${told.recipe}</b> on ${told.task || "–"} from ${told.model || "–"}, seed ${told.seed ?? "–"}${" · "}
       ${number(told.steps)}${told.total ? ` of ${number(told.total)}` : ""} steps · ${number(told.tokens)} tokens · ${duration(told.seconds)}${" · "}
-      held-out accuracy ${tried.length > 1 && html`${interval(tried[0].greedy)} → `}${interval(tried.at(-1)?.greedy)}
+      ${tried.length || !judged.length
+        ? html`held-out accuracy ${tried.length > 1 && html`${interval(tried[0].greedy)} → `}${interval(tried.at(-1)?.greedy)}`
+        : html`held-out mean reward ${judged.length > 1 && html`${number(judged[0].reward)} → `}${number(judged.at(-1).reward)}`}
+      ${judged.length > 0 && html` on ${of(judged.at(-1))} problems`}
     </p>
     ${told.trouble && html`<p class="wrong" role="alert">${told.trouble}</p>`}
     ${told.ended && html`<p class="wrong">It ended early: ${told.ended}</p>`}
@@ -42,6 +46,7 @@ export function Run({ run, axis, keys }) {
     <div class="row">${["step", "tokens", "seconds"].map((other) => html`<a class=${other === axis ? "on button" : "button"} href=${`${to("run", run)}?axis=${other}`}>by ${other}</a>`)}</div>
     ${found.accuracy.length > 0 && html`<div class="charts"><${Chart} title="held-out accuracy" axis=${axis} words="greedy accuracy on held-out problems, with its 95 % interval"
       series=${[{ name: "", colour: PALETTE[1], dots: true, x: found.accuracy.map((r) => r.x), y: found.accuracy.map((r) => r.value), low: found.accuracy.map((r) => r.low), high: found.accuracy.map((r) => r.high) }]} /></div>`}
+    <${Rewards} rewards=${told.rewards} />
     ${groups.filter(([, , columns]) => columns.length).map(
       ([group, words, columns]) => html`<section key=${group}>
         <h2>${group} <small class="quiet">${words}</small></h2>
@@ -50,6 +55,14 @@ export function Run({ run, axis, keys }) {
         </div>
       </section>`,
     )}`;
+}
+
+/** Every reward function of the newest step: its mean, its spread, and how often it did not apply. */
+function Rewards({ rewards }) {
+  const names = Object.keys(rewards);
+  if (!names.length) return null;
+  return html`<table class="rewards"><thead><tr><th>reward function</th><th>mean</th><th>spread</th><th>not applicable</th></tr></thead>
+    <tbody>${names.map((name) => html`<tr key=${name}><td>${name}</td><td>${number(rewards[name].mean)}</td><td>${number(rewards[name].std)}</td><td>${percent(rewards[name].none)}</td></tr>`)}</tbody></table>`;
 }
 
 function Why({ findings, steps }) {

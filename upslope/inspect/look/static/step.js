@@ -1,7 +1,7 @@
 // One step: its problems with what every attempt earned.
 import { html, useEffect, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { useAnswer, Waiting } from "./use.js";
-import { number, to } from "./words.js";
+import { good, number, to } from "./words.js";
 
 export function Step({ run, kind, step, keys }) {
   const [told, error] = useAnswer("step", { run, kind, step });
@@ -38,7 +38,7 @@ export function Step({ run, kind, step, keys }) {
         <h3>${problem.problem} <small class="quiet">${kind === "step" ? `${problem.kind}, ` : ""}mean reward ${number(problem.mean)}</small></h3>
         <p class="prompt">${problem.prompt}</p>
         <p class="attempts">${problem.attempts.map(
-          (attempt) => html`<a class=${`attempt ${attempt.reward > 0 ? "good" : "bad"} ${attempt.ended === "length" ? "cut" : ""}`} href=${to("run", run, kind, step, attempt.place)}
+          (attempt) => html`<a class=${`attempt ${good(attempt) ? "good" : "bad"} ${attempt.ended === "length" ? "cut" : ""}`} href=${to("run", run, kind, step, attempt.place)}
             title=${`attempt ${attempt.sample ?? attempt.place}: reward ${number(attempt.reward)}, ${number(attempt.num_tokens)} tokens, ended by ${attempt.ended}${attempt.extracted ? `, answer ${attempt.extracted}` : ""}`}>${number(attempt.reward)}</a>`,
         )}</p>
       </section>`,

@@ -12,6 +12,25 @@ export const percent = (value) => (Number.isFinite(value) && value !== null ? `$
 export const interval = (found) =>
   found && found.value !== null ? `${percent(found.value)} [${percent(found.low)}, ${percent(found.high)}]` : "–";
 
+/** Whether an attempt is right; where nothing says that, whether it earned something. */
+export const good = (attempt) => attempt.right ?? attempt.reward > 0;
+
+/** What each reward function gave; empty where there was one. */
+export const parts = (attempt) => {
+  try {
+    const told = Object.entries(JSON.parse(attempt.parts ?? "{}"));
+    return told.length ? ` (${told.map(([name, value]) => `${name} ${number(value)}`).join(", ")})` : "";
+  } catch {
+    return ""; // a file that somebody else wrote
+  }
+};
+
+/** How many problems an evaluation took, and of how many where it did not take all. */
+export const of = (row) => {
+  const num = row.num_problems ?? row.greedy?.num_problems;
+  return row.num_held_out > num ? `${number(num)} of ${number(row.num_held_out)}` : number(num);
+};
+
 export const duration = (seconds) => {
   if (!Number.isFinite(seconds)) return "–";
   const whole = Math.round(seconds);

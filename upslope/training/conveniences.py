@@ -1,0 +1,69 @@
+"""Stop strings, order, patience, lengths of prompts: refused where they would change nothing."""
+
+from __future__ import annotations
+
+from upslope.algo.learnable import Learnable
+from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Attempts, Documents
+from upslope.errors import UserError
+from upslope.tasks.base import Task
+from upslope.tasks.right import NO_ACCURACY
+from upslope.tasks.text_alone import TextAlone
+from upslope.training.prompt_lengths import PromptLengths, limits_prompts
+from upslope.training.settings import RunSettings
+
+
+def check_conveniences(settings: RunSettings, recipe: Recipe, task: Task) -> None:
+    """Raise UserError for a setting that this run would take and ignore."""
+    _check_stop(settings, recipe, task)
+    _check_order(settings, recipe)
+    if limits_prompts(settings.task) and isinstance(recipe.sample, Documents) and not settings.eval.problems:
+        raise UserError("task.min_prompt_tokens and max_prompt_tokens: this run reads text, which has no prompts")
+    if settings.eval.patience and not settings.eval.every:
+        raise UserError(
+            f"eval.patience = {settings.eval.patience} counts evaluations on the way, and eval.every = 0 makes none; "
+            "set eval.every as well"
+        )
+    if settings.eval.patience and not _measures(settings, task):
+        raise UserError(
+            f"eval.patience = {settings.eval.patience}: nothing is evaluated that could get better; set eval.problems, "
+            "or eval.text_tokens for text"
+        )
+
+
+def _check_stop(settings: RunSettings, recipe: Recipe, task: Task) -> None:
+    if not settings.sample.stop:
+        return
+    attempts = task.has_reward and settings.eval.problems and not isinstance(task, TextAlone)
+    if not (recipe.acts or attempts):
+        raise UserError("sample.stop ends attempts, and this run makes none; leave it out")
+    if settings.cluster.engine == "vllm":
+        raise UserError(
+            "sample.stop is not for cluster.engine = 'vllm', which is asked for tokens and reads no text; leave one out"
+        )
+
+
+def _check_order(settings: RunSettings, recipe: Recipe) -> None:
+    if settings.sample.order == "shuffled":
+        return
+    sample = recipe.sample
+    blocks = isinstance(sample, Documents) and (settings.task.text or sample.block)
+    reasons = {
+        "recipe.sample.kind = learnable draws problems by what is known of them": isinstance(sample, Learnable),
+        "task.also mixes several data sets, each in an order of its own": bool(settings.task.also),
+        "text is read in blocks": bool(blocks) or (not isinstance(sample, Attempts) and bool(settings.task.text)),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise UserError(f"sample.order = 'file': {reason}; leave one of them out")
+
+
+def _measures(settings: RunSettings, task: Task) -> bool:
+    text = bool(settings.task.text and settings.eval.text_tokens and settings.task.text_held_out)
+    return text or (bool(settings.eval.problems) and not isinstance(task, TextAlone))
+
+
+def notes_on(task: Task, recipe: Recipe, settings: RunSettings) -> list[str]:
+    """What whoever watches a run should know of its task: that there is no accuracy, how many problems are left."""
+    told = [NO_ACCURACY] if not task.says_right and (recipe.acts or settings.eval.problems) else []
+    return told + ([task.told()] if isinstance(task, PromptLengths) else [])
