@@ -13,12 +13,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from upslope.inspect.live_why import LiveWhy
 from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
 from upslope.record.journal import LOSSES, JournalRow, attempted, number, only_imitates, sample_of
@@ -68,6 +70,7 @@ class TerminalView:
         self._phase: tuple[str, int | None, int | None, float | None] | None = None
         self._attempt: tuple[str, str, float] | None = None
         self._sample: tuple[str, str] | None = None
+        self._why = LiveWhy(self.message)
 
     def __enter__(self) -> TerminalView:
         return self
@@ -91,6 +94,9 @@ class TerminalView:
         atexit.register(self.close, False)
         self._live.start()
 
+    def records_in(self, folder: Path) -> None:
+        self._why = LiveWhy(self.message, folder)
+
     def phase(
         self, name: str, done: int | None = None, total: int | None = None, unit_speed: float | None = None
     ) -> None:
@@ -107,6 +113,7 @@ class TerminalView:
         if self._plain and self._is_due():
             words = [_pair(key, number(row, key)) for key in _PLAIN_KEYS if row.get(key) is not None]
             self._print(" ".join([f"step {self._done}/{self._num_steps}", *words, f"left={duration(self._left())}"]))
+        self._look(patient=True)
 
     def evaluated(self, row: JournalRow) -> None:
         self._evals.append(row)
@@ -133,6 +140,8 @@ class TerminalView:
         atexit.unregister(self.close)
         if self._state:
             return
+        if ok:
+            self._look(patient=False)
         self._state = "done" if ok else "stopped"
         self._phase = None
         if self._plain:
@@ -143,6 +152,10 @@ class TerminalView:
                 self._live.stop()
             finally:  # a second Ctrl-C may land inside stop
                 self._console.show_cursor(True)
+
+    def _look(self, *, patient: bool) -> None:
+        if self._why.look(patient=patient) and self._plain:
+            self._print(f"why {_flat(self._why.line) or 'nothing looks wrong any more'}")
 
     # Plain lines.
 
@@ -168,6 +181,9 @@ class TerminalView:
         width, height = self._console.size
         chart_height = 3 if height >= 20 else 1
         lines = [self._title, self._bar(width), *self._reward(width, chart_height), *self._held_out(width)]
+        lines += (
+            [Text.assemble((f"{'looks wrong':<16}", "bold yellow"), _flat(self._why.line))] if self._why.line else []
+        )
         lines += [self._numbers()] if self._state else [self._numbers(), self._now()]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"

@@ -35,7 +35,7 @@ from upslope.training.results import Results
 from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
-from upslope.training.view import View
+from upslope.training.view import ReadsRecords, View
 from upslope.types import Batch, Rollout
 
 
@@ -92,6 +92,8 @@ class Run(Results):
         self.recorder.begin(self._document)
         what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
+        if self.folder is not None and isinstance(self.view, ReadsRecords):
+            self.view.records_in(self.folder)
         for note in self._notes:
             self.view.message(note)
         if self._notes:
