@@ -2,10 +2,10 @@
 
     python benchmarks/sick_runs.py OUT [--steps 20] [--more] [--only NAME ...] [--start FOLDER]
 
-Prints a table: what each run suffers from, what is said first, and what else is said. Runs that are done in OUT already
-are judged anew and not trained again. `--more`: other runs that have the same sicknesses from other causes, on which no
-threshold was chosen. `--start`: a folder whose `pretrained` and `sft` are the stages of the pocket model; without it they
-are made, or come from the cache.
+Prints a table: what each run suffers from, what is said first, and what else is said. Runs that are done in OUT
+already are judged anew and not trained again. `--more`: other runs with the same sicknesses, from other causes.
+`--start`: a folder whose `pretrained` and `sft` are the stages of the pocket model; without it they are made, or come
+from the cache.
 """
 
 from __future__ import annotations

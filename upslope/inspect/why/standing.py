@@ -29,8 +29,8 @@ class StandingDiagnosis:
         return StandingDiagnosis(OpenRun.at(RunPlace(folder.name, folder)))
 
     def found(self, *, patient: bool = False) -> list[Diagnosis]:
-        """Judged anew if the run has grown since. ``patient``: only where the last judgement was so long ago that all of
-        them take ``SHARE_OF_TIME`` at most; the journal is not even read on before."""
+        """Judged anew if the run has grown since. ``patient``: only where the last judgement was so long ago that all
+        of them take ``SHARE_OF_TIME`` at most; the journal is not even read on before."""
         begun = self._clock()
         if patient and begun < self._not_before:
             return self._found
