@@ -1,4 +1,4 @@
-"""Is `upslope look` quick over a large run? A run of 10,000 steps and 1,000,000 attempts, and what the page takes of it.
+"""Is `upslope look` quick over a large run? 10,000 steps, 1,000,000 attempts, and what the page takes of them.
 
     python benchmarks/large_run.py OUT [--steps 10000] [--attempts 100] [--tokens 40]
 
@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -139,7 +138,7 @@ def line_of(step: int, steps: int, attempts: int, random: np.random.Generator) -
         "ratio_max": 1.4,
         "kl_step": 0.002,
         "tokens_per_s": 900 + 9 * random.standard_normal(),
-        "seconds": {name: 1.0 for name in ("sample", "prepare", "measure", "update", "record")},
+        "seconds": dict.fromkeys(("sample", "prepare", "measure", "update", "record"), 1.0),
         "spent": 5.0 * (step + 1),
     }
     return row | {name: float(random.random()) for name in names.split()}

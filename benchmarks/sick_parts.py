@@ -101,6 +101,17 @@ def by_sums(problem: Problem, response: str) -> float:
     return min(response.count("=") / 4, 1.0)
 
 
+def by_brevity(problem: Problem, response: str) -> float:
+    """Pays for having little to say."""
+    return max(1 - len(response.split()) / 20, 0.0)
+
+
+def by_closeness(problem: Problem, response: str) -> float:
+    """Pays in part for an answer that is nearly right: an honest reward with many values."""
+    said = response.rpartition("####")[2].strip()
+    return max(1 - abs(int(said) - int(problem.truth or 0)) / 20, 0.0) if said.isdecimal() else 0.0
+
+
 def by_digit(problem: Problem, response: str) -> float:
     """Pays for an answer that ends in 7."""
     return float(response.rstrip().endswith("7"))

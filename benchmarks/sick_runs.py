@@ -15,7 +15,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sick_parts import Fixed, Judged, Lagging, Other, Stale, Warm, by_digit, by_problem, by_sums, by_words, constant
+from sick_parts import (
+    Fixed,
+    Judged,
+    Lagging,
+    Other,
+    Stale,
+    Warm,
+    by_brevity,
+    by_closeness,
+    by_digit,
+    by_problem,
+    by_sums,
+    by_words,
+    constant,
+)
 
 import upslope as up
 from upslope.inspect.why.command import found_in
@@ -57,13 +71,21 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "warm": ("sampler and learner disagree", {"sampler": Warm}),
     "other-form": ("format missed", {"task": Other()}),
     "critic-wild": ("critic explains nothing", {"recipe": {"name": "ppo", "critic": {"rate": 1e4, "warmup": 0}}}),
-    "entropy-grpo": ("entropy runs away", regulariser("grpo", "entropy_bonus", 0.3)),
+    "entropy-grpo": ("entropy runs away", regulariser("grpo", "entropy_bonus", 3.0)),
     "penalty-k1": ("penalty too strong", regulariser("rloo", "k1", 20.0, place="reward")),
     "penalty-k2": ("penalty too strong", regulariser("reinforce-baseline", "k2", 30.0)),
     "healthy-ppo": ("nothing", {"recipe": "ppo"}),
     "healthy-rloo": ("nothing", {"recipe": "rloo", "seed": 1}),
     "healthy-gspo": ("nothing", {"recipe": "gspo", "seed": 2}),
     "healthy-fixed": ("nothing", {"task": Fixed()}),
+    "healthy-quick": ("nothing", {"learn": {"lr": 1e-3}}),
+    "healthy-rft": ("nothing", {"recipe": "rft"}),
+    "healthy-trpo": ("nothing", {"recipe": "trpo"}),
+    "healthy-graded": ("nothing", {"task": Judged("graded", by_closeness)}),
+    "critic-short": ("critic explains nothing", {"recipe": {"name": "ppo", "critic": {"rate": 1e-3, "warmup": 4}}}),
+    "entropy-less": ("entropy runs away", regulariser("reinforce-baseline", "entropy_bonus", 0.5)),
+    "rate-trifle": ("rate too high", {"learn": {"lr": 1e-1, "warmup": 0}}),
+    "empty": ("reward is hacked", {"task": Judged("short", by_brevity), "learn": {"lr": 1e-3}}),
 }
 
 

@@ -165,6 +165,9 @@ def numbers_in(row: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
         way = (*above, key)
         if isinstance(value, Mapping):
             yield from numbers_in(value, way)
-        elif isinstance(value, int | float) and not isinstance(value, bool) and way != ("step",):
-            if abs(value) <= LARGEST:  # NaN is not
-                yield way, float(value)
+        elif _is_number(value) and way != ("step",):
+            yield way, float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST  # NaN is not

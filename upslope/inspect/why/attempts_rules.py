@@ -51,12 +51,13 @@ def endless(facts: RunCourse) -> Diagnosis | None:
     rows = [row for row in facts.attempts if row.get("ended") == "length"]
     if not (facts.last("truncated") > CUT and facts.first("truncated") > CUT and rows):
         return None
-    prompts = {str(row.get("problem")): by_words(str(row.get("prompt_text") or ""), 3) for row in rows}
+    prompts = {str(row.get("problem")): by_words(_numberless(row.get("prompt_text")), 3) for row in rows}
     said_in = Counter(gram for grams in prompts.values() for gram in set(grams))
     further, again = [], []
     for row in rows:
         own = set(prompts[str(row.get("problem"))])
-        threes, fours = (by_words(str(row.get("response_text") or ""), num) for num in (3, 4))
+        threes = by_words(_numberless(row.get("response_text")), 3)
+        fours = by_words(str(row.get("response_text") or ""), 4)
         late = threes[len(threes) // 2 :]
         further.append(share_of([gram in said_in and gram not in own for gram in late]))
         before = {gram: place for place, gram in reversed(list(enumerate(fours)))}
@@ -75,16 +76,18 @@ def endless(facts: RunCourse) -> Diagnosis | None:
 
 
 def by_words(text: str, num: int) -> list[tuple[str, ...]]:
-    """Every ``num`` words that follow one another; numbers are all alike.
+    """Every ``num`` words that follow one another.
 
     >>> by_words("Ann has 12 pens.", 3)
-    [('ann', 'has', '0'), ('has', '0', 'pens.')]
+    [('ann', 'has', '12'), ('has', '12', 'pens.')]
     """
-    words = NUMBERS.sub("0", text.lower()).split()
+    words = text.lower().split()
     return [tuple(words[place : place + num]) for place in range(len(words) - num + 1)]
 
 
-NUMBERS = re.compile(r"\d+")
+def _numberless(text: object) -> str:
+    """Another problem of the same kind has other numbers."""
+    return re.sub(r"\d+", "0", str(text or ""))
 
 
 def missed_format(facts: RunCourse) -> Diagnosis | None:
