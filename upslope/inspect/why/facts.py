@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from upslope.errors import UserError
@@ -68,7 +68,8 @@ class RunCourse:
         num = _num_of(values)
         if len(values) < 2 * num:
             return 0.0
-        stretches = [mean_of(values[start : start + num]) for start in range(len(values) - num + 1)]
+        upto = list(accumulate(values, initial=0.0))
+        stretches = [(after - before) / num for before, after in zip(upto, upto[num:], strict=False)]
         best, end, begun = max(stretches), stretches[-1], stretches[0]
         steps = sorted(abs(after - before) for before, after in pairwise(values))
         spread = steps[len(steps) // 2] / TYPICAL_DIFFERENCE
