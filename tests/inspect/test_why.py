@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import made_run
+from made_runs import made_attempts, made_run
 
 from upslope.errors import UserError
 from upslope.inspect.why.command import found_in, judged_run
 from upslope.inspect.why.diagnosis import RULES
 from upslope.inspect.why.facts import RunCourse
+from upslope.record.attempts import write
 
 STEPS = 30
 
@@ -181,6 +182,21 @@ def test_a_sick_run_is_named_first(run: str, tmp_path: Path) -> None:
     found = found_in(made_run(tmp_path / "run", STEPS, **made))
     assert [finding.rule for finding in found][:1] == [rule]
     assert found[0].numbers and found[0].mend and "nan" not in found[0].numbers
+
+
+def test_what_was_paid_by_the_word_is_seen_in_the_first_attempts_too(tmp_path: Path) -> None:
+    """In the end all are as long as is paid best, and nothing differs."""
+    run = made_run(tmp_path / "run", STEPS, reward=0.9, rows={"reward": 0.9})
+    long = lambda number: 2 + number * 5 % 9  # noqa: E731
+    for step in range(3):
+        table = made_attempts(
+            step, 4, 4, 12, "so it is", reward=lambda number: 1 - long(number) / 12,
+            mask=lambda number: [True] * long(number) + [False] * (12 - long(number)),
+        )  # fmt: skip
+        write(run / "rollouts" / f"step-{step:06d}.parquet", table)
+    found = found_in(run)
+    assert found[0].rule == "reward is hacked" and "by writing less" in found[0].says
+    assert "of the first attempts" in found[0].numbers
 
 
 HEALTHY: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ SURE = 4.0
 TYPICAL_DIFFERENCE = 0.954
 """Median difference of two draws of a normal distribution, in standard deviations."""
 MOST_LOOKED_AT = 3
-"""Newest files of attempts that are read."""
+"""Newest files of attempts that are read, and oldest ones."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,16 @@ class RunCourse:
     @cached_property
     def attempts(self) -> list[Brief]:
         """The attempts of the newest files, with their texts; empty where none can be read."""
+        return self._attempts(self.run.place.attempt_steps("step")[-MOST_LOOKED_AT:])
+
+    @cached_property
+    def first_attempts(self) -> list[Brief]:
+        """The same of the oldest files."""
+        return self._attempts(self.run.place.attempt_steps("step")[:MOST_LOOKED_AT])
+
+    def _attempts(self, steps: Sequence[int]) -> list[Brief]:
         rows: list[Brief] = []
-        for step in self.run.place.attempt_steps("step")[-MOST_LOOKED_AT:]:
+        for step in steps:
             path = self.run.place.attempts_file("step", step)
             try:
                 if path is not None:

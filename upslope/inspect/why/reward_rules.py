@@ -63,23 +63,31 @@ def _paid_anywhere(texts: Sequence[tuple[Brief, str]]) -> tuple[list[str], int]:
 
 
 def by_length(facts: RunCourse) -> Diagnosis | None:
-    """Among the attempts at one problem the reward follows the length."""
+    """Among the attempts at one problem the reward follows the length: now, or at the beginning, where all of them have
+    come to be as long as is paid best."""
+    for when, rows in (("the newest", facts.attempts), ("the first", facts.first_attempts)):
+        found = _by_length(rows)
+        if abs(found) > BY_LENGTH:
+            return Diagnosis(
+                "reward is hacked",
+                f"The reward is earned by writing {'more' if found > 0 else 'less'}: it follows the attempts' lengths.",
+                f"a correlation of {found:.2f} between reward and length of {when} attempts at one problem; length "
+                f"{facts.first('length'):.0f} to {facts.last('length'):.0f} tokens",
+                "look at the best paid attempts, and mend the reward; length itself belongs into recipe.shape",
+            )
+    return None
+
+
+def _by_length(rows: Sequence[Brief]) -> float:
+    """The correlation of reward and length within the groups; NaN where too few attempts or rewards differ."""
     of_problem: dict[tuple[object, object], list[tuple[float, float]]] = defaultdict(list)
-    for row in facts.attempts:
+    for row in rows:
         if row.get("reward") is not None and "num_tokens" in row:
             of_problem[row["step"], row.get("problem")].append((float(row["num_tokens"]), earned_by(row)))
-    pairs = [pair for group in of_problem.values() for pair in _less_their_mean(group)]
-    grades = {round(earned_by(row), 6) for row in facts.attempts}
-    found = _correlation(pairs)
-    if len(pairs) >= ENOUGH and len(grades) >= GRADES and abs(found) > BY_LENGTH:
-        return Diagnosis(
-            "reward is hacked",
-            f"The reward is earned by writing {'more' if found > 0 else 'less'}: it follows the attempts' lengths.",
-            f"a correlation of {found:.2f} between reward and length of the attempts at one problem; length "
-            f"{facts.first('length'):.0f} to {facts.last('length'):.0f} tokens",
-            "look at the best paid attempts, and mend the reward; length itself belongs into recipe.shape",
-        )
-    return None
+    mixed = [group for group in of_problem.values() if len({reward for _, reward in group}) > 1]
+    pairs = [pair for group in mixed for pair in _less_their_mean(group)]
+    enough = len(pairs) >= ENOUGH and len({round(earned_by(row), 6) for row in rows}) >= GRADES
+    return _correlation(pairs) if enough else math.nan
 
 
 def _less_their_mean(group: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -32,7 +32,7 @@ function openNews() {
     const news = JSON.parse(data);
     listeners.forEach((one) => one(news));
   };
-  if (globalThis.SharedWorker) new SharedWorker("static/news.js").port.onmessage = tell;
+  if (globalThis.SharedWorker) new SharedWorker("static/workers/news.js").port.onmessage = tell;
   else new EventSource("api/events").onmessage = tell;
 }
 

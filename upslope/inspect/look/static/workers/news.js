@@ -6,6 +6,6 @@ let source = null;
 addEventListener("connect", (event) => {
   tabs.add(event.ports[0]);
   if (source) return;
-  source = new EventSource("../api/events");
+  source = new EventSource("../../api/events");
   source.onmessage = ({ data }) => tabs.forEach((tab) => tab.postMessage(data));
 });
