@@ -132,7 +132,7 @@ def train_objects(
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
-    document = to_document(settings, recipe, objects)
+    document = to_document(settings, recipe, objects, task.name)
     of_text = None if text is None else text.fingerprint
     now = made_with(settings, task, model[0] if settings.learn.lora_rank else None, of_text)
     notes = []

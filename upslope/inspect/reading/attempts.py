@@ -64,7 +64,8 @@ class AttemptsFile:
         hold one of them are read."""
         if not self.has("mask"):
             return list(rows)
-        wanted, found, first = {row["place"] for row in rows}, {}, 0
+        wanted, first = {row["place"] for row in rows}, 0
+        found: dict[int, int] = {}
         for group in range(self._file.num_row_groups):
             after = first + self._file.metadata.row_group(group).num_rows
             if not wanted.isdisjoint(range(first, after)):

@@ -23,6 +23,8 @@ SURE = 4.0
 """Standard errors beyond which a fall of the reward is no chance."""
 TYPICAL_DIFFERENCE = 0.954
 """Median difference of two draws of a normal distribution, in standard deviations."""
+ROUNDING = 1e-9
+"""Of a sum over a journal, whose numbers have nine digits."""
 MOST_LOOKED_AT = 3
 """Newest files of attempts that are read, and oldest ones."""
 
@@ -74,8 +76,8 @@ class RunCourse:
         steps = sorted(abs(after - before) for before, after in pairwise(values))
         spread = steps[len(steps) // 2] / TYPICAL_DIFFERENCE
         chance = SURE * spread * math.sqrt(2 / num)
-        fell = best - end
-        is_lost = fell > max(chance, 0.5 * (max(values) - min(values))) and end <= begun + 0.25 * (best - begun)
+        fell, least = best - end, ROUNDING * max(map(abs, values))
+        is_lost = fell > max(chance, 0.5 * (max(values) - min(values)), least) and end <= begun + 0.25 * (best - begun)
         return fell if is_lost else 0.0
 
     def pull(self) -> float:
