@@ -62,5 +62,8 @@ def diagnose(run: OpenRun) -> list[Diagnosis]:
     facts = RunCourse(run)
     if facts.num_steps < LEAST_STEPS:
         return []
-    found = (rule(facts) for rule in RULES)
-    return [finding for finding in found if finding is not None]
+    by_name: dict[str, Diagnosis] = {}
+    for finding in (rule(facts) for rule in RULES):
+        if finding is not None:
+            by_name.setdefault(finding.rule, finding)  # two rules may see one sickness
+    return list(by_name.values())
