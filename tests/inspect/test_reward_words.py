@@ -14,10 +14,10 @@ from tiny import random_groups
 from upslope.errors import UserError
 from upslope.inspect.compare.sides import open_side
 from upslope.inspect.look.api import functions_of
-from upslope.inspect.reading.tail import flat_numbers
 from upslope.inspect.report import summary_lines, write_report
 from upslope.inspect.terminal import TerminalView
 from upslope.record.attempts import of_evaluation, write
+from upslope.record.columns import numbers_in
 from upslope.training.metrics import of_attempts
 from upslope.types import Group, Score
 
@@ -81,7 +81,7 @@ def test_the_report_says_them(tmp_path: Path) -> None:
 
 
 def test_the_page_gets_them() -> None:
-    told = functions_of(dict(flat_numbers(STEP)))
+    told = functions_of({".".join(way): value for way, value in numbers_in(STEP)})
     assert told["truth"]["mean"] == 1.0 and told["form"]["none"] == 0.25
 
 

@@ -123,6 +123,8 @@ def made_attempts(step: int, problems: int, samples: int, tokens: int, words: st
                 "clipped": [value > 0.9 for value in numbers],
                 "reference_logp": [-abs(value) - 0.1 for value in numbers],
                 "push": [0.01 * value for value in numbers],
+                "weight": [1 / 64] * tokens,
+                "after_logp": [-abs(value) + 0.01 * value for value in numbers],
                 "top_tokens": [[place, place + 1] for place in range(tokens)],
                 "top_pieces": [[pieces[place], " other"] for place in range(tokens)],
                 "top_logp": [[-0.1, -2.0]] * tokens,

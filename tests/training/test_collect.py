@@ -15,6 +15,7 @@ from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.errors import UserError
 from upslope.learn.prepare import judge, passes, to_batch, weigh
+from upslope.learn.probe import Probe
 from upslope.record import attempts
 from upslope.rollout.address import Address
 from upslope.rollout.local import LocalSampler
@@ -298,10 +299,32 @@ def test_a_rollout_file_holds_every_attempt_and_what_the_update_did(tmp_path):
         assert row["response_pieces"] == [f"<{token}>" for token in rollout.response]
         assert row["prompt_pieces"] == [f"<{token}>" for token in rollout.prompt]
         assert row["top_tokens"] is None
+        assert row["weight"] == pytest.approx(last.minibatch.weight_NT[i, :num].tolist(), rel=1e-6)
+        assert row["after_logp"] == pytest.approx(last.trace.logp_NT[i, :num].tolist(), rel=1e-6)
+        assert row["after_logp"] != row["learner_logp"]
         scored += 1
     assert scored == last.minibatch.num_rollouts > 0
     assert pq.read_schema(tmp_path / "step-000000.parquet").metadata[b"upslope.attempts"] == b"3"
     assert isinstance(batch.advantage_NT, torch.Tensor)
+
+
+def test_what_became_of_a_token_is_not_told_where_nobody_scored_it_again():
+    groups, batch, outcomes = stepped(GRPO)
+    rows = attempts.of_step(groups, batch, outcomes).to_pylist()
+    assert all(row["after_logp"] is None for row in rows)
+    subject = learner(GRPO)
+    batch = subject.prepare(groups)
+    probe = Probe(subject.learner, GRPO, batch)
+    assert probe.after() is None
+    outcomes = [GRPO.update(subject, Objective(GRPO), m) for m in passes(batch, GRPO, Address(0, "reuse"))]
+    probe.row()
+    now_NT = subject.learner.scorer.score(batch).logp_NT.detach()
+    rows = attempts.of_step(groups, batch, outcomes, None, probe.after()).to_pylist()
+    found = {(row["problem"], row["sample"]): row for row in rows}
+    for i, rollout in enumerate(batch.rollouts):
+        row = found[rollout.problem_id, rollout.sample]
+        assert row["after_logp"] == pytest.approx(now_NT[i, : len(rollout.response)].tolist(), abs=1e-6)
+        assert row["learner_logp"] is None or row["after_logp"] != row["learner_logp"]
 
 
 # -- rewards on the way ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from upslope.types import Batch
+from upslope.types import Batch, Rollout
 
 Stats = dict[str, float]
 
@@ -81,3 +81,16 @@ class Outcome:
     trace: Trace | None
     """Their tokens before the update; None if no row had a gradient."""
     stats: Stats
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Attempts as a step left them.
+
+    >>> Rescored((), torch.zeros(0, 4)).logp_NT.shape
+    torch.Size([0, 4])
+    """
+
+    rollouts: tuple[Rollout, ...]
+    logp_NT: Tensor
+    """log pi(y_t) after the step's last update, nats, without gradient; zeros outside the mask."""

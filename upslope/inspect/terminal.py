@@ -1,8 +1,7 @@
 """A run as it happens: a live screen on a terminal, plain lines anywhere else.
 
 The view keeps what it was told last; rich's refresh thread draws that four times a second. So a step costs the run a
-few list appends, and the clock and the phase stay right while the run computes for seconds on end. The thread sees
-only values that are replaced whole or lists that only grow.
+few list appends. The thread sees only values that are replaced whole or lists that only grow.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from upslope.inspect.live_why import LiveWhy
 from upslope.inspect.reward_words import reward_columns, reward_pairs, told_problems
 from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
@@ -69,6 +70,7 @@ class TerminalView:
         self._phase: tuple[str, int | None, int | None, float | None] | None = None
         self._attempt: tuple[str, str, float] | None = None
         self._sample: tuple[str, str] | None = None
+        self._why = LiveWhy(self.message)
 
     def __enter__(self) -> TerminalView:
         return self
@@ -92,6 +94,9 @@ class TerminalView:
         atexit.register(self.close, False)
         self._live.start()
 
+    def records_in(self, folder: Path) -> None:
+        self._why = LiveWhy(self.message, folder)
+
     def phase(
         self, name: str, done: int | None = None, total: int | None = None, unit_speed: float | None = None
     ) -> None:
@@ -109,6 +114,7 @@ class TerminalView:
             words = [_pair(key, number(row, key)) for key in _PLAIN_KEYS if row.get(key) is not None]
             words += reward_pairs(row)
             self._print(" ".join([f"step {self._done}/{self._num_steps}", *words, f"left={duration(self._left())}"]))
+        self._look(patient=True)
 
     def evaluated(self, row: JournalRow) -> None:
         self._evals.append(row)
@@ -138,6 +144,8 @@ class TerminalView:
         atexit.unregister(self.close)
         if self._state:
             return
+        if ok:
+            self._look(patient=False)
         self._state = "done" if ok else "stopped"
         self._phase = None
         if self._plain:
@@ -148,6 +156,10 @@ class TerminalView:
                 self._live.stop()
             finally:  # a second Ctrl-C may land inside stop
                 self._console.show_cursor(True)
+
+    def _look(self, *, patient: bool) -> None:
+        if self._why.look(patient=patient) and self._plain:
+            self._print(f"why {_flat(self._why.line) or 'nothing looks wrong any more'}")
 
     # Plain lines.
 
@@ -174,7 +186,9 @@ class TerminalView:
         chart_height = 3 if height >= 20 else 1
         lines = [self._title, self._bar(width), *self._reward(width, chart_height), *self._held_out(width)]
         lines += [Text(reward_columns(self._last), "blue")] if self._last.get("rewards") else []
-        lines += [self._numbers()] if self._state else [self._numbers(), self._now()]
+        if self._why.line:
+            lines.append(Text.assemble((f"{'looks wrong':<16}", "bold yellow"), _flat(self._why.line)))
+        lines += [self._numbers(), *([] if self._state else [self._now()])]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         room = min(height - len(lines) - 3, 12)  # two borders, and the line of the cursor

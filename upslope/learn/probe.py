@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upslope.algo.critic import no_critic
 from upslope.algo.objective import Objective
+from upslope.algo.outcome import Rescored
 from upslope.algo.recipe import Recipe
 from upslope.algo.regulariser import no_penalty
 from upslope.learn.learner import Learner
@@ -51,6 +52,12 @@ class Probe:
         if self._region is None:
             return self._row
         return self._row | {"kl_step": self._region.distance()}
+
+    def after(self) -> Rescored | None:
+        """What the learner says of the tokens behind ``kl_step`` after the step's last update; None before ``row``."""
+        if self._region is None or self._region.after_NT is None:
+            return None
+        return Rescored(self._region.states.rollouts, self._region.after_NT)
 
 
 def surrogate_gradient(learner: Learner, recipe: Recipe, batch: Batch) -> Tensor:

@@ -56,7 +56,8 @@ class MeasuredRegion:
         self.loss = self._summed(loss)
         self._kept = kept if keep else None
         old_NT = torch.cat([part for of_rank in scorer.ranks.gather(old) for part in of_rank])
-        self._states = states = objective.with_old(states, old_NT)
+        self.states = states = objective.with_old(states, old_NT)
+        self.after_NT: Tensor | None = None
         self._curved = spaced(states, fisher_share)
 
     def slope(self) -> Tensor:
@@ -135,15 +136,19 @@ class MeasuredRegion:
 
     @torch.no_grad()
     def distance(self) -> float:
-        """Mean KL(origin || now) in nats a token over the states."""
-        kl = 0.0
+        """Mean KL(origin || now) in nats a token over the states; ``after_NT`` then has the log-probabilities of their
+        tokens as they are now."""
+        kl, after = 0.0, [self.states.mask_NT[:0] * self.states.reward_N.new_zeros(())]
         for index, (part, counts) in enumerate(self._passes()):
-            kl += counts * self._far(index, part, self._distributions(part))
+            now = self._distributions(part)
+            kl += counts * self._far(index, part, now)
+            after += [rectangle(now.logp_R, part.mask_NT)] if counts else []
+        self.after_NT = torch.cat([part for of_rank in self._scorer.ranks.gather(after) for part in of_rank])
         return self._summed(kl)
 
     def _passes(self) -> Iterator[tuple[Batch, bool]]:
         """The same micro-batches at every measurement."""
-        return self._scorer.passes(self._states, most_logits=LOGITS_BUDGET)
+        return self._scorer.passes(self.states, most_logits=LOGITS_BUDGET)
 
     def _before(self, index: int, part: Batch) -> Tensor:
         if self._kept is not None:

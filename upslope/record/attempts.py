@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from upslope.algo.outcome import Outcome
+from upslope.algo.outcome import Outcome, Rescored
 from upslope.files import write_whole
 from upslope.types import Batch, Group, Problem, Rollout
 
@@ -22,7 +22,8 @@ WORDS = pa.list_(pa.string())
 
 SCHEMA_VERSION = 3
 """Stands in the metadata of every file, as ``upslope.attempts``. 1, which no file says, had neither the texts of single
-tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had neither ``right`` nor ``parts``."""
+tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``,
+``weight`` and ``after_logp``."""
 GROUP_ROWS = 64
 """Attempts in one row group: whoever looks at one attempt reads no more than so many."""
 Spell = Callable[[Sequence[int]], Sequence[str]]
@@ -52,6 +53,8 @@ STEP_SCHEMA = pa.schema(
         ("clipped", FLAGS),
         ("reference_logp", FLOATS),
         ("push", FLOATS),
+        ("weight", FLOATS),
+        ("after_logp", FLOATS),
         ("top_tokens", pa.list_(TOKENS)),
         ("top_pieces", pa.list_(WORDS)),
         ("top_logp", pa.list_(FLOATS)),
@@ -63,9 +66,8 @@ STEP_SCHEMA = pa.schema(
 )
 """One row an attempt. ``version`` is of the weights that wrote it; where new weights reached it in the middle, the
 newest, and ``versions`` has that of every token (else null). ``learner_logp`` is from before the step's first update,
-``entropy`` and ``top_*`` from the first pass over the attempt, ``ratio``, ``clipped`` and ``push`` from the last. They
-are null for attempts that were not scored, and where neither recipe nor settings ask for them. ``right`` is null where
-nothing says it; ``parts`` is JSON, every reward function's own value, where there are several."""
+tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``, ``weight`` and
+``after_logp``."""
 
 EVAL_SCHEMA = pa.schema(
     [
@@ -85,9 +87,14 @@ def prompt_text(problem: Problem) -> str:
 
 
 def of_step(
-    attempted: Sequence[Group], batch: Batch, outcomes: Sequence[Outcome], spell: Spell | None = None
+    attempted: Sequence[Group],
+    batch: Batch,
+    outcomes: Sequence[Outcome],
+    spell: Spell | None = None,
+    rescored: Rescored | None = None,
 ) -> pa.Table:
-    """A step's attempts, those the recipe dropped too; with the text of every token if ``spell`` tells it."""
+    """A step's attempts, those the recipe dropped too; with the text of every token if ``spell`` tells it, and what
+    they became by the step where they were ``rescored``."""
     rows = {(r.problem_id, r.sample): _attempt(g.problem, r, spell) for g in attempted for r in g.rollouts}
     if batch.advantage_NT is not None:
         for rollout, advantage in zip(batch.rollouts, batch.advantage_NT.tolist(), strict=True):
@@ -99,6 +106,9 @@ def of_step(
                 rows[rollout.problem_id, rollout.sample][name] = logp[: len(rollout.response)]
     for outcome in outcomes:
         _add_outcome(rows, outcome, spell)
+    if rescored is not None:
+        for rollout, logp in zip(rescored.rollouts, rescored.logp_NT.tolist(), strict=True):
+            rows[rollout.problem_id, rollout.sample]["after_logp"] = logp[: len(rollout.response)]
     return _table(list(rows.values()), STEP_SCHEMA)
 
 
@@ -136,9 +146,12 @@ def _add_outcome(rows: dict[tuple[str, int], dict[str, Any]], outcome: Outcome, 
         return
     first = {"learner_logp": trace.logp_NT, "entropy": trace.entropy_NT}
     last = {"ratio": trace.ratio_NT, "clipped": trace.clipped_low_NT | trace.clipped_high_NT, "push": trace.push_NT}
+    last |= {"weight": batch.weight_NT}
     told = {name: found.tolist() for name, found in (first | last).items() if found is not None}
     for place, rollout in enumerate(batch.rollouts):
         row, num = rows[rollout.problem_id, rollout.sample], len(rollout.response)
+        if "push" in row:  # an update with it came before this pass
+            row["after_logp"] = told["learner_logp"][place][:num]
         for name, values in told.items():
             if name in last or row.get(name) is None:
                 row[name] = values[place][:num]

@@ -3,7 +3,6 @@ grouped names."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -152,17 +151,26 @@ def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
     """
     kind = row.get("kind", "step")
     found: dict[str, float] = {}
-    for key, value in row.items():
-        if key not in ("kind", "step"):
-            found.update(_flat(f"{group_of(key, kind)}/{key}", value))
+    for way, value in numbers_in(row):
+        name = [group_of(way[0], kind), way[0], *(key for key in way[1:] if key != "value")]
+        found["/".join(name)] = value
     return found
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, Mapping):
-        for key, inside in value.items():
-            yield from _flat(name if key == "value" else f"{name}/{key}", inside)
-    elif isinstance(value, bool):
-        return
-    elif isinstance(value, int | float) and abs(value) <= LARGEST and math.isfinite(value):
-        yield name, float(value)
+def numbers_in(row: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Every number of a line with its way through the tables; ``step`` itself, and what is no finite number, is left
+    out.
+
+    >>> list(numbers_in({"kind": "step", "step": 3, "reward": 0.5, "loss": None, "seconds": {"update": 2}}))
+    [(('reward',), 0.5), (('seconds', 'update'), 2.0)]
+    """
+    for key, value in row.items():
+        way = (*above, key)
+        if isinstance(value, Mapping):
+            yield from numbers_in(value, way)
+        elif _is_number(value) and way != ("step",):
+            yield way, float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST  # NaN is not

@@ -19,12 +19,14 @@ from upslope.training.settings import RunSettings
 from upslope.versions import running
 
 
-def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = ()) -> dict[str, Any]:
+def to_document(
+    settings: RunSettings, recipe: Recipe, objects: Sequence[str] = (), task_name: str = ""
+) -> dict[str, Any]:
     """The resolved configuration as it stands in run.toml: nothing left to a default, paths from the root; and the
     versions it runs with.
 
     Every slot of the recipe is spelled out, but for a recipe of the user's own, whose file says it. What was given as
-    an object of Python that nothing can name is listed under ``python``.
+    an object of Python that nothing can name is listed under ``python``, with the task's own name.
     """
     document = asdict(settings) | {"versions": running() | {"torch": torch.__version__}}  # with its build
     config = config_of_new(settings.model)
@@ -48,7 +50,7 @@ def to_document(settings: RunSettings, recipe: Recipe, objects: Sequence[str] = 
             document["recipe"] = {"name": name} | {f.name: show(getattr(recipe, f.name)) for f in fields(recipe)}
             unnamed.append("recipe")
     if unnamed:
-        document["python"] = {"objects": unnamed}
+        document["python"] = {"objects": unnamed} | ({"task": task_name} if "task" in unnamed else {})
     return _without_none(document)
 
 

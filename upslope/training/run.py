@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from upslope.algo.outcome import Outcome
+from upslope.algo.outcome import Outcome, Rescored
 from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
 from upslope.learn.learner import Learner
@@ -36,7 +36,7 @@ from upslope.training.results import Results
 from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
-from upslope.training.view import View
+from upslope.training.view import ReadsRecords, View
 from upslope.types import Batch, Rollout
 
 
@@ -79,6 +79,7 @@ class Run(Results):
         self._phase_began = 0.0
         self._phase_name = ""
         self._measured: dict[str, Any] = {}
+        self._rescored: Rescored | None = None
         self.told: Callable[[], Mapping[str, Any]] = dict
         """What others have to say of a step, for its line in the journal."""
         self._memory = Keeper()
@@ -93,6 +94,8 @@ class Run(Results):
         self.recorder.begin(self._document)
         what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
+        if self.folder is not None and isinstance(self.view, ReadsRecords):
+            self.view.records_in(self.folder)
         for note in self._notes:
             self.view.message(note)
         if self._notes:
@@ -178,6 +181,7 @@ class Run(Results):
         yield
         with self.phase("measure"):
             self._measured = probe.row() if probe is not None else {}
+            self._rescored = probe.after() if probe is not None else None
 
     def end_early(self, cause: str) -> None:
         """There is nothing left to learn from: an orderly end, unless nothing was learnt at all.
@@ -211,7 +215,8 @@ class Run(Results):
             row = metrics.of_all(collected.attempted, collected.told, batch, self.recipe, self._measured, outcomes)
             row |= self.told()
             kept = every and step % every == 0 and self.recipe.acts
-            table = attempts.of_step(collected.attempted, batch, outcomes, self._spell) if kept else None
+            told = (collected.attempted, batch, outcomes, self._spell, self._rescored)
+            table = attempts.of_step(*told) if kept else None
         of_step = (step, row, table, next(iter(batch.rollouts), None))
         self._unwritten = functools.partial(self._write, *of_step, self._spent, self._tokens)
         self.view.step(self._unwritten())

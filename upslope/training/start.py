@@ -138,7 +138,7 @@ def train_objects(
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
     for note in notes_on(task, recipe, settings):
         view.message(note)
-    document = to_document(settings, recipe, objects)
+    document = to_document(settings, recipe, objects, task.name)
     of_text = None if text is None else text.fingerprint
     now = made_with(settings, task, model[0] if settings.learn.lora_rank else None, of_text)
     notes = []

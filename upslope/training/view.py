@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 
 class View(Protocol):
@@ -37,6 +38,15 @@ class View(Protocol):
 
     def close(self, ok: bool) -> None:
         """The run is over, well (``ok``) or not. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class ReadsRecords(Protocol):
+    """A view that reads on its own what a run writes down, beside what it is told."""
+
+    def records_in(self, folder: Path) -> None:
+        """Right after ``start``: where journal and attempts are; every step is there before ``step`` tells of it."""
         ...
 
 

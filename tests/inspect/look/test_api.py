@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 from asked import PORT, ask_app
 from made_runs import made_run
 
+from upslope.inspect.look.finding import AttemptQuery, AttemptSearch, SearchPlace
 from upslope.inspect.look.serve import make_app
+from upslope.inspect.reading.places import RunPlace
+from upslope.inspect.why import standing
 
 
 def ask(app: Any, question: str, **query: Any) -> Any:
@@ -161,8 +165,13 @@ def test_the_page_sees_a_run_grow(tmp_path: Path) -> None:
 
 
 def test_search_finds_by_text_reward_length_and_problem(app: Any) -> None:
-    def places(**query: Any) -> list[tuple[int, int]]:
-        return [(row["step"], row["place"]) for row in ask(app, "search", run="deep/one", **query)["found"]]
+    def places(before: Any = "", **query: Any) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        while before is not None:  # an answer ends after a fraction of a second, wherever it is then
+            told = ask(app, "search", run="deep/one", before=before, **query)
+            found += [(row["step"], row["place"]) for row in told["found"]]
+            before = told["next"]
+        return found
 
     assert places(text="ATTEMPT 7 of step 3") == [(3, 7)]
     assert places(text="what is 2 + 9") == [(9, place) for place in range(8, 12)]
@@ -186,13 +195,44 @@ def test_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(found) == len({(row["step"], row["place"]) for row in found}) == 12 * 16
 
 
-def test_a_search_goes_no_further_than_its_time() -> None:
-    from upslope.inspect.look.finding import AttemptQuery, look_through
-    from upslope.inspect.reading.places import RunPlace
+def test_one_answer_has_fifty_attempts_even_of_one_step(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 2, problems=20, samples=8)  # 160 attempts a step, in row groups of 64
+    app, found, before = app_over(tmp_path), [], ""
+    while before is not None:
+        told = ask(app, "search", run="a", text="in attempt", before=before)
+        assert len(told["found"]) <= 50
+        found += [(row["step"], row["place"]) for row in told["found"]]
+        before = told["next"]
+    assert found == [(step, place) for step in (1, 0) for place in range(160)]
 
-    times = iter(range(100))
-    told = look_through(RunPlace("none", Path("nowhere")), "step", range(50), AttemptQuery(), 3, lambda: next(times))
-    assert told["looked"] == 4  # the clock says 0 at the beginning, and 4 before the fifth
+
+def test_a_search_goes_no_further_than_its_time(tmp_path: Path) -> None:
+    place = RunPlace("a", made_run(tmp_path / "a", 3, problems=20, samples=8))
+    times = itertools.count()
+    looking = AttemptSearch(AttemptQuery(text="nowhere to be found"), 1.5, lambda: next(times))
+    goes_on = looking.look_through(place, "step", [2, 1, 0], SearchPlace())
+    assert goes_on == SearchPlace(3, 128)  # the clock says 0 first, 1 after the first row group, 2 after the second
+    assert AttemptSearch(AttemptQuery(), 1e9, lambda: 0.0).look_through(place, "step", [0], SearchPlace(1, 128)) is None
+
+
+@pytest.mark.parametrize("before", ["x", "1.", ".5", "1.2.3", "-1", "²"])
+def test_where_a_search_goes_on_is_a_step_and_a_place(app: Any, before: str) -> None:
+    found = ask_app(app, "/T/api/search", {"run": "two", "before": before})
+    assert found.status == 404 and "is no step" in found.told["error"]
+
+
+def test_a_diagnosis_is_made_anew_only_when_the_run_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[int] = []
+    monkeypatch.setattr(standing, "diagnose", lambda run: judged.append(len(run.tail.steps)) or [])
+    run = made_run(tmp_path / "a", 6)
+    app = app_over(tmp_path)
+    for _ in range(3):
+        ask(app, "run", run="a")
+    assert judged == [6]
+    with (run / "journal.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "step", "step": 6, "reward": 1.0}) + "\n")
+    ask(app, "run", run="a")
+    assert judged == [6, 7]
 
 
 HOSTILE = ["<script>alert(1)</script>", "</pre><img src=x onerror=alert(1)>", "\ud800", "\x00", "{{7*7}}", "‮txet"]

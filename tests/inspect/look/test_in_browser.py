@@ -191,6 +191,23 @@ def test_it_is_live_while_a_run_trains(browser: Any, runs: Path) -> None:
         tab.close()
 
 
+def test_ten_tabs_are_all_live(browser: Any, runs: Path) -> None:
+    """A browser keeps six connections to a server; a stream of its own for each tab would leave the seventh waiting."""
+    with Served(runs) as served, browser.new_context() as window:
+        tabs = [window.new_page() for _ in range(10)]
+        for place, tab in enumerate(tabs):
+            tab.goto(f"{served.address}#/run/grpo-{place % 2}")
+            tab.wait_for_selector(".charts canvas", timeout=PATIENCE)
+        with (runs / "grpo-0" / "journal.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": "step", "step": 12, "reward": 0.9, "num_tokens": 5}) + "\n")
+        for place, tab in enumerate(tabs):
+            tab.bring_to_front()  # one that nobody looks at waits until somebody does
+            shown = "13 of 12 steps" if place % 2 == 0 else "12 of 12 steps"
+            tab.wait_for_function(
+                "shown => document.querySelector('.facts').innerText.includes(shown)", arg=shown, timeout=PATIENCE
+            )
+
+
 def test_a_broken_run_is_shown_with_its_trouble(browser: Any, runs: Path) -> None:
     (runs / "sick" / "run.toml").write_text("= none")
     (runs / "sick" / "rollouts" / "step-000003.parquet").write_bytes(b"PAR1 no table PAR1")

@@ -12,11 +12,11 @@ from starlette.routing import Route
 
 from upslope.errors import UserError
 from upslope.inspect.look.curves import at_axis, axis_of, curve
-from upslope.inspect.look.finding import AttemptQuery, search
+from upslope.inspect.look.finding import AttemptQuery, SearchPlace, search
 from upslope.inspect.look.library import Library
 from upslope.inspect.reading.attempts import AttemptsFile, Brief
 from upslope.inspect.reading.opened import OpenRun, accuracy_of
-from upslope.inspect.why.diagnosis import diagnose
+from upslope.inspect.why.standing import StandingDiagnosis
 from upslope.record.columns import COLUMNS, GROUPS, group_of
 from upslope.record.journal import plain
 
@@ -30,6 +30,7 @@ class PageAnswers:
 
     def __init__(self, library: Library) -> None:
         self._library = library
+        self._standing: dict[str, StandingDiagnosis] = {}
 
     def routes(self) -> list[Route]:
         named = {
@@ -61,7 +62,7 @@ class PageAnswers:
             "groups": GROUPS,
             "evals": [_evaluation(step, row) for step, row in sorted(tail.evals.items())],
             "notes": tail.notes[-20:],
-            "why": [finding.told() for finding in diagnose(run)],
+            "why": [finding.told() for finding in self._diagnosis(run).found()],
             "recorded": _few(run.place.attempt_steps("step")),
             "evaluated": run.place.attempt_steps("eval"),
             "last": last,
@@ -90,7 +91,7 @@ class PageAnswers:
         run, kind, step = self._run(query), query.get("kind", "step"), _whole(query, "step", 0)
         steps = run.place.attempt_steps(kind)
         with self._file(run, kind, step) as file:
-            rows = file.brief(("prompt_text",))
+            rows = file.with_lengths(file.brief(("prompt_text",)))
         place = {number: index for index, number in enumerate(run.tail.steps)}.get(step)
         return {
             "problems": problems_of(rows),
@@ -105,7 +106,7 @@ class PageAnswers:
         step, place = _whole(query, "step", 0), _whole(query, "place", 0)
         with self._file(run, kind, step) as file:
             row, rows = file.attempt(place), file.brief()
-        siblings = [other for other in rows if other["problem"] == row.get("problem")]
+            siblings = file.with_lengths([other for other in rows if other["problem"] == row.get("problem")])
         return {"attempt": row, "siblings": siblings, "num_attempts": len(rows)}
 
     def search(self, query: Query) -> Any:
@@ -120,7 +121,13 @@ class PageAnswers:
             least_length=_maybe_whole(query, "least_length"),
             most_length=_maybe_whole(query, "most_length"),
         )
-        return search(run.place, query.get("kind", "step"), _maybe_whole(query, "before"), wanted)
+        return search(run.place, query.get("kind", "step"), SearchPlace.read(query.get("before", "")), wanted)
+
+    def _diagnosis(self, run: OpenRun) -> StandingDiagnosis:
+        kept = self._standing.get(run.place.name)
+        if kept is None or kept.run is not run:
+            kept = self._standing[run.place.name] = StandingDiagnosis(run)
+        return kept
 
     def _run(self, query: Query) -> OpenRun:
         return self._library.run(query.get("run", ""))

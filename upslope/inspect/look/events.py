@@ -45,6 +45,10 @@ class Events:
                 yield f"data: {json.dumps({'runs': changed, 'gone': sorted(gone)})}\n\n"
             before = now
 
+    def read_on(self) -> None:
+        """Read the journals as far as they are, which takes a while where they are long."""
+        self._library.runs()
+
     def _sizes(self, name: str) -> dict[str, tuple[int, int, int]]:
         runs = [run for run in self._library.runs() if name in ("", run.place.name)]
         return {run.place.name: (len(run.tail.steps), len(run.tail.evals), len(run.tail.notes)) for run in runs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from upslope.errors import UserError
@@ -62,49 +62,100 @@ class AttemptQuery:
         return (self.least_length or 0) <= length and (self.most_length is None or length <= self.most_length)
 
 
-def look_through(
-    place: RunPlace, kind: str, steps: Sequence[int], wanted: AttemptQuery, seconds: float, clock: Callable[[], float]
-) -> dict[str, Any]:
-    """Look through ``steps`` in their order until ``MOST_FOUND`` are found or ``seconds`` are over: ``found``,
-    ``looked`` how many of the steps were looked through (whole ones), ``troubles`` of files that cannot be read."""
-    found: list[Brief] = []
-    troubles: list[str] = []
-    begun, looked = clock(), 0
-    for step in steps:
-        if (found and len(found) >= MOST_FOUND) or (looked and clock() - begun > seconds):
-            break
-        try:
-            found += _in_step(place, kind, step, wanted)
-        except UserError as error:
-            troubles.append(str(error))
-        looked += 1
-    return {"found": found, "looked": looked, "troubles": troubles[:5]}
+@dataclass(frozen=True)
+class SearchPlace:
+    """Where a search goes on: with the steps below ``before`` (None: all), of the newest of them behind the first
+    ``skip`` attempts.
+
+    >>> SearchPlace.read("7"), SearchPlace.read("7.64"), str(SearchPlace(8, 64))
+    (SearchPlace(before=7, skip=0), SearchPlace(before=8, skip=64), '7.64')
+    """
+
+    before: int | None = None
+    skip: int = 0
+
+    @staticmethod
+    def read(text: str) -> SearchPlace:
+        """``STEP``: below it; ``STEP.NUM``: in it, behind its first NUM attempts, then below it. Raises UserError."""
+        if not text:
+            return SearchPlace()
+        step, dot, skip = text.partition(".")
+        if not all(
+            part.isascii() and part.isdecimal() and len(part) < 16 for part in ([step, skip] if dot else [step])
+        ):
+            raise UserError(f"before={text[:40]!r} is no step")
+        return SearchPlace(int(step) + 1, int(skip)) if dot else SearchPlace(int(step))
+
+    def __str__(self) -> str:
+        return f"{(self.before or 1) - 1}.{self.skip}" if self.skip else str(self.before)
+
+
+@dataclass
+class AttemptSearch:
+    """A stretch of a search: it ends with ``MOST_FOUND`` attempts, or after ``seconds`` by ``clock``, and then knows
+    where to go on. At least one row group is looked through."""
+
+    wanted: AttemptQuery
+    seconds: float
+    clock: Callable[[], float]
+    found: list[Brief] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    """Of files that cannot be read."""
+
+    def __post_init__(self) -> None:
+        self._until, self._looked = self.clock() + self.seconds, False
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.found) >= MOST_FOUND or (self._looked and self.clock() > self._until)
+
+    def look_through(self, place: RunPlace, kind: str, steps: Sequence[int], since: SearchPlace) -> SearchPlace | None:
+        """Look through ``steps`` in their order, and say where to go on; None if all were looked through."""
+        skip = since.skip if steps and since.before == steps[0] + 1 else 0
+        for step in steps:
+            if self.is_over:
+                return SearchPlace(step + 1)
+            path = place.attempts_file(kind, step)
+            if path is not None:
+                try:
+                    with AttemptsFile(path) as file:
+                        stopped = self._in_file(file, step, skip)
+                except UserError as error:
+                    self.troubles.append(str(error))
+                else:
+                    if stopped:
+                        return SearchPlace(step + 1, stopped)
+            self._looked, skip = True, 0
+        return None
+
+    def _in_file(self, file: AttemptsFile, step: int, skip: int) -> int:
+        """The place before which it stopped; 0 where it came to the end."""
+        for first, rows in file.groups(self.wanted.columns, skip):
+            for place, row in enumerate(rows, start=first):
+                if place < skip or not self.wanted.fits(row):
+                    continue
+                if len(self.found) >= MOST_FOUND:
+                    return place
+                shown = {key: row.get(key) for key in ("problem", "sample", "reward", "ended", "kept", "extracted")}
+                shown |= {"excerpt": excerpt(row, self.wanted.text), "step": step, "place": place}
+                self.found.append(shown)
+            self._looked = True
+            if self.is_over and first + len(rows) < file.num_rows:
+                return first + len(rows)
+        return 0
 
 
 def search(
-    place: RunPlace, kind: str, before: int | None, wanted: AttemptQuery, seconds: float = 0.3
+    place: RunPlace, kind: str, since: SearchPlace, wanted: AttemptQuery, seconds: float = 0.3
 ) -> dict[str, Any]:
-    """The newest attempts that fit, of steps below ``before`` (None: all). ``next`` is where to go on, None at the
-    end; ``left`` how many steps were not looked through."""
-    steps = [step for step in reversed(place.attempt_steps(kind)) if before is None or step < before]
-    answer = look_through(place, kind, steps, wanted, seconds, time.monotonic)
-    left = len(steps) - answer["looked"]
-    return answer | {"left": left, "next": steps[answer["looked"] - 1] if left else None}
-
-
-def _in_step(place: RunPlace, kind: str, step: int, wanted: AttemptQuery) -> list[Brief]:
-    path = place.attempts_file(kind, step)
-    if path is None:
-        return []
-    found = []
-    with AttemptsFile(path) as file:
-        for first, rows in file.groups(wanted.columns):
-            for offset, row in enumerate(rows):
-                if wanted.fits(row):
-                    shown = {key: row.get(key) for key in ("problem", "sample", "reward", "ended", "kept", "extracted")}
-                    shown["excerpt"] = excerpt(row, wanted.text)
-                    found.append(shown | {"step": step, "place": first + offset})
-    return found
+    """The newest attempts that fit, ``MOST_FOUND`` at most. ``next`` is where to go on, None at the end; ``left`` how
+    many steps were not looked through to their end."""
+    steps = [step for step in reversed(place.attempt_steps(kind)) if since.before is None or step < since.before]
+    looking = AttemptSearch(wanted, seconds, time.monotonic)
+    goes_on = looking.look_through(place, kind, steps, since)
+    left = 0 if goes_on is None else sum(step < (goes_on.before or 0) for step in steps)
+    following = None if goes_on is None else str(goes_on)
+    return {"found": looking.found, "troubles": looking.troubles[:5], "left": left, "next": following}
 
 
 def excerpt(row: Brief, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def serve_page(roots: Sequence[Path], port: int, tell: Callable[[str], None]) ->
         app, events = make_app(roots, token, port)
         server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"), events)
         server.told = lambda: tell(address(token, port))
+        threading.Thread(target=events.read_on, daemon=True).start()  # while a browser starts
         server.run(sockets=[sock])
 
 

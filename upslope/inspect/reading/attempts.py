@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from upslope.errors import UserError
@@ -41,30 +43,49 @@ class AttemptsFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    @property
+    def num_rows(self) -> int:
+        return int(self._file.metadata.num_rows)
+
     def has(self, column: str) -> bool:
         return column in self._names
 
     def brief(self, more: Sequence[str] = ()) -> list[Brief]:
-        """Every attempt without its tokens, with its ``place`` in the file, and ``num_tokens`` that the policy chose
-        where the file says."""
+        """Every attempt without its tokens, with its ``place`` in the file."""
         wanted = [name for name in (*BRIEF, *more) if self.has(name)]
         with _complaints(self._path):
             rows: list[Brief] = self._file.read(columns=wanted).to_pylist()
-            lengths = self._lengths()
         for place, row in enumerate(rows):
             row["place"] = place
-            if lengths is not None:
-                row["num_tokens"] = lengths[place]
         return rows
 
-    def groups(self, columns: Sequence[str]) -> Iterator[tuple[int, list[Brief]]]:
-        """(place of its first row, rows) of each row group, with those of ``columns`` that the file has."""
+    def with_lengths(self, rows: Sequence[Brief]) -> list[Brief]:
+        """These rows of ``brief`` with ``num_tokens`` that the policy chose, where the file says; only row groups that
+        hold one of them are read."""
+        if not self.has("mask"):
+            return list(rows)
+        wanted, first = {row["place"] for row in rows}, 0
+        found: dict[int, int] = {}
+        for group in range(self._file.num_row_groups):
+            after = first + self._file.metadata.row_group(group).num_rows
+            if not wanted.isdisjoint(range(first, after)):
+                with _complaints(self._path):
+                    column = self._file.read_row_group(group, columns=["mask"]).column("mask")
+                    found.update(enumerate(num_chosen(column), start=first))
+            first = after
+        return [row | {"num_tokens": found[row["place"]]} for row in rows]
+
+    def groups(self, columns: Sequence[str], since: int = 0) -> Iterator[tuple[int, list[Brief]]]:
+        """(place of its first row, rows) of each row group with a row from ``since`` on, with those of ``columns`` that
+        the file has."""
         wanted, first = [name for name in columns if self.has(name)], 0
         for group in range(self._file.num_row_groups):
-            with _complaints(self._path):
-                rows: list[Brief] = self._file.read_row_group(group, columns=wanted).to_pylist()
-            yield first, rows
-            first += len(rows)
+            after = first + self._file.metadata.row_group(group).num_rows
+            if since < after:
+                with _complaints(self._path):
+                    rows: list[Brief] = self._file.read_row_group(group, columns=wanted).to_pylist()
+                yield first, rows
+            first = after
 
     def attempt(self, place: int) -> Brief:
         """All columns of one attempt. Raises UserError if there is none at that place."""
@@ -79,14 +100,20 @@ class AttemptsFile:
             first += num
         raise UserError(f"{self._path} has no attempt number {place}; it has {first}")
 
-    def _lengths(self) -> list[int] | None:
-        if not self.has("mask"):
-            return None
-        found: list[int] = []
-        for group in range(self._file.num_row_groups):
-            masks = self._file.read_row_group(group, columns=["mask"]).column("mask").to_pylist()
-            found += [sum(map(bool, mask or ())) for mask in masks]
-        return found
+
+def num_chosen(masks: pa.ChunkedArray) -> list[int]:
+    """How many are true in each list; 0 where there is none.
+
+    >>> num_chosen(pa.chunked_array([[[True, False, True], [], None, [True]]]))
+    [2, 0, 0, 1]
+    """
+    if not pa.types.is_list(masks.type):
+        raise pa.ArrowTypeError(f"mask is {masks.type}, and no list")
+    sizes = pc.list_value_length(masks).fill_null(0).to_numpy()
+    inside = pc.list_flatten(masks).cast(pa.bool_()).fill_null(False).to_numpy()
+    upto, ends = np.concatenate([[0], np.cumsum(inside)]), np.cumsum(sizes)
+    found: list[int] = (upto[ends] - upto[ends - sizes]).tolist()
+    return found
 
 
 @contextmanager

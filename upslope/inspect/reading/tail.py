@@ -6,11 +6,11 @@ import json
 import math
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from upslope.record.journal import LARGEST, JournalRow
+from upslope.record.columns import numbers_in
+from upslope.record.journal import JournalRow
 
 CHUNK = 1 << 22
 """Bytes that are read at once: a journal of gigabytes is never held whole."""
@@ -28,6 +28,8 @@ class Tail:
         """``journal`` says where the file is, None: there is none that may be read."""
         self._journal = journal
         self.lock = threading.RLock()
+        self.num_news = 0
+        """How often there was anything new."""
         self._forget()
 
     def _forget(self) -> None:
@@ -43,17 +45,22 @@ class Tail:
     def refresh(self) -> bool:
         """Read on; whether there was anything new."""
         with self.lock:
-            path = self._journal()
-            if path is None:
-                gone = bool(self.steps or self.evals)
-                self._forget()
-                self.trouble = "there is no journal yet"
-                return gone
-            try:
-                return self._read_on(path)
-            except OSError as error:
-                self.trouble = f"the journal cannot be read: {error.strerror}"
-                return False
+            is_new = self._refresh()
+            self.num_news += is_new
+            return is_new
+
+    def _refresh(self) -> bool:
+        path = self._journal()
+        if path is None:
+            gone = bool(self.steps or self.evals)
+            self._forget()
+            self.trouble = "there is no journal yet"
+            return gone
+        try:
+            return self._read_on(path)
+        except OSError as error:
+            self.trouble = f"the journal cannot be read: {error.strerror}"
+            return False
 
     def _read_on(self, path: Path) -> bool:
         state = path.stat()
@@ -119,24 +126,8 @@ class Tail:
         else:  # a resumed run did it again: the later line holds
             for values in self.columns.values():
                 values[place] = math.nan
-        for key, value in flat_numbers(row):
+        for way, value in numbers_in(row):
+            key = ".".join(way)
             if key not in self.columns:
                 self.columns[key] = array("d", [math.nan]) * len(self.steps)
             self.columns[key][place] = value
-
-
-def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every finite number of a row with its flat name, ``kind`` and ``step`` left out.
-
-    >>> dict(flat_numbers({"kind": "step", "step": 3, "reward": 0.5, "loss": None, "seconds": {"update": 2}}))
-    {'reward': 0.5, 'seconds.update': 2.0}
-    """
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            yield from flat_numbers(value, f"{prefix}{key}.")
-        elif _is_number(value) and (prefix or key != "step"):
-            yield f"{prefix}{key}", float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST  # NaN is not

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import re
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
 
-from upslope.inspect.why.facts import RunCourse, mean_of
+from upslope.inspect.reading.attempts import Brief
+from upslope.inspect.why.facts import RunCourse, earned_by, share_of
 from upslope.inspect.why.finding import Diagnosis
 from upslope.inspect.words import percent
 
@@ -18,15 +22,16 @@ SATURATED = 0.98
 """With one attempt of fifty wrong, a group of eight is mixed once in seven, and by a single attempt."""
 SHORT = 8
 """Tokens: answers of a word or two are the same where they are right."""
-ALIKE = 0.5
-"""Half of a problem's attempts are word for word another one: the group is half as large as it is paid for."""
+ALIKE = 0.75
+"""Three of four attempts that earn too little are word for word another one: trying again is paid for and not done. A
+sharp policy that learns (pocket, 1.5 nats an attempt) has half of them."""
 COLD = 0.5
 """Below this temperature a model of any size repeats itself."""
-ANYWHERE = 0.9
-"""A short answer ("yes") is right at many problems and wrong at others: it is no hack unless it is paid wherever it
-is said."""
-UNASKED = 0.5
-"""Half of the paid attempts say word for word what is said to other problems too: what earns is not an answer."""
+RAMBLES = 0.2
+"""Of the words behind an attempt's middle: a fifth of them, by threes, stands in other problems' prompts and not in its
+own (measured: 0.4 where a model goes on to the next problem, 0 in answers that are cut)."""
+CIRCLES = 0.5
+"""Half of the words behind its middle were said before, by fours."""
 
 
 def cut(facts: RunCourse) -> Diagnosis | None:
@@ -41,12 +46,56 @@ def cut(facts: RunCourse) -> Diagnosis | None:
     return None
 
 
+def endless(facts: RunCourse) -> Diagnosis | None:
+    """Cut from the first step on, and not in the middle of an answer: what is missing is the way to end."""
+    rows = [row for row in facts.attempts if row.get("ended") == "length"]
+    if not (facts.last("truncated") > CUT and facts.first("truncated") > CUT and rows):
+        return None
+    prompts = {str(row.get("problem")): by_words(_numberless(row.get("prompt_text")), 3) for row in rows}
+    said_in = Counter(gram for grams in prompts.values() for gram in set(grams))
+    further, again = [], []
+    for row in rows:
+        own = set(prompts[str(row.get("problem"))])
+        threes = by_words(_numberless(row.get("response_text")), 3)
+        fours = by_words(str(row.get("response_text") or ""), 4)
+        late = threes[len(threes) // 2 :]
+        further.append(share_of([gram in said_in and gram not in own for gram in late]))
+        before = {gram: place for place, gram in reversed(list(enumerate(fours)))}
+        again.append(share_of([before[gram] < place for place, gram in enumerate(fours)][len(fours) // 2 :]))
+    rambles, circles = median(further), median(again)
+    if rambles > RAMBLES or circles > CIRCLES:
+        how = "with other problems" if rambles > RAMBLES else "in circles"
+        return Diagnosis(
+            "format missed",
+            "Attempts do not end: the policy does not know how an answer ends here, and goes on until it is cut.",
+            f"{percent(facts.last('truncated'))} are cut at {facts.setting('sample', 'max_tokens')} tokens, and they "
+            f"go on {how}; one ends with {_end(rows[0])!r}",
+            "teach the answer's form first (a few steps of SFT), or say it in the prompt; a higher limit does not help",
+        )
+    return None
+
+
+def by_words(text: str, num: int) -> list[tuple[str, ...]]:
+    """Every ``num`` words that follow one another.
+
+    >>> by_words("Ann has 12 pens.", 3)
+    [('ann', 'has', '12'), ('has', '12', 'pens.')]
+    """
+    words = text.lower().split()
+    return [tuple(words[place : place + num]) for place in range(len(words) - num + 1)]
+
+
+def _numberless(text: object) -> str:
+    """Another problem of the same kind has other numbers."""
+    return re.sub(r"\d+", "0", str(text or ""))
+
+
 def missed_format(facts: RunCourse) -> Diagnosis | None:
     ended = [row for row in facts.attempts if row.get("ended") in ("stop", "stop_string")]
     extracts = any(row.get("extracted") for row in facts.attempts)
     none = [row for row in ended if not row.get("extracted")]
     lost = len(none) / len(ended) if ended else 0.0
-    if ended and facts.last("reward") < 0.5 and lost > MISSED and (extracts or facts.setting("task", "name") in KNOWN):
+    if ended and facts.last("reward") < 0.5 and lost > MISSED and (extracts or facts.task in KNOWN):
         return Diagnosis(
             "format missed",
             "No answer is found in most attempts that ended.",
@@ -63,7 +112,7 @@ KNOWN = ("gsm8k", "pocket", "math")
 
 def cold(facts: RunCourse) -> Diagnosis | None:
     temperature = facts.number("sample", "temperature")
-    if temperature < COLD and (facts.last("equal_groups") > 0.5 or _alike(facts) > ALIKE):
+    if temperature < COLD and (facts.last("equal_groups") > 0.5 or _alike(facts.attempts) > ALIKE):
         return Diagnosis(
             "temperature too low",
             "The attempts at a problem are nearly the same, because they are drawn at a low temperature.",
@@ -105,46 +154,6 @@ def always_right(facts: RunCourse) -> Diagnosis | None:
     return None
 
 
-def same_for_all(facts: RunCourse) -> Diagnosis | None:
-    """What earns does not depend on what was asked."""
-    paid = [row for row in facts.attempts if (row.get("reward") or 0) > 0 and row.get("response_text")]
-    homes: dict[str, set[str]] = defaultdict(set)
-    earned: dict[str, list[float]] = defaultdict(list)
-    for row in facts.attempts:
-        homes[str(row.get("response_text"))].add(str(row.get("problem")))
-        earned[str(row.get("response_text"))].append(float((row.get("reward") or 0) > 0))
-    shared = [
-        row
-        for row in paid
-        if len(homes[str(row["response_text"])]) > 1 and mean_of(earned[str(row["response_text"])]) > ANYWHERE
-    ]
-    share = len(shared) / len(paid) if paid else 0.0
-    if len({row.get("problem") for row in facts.attempts}) >= 4 and share > UNASKED:
-        return Diagnosis(
-            "reward is hacked",
-            "What earns is said to other problems too, word for word: the reward is paid for something else than "
-            "answers.",
-            f"{len(shared)} of {len(paid)} paid attempts, such as {_end(shared[0])!r}",
-            "look at the best paid attempts, and mend the reward: it must depend on the problem's answer",
-        )
-    return None
-
-
-def rewarded_length(facts: RunCourse) -> Diagnosis | None:
-    """Reward and length rise together up to the limit: the reward pays for words."""
-    limit = facts.number("sample", "max_tokens")
-    grown = facts.last("length") > 1.5 * facts.first("length")
-    if grown and facts.last("length") > 0.8 * limit and facts.last("reward") > facts.first("reward"):
-        return Diagnosis(
-            "reward is hacked",
-            "The reward is earned by writing more: attempts run up to the limit.",
-            f"length {facts.first('length'):.0f} to {facts.last('length'):.0f} of {limit:.0f} tokens while the reward "
-            f"went from {facts.first('reward'):.3g} to {facts.last('reward'):.3g}",
-            "look at the best paid attempts, and mend the reward; a penalty of length (recipe.shape) if it is right",
-        )
-    return None
-
-
 def unmixed(facts: RunCourse) -> Diagnosis | None:
     if facts.acts and facts.last("equal_groups") > SAME:
         return Diagnosis(
@@ -159,27 +168,24 @@ def unmixed(facts: RunCourse) -> Diagnosis | None:
 
 
 def duplicated(facts: RunCourse) -> Diagnosis | None:
-    if (
-        facts.acts
-        and _alike(facts) > ALIKE
-        and facts.last("length") > SHORT
-        and not facts.last("accuracy") >= SATURATED
-    ):
+    """Most attempts earn less than they could, and these are the same again and again."""
+    best = max((earned_by(row) for row in facts.attempts), default=0.0)
+    wanting = [row for row in facts.attempts if earned_by(row) < best] or facts.attempts
+    alike = _alike(wanting)
+    if facts.acts and alike > ALIKE and len(wanting) > 0.5 * len(facts.attempts) and facts.last("length") > SHORT:
         return Diagnosis(
             "attempts are duplicated",
-            "Most attempts at a problem are word for word the same.",
-            f"{percent(_alike(facts))} of the newest repeat another one of their group, more than {percent(ALIKE)}",
+            "Most attempts at a problem that earn too little are word for word the same.",
+            f"{percent(alike)} of the newest of them repeat another one of their group, more than {percent(ALIKE)}",
             "a higher sample.temperature, fewer steps at a lower rate, or a bonus for entropy",
         )
     return None
 
 
-def _alike(facts: RunCourse) -> float:
+def _alike(rows: Sequence[Brief]) -> float:
     """Share of attempts whose text another one at the same problem has too."""
-    told = Counter((row["step"], row.get("problem"), row.get("response_text")) for row in facts.attempts)
-    return mean_of(
-        [float(told[row["step"], row.get("problem"), row.get("response_text")] > 1) for row in facts.attempts]
-    )
+    told = Counter((row["step"], row.get("problem"), row.get("response_text")) for row in rows)
+    return share_of([told[row["step"], row.get("problem"), row.get("response_text")] > 1 for row in rows])
 
 
 def _end(row: dict[str, object]) -> str:

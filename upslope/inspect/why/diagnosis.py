@@ -10,10 +10,9 @@ from upslope.inspect.why.attempts_rules import (
     cold,
     cut,
     duplicated,
+    endless,
     missed_format,
     never_right,
-    rewarded_length,
-    same_for_all,
     unmixed,
 )
 from upslope.inspect.why.facts import LEAST_STEPS, RunCourse
@@ -24,31 +23,38 @@ from upslope.inspect.why.policy_rules import (
     collapsed_entropy,
     disagree,
     held_back,
+    paid_noise,
     runaway_entropy,
     too_far,
+    unlearns,
 )
+from upslope.inspect.why.reward_rules import by_length, rewarded_length, same_for_all
 
 WhyRule = Callable[[RunCourse], Diagnosis | None]
 RULES: tuple[WhyRule, ...] = (
     disagree,
-    rewarded_length,
     same_for_all,
+    by_length,
+    rewarded_length,
+    always_right,
+    cold,
+    paid_noise,
+    held_back,
+    too_far,
+    unlearns,
+    endless,
     cut,
     missed_format,
-    always_right,
     never_right,
-    too_far,
     runaway_entropy,
-    cold,
     collapsed_entropy,
-    held_back,
     blind_critic,
     unmixed,
     duplicated,
     clipped_always,
 )
-"""An earlier one is the cause of what a later one sees: attempts that are all cut earn nothing, and groups that all
-earn nothing are not mixed."""
+"""An earlier one is the cause of what a later one sees: a policy that jumped too far does not end its attempts,
+attempts that are all cut earn nothing, and groups that all earn nothing are not mixed."""
 
 
 def diagnose(run: OpenRun) -> list[Diagnosis]:
@@ -56,5 +62,8 @@ def diagnose(run: OpenRun) -> list[Diagnosis]:
     facts = RunCourse(run)
     if facts.num_steps < LEAST_STEPS:
         return []
-    found = (rule(facts) for rule in RULES)
-    return [finding for finding in found if finding is not None]
+    by_name: dict[str, Diagnosis] = {}
+    for finding in (rule(facts) for rule in RULES):
+        if finding is not None:
+            by_name.setdefault(finding.rule, finding)  # two rules may see one sickness
+    return list(by_name.values())

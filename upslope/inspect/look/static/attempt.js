@@ -95,16 +95,21 @@ function Text({ attempt, mode, onOver, onHold, held }) {
     ${attempt.mask?.includes(false) && html`<p class="quiet"><span class="token world">grey</span>: the world's words (a tool, a calculator, a template), no choice of the policy's.</p>`}`;
 }
 
+const chance = (logp) => (Number.isFinite(logp) ? Math.exp(logp) : null);
+
 function Token({ attempt, place, modes }) {
   const at = (column) => attempt[column]?.[place];
   const rows = [
     ["log π, sampler", at("sampler_logp")],
     ["log π, learner, before", at("learner_logp")],
-    ["probability", Number.isFinite(at("learner_logp") ?? at("sampler_logp")) ? Math.exp(at("learner_logp") ?? at("sampler_logp")) : null],
+    ["probability", chance(at("learner_logp") ?? at("sampler_logp"))],
+    ["probability after", chance(at("after_logp"))],
+    ["log π, after an update", at("after_logp")],
     ["log π, reference", at("reference_logp")],
     ["entropy", at("entropy")],
     ["advantage", at("advantage")],
     ["ratio", at("ratio")],
+    ["weight in the loss", at("weight")],
     ["push", at("push")],
   ].filter(([, value]) => value !== null && value !== undefined);
   const tops = at("top_logp");

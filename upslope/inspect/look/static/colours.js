@@ -29,6 +29,13 @@ export const MODES = [
     show: (value) => Math.exp(value),
   },
   {
+    key: "moved",
+    name: "moved",
+    words: "log π after the step’s updates (or before its last pass) less log π before them, nats: how far they moved the token",
+    two: true,
+    of: (a) => pair(a.after_logp, a.learner_logp, (after, before) => after - before),
+  },
+  {
     key: "gap",
     name: "sampler gap",
     words: "learner's log-probability less the sampler's, nats: not 0 where the two disagree",

@@ -23,13 +23,26 @@ export async function ask(name, query = {}) {
 /** The run of a report; empty where there is a server. */
 export const reported = taken?.['["runs"]'][0].name ?? "";
 
-/** Call `told({run: steps})` whenever a run has grown; returns what ends that. `run` empty: all runs. */
+const listeners = new Set();
+let listens = false;
+
+function openNews() {
+  listens = true;
+  const tell = ({ data }) => {
+    const news = JSON.parse(data);
+    listeners.forEach((one) => one(news));
+  };
+  if (globalThis.SharedWorker) new SharedWorker("static/workers/news.js").port.onmessage = tell;
+  else new EventSource("api/events").onmessage = tell;
+}
+
+/** Call `told()` whenever a run has grown, or is gone; returns what ends that. `run` empty: any run. */
 export function listen(run, told) {
   if (taken) return () => {};
-  const source = new EventSource(`api/events?${new URLSearchParams(run ? { run } : {})}`);
-  source.onmessage = (event) => {
-    const news = JSON.parse(event.data);
-    if (Object.keys(news.runs).length || news.gone?.length) told(news.runs);
+  if (!listens) openNews();
+  const one = ({ runs, gone = [] }) => {
+    if (run ? run in runs || gone.includes(run) : Object.keys(runs).length || gone.length) told();
   };
-  return () => source.close();
+  listeners.add(one);
+  return () => listeners.delete(one);
 }

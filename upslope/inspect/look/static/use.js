@@ -19,10 +19,30 @@ export function useAnswer(name, query, again = 0) {
   return found;
 }
 
-/** A number that grows when the run (empty: any run) does. */
+const PACE = 2000; // milliseconds between two answers to the same question of a run that trains: nobody reads faster
+
+/** A number that grows when the run (empty: any run) has; not while nobody looks, and not faster than `PACE`. */
 export function useNews(run) {
   const [count, setCount] = useState(0);
-  useEffect(() => listen(run, () => setCount((now) => now + 1)), [run]);
+  useEffect(() => {
+    let [timer, last, missed] = [0, 0, false];
+    const tell = () => {
+      [timer, last] = [0, Date.now()];
+      setCount((now) => now + 1);
+    };
+    const later = () => {
+      missed = document.hidden;
+      if (!missed && !timer) timer = setTimeout(tell, Math.max(last + PACE - Date.now(), 0));
+    };
+    const seen = () => missed && later();
+    document.addEventListener("visibilitychange", seen);
+    const stop = listen(run, later);
+    return () => {
+      stop();
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", seen);
+    };
+  }, [run]);
   return count;
 }
 
