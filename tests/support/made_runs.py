@@ -129,6 +129,7 @@ def made_attempts(step: int, problems: int, samples: int, tokens: int, words: st
                 "top_pieces": [[pieces[place], " other"] for place in range(tokens)],
                 "top_logp": [[-0.1, -2.0]] * tokens,
             }
-            rows.append(row | {key: value(number) if callable(value) else value for key, value in columns.items()})
+            row |= {key: value(number) if callable(value) else value for key, value in columns.items()}
+            rows.append({"right": row["reward"] is not None and row["reward"] >= 1} | row)
     arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in STEP_SCHEMA]
     return pa.Table.from_arrays(arrays, schema=STEP_SCHEMA)
