@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from upslope.inspect.reading.attempts import Brief
-from upslope.inspect.why.facts import RunCourse, earned_by, share_of
+from upslope.inspect.why.facts import RunCourse, earned_by, share_where
 from upslope.inspect.why.finding import Diagnosis
 from upslope.inspect.words import percent
 
@@ -59,9 +59,9 @@ def endless(facts: RunCourse) -> Diagnosis | None:
         threes = by_words(_numberless(row.get("response_text")), 3)
         fours = by_words(str(row.get("response_text") or ""), 4)
         late = threes[len(threes) // 2 :]
-        further.append(share_of([gram in said_in and gram not in own for gram in late]))
+        further.append(share_where([gram in said_in and gram not in own for gram in late]))
         before = {gram: place for place, gram in reversed(list(enumerate(fours)))}
-        again.append(share_of([before[gram] < place for place, gram in enumerate(fours)][len(fours) // 2 :]))
+        again.append(share_where([before[gram] < place for place, gram in enumerate(fours)][len(fours) // 2 :]))
     rambles, circles = median(further), median(again)
     if rambles > RAMBLES or circles > CIRCLES:
         how = "with other problems" if rambles > RAMBLES else "in circles"
@@ -185,7 +185,7 @@ def duplicated(facts: RunCourse) -> Diagnosis | None:
 def _alike(rows: Sequence[Brief]) -> float:
     """Share of attempts whose text another one at the same problem has too."""
     told = Counter((row["step"], row.get("problem"), row.get("response_text")) for row in rows)
-    return share_of([told[row["step"], row.get("problem"), row.get("response_text")] > 1 for row in rows])
+    return share_where([told[row["step"], row.get("problem"), row.get("response_text")] > 1 for row in rows])
 
 
 def _end(row: dict[str, object]) -> str:

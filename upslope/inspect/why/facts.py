@@ -142,7 +142,7 @@ def mean_of(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def share_of(marks: Sequence[bool]) -> float:
+def share_where(marks: Sequence[bool]) -> float:
     """How many are true; 0 of none."""
     return sum(marks) / len(marks) if marks else 0.0
 
