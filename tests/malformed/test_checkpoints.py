@@ -45,7 +45,9 @@ def sealed(change: Damage) -> Damage:
         change(folder)
         manifest = folder / "manifest.json"
         files = [path for path in folder.rglob("*") if path.is_file() and path != manifest]
-        manifest.write_text(json.dumps({p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}))
+        manifest.write_text(
+            json.dumps({p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
+        )
 
     return damage
 

@@ -117,7 +117,14 @@ def test_an_export_is_the_checkpoint_without_what_is_the_runs_alone(upslope) -> 
     assert (made / "model.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
     card = (made / "README.md").read_text()
     assert card.startswith("---\n") and "library_name: transformers" in card
-    for told in ("reinforce-baseline", "group_size=4", "data.jsonl", "mine.py:odd", "after 0 and after 2 steps", "torch"):
+    for told in (
+        "reinforce-baseline",
+        "group_size=4",
+        "data.jsonl",
+        "mine.py:odd",
+        "after 0 and after 2 steps",
+        "torch",
+    ):
         assert told in card, told
     assert str(Path.cwd()) not in card  # where it lay here is nobody's business
     assert upslope("export", "runs/mine", "--dtype", "bfloat16")[0] == 0  # an unchanged export is replaced

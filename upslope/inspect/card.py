@@ -14,7 +14,16 @@ from upslope.record.journal import LOSSES, JournalRow, number, read_journal
 from upslope.record.names import RUN
 from upslope.training.tables import dotted
 
-TOLD = ("steps", "problems", "seed", "learn.lr", "learn.lora_rank", "learn.dtype", "sample.max_tokens", "sample.temperature")
+TOLD = (
+    "steps",
+    "problems",
+    "seed",
+    "learn.lr",
+    "learn.lora_rank",
+    "learn.dtype",
+    "sample.max_tokens",
+    "sample.temperature",
+)
 """Settings that the card lists; run.toml has them all."""
 
 
@@ -32,7 +41,7 @@ def model_card(folder: Path, step: int, *, adapter: bool) -> str:
         *_head(name, base, adapter=adapter),
         f"# {visible(folder.resolve().name)}",
         "",
-        f"`{_last(base)}` trained with [upslope](https://pypi.org/project/upslope/), recipe `{name}`, {step} steps. {what}",
+        f"`{_last(base)}` trained with upslope, recipe `{name}`, {step} steps. {what}",
         "",
         "## Recipe",
         "",
@@ -91,7 +100,9 @@ def _figures(folder: Path, step: int) -> list[str]:
     if evals:
         first, last = evals[0], evals[-1]
         lines += [f"Held out, after {first['step']} and after {last['step']} steps:", ""]
-        rows = [(key, (_measured(first, key), _measured(last, key))) for key in ("greedy", "lenient", *LOSSES, "reward")]
+        rows = [
+            (key, (_measured(first, key), _measured(last, key))) for key in ("greedy", "lenient", *LOSSES, "reward")
+        ]
         kept = [(key, *pair) for key, pair in rows if any(pair)]
         lines += ["| | before | after |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in kept), ""]
     steps = [row for row in journal.steps if row["step"] < step]

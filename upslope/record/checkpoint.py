@@ -1,8 +1,8 @@
-"""Checkpoints: ordinary Hugging Face model directories, and with them what a run goes on from and a manifest of hashes.
+"""Checkpoints: ordinary Hugging Face model directories, what a run goes on from, and a manifest of hashes.
 
-Many loaders (vLLM's among them) take every ``*.safetensors`` in a directory for the model's. So optimizer and critic lie
-in ``resume/``, and under another suffix, though they are files of that format. Checkpoints of earlier versions have them
-beside the model, and are read from there.
+Many loaders (vLLM's among them) take every ``*.safetensors`` in a directory for the model's. So optimizer and critic
+lie in ``resume/``, and under another suffix, though they are files of that format. Checkpoints of earlier versions have
+them beside the model, and are read from there.
 
 A checkpoint is written aside, flushed, and renamed into place; its predecessor goes only afterwards, one of the very
 same step too (``step-000010.replaced``). What is newest is decided by what is complete (every file there, every hash

@@ -42,5 +42,8 @@ class AroundTask(Task):
     def episode(self, problem: Problem) -> Episode | None:
         return self._inner.episode(problem)
 
+    def place(self, problem: Problem) -> str:
+        return self._inner.place(problem)
+
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         return self._inner.problem_from_row(row, where)

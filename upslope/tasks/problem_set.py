@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from upslope.errors import UserError, nearest
@@ -54,6 +54,8 @@ class ProblemSet:
     test: tuple[Problem, ...]
     source: str = "the data"
     """Where they come from, for messages."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """The row of each, by id."""
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """One side; a UserError if it is empty."""
@@ -98,7 +100,7 @@ def make_problem_set(
         sides[split].append(problem)
     names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
     train, test = (tuple(_filled(problem, names) for problem in side) for side in sides.values())
-    return ProblemSet(train, test, source)
+    return ProblemSet(train, test, source, first)
 
 
 def require_text(problem: Problem, where: str) -> None:

@@ -50,6 +50,10 @@ class RowTask(Task):
     def demonstrations(self) -> Sequence[Problem]:
         return self._set.demonstrations()
 
+    def place(self, problem: Problem) -> str:
+        where = self._set.where.get(problem.id)
+        return f"{problem.id} ({where})" if where else problem.id
+
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         return self.build_to_score(rename(row, self._columns, self.fields), where)
 

@@ -31,4 +31,5 @@ def collector(
         settings.problems,
         max_positions=policy.max_positions,
         blocks=blocks,
+        cuts=settings.task.too_long == "truncate",
     )

@@ -54,7 +54,11 @@ def open_run_task(settings: TaskSettings, seed: int) -> Task:
 
 def task_spec(settings: TaskSettings, seed: int) -> dict[str, Any]:
     """What ``open_task`` is called with for a task that is more than text."""
-    given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(("name", "text"))}
+    given = {
+        f.name: getattr(settings, f.name)
+        for f in fields(settings)
+        if not f.name.startswith(("name", "text", "too_long"))
+    }
     return given | {"name": settings.name or (FOR_DATA if settings.data else DEFAULT), "seed": seed}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Documents
 from upslope.errors import Exhausted, UserError, of_system
 from upslope.model.load import pick_device
 from upslope.native.threads import ask_for_same_bits
@@ -22,6 +23,7 @@ from upslope.training.company import Company, Nobody
 from upslope.training.corpora import Text
 from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
+from upslope.training.fitting import fit
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
@@ -64,9 +66,11 @@ def run_to_end(
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved, company.build)
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
-        sampler, task = company.sampler(learner), company.task(task)
-        run = kind(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes, text)
-        run.require_room()
+        blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)
+        fitted = fit(company.task(task), recipe, settings, learner.policy, blocks=blocks)
+        named = (settings, recorder, recipe, fitted.task, company.sampler(learner), learner, view, dict(document))
+        run = kind(*named, made_with, notes, text, fitted)
+        run.require_readable()
         if saved is not None:
             run.resume(saved)
         elif resume:
