@@ -38,7 +38,7 @@ def require_readable(
             first, num = first or error, num + 1
     if first is not None:
         more = f" ({num:,} of the {len(jobs):,} rows that were looked at are like this)" if num > 1 else ""
-        raise UserError(f"{first}{more}; mend or drop the row") from first
+        raise UserError(f"{first}{more}") from first
 
 
 def once(problems: Iterable[Problem]) -> list[Problem]:

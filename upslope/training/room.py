@@ -97,13 +97,14 @@ class Room:
 
 
 def addressed(problem: Problem, place: Place, make: Callable[[], T]) -> T:
-    """What ``make`` makes of a problem; a UserError of its begins with the problem's address."""
+    """What ``make`` makes of a problem; a UserError of its begins with the problem's address, and says what to do."""
     try:
         return make()
     except UserError as error:
         words = str(error)
         known = words.startswith(problem.id)  # whoever knows the problem has named it
-        raise UserError(f"{place(problem)}{words[len(problem.id) :] if known else f': {words}'}") from error
+        told = words[len(problem.id) :] if known else f": {words}"
+        raise UserError(f"{place(problem)}{told}; mend or drop the row") from error
 
 
 def require_room_for(

@@ -10,9 +10,10 @@ import torch
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Documents
-from upslope.errors import Exhausted, UserError, of_system
+from upslope.errors import Exhausted, Stopped, UserError, of_system
 from upslope.model.load import pick_device
 from upslope.native.threads import ask_for_same_bits
+from upslope.plugins import blamed
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
 from upslope.record.trackers.known import require_place, tracker_of
@@ -82,7 +83,7 @@ def run_to_end(
             except Exhausted as cause:
                 run.end_early(str(cause))
         except BaseException as caught:
-            error = company.cause(caught) or caught
+            error = company.cause(caught) or _of_users_code(caught)
             kept = _rescued(run)
             if tracked is not None:
                 tracked.close()
@@ -93,11 +94,26 @@ def run_to_end(
                 raise UserError(f"{of_system(error)}; {kept}") from error
             if isinstance(error, AtOnce):
                 raise AtOnce(error.signal, kept or "no step was finished, so there is no checkpoint") from None
+            if kept and isinstance(error, Exception) and not isinstance(error, Stopped):
+                error.add_note(kept)
             raise error from (None if error is caught else caught)
         if tracked is not None:
             tracked.close()
         view.close(True)
     return run
+
+
+def _of_users_code(error: BaseException) -> BaseException:
+    """What a slot, a task or anything else from a file of the user's raised, as the one line that a reward's crash is;
+    another error as it is. ``sys.exit`` in such a file is no end of a run."""
+    if isinstance(error, (UserError, Stopped, KeyboardInterrupt, MemoryError)):
+        return error
+    told = blamed(error)
+    if not told:
+        return error
+    found = UserError(f"code of yours crashed: {told}")
+    found.__cause__ = error
+    return found
 
 
 def _rescued(run: Run) -> str:
