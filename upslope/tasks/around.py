@@ -42,6 +42,9 @@ class AroundTask(Task):
     def episode(self, problem: Problem) -> Episode | None:
         return self._inner.episode(problem)
 
+    def check_columns(self) -> None:
+        self._inner.check_columns()
+
     def place(self, problem: Problem) -> str:
         return self._inner.place(problem)
 

@@ -79,6 +79,10 @@ class Task(Protocol):
         """Raise UserError if ``score`` could not be called, whatever the responses: asked before a run begins."""
         return
 
+    def check_columns(self) -> None:
+        """Raise UserError if the task's rewards ask for a column that no row has: asked before a run begins."""
+        return
+
     def place(self, problem: Problem) -> str:
         """Where a problem comes from, for messages: its id, and the file's row where it has one."""
         return problem.id

@@ -103,6 +103,9 @@ class Completed(Task):
         found: Episode | None = self._call("episode", problem)
         return None if found is None else GuardedEpisode(found, self._where, _file_of(found))
 
+    def check_columns(self) -> None:
+        self._call("check_columns")
+
     def place(self, problem: Problem) -> str:
         return said(self._call("place", problem), str)
 

@@ -45,6 +45,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
             column_of(held_out[: settings.eval.problems], settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+        task.check_columns()
 
 
 def check_cluster(settings: RunSettings, recipe: Recipe) -> None:

@@ -26,6 +26,8 @@ RUN = [
     *("train", "--model", "model", "--data", "rows", "--plain", "--name", "mine", "problems=2", "eval.problems=2"),
     *("sample.max_tokens=5", "learn.warmup=0", "threads=1", "steps=2", "device=cpu"),
 ]
+AGAIN = [word for word in RUN if word not in ("--data", "rows")]
+ROWS_GIVEN = ("--data", "rows", "--reward", "mine.py:odd")
 ACT = ("--reward", "mine.py:odd", "recipe.sample.group_size=2")
 SHOW = ("--recipe", "sft")
 SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tom has 1 apple."}]
@@ -178,3 +180,79 @@ def test_only_the_rows_that_the_steps_take_are_looked_at() -> None:
     assert len(made.upcoming(sample, range(1_000_000_000))) == 40
     assert len(made.upcoming(Attempts(group_size=2, refill=2.0, keep=sample.keep), range(1))) == 40
     assert len(made.upcoming(Demonstrations(), range(2))) == 8
+
+
+def test_a_column_that_a_reward_asks_for_and_no_row_has_is_known_before_the_run(upslope) -> None:
+    given(ROWS, ROWS)
+    Path("mine.py").write_text("def odd(completions, answr):\n    return [0.0 for _ in completions]\n")
+    stops(upslope(*RUN, *ACT, "eval.problems=0"), "reward function 'odd' needs 'answr'", "no such column in any row")
+
+
+LATE = """
+import torch
+import upslope as up
+from upslope.tasks.base import Task
+from upslope.types import Problem, Score
+
+CALLS = []
+
+
+def late(of):
+    CALLS.append(of)
+    if of == "{of}" and CALLS.count(of) > {most}:
+        raise {error}
+
+
+@up.kind("advantage", compares="group")
+def breaks(batch):
+    late("advantage")
+    return torch.where(batch.mask_NT, batch.reward_N[:, None], 0)
+
+
+MINE = up.REINFORCE.patch(advantage=breaks)
+
+
+def keep(group):
+    late("keep")
+    return group
+
+
+class Mine(Task):
+    name = "mine"
+
+    def problems(self, split):
+        return [Problem(f"{split}/{i}", ({"role": "user", "content": f"Tom has {i} apples."},)) for i in range(9)]
+
+    def score(self, problems, responses):
+        late(problems[0].id.partition("/")[0])
+        return [Score(float(len(r) % 2)) for r in responses]
+
+    def episode(self, problem):
+        late("episode")
+        return None
+"""
+KINDS = {
+    "a reward": ("train", 1, "ValueError('no more')", ["--task", "late.py:Mine"]),
+    "an evaluation": ("test", 1, "ValueError('no more')", ["--task", "late.py:Mine", "eval.every=1", "problems=3"]),
+    "an episode": ("episode", 8, "ValueError('no more')", ["--task", "late.py:Mine"]),
+    "a slot": ("advantage", 1, "ValueError('no more')", [*ROWS_GIVEN, "--recipe", "late.py:MINE"]),
+    "a slot that leaves": ("advantage", 1, "SystemExit(0)", [*ROWS_GIVEN, "--recipe", "late.py:MINE"]),
+    "what is kept": ("keep", 5, "OSError('no more')", [*ROWS_GIVEN, "recipe.sample.keep=late.py:keep"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_code_of_the_users_raises_late_leaves_a_run_to_go_on_with(upslope, kind: str) -> None:
+    of, most, error, how = KINDS[kind]
+    mine = LATE.replace("{of}", of).replace("{error}", error)
+    given(ROWS, ROWS)
+    Path("late.py").write_text(mine.replace("{most}", str(most)))
+    code, said = upslope(*AGAIN, *how, "recipe.sample.group_size=2", "steps=5")
+    last = said.strip().splitlines()[-1]
+    assert code == 2 and "Traceback" not in said and "late.py:" in last, said
+    assert last.endswith("; continue with: upslope train --resume runs/mine"), last
+    done = len(journal("step"))
+    assert 0 < done < 5 and Path(f"runs/mine/checkpoints/step-{done:06d}").is_dir()
+    Path("late.py").write_text(mine.replace("{most}", "1000"))
+    code, said = upslope("train", "--resume", "runs/mine")
+    assert code == 0 and len(journal("step")) == 5, said
