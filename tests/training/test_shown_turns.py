@@ -32,7 +32,7 @@ from upslope.tasks.complete import complete
 from upslope.tasks.registry import open_task
 from upslope.training.checks import check_shown
 from upslope.training.collect import Collector
-from upslope.training.fitting import fit
+from upslope.training.fitting import fit_rows
 from upslope.training.readable import require_readable
 from upslope.training.settings import EvalSettings, RunSettings
 from upslope.training.shown import held_out_groups, shown_group, shown_tokens
@@ -186,7 +186,7 @@ def room(problem: Problem, max_positions: int, renderer: Any = RENDERER) -> None
     found = {"demonstrations": lambda self: [problem], "problems": lambda self, split: [], "score": lambda *_: []}
     task = complete(type("One", (), found)())
     policy = type("Small", (), {"renderer": renderer, "max_positions": max_positions})()
-    fit(task, SFT, RunSettings(eval=EvalSettings(problems=0)), policy)  # type: ignore[arg-type]
+    fit_rows(task, SFT, RunSettings(eval=EvalSettings(problems=0)), policy)  # type: ignore[arg-type]
     require_readable([], [problem], renderer, task.place, print)
 
 

@@ -52,11 +52,11 @@ class Checkpoint:
     state: Mapping[str, Any]
 
     def optimizer(self) -> dict[str, Tensor]:
-        return load_file(place_of(self.folder, OPTIMIZER))
+        return load_file(file_in(self.folder, OPTIMIZER))
 
     def critic(self) -> dict[str, Tensor]:
         """Weights and optimizer state of the critic, in a recipe that has one."""
-        return load_file(place_of(self.folder, CRITIC))
+        return load_file(file_in(self.folder, CRITIC))
 
     @property
     def drew_ahead(self) -> bool:
@@ -112,7 +112,7 @@ def why_not_complete(folder: Path) -> str:
     wrong = why_not_whole(folder)
     if wrong:
         return wrong
-    missing = [name for name in (STATE, OPTIMIZER) if not place_of(folder, name).is_file()]
+    missing = [name for name in (STATE, OPTIMIZER) if not file_in(folder, name).is_file()]
     if missing or not any(folder.glob("*model*.safetensors")):
         return f"{(*missing, 'model.safetensors')[0]} is missing"
     try:
@@ -123,7 +123,7 @@ def why_not_complete(folder: Path) -> str:
     return "" if step == _step(folder) else f"its {STATE} is of step {step}"
 
 
-def place_of(folder: Path, name: str) -> Path:
+def file_in(folder: Path, name: str) -> Path:
     """Where a file of a checkpoint is, or should be: also in one of an earlier version."""
     before = folder / ONCE.get(name, name)
     return before if before.is_file() and not (folder / name).exists() else folder / name

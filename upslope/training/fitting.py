@@ -54,7 +54,7 @@ class FittingTask(AroundTask):
         return super().documents() if self.read is None else self.read
 
 
-def fit(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, *, blocks: bool = False) -> Fitted:
+def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, *, blocks: bool = False) -> Fitted:
     """The task with rows that fit the model's positions: of what the recipe takes, and of the held-out problems.
     ``blocks``: documents are cut to fit anyway.
 

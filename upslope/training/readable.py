@@ -8,7 +8,7 @@ from functools import partial
 
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
-from upslope.training.room import Place, addressed
+from upslope.training.room import RowPlace, addressed
 from upslope.training.shown import shown_rows
 from upslope.types import Problem
 
@@ -20,7 +20,7 @@ def require_readable(
     attempted: Sequence[Problem],
     imitated: Sequence[Problem],
     renderer: Renderer,
-    place: Place,
+    place: RowPlace,
     say: Callable[[str], None],
 ) -> None:
     """Raise UserError, with the address of the first and how many there are, for rows that the chat template refuses or

@@ -15,7 +15,7 @@ from upslope.training.shown import shown_rows
 from upslope.types import Message, Problem, Sampling
 
 T = TypeVar("T")
-Place = Callable[[Problem], str]
+RowPlace = Callable[[Problem], str]
 """A problem's address, for messages (``Task.place``)."""
 AROUND_A_TURN, AROUND_TOOLS = 32, 2048
 """Tokens: more than chat templates write around one message, and to say that there are tools."""
@@ -48,7 +48,7 @@ class Room:
     """The model's positions, and what does not fit them. A text of fewer bytes than there are positions is not
     tokenised: a token takes a byte at least."""
 
-    def __init__(self, renderer: Renderer, sampling: Sampling, max_positions: int, place: Place = by_id) -> None:
+    def __init__(self, renderer: Renderer, sampling: Sampling, max_positions: int, place: RowPlace = by_id) -> None:
         self._renderer, self._sampling, self.positions = renderer, sampling, max_positions
         self._place, self._most = place, _MostTokens(renderer)
 
@@ -96,7 +96,7 @@ class Room:
         return cut(high)
 
 
-def addressed(problem: Problem, place: Place, make: Callable[[], T]) -> T:
+def addressed(problem: Problem, place: RowPlace, make: Callable[[], T]) -> T:
     """What ``make`` makes of a problem; a UserError of its begins with the problem's address, and says what to do."""
     try:
         return make()
@@ -108,7 +108,7 @@ def addressed(problem: Problem, place: Place, make: Callable[[], T]) -> T:
 
 
 def require_room_for(
-    problems: Sequence[Problem], renderer: Renderer, sampling: Sampling, max_positions: int, place: Place = by_id
+    problems: Sequence[Problem], renderer: Renderer, sampling: Sampling, max_positions: int, place: RowPlace = by_id
 ) -> None:
     """Raise UserError, which names the longest and says how many there are, unless the prompts and the longest attempts
     at them fit the model's positions."""
@@ -121,7 +121,7 @@ MEND_ATTEMPTS = "lower sample.max_tokens or shorten the prompt"
 
 
 def of_long(
-    rows: Sequence[LongRow], num: int, what: str, max_positions: int, place: Place, *, shown: bool = False
+    rows: Sequence[LongRow], num: int, what: str, max_positions: int, place: RowPlace, *, shown: bool = False
 ) -> str:
     """The longest of these rows with its address, and how many of all ``num`` there are, in words."""
     longest = max(rows, key=lambda row: row.total)

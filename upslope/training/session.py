@@ -24,7 +24,7 @@ from upslope.training.company import Company, Nobody
 from upslope.training.corpora import Text
 from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
-from upslope.training.fitting import fit
+from upslope.training.fitting import fit_rows
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
@@ -68,7 +68,7 @@ def run_to_end(
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
         blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)
-        fitted = fit(company.task(task), recipe, settings, learner.policy, blocks=blocks)
+        fitted = fit_rows(company.task(task), recipe, settings, learner.policy, blocks=blocks)
         named = (settings, recorder, recipe, fitted.task, company.sampler(learner), learner, view, dict(document))
         run = kind(*named, made_with, notes, text, fitted)
         run.require_readable()
