@@ -351,7 +351,7 @@ def test_a_run_file_repeats_the_run(upslope: Command, folder: Path) -> None:
 def weights(run: Path) -> dict[str, torch.Tensor]:
     found = newest(run / "checkpoints")
     assert found is not None
-    return load_file(found.folder / "model.safetensors") | load_file(found.folder / "optimizer.safetensors")
+    return load_file(found.folder / "model.safetensors") | found.optimizer()
 
 
 LONGER = [

@@ -16,6 +16,8 @@ from upslope.errors import UserError, nearest
 
 LONGEST = 500
 """Characters that are quoted of what a user's object says."""
+_IMPORTED: set[str] = set()
+"""The files that were imported, as tracebacks name them."""
 
 
 def is_own(value: Any) -> bool:
@@ -63,6 +65,7 @@ def _import(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"upslope_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None, "spec_from_file_location knows every .py file"
     module = importlib.util.module_from_spec(spec)
+    _IMPORTED.add(str(path.resolve()))
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up here
     try:
         spec.loader.exec_module(module)
@@ -77,6 +80,13 @@ def unless_interrupted(error: BaseException) -> None:
     the errors that ``except Exception`` lets through among it: none of them may end a run as if it were done."""
     if isinstance(error, KeyboardInterrupt):
         raise error
+
+
+def blamed(error: BaseException) -> str:
+    """What went wrong in a user's file that was imported, with the place there; empty if the error came from none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    files = [frame.filename for frame in frames if str(Path(frame.filename).resolve()) in _IMPORTED]
+    return describe(error, files[-1]) if files else ""
 
 
 def describe(error: BaseException, file: str) -> str:

@@ -17,6 +17,8 @@ from crash.cases import RECIPES, RUN, Bench, digest, furnished
 from crash.forks import FULL, in_memory, serving
 from crash.trials import Found
 
+from upslope.record.checkpoint import OPTIMIZER
+
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
@@ -91,12 +93,12 @@ def test_two_processes_want_one_folder(campaign):
 
 
 def swapped(run: Path) -> None:
-    file = run / "checkpoints" / "step-000006" / "optimizer.safetensors"
+    file = run / "checkpoints" / "step-000006" / OPTIMIZER
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    manifest = file.with_name("manifest.json")
-    hashes = json.loads(manifest.read_text()) | {file.name: digest(file)}
+    manifest = file.parents[1] / "manifest.json"
+    hashes = json.loads(manifest.read_text()) | {OPTIMIZER: digest(file)}
     manifest.write_text(json.dumps(hashes))
 
 
@@ -106,7 +108,7 @@ def twice(run: Path) -> None:
 
 
 DAMAGE = {
-    "optimizer.safetensors is another one": swapped,
+    "optimizer.state is another one": swapped,
     "journal.jsonl is another one": twice,
     "rollouts/step-000003.parquet is not there": lambda run: (run / "rollouts" / "step-000003.parquet").unlink(),
     "folders is another one": lambda run: (run / "checkpoints" / ".step-000004.part").mkdir(),

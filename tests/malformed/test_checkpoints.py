@@ -20,7 +20,7 @@ from upslope.record.checkpoint import newest, steps
 
 Damage = Callable[[Path], object]
 FILES = (
-    *("config.json", "generation_config.json", "manifest.json", "model.safetensors", "optimizer.safetensors"),
+    *("config.json", "generation_config.json", "manifest.json", "model.safetensors", "resume/optimizer.state"),
     *("run_state.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 )
 
@@ -44,8 +44,10 @@ def sealed(change: Damage) -> Damage:
     def damage(folder: Path) -> None:
         change(folder)
         manifest = folder / "manifest.json"
-        files = [path for path in folder.iterdir() if path.is_file() and path != manifest]
-        manifest.write_text(json.dumps({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}))
+        files = [path for path in folder.rglob("*") if path.is_file() and path != manifest]
+        manifest.write_text(
+            json.dumps({p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
+        )
 
     return damage
 
@@ -114,7 +116,7 @@ WHOLE: dict[str, tuple[Damage, str]] = {
         "step 9",
     ),
     "no state, sealed": (sealed(lambda folder: (folder / "run_state.json").unlink()), "run_state.json is missing"),
-    "no optimizer, sealed": (sealed(lambda folder: (folder / "optimizer.safetensors").unlink()), "optimizer"),
+    "no optimizer, sealed": (sealed(lambda folder: (folder / "resume" / "optimizer.state").unlink()), "optimizer"),
     "no weights, sealed": (sealed(lambda folder: (folder / "model.safetensors").unlink()), "model.safetensors"),
     "no file left": (lambda folder: [path.unlink() for path in folder.iterdir()], "no manifest.json"),
     "a file in its place": (replaced(lambda place: place.write_text("a")), "no folder"),

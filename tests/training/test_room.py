@@ -11,7 +11,7 @@ from upslope.errors import UserError
 from upslope.model.byte_pairs import learn_tokenizer
 from upslope.model.renderer import ChatRenderer
 from upslope.tasks.user import problem_of
-from upslope.training.room import _require_shown, require_room_for
+from upslope.training.room import Room, require_room_for
 from upslope.types import Problem, Sampling
 
 PROBLEMS = tiny.problems(200)
@@ -50,9 +50,9 @@ def test_a_tight_model_has_each_of_them_tokenised(renderer: Counting) -> None:
 
 
 def test_the_longest_is_named_at_once(renderer: Counting) -> None:
-    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens"):
+    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens .*; of 202 problems 2 are too"):
         require_room_for([LONG, *PROBLEMS, LONGER], renderer, Sampling(max_tokens=8), 256)
-    assert Counting.asked == 2
+    assert Counting.asked == 1 + 2  # those that may be too long, to say how many are
 
 
 def test_no_problems_fit_anywhere(renderer: Counting) -> None:
@@ -68,5 +68,5 @@ def test_a_conversation_of_many_short_turns_is_found_before_the_run() -> None:
     ]
     row = {"prompt": "hi", "completion": [*turns, {"role": "assistant", "content": "c"}]}
     problem = replace(problem_of(row, "row 1"), id="talk")
-    with pytest.raises(UserError, match=r"talk: .* the model's 256 positions"):
-        _require_shown([problem], ChatRenderer.of(tokenizer), 256)
+    (found,) = Room(ChatRenderer.of(tokenizer), Sampling(max_tokens=1), 256).too_long_to_imitate([problem])
+    assert found.problem.id == "talk" and found.total > 256

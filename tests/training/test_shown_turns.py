@@ -28,10 +28,13 @@ from upslope.model.renderer import ChatRenderer
 from upslope.record.checkpoint import newest
 from upslope.rollout.address import Address
 from upslope.tasks import user
+from upslope.tasks.complete import complete
 from upslope.tasks.registry import open_task
 from upslope.training.checks import check_shown
 from upslope.training.collect import Collector
-from upslope.training.room import require_room_for_run
+from upslope.training.fitting import fit_rows
+from upslope.training.readable import require_readable
+from upslope.training.settings import EvalSettings, RunSettings
 from upslope.training.shown import held_out_groups, shown_group, shown_tokens
 from upslope.training.source import MixedDemonstrations
 from upslope.training.start import launch
@@ -180,9 +183,11 @@ def test_a_row_that_ends_with_a_user_cannot_be_imitated_and_can_be_attempted(tmp
 
 
 def room(problem: Problem, max_positions: int, renderer: Any = RENDERER) -> None:
-    task = type("One", (), {"demonstrations": lambda self: [problem], "documents": lambda self: []})()
+    found = {"demonstrations": lambda self: [problem], "problems": lambda self, split: [], "score": lambda *_: []}
+    task = complete(type("One", (), found)())
     policy = type("Small", (), {"renderer": renderer, "max_positions": max_positions})()
-    require_room_for_run(task, SFT, [], policy, Sampling(max_tokens=1))  # type: ignore[arg-type]
+    fit_rows(task, SFT, RunSettings(eval=EvalSettings(problems=0)), policy)  # type: ignore[arg-type]
+    require_readable([], [problem], renderer, task.place, print)
 
 
 def test_a_conversation_that_is_too_long_is_named_before_the_run() -> None:
@@ -203,7 +208,9 @@ def test_what_a_template_refuses_names_the_row_before_the_run() -> None:
     )
     chat = [*talk(1), {"role": "tool", "content": "3"}, {"role": "assistant", "content": "3"}]
     problem = user.problem_of({"id": "seven", "messages": chat}, "here")
-    with pytest.raises(UserError, match=r"^seven: message 3 \(tool\): .* does not take it: no tools$"):
+    with pytest.raises(
+        UserError, match=r"^seven: message 3 \(tool\): .* does not take it: no tools; mend or drop the row$"
+    ):
         room(problem, 10**6, ChatRenderer.of(tokenizer))
 
 

@@ -65,6 +65,15 @@ def load_adapter(base: Any, folder: Path) -> Any:
     return model
 
 
+def merge_adapter(model: Any) -> Any:
+    """The base model with the adapter's weights added to its own. Raises UserError where they cannot be."""
+    try:
+        with quietly():
+            return model.merge_and_unload(safe_merge=True)
+    except Exception as error:
+        raise UserError(f"the adapter cannot be merged into its base: {said(error, str):.300}") from error
+
+
 def base_name(folder: Path) -> str:
     """The model an adapter was made for. Raises UserError if its config does not say that."""
     with _told(folder):

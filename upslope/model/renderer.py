@@ -20,6 +20,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from upslope.errors import UserError
 from upslope.model.ends import find_end_ids
 from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, require_named, turns_of
+from upslope.plugins import said
 from upslope.types import Message, Problem
 
 PLAIN_TEMPLATE = (
@@ -205,7 +206,10 @@ class ChatRenderer:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
-        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        try:
+            return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        except Exception as error:  # half a character, a word that a vocabulary lacks: whatever its library raises
+            raise UserError(f"the tokenizer cannot read {text!a:.60}: {said(error, str):.200}") from error
 
     def _prompt(self, text: str) -> tuple[int, ...]:
         """A rendered chat as tokens. A chat template writes its own start token."""

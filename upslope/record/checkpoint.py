@@ -1,4 +1,8 @@
-"""Checkpoints: ordinary Hugging Face model directories with the optimizer beside them and a manifest of hashes.
+"""Checkpoints: ordinary Hugging Face model directories, what a run goes on from, and a manifest of hashes.
+
+Many loaders (vLLM's among them) take every ``*.safetensors`` in a directory for the model's. So optimizer and critic
+lie in ``resume/``, and under another suffix, though they are files of that format. Checkpoints of earlier versions have
+them beside the model, and are read from there.
 
 A checkpoint is written aside, flushed, and renamed into place; its predecessor goes only afterwards, one of the very
 same step too (``step-000010.replaced``). What is newest is decided by what is complete (every file there, every hash
@@ -22,13 +26,17 @@ from upslope.errors import UserError
 from upslope.files import sync_folder
 from upslope.model.hf import system_errors
 from upslope.model.policy import Policy
-from upslope.record.drawn import DrawnStep, any_drawn, read_drawn, write_drawn
-from upslope.record.manifest import is_ours, is_whole, remove, whole_folder, why_not_whole
+from upslope.record.drawn import AHEAD, DrawnStep, any_drawn, read_drawn, write_drawn
+from upslope.record.manifest import MANIFEST, is_ours, is_whole, remove, whole_folder, why_not_whole
 from upslope.types import Problem
 
-OPTIMIZER = "optimizer.safetensors"
-CRITIC = "critic.safetensors"
+RESUME = "resume"
+OPTIMIZER, CRITIC = f"{RESUME}/optimizer.state", f"{RESUME}/critic.state"
+ONCE = {OPTIMIZER: "optimizer.safetensors", CRITIC: "critic.safetensors"}
+"""Where earlier versions wrote them."""
 STATE = "run_state.json"
+NOT_THE_MODEL = frozenset({RESUME, AHEAD, STATE, MANIFEST, *ONCE.values()})
+"""What of a checkpoint's folder is for the run alone."""
 NAME = re.compile(r"step-(\d+)(\.replaced)?")
 ASIDE = ".set-aside"
 """Stands behind the name of what was called as a checkpoint is, and was none."""
@@ -44,11 +52,11 @@ class Checkpoint:
     state: Mapping[str, Any]
 
     def optimizer(self) -> dict[str, Tensor]:
-        return load_file(self.folder / OPTIMIZER)
+        return load_file(file_in(self.folder, OPTIMIZER))
 
     def critic(self) -> dict[str, Tensor]:
         """Weights and optimizer state of the critic, in a recipe that has one."""
-        return load_file(self.folder / CRITIC)
+        return load_file(file_in(self.folder, CRITIC))
 
     @property
     def drew_ahead(self) -> bool:
@@ -75,6 +83,7 @@ def save(
     folder = parent / f"step-{step:06d}"
     with whole_folder(folder) as aside:
         policy.save(aside, weights)
+        (aside / RESUME).mkdir()
         with system_errors(aside):
             save_file({k: v.contiguous() for k, v in optimizer.items()}, aside / OPTIMIZER)
             if critic is not None:
@@ -103,7 +112,7 @@ def why_not_complete(folder: Path) -> str:
     wrong = why_not_whole(folder)
     if wrong:
         return wrong
-    missing = [name for name in (STATE, OPTIMIZER) if not (folder / name).is_file()]
+    missing = [name for name in (STATE, OPTIMIZER) if not file_in(folder, name).is_file()]
     if missing or not any(folder.glob("*model*.safetensors")):
         return f"{(*missing, 'model.safetensors')[0]} is missing"
     try:
@@ -112,6 +121,12 @@ def why_not_complete(folder: Path) -> str:
     except (ValueError, TypeError, KeyError, RecursionError):
         return f"its {STATE} is none"
     return "" if step == _step(folder) else f"its {STATE} is of step {step}"
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """Where a file of a checkpoint is, or should be: also in one of an earlier version."""
+    before = folder / ONCE.get(name, name)
+    return before if before.is_file() and not (folder / name).exists() else folder / name
 
 
 def passed_over(parent: Path, found: Checkpoint | None) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         (aside / MANIFEST).write_text("{}")  # ours from the first moment, and not whole
         yield aside
+        _readable(aside)
         hashes = {p.relative_to(aside).as_posix(): _digest(p) for p in flush_folder(aside) if p != aside / MANIFEST}
         write_whole(aside / MANIFEST, json.dumps(hashes, indent=1).encode())
     except BaseException:
@@ -44,6 +46,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     sync_folder(folder.parent)
     if is_ours(replaced):
         remove(replaced)
+
+
+def _readable(aside: Path) -> None:
+    """Whoever may read what this process writes may read all of it: safetensors lets nobody but the owner read its
+    files, and a server of another user's could not open the model."""
+    mode = stat.S_IMODE((aside / MANIFEST).stat().st_mode)
+    for path in aside.rglob("*"):
+        if path.is_file() and stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
 
 
 def is_whole(folder: Path) -> bool:

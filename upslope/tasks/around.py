@@ -43,5 +43,11 @@ class AroundTask(Task):
     def episode(self, problem: Problem) -> Episode | None:
         return self._inner.episode(problem)
 
+    def check_columns(self) -> None:
+        self._inner.check_columns()
+
+    def place(self, problem: Problem) -> str:
+        return self._inner.place(problem)
+
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         return self._inner.problem_from_row(row, where)

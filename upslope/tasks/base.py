@@ -84,6 +84,14 @@ class Task(Protocol):
         """Raise UserError if ``score`` could not be called, whatever the responses: asked before a run begins."""
         return
 
+    def check_columns(self) -> None:
+        """Raise UserError if the task's rewards ask for a column that no row has: asked before a run begins."""
+        return
+
+    def place(self, problem: Problem) -> str:
+        """Where a problem comes from, for messages: its id, and the file's row where it has one."""
+        return problem.id
+
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         """The problem in the own columns of a line to be scored, or None if what scoring needs is not there: then the
         line is of one of ``problems``, by its id. Loads no data. ``where`` is the line's address, for messages."""

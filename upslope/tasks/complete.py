@@ -105,6 +105,12 @@ class Completed(Task):
         found: Episode | None = self._call("episode", problem)
         return None if found is None else GuardedEpisode(found, self._where, _file_of(found))
 
+    def check_columns(self) -> None:
+        self._call("check_columns")
+
+    def place(self, problem: Problem) -> str:
+        return said(self._call("place", problem), str)
+
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         problem = self._call("problem_from_row", row, where)
         if problem is not None and not isinstance(problem, Problem):

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from upslope.errors import UserError, nearest
@@ -54,6 +54,8 @@ class ProblemSet:
     test: tuple[Problem, ...]
     source: str = "the data"
     """Where they come from, for messages."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """The row of each, by id."""
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """One side; a UserError if it is empty."""
@@ -86,6 +88,7 @@ def make_problem_set(
     no sign of the same problem there.
     """
     sides: dict[Split, list[Problem]] = {"train": [], "test": []}
+    places: dict[Split, list[str]] = {"train": [], "test": []}
     first: dict[str, tuple[str, Split | None]] = {}
     repeated: set[str] = set()
     declaring: bool | None = None  # whether rows of undivided files have a split column, None before the first
@@ -108,11 +111,13 @@ def make_problem_set(
             repeated.add(problem.id)
         first[problem.id] = (row.where, said)
         sides[split].append(problem)
+        places[split].append(row.where)
     if repeated:
         sides["test"] = _apart(sides["test"], {problem.id for problem in sides["train"]})
     names = dict.fromkeys(key for side in sides.values() for problem in side for key in problem.columns)
     train, test = (tuple(_filled(problem, names) for problem in side) for side in sides.values())
-    return ProblemSet(train, test, source)
+    where = {problem.id: at for split, side in sides.items() for problem, at in zip(side, places[split], strict=True)}
+    return ProblemSet(train, test, source, where)
 
 
 def require_text(problem: Problem, where: str) -> None:

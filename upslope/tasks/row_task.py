@@ -11,6 +11,7 @@ from upslope.tasks.base import Split, Task
 from upslope.tasks.columns import Columns, Fields, check_columns, rename, renamed_rows
 from upslope.tasks.files import Files, file_rows
 from upslope.tasks.problem_set import ProblemSet, Row, make_problem_set
+from upslope.tasks.reward_columns import require_columns
 from upslope.tasks.rewards import Rewards
 from upslope.types import Problem, Score
 
@@ -51,6 +52,13 @@ class RowTask(Task):
 
     def demonstrations(self) -> Sequence[Problem]:
         return self._set.demonstrations()
+
+    def check_columns(self) -> None:
+        require_columns(self._rewards.functions, [*self._set.train, *self._set.test])
+
+    def place(self, problem: Problem) -> str:
+        where = self._set.where.get(problem.id)
+        return f"{problem.id} ({where})" if where else problem.id
 
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         return self.build_to_score(rename(row, self._columns, self.fields), where)

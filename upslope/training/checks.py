@@ -49,6 +49,7 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
             column_of(held_out, settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
+        task.check_columns()
     require_told(settings, task)
     check_conveniences(settings, recipe, task)
 

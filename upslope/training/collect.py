@@ -11,9 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from upslope.algo.equal import all_alike
 from upslope.algo.learnable import Learnable
-from upslope.algo.recipe import show
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
 from upslope.model.renderer import Renderer
@@ -26,6 +24,7 @@ from upslope.training.beside import Outlet, beside
 from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.scored import score
+from upslope.training.short_of import why_short
 from upslope.training.shown import shown_group
 from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled
 from upslope.types import Group, Problem, Rollout, Sampling
@@ -82,12 +81,13 @@ class Collector:
         max_positions: int = sys.maxsize,
         blocks: TextBlocks | None = None,
         order: Order = "shuffled",
+        cuts: bool = False,
     ) -> None:
-        """``max_positions``: how long a prompt and the text to imitate may be together. ``blocks``: of the text that
-        is read in the place of the task's documents; None: those, whole. ``order``: of the problems (``Shuffled`` or
-        ``FileOrder``)."""
+        """``max_positions``: how long a prompt and the text to imitate may be together; ``cuts``: what is longer loses
+        its end. ``blocks``: of the text that is read in the place of the task's documents; None: those, whole.
+        ``order``: of the problems (``Shuffled`` or ``FileOrder``)."""
         self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
-        self._seed, self._per_step, self._max_positions = seed, per_step, max_positions
+        self._seed, self._per_step, self._max_positions, self._cuts = seed, per_step, max_positions, cuts
         self.blocks, self._order = blocks, order
         self._pools: dict[str, Shuffled[Any] | FileOrder[Any]] = {}
         self._mixture: MixedDemonstrations | None = None
@@ -124,6 +124,27 @@ class Collector:
         if not isinstance(sample, Learnable):
             return self._take("training problems", step, self._per_step)
         return self.knowing(sample).take(step, self._per_step)
+
+    def upcoming(self, sample: Sample, steps: range) -> Sequence[Problem]:
+        """Whom these steps try or imitate, each once, as far as it can be known before; all, where that depends on what
+        comes of them. Raises UserError where there are fewer than a step takes."""
+        if isinstance(sample, Documents):
+            return ()
+        found = self._found("training problems" if isinstance(sample, Attempts) else "demonstrations")
+        if isinstance(sample, Learnable) or (isinstance(sample, Attempts) and sample.refill):
+            return found
+        taken: dict[str, Problem] = {}
+        for step in steps:
+            if len(taken) == len(found):
+                break
+            if isinstance(sample, Attempts):
+                now = self._take("training problems", step, self._per_step)
+            else:
+                now = self._demonstrations(step, self._per_step - round(sample.replay * self._per_step))
+            taken.update({problem.id: problem for problem in now})
+            if (step - steps.start) * self._per_step > 2 * len(found):  # the rest is at the end of some pass
+                return found
+        return list(taken.values())
 
     def knowing(self, sample: Learnable) -> KnownProblems:
         """What is known of the training problems so far."""
@@ -226,7 +247,7 @@ class Collector:
             share = max(len(kept) / len(groups), LEAST_SHARE)
             num = min(math.ceil(missing / share), self._per_step, budget - len(groups), len(others))
             if num <= 0:
-                raise Exhausted(_why_short(groups, kept, self._per_step, sample, step, len(others)))
+                raise Exhausted(why_short(groups, kept, self._per_step, sample, step, len(others)))
             more = self._attempt(others[:num], sample, step, progress)
             others = others[num:]
             groups, kept = groups + more, kept + self._kept(more, sample)
@@ -237,7 +258,7 @@ class Collector:
             return self._read(step, self._per_step)
         num_replayed = round(sample.replay * self._per_step)
         problems = self._demonstrations(step, self._per_step - num_replayed)
-        shown = [shown_group(self._renderer, problem, self._max_positions) for problem in problems]
+        shown = [shown_group(self._renderer, problem, self._max_positions, cuts=self._cuts) for problem in problems]
         return shown + (self._read(step, num_replayed) if num_replayed else [])
 
     def _read(self, step: int, num: int) -> list[Group]:
@@ -276,21 +297,4 @@ class Collector:
 
     def _document(self, text: str, step: int, index: int) -> Group:
         problem = Problem(f"document/{step}/{index}", (), demonstration=text)
-        return shown_group(self._renderer, problem, self._max_positions)
-
-
-def _why_short(
-    groups: Sequence[Group], kept: Sequence[Group], wanted: int, sample: Attempts, step: int, num_left: int
-) -> str:
-    rewards = [[r.reward for r in g.rollouts] for g in groups]
-    equal = [min(r) for r in rewards if r and all_alike(r)]
-    high = sum(value > 0 for value in equal)
-    more = f"recipe.sample.refill (now {sample.refill:g}) or " if num_left else ""
-    mend = f"raise {more}recipe.sample.group_size, or lower problems"
-    if not num_left:
-        mend = f"these are all the problems there are: {mend}"
-    return (
-        f"step {step}: of {len(groups)} problems tried, {len(kept)} gave a group that {show(sample.keep)} keeps, and "
-        f"{wanted} were wanted ({high} problems had all attempts rewarded alike above 0, {len(equal) - high} at 0 or "
-        f"below); {mend}"
-    )
+        return shown_group(self._renderer, problem, self._max_positions, cuts=self._cuts)

@@ -54,7 +54,7 @@ def open_run_task(settings: TaskSettings, seed: int, *, whole: bool = False) -> 
 
 def task_spec(settings: TaskSettings, seed: int) -> dict[str, Any]:
     """What ``open_task`` is called with for a task that is more than text."""
-    left = ("name", "text", "min_prompt", "max_prompt")  # the last two need a tokenizer
+    left = ("name", "text", "min_prompt", "max_prompt", "too_long")  # the last three need a tokenizer
     given = {f.name: getattr(settings, f.name) for f in fields(settings) if not f.name.startswith(left)}
     return given | {"name": settings.name or (FOR_DATA if settings.data else DEFAULT), "seed": seed}
 

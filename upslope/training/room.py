@@ -2,68 +2,136 @@
 
 from __future__ import annotations
 
-import heapq
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
-from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Attempts, Documents
-from upslope.model.policy import Policy
+from upslope.errors import UserError
 from upslope.model.renderer import NOTHING, Renderer, prompt_of
-from upslope.rollout.base import Request, require_room
-from upslope.tasks.base import Task
-from upslope.training.shown import require_shown_room, shown_rows
+from upslope.training.shown import shown_rows
 from upslope.types import Message, Problem, Sampling
 
 T = TypeVar("T")
+RowPlace = Callable[[Problem], str]
+"""A problem's address, for messages (``Task.place``)."""
 AROUND_A_TURN, AROUND_TOOLS = 32, 2048
 """Tokens: more than chat templates write around one message, and to say that there are tools."""
-MOST_READ = 10_000
-"""The longest texts, that many of which are tokenised before a run; a step looks at its own again."""
 
 
-def require_room_for_run(
-    task: Task,
-    recipe: Recipe,
-    held_out: Sequence[Problem],
-    policy: Policy,
-    sampling: Sampling,
-    *,
-    blocks: bool = False,
+def by_id(problem: Problem) -> str:
+    """The address of a problem whose task is not known."""
+    return problem.id
+
+
+@dataclass(frozen=True)
+class LongRow:
+    """A row that the model's positions have no room for, and how many tokens it takes.
+
+    >>> LongRow(Problem("toy/0", ()), prompt=300, more=8).total
+    308
+    """
+
+    problem: Problem
+    prompt: int
+    more: int
+    """Tokens to write, or to imitate."""
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.more
+
+
+class Room:
+    """The model's positions, and what does not fit them. A text of fewer bytes than there are positions is not
+    tokenised: a token takes a byte at least."""
+
+    def __init__(self, renderer: Renderer, sampling: Sampling, max_positions: int, place: RowPlace = by_id) -> None:
+        self._renderer, self._sampling, self.positions = renderer, sampling, max_positions
+        self._place, self._most = place, _MostTokens(renderer)
+
+    def too_long_to_attempt(self, problems: Iterable[Problem]) -> list[LongRow]:
+        """Those whose prompt and the longest attempt at it do not fit. Raises UserError, with its address, for one that
+        cannot be made tokens."""
+        num = self._sampling.max_tokens
+        found = []
+        for problem in problems:
+            if self._most(problem) + num > self.positions:
+                prompt = addressed(problem, self._place, partial(prompt_of, self._renderer, problem))
+                found.append(LongRow(problem, len(prompt), num))
+        return [row for row in found if row.total > self.positions]
+
+    def too_long_to_imitate(self, problems: Iterable[Problem]) -> list[LongRow]:
+        """Those whose prompt and demonstration (or conversation, or document) do not fit. Raises as the other."""
+        found = []
+        for problem in problems:
+            if self._most(problem) + _num_shown(problem) > self.positions:
+                rows = addressed(problem, self._place, partial(shown_rows, self._renderer, problem))
+                prompt, response, _ = max(rows, key=lambda row: len(row.prompt) + len(row.response))
+                found.append(LongRow(problem, len(prompt), len(response)))
+        return [row for row in found if row.total > self.positions]
+
+    def shortened(self, problem: Problem) -> Problem | None:
+        """The problem without as much of the beginning of its longest message as is needed for an attempt to fit; None
+        where not even that is enough. What the chat template writes around messages stays whole."""
+        which = max(range(len(problem.messages)), key=lambda i: len(problem.messages[i]["content"]))
+        text = problem.messages[which]["content"]
+
+        def cut(begin: int) -> Problem:
+            messages = [dict(m) for m in problem.messages]
+            messages[which]["content"] = text[begin:]
+            return replace(problem, messages=tuple(messages))
+
+        def fits(begin: int) -> bool:
+            return len(prompt_of(self._renderer, cut(begin))) + self._sampling.max_tokens <= self.positions
+
+        low, high = 0, len(text) - 1  # at ``low`` it does not fit
+        if high <= low or not fits(high):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        return cut(high)
+
+
+def addressed(problem: Problem, place: RowPlace, make: Callable[[], T]) -> T:
+    """What ``make`` makes of a problem; a UserError of its begins with the problem's address, and says what to do."""
+    try:
+        return make()
+    except UserError as error:
+        words = str(error)
+        known = words.startswith(problem.id)  # whoever knows the problem has named it
+        told = words[len(problem.id) :] if known else f": {words}"
+        raise UserError(f"{place(problem)}{told}; mend or drop the row") from error
+
+
+def require_room_for(
+    problems: Sequence[Problem], renderer: Renderer, sampling: Sampling, max_positions: int, place: RowPlace = by_id
 ) -> None:
-    """Raise UserError, which names the longest, for a problem, demonstration or document that the model is too short
-    for: of what the recipe takes, and of the problems ``held_out`` for evaluation. A text of fewer bytes than there are
-    positions is not tokenised: a token takes a byte at least. ``blocks``: documents are cut to fit."""
-    sample, renderer, max_positions = recipe.sample, policy.renderer, policy.max_positions
-    require_room_for(held_out, renderer, sampling, max_positions)
-    if isinstance(sample, Attempts):
-        require_room_for(task.problems("train"), renderer, sampling, max_positions)
-        return
-    if not isinstance(sample, Documents):
-        _require_shown(task.demonstrations(), renderer, max_positions)
-    if not blocks and (isinstance(sample, Documents) or sample.replay):
-        texts = [Problem(f"document {i}", (), demonstration=text) for i, text in enumerate(task.documents())]
-        _require_shown(texts, renderer, max_positions)
+    """Raise UserError, which names the longest and says how many there are, unless the prompts and the longest attempts
+    at them fit the model's positions."""
+    rows = Room(renderer, sampling, max_positions, place).too_long_to_attempt(problems)
+    if rows:
+        raise UserError(f"{of_long(rows, len(problems), 'problems', max_positions, place)}; {MEND_ATTEMPTS}")
 
 
-def require_room_for(problems: Sequence[Problem], renderer: Renderer, sampling: Sampling, max_positions: int) -> None:
-    """Raise UserError unless the prompts, and the longest attempts at them, fit the model's positions."""
-    most = _MostTokens(renderer)
-    for problem in _longest(problems, most, max_positions - sampling.max_tokens):
-        require_room([Request(problem.id, 0, prompt_of(renderer, problem))], sampling, max_positions)
+MEND_ATTEMPTS = "lower sample.max_tokens or shorten the prompt"
 
 
-def _require_shown(problems: Sequence[Problem], renderer: Renderer, max_positions: int) -> None:
-    most = _MostTokens(renderer)
-    kinds: set[tuple[object, ...]] = set()
-    for problem in problems:  # one conversation of each kind, so that a refusal of the template comes before the run
-        if problem.conversation and (kind := _kind(problem)) not in kinds:
-            kinds.add(kind)
-            shown_rows(renderer, problem)
-    for problem in _longest(problems, lambda p: most(p) + _num_shown(p), max_positions):
-        for prompt, response, _ in shown_rows(renderer, problem):
-            require_shown_room(problem, prompt, response, max_positions)
+def of_long(
+    rows: Sequence[LongRow], num: int, what: str, max_positions: int, place: RowPlace, *, shown: bool = False
+) -> str:
+    """The longest of these rows with its address, and how many of all ``num`` there are, in words."""
+    longest = max(rows, key=lambda row: row.total)
+    more = f"{longest.more} to imitate" if shown else f"max_tokens={longest.more}"
+    many = f"; of {num:,} {what} {len(rows):,} are too long, and this is the longest" if len(rows) > 1 else ""
+    kind = "" if shown else "problem "
+    return (
+        f"{kind}{place(longest.problem)}: {longest.prompt} prompt tokens and {more} do not fit the model's "
+        f"{max_positions} positions{many}"
+    )
 
 
 def _num_shown(problem: Problem) -> int:
@@ -83,12 +151,6 @@ def _num_beside(messages: Sequence[Message], options: Mapping[str, Any] = NOTHIN
     return num_bytes(json.dumps([beside, dict(options)], indent=4, default=str)) + AROUND_TOOLS
 
 
-def _kind(problem: Problem) -> tuple[object, ...]:
-    """What a chat template may refuse: an order of roles, parts of a message, keywords."""
-    turns = [(m["role"], *sorted(key for key in m if key != "train")) for m in problem.conversation]
-    return (*turns, *sorted(problem.template))
-
-
 class _MostTokens:
     """As many tokens as a prompt can have: its bytes, and what the chat template adds to a chat of these roles."""
 
@@ -99,16 +161,16 @@ class _MostTokens:
     def __call__(self, problem: Problem) -> int:
         roles = tuple(message["role"] for message in problem.messages)
         if roles not in self._added:
-            short = [{**message, "content": "a"} for message in problem.messages]
-            self._added[roles] = len(self._renderer.prompt_ids(short) if short else self._renderer.start_ids)
+            self._added[roles] = self._of(problem)
         told = sum(num_bytes(message["content"]) for message in problem.messages)
         return self._added[roles] + told + _num_beside(problem.messages, problem.template)
 
-
-def _longest(items: Iterable[T], most: Callable[[T], int], room: int) -> list[T]:
-    """Those that may have more tokens than there is room for, the longest first."""
-    doubtful = [(num, item) for item in items if (num := most(item)) > room]
-    return [item for _, item in heapq.nlargest(MOST_READ, doubtful, key=lambda pair: pair[0])]
+    def _of(self, problem: Problem) -> int:
+        short = [{**message, "content": "a"} for message in problem.messages]
+        try:
+            return len(self._renderer.prompt_ids(short) if short else self._renderer.start_ids)
+        except UserError:  # such a chat is refused, or only what stands in for its words: the row itself says
+            return sys.maxsize // 2
 
 
 def num_bytes(text: str) -> int:

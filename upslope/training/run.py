@@ -29,11 +29,12 @@ from upslope.training.collecting import collector
 from upslope.training.corpora import Text
 from upslope.training.drawn import with_drawn
 from upslope.training.ending import Signals, give_up
+from upslope.training.fitting import Fitted
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.readable import require_readable
 from upslope.training.results import Results
-from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
 from upslope.training.settings import RunSettings
 from upslope.training.view import ReadsRecords, View
@@ -56,15 +57,19 @@ class Run(Results):
         made_with: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
         text: Text | None = None,
+        fitted: Fitted | None = None,
     ) -> None:
         """``document`` is the resolved configuration that ``run.toml`` will hold; ``made_with`` what else the results
         depend on, for the checkpoints; ``notes`` are for whoever watches, and the journal; ``text`` is what the
-        settings name, opened."""
+        settings name, opened; ``fitted`` what became of rows that are too long."""
         self.settings, self.recorder, self.recipe, self.task = settings, recorder, recipe, task
         self.policy, self.sampler, self.learner, self.view = learner.policy, sampler, learner, view
         self.seed = settings.seed
-        self.collect: Collects = collector(settings, recipe, task, sampler, self.policy, text)
+        collects = collector(settings, recipe, task, sampler, self.policy, text)
+        self.collect: Collects = collects
+        self._upcoming = collects.upcoming
         self._document, self._notes = document, notes
+        self._fitted = fitted or Fitted(task)
         self._held_out = HeldOut(settings, recipe, task, sampler, self.policy, learner.scorer.micro_batch, text)
         self.first_step = 0
         self.resumed: Checkpoint | None = None
@@ -100,6 +105,10 @@ class Run(Results):
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
+        for line in self._fitted.lines:
+            self.view.message(line)
+        if self._fitted.told and self.first_step == 0:
+            self.recorder.add({"kind": "rows", "step": 0, "too_long": self._fitted.told})
         with self.signals, said_to(self.view.message):
             self._saving.finish(self.first_step, self._spent, self._tokens)
             if self.first_step == 0:
@@ -130,11 +139,12 @@ class Run(Results):
         self.view.message(f"the run ends after step {step}: {cause}; --resume with a larger eval.patience goes on")
         return True
 
-    def require_room(self) -> None:
-        """Raise UserError for a text that the model is too short for, before anything is written."""
-        sampling = self.settings.sample.sampling()
-        blocks = self.collect.blocks is not None
-        require_room_for_run(self.task, self.recipe, self._held_out.problems, self.policy, sampling, blocks=blocks)
+    def require_readable(self) -> None:
+        """Raise UserError, before anything is written, for a row that will be taken and cannot be made tokens."""
+        upcoming = self._upcoming(self.recipe.sample, range(self.settings.steps))
+        held_out = self._held_out.problems
+        attempted, imitated = (upcoming, ()) if self.recipe.acts else ((), upcoming)
+        require_readable([*attempted, *held_out], imitated, self.policy.renderer, self.task.place, self.view.message)
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue after the checkpoint, whose weights the policy was loaded from; later records are forgotten."""

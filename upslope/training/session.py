@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
-from upslope.errors import Exhausted, UserError, of_system
+from upslope.algo.sample import Documents
+from upslope.errors import Exhausted, Stopped, UserError, of_system
 from upslope.model.load import pick_device
 from upslope.native.threads import ask_for_same_bits
+from upslope.plugins import blamed
 from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
 from upslope.record.trackers.known import require_place, tracker_of
@@ -22,6 +24,7 @@ from upslope.training.company import Company, Nobody
 from upslope.training.corpora import Text
 from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
+from upslope.training.fitting import fit_rows
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
@@ -64,9 +67,11 @@ def run_to_end(
         learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved, company.build)
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
-        sampler, task = company.sampler(learner), company.task(task)
-        run = kind(settings, recorder, recipe, task, sampler, learner, view, dict(document), made_with, notes, text)
-        run.require_room()
+        blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)
+        fitted = fit_rows(company.task(task), recipe, settings, learner.policy, blocks=blocks)
+        named = (settings, recorder, recipe, fitted.task, company.sampler(learner), learner, view, dict(document))
+        run = kind(*named, made_with, notes, text, fitted)
+        run.require_readable()
         if saved is not None:
             run.resume(saved)
         elif resume:
@@ -78,7 +83,7 @@ def run_to_end(
             except Exhausted as cause:
                 run.end_early(str(cause))
         except BaseException as caught:
-            error = company.cause(caught) or caught
+            error = company.cause(caught) or _of_users_code(caught)
             kept = _rescued(run)
             if tracked is not None:
                 tracked.close()
@@ -89,11 +94,26 @@ def run_to_end(
                 raise UserError(f"{of_system(error)}; {kept}") from error
             if isinstance(error, AtOnce):
                 raise AtOnce(error.signal, kept or "no step was finished, so there is no checkpoint") from None
+            if kept and isinstance(error, Exception) and not isinstance(error, Stopped):
+                error.add_note(kept)
             raise error from (None if error is caught else caught)
         if tracked is not None:
             tracked.close()
         view.close(True)
     return run
+
+
+def _of_users_code(error: BaseException) -> BaseException:
+    """What a slot, a task or anything else from a file of the user's raised, as the one line that a reward's crash is;
+    another error as it is. ``sys.exit`` in such a file is no end of a run."""
+    if isinstance(error, (UserError, Stopped, KeyboardInterrupt, MemoryError)):
+        return error
+    told = blamed(error)
+    if not told:
+        return error
+    found = UserError(f"code of yours crashed: {told}")
+    found.__cause__ = error
+    return found
 
 
 def _rescued(run: Run) -> str:

@@ -70,6 +70,11 @@ class TaskSettings:
     reward_workers: int = at_least(0, 0)
     """Processes that score attempts; what ends one of them does not end the run. 0: this process, or one more where
     there is a ``reward_timeout``."""
+    too_long: Literal["stop", "drop", "truncate"] = "stop"
+    """What becomes of rows that the model's positions have no room for (a prompt and ``sample.max_tokens``, or a prompt
+    and what is to be imitated), all of which are known before the first step: the run does not begin, or goes without
+    them, or shortens them: a prompt loses the beginning of its longest message, what is imitated and documents their
+    end. How many is said and stands in the journal."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
     memory_mb, instruction, trust_tests; your own: the parameters of what makes it)."""

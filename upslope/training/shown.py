@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer, Shown, prompt_of
@@ -11,25 +12,36 @@ from upslope.tasks.base import Task
 from upslope.types import Group, Problem, Rollout, Score
 
 
-def shown_group(renderer: Renderer, problem: Problem, max_positions: int) -> Group:
+def shown_group(renderer: Renderer, problem: Problem, max_positions: int, *, cuts: bool = False) -> Group:
     """Somebody else's words as attempts with reward 1: the problem's conversation, its demonstration, or, where it has
     no messages, a document. One attempt, or several where the chat template writes earlier turns of a conversation
-    otherwise than they were written. Raises UserError, which names the problem."""
+    otherwise than they were written. What the model's positions have no room for is left off if ``cuts``. Raises
+    UserError, which names the problem."""
     rollouts = []
-    for sample, (prompt, response, mask) in enumerate(shown_rows(renderer, problem)):
+    for sample, whole in enumerate(shown_rows(renderer, problem)):
+        prompt, response, mask = _cut(whole, max_positions) if cuts else whole
+        if not any(mask):
+            continue
         require_shown_room(problem, prompt, response, max_positions)
         text = problem.demonstration or ""
         if problem.conversation:
             text = renderer.text([token for token, counted in zip(response, mask, strict=True) if counted])
-        rollouts.append(Rollout(problem.id, sample, prompt, response, mask, None, 0, "stop", text, Score(1.0)))
+        ended: Literal["stop", "length"] = "stop" if len(response) == len(whole.response) else "length"
+        rollouts.append(Rollout(problem.id, sample, prompt, response, mask, None, 0, ended, text, Score(1.0)))
     return Group(problem, tuple(rollouts))
 
 
-def held_out_groups(task: Task, renderer: Renderer, num: int, max_positions: int) -> list[Group]:
+def _cut(shown: Shown, max_positions: int) -> Shown:
+    """Without the end that there is no room for; the token that ends a turn is not put in its place."""
+    room = max(max_positions - len(shown.prompt), 0)
+    return Shown(shown.prompt, shown.response[:room], shown.mask[:room])
+
+
+def held_out_groups(task: Task, renderer: Renderer, num: int, max_positions: int, *, cuts: bool = False) -> list[Group]:
     """The demonstrations and conversations among the first ``num`` held-out problems, which are never imitated: to
     measure how well they are predicted. Empty if there are none. Raises UserError, which names the problem."""
     shown = [p for p in task.problems("test")[:num] if p.demonstration is not None]
-    return [shown_group(renderer, problem, max_positions) for problem in shown]
+    return [shown_group(renderer, problem, max_positions, cuts=cuts) for problem in shown]
 
 
 def shown_rows(renderer: Renderer, problem: Problem) -> list[Shown]:
