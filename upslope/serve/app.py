@@ -16,11 +16,9 @@ from upslope.errors import UserError
 from upslope.inspect.look.serve import listen_on
 from upslope.model.policy import Policy
 from upslope.serve.engine import ServingEngine
-from upslope.serve.faults import answered
+from upslope.serve.faults import unrouted
 from upslope.serve.guard import Door, is_loopback
-from upslope.serve.options import Declined
 from upslope.serve.routes import Served
-from upslope.serve.talk import HungUp
 from upslope.serve.words import Words
 
 
@@ -58,8 +56,7 @@ def serving(policy: Policy, service: Service) -> Iterator[tuple[ASGIApp, Serving
     words = Words(policy)
     with ServingEngine(policy, words.text, max_rows=service.max_rows) as engine:
         served = Served(service.name, policy, engine, words, service.max_tokens)
-        kinds = (Declined, HungUp, HTTPException, UserError, Exception)
-        app = Starlette(routes=served.routes(), exception_handlers=dict.fromkeys(kinds, answered))
+        app = Starlette(routes=served.routes(), exception_handlers={HTTPException: unrouted})
         yield Door(app, service.key, local=is_loopback(service.host)), engine
 
 

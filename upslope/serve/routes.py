@@ -24,7 +24,7 @@ from upslope.serve.answers import (
     usage,
 )
 from upslope.serve.engine import Said, ServingEngine
-from upslope.serve.faults import told_of_fault
+from upslope.serve.faults import faultless, told_of_fault
 from upslope.serve.guard import body_of
 from upslope.serve.options import Declined, Ordered, checked
 from upslope.serve.talk import Talk, Whole, guests_of, unless_gone
@@ -52,10 +52,10 @@ class Served:
         return [
             Route("/health", self.health),
             Route("/v1/models", self.models),
-            Route("/v1/models/{name:path}", self.model),
-            Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            Route("/v1/completions", self.completion, methods=["POST"]),
-            Route("/inference/v1/generate", self.generate, methods=["POST"]),
+            Route("/v1/models/{name:path}", faultless(self.model)),
+            Route("/v1/chat/completions", faultless(self.chat), methods=["POST"]),
+            Route("/v1/completions", faultless(self.completion), methods=["POST"]),
+            Route("/inference/v1/generate", faultless(self.generate), methods=["POST"]),
         ]
 
     async def health(self, request: HttpRequest) -> Response:
