@@ -49,6 +49,15 @@ def _user(**given: Any) -> Task:
     return user.open(**given)
 
 
+def _verifiers(kind: str) -> TaskKind:
+    def made(**given: Any) -> Task:
+        from upslope.tasks import verifiers_task
+
+        return verifiers_task.open(kind, **given)
+
+    return TaskKind(made, "", any_option=True)  # they are the environment's own
+
+
 _OF_FILES = frozenset({"data", "eval_data", "rewards", "columns"})
 
 TASKS: Mapping[str, TaskKind] = {
@@ -64,7 +73,7 @@ TASKS: Mapping[str, TaskKind] = {
     "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
 }
 """Every task by its name."""
-WORLDS: Mapping[str, Callable[[str], TaskKind]] = {"reasoning-gym": _gym}
+WORLDS: Mapping[str, Callable[[str], TaskKind]] = {"reasoning-gym": _gym, "verifiers": _verifiers}
 """Libraries of tasks by the word before the colon: ``reasoning-gym:NAME``."""
 FOR_DATA = "user"
 """Which one is meant where data is given and no task named."""
@@ -75,4 +84,4 @@ DEFAULT = "pocket"
 def tasks_help() -> str:
     """All names with their lines, for the command line."""
     known = [f"{name} ({kind.help})" for name, kind in TASKS.items()]
-    return f"{', '.join(known)}, reasoning-gym:NAME, or your own: FILE.py:NAME."
+    return f"{', '.join(known)}, reasoning-gym:NAME, verifiers:NAME, or your own: FILE.py:NAME."

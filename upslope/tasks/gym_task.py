@@ -216,7 +216,7 @@ def gold_of(kind: str, entry: Mapping[str, Any]) -> str | None:
     return json.dumps(found) if isinstance(found, dict) else str(found).strip()
 
 
-def open(kind: str, seed: int, **options: Any) -> GymTask:
+def open(kind: str, /, seed: int, **options: Any) -> GymTask:
     """The task; ``options`` are its own (``OWN``) and fields of the data set's configuration. Raises UserError."""
     try:
         from reasoning_gym.factory import CURRICULA, DATASETS
