@@ -157,3 +157,30 @@ def test_the_client_of_verifiers(address: str) -> None:
     expected = scored(policy, prompt, found["completion_ids"], Sampling())
     assert found["prompt_ids"] == prompt
     assert found["completion_logprobs"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_verifiers_asks_for_tokens(address: str, folder: Path) -> None:
+    """The client with which verifiers 0.4 trains, whole: it renders the chat with the model's own tokenizer."""
+    train = pytest.importorskip("verifiers.v1.clients.train", reason="needs verifiers 0.4 (pip install verifiers)")
+    from renderers.configs import DefaultRendererConfig
+    from verifiers.v1.configs.client import TrainClientConfig
+    from verifiers.v1.dialects.chat import ChatDialect
+    from verifiers.v1.types import SamplingConfig
+
+    policy = served_policy()
+    config = TrainClientConfig(
+        base_url=address, api_key_var="NONE", renderer=DefaultRendererConfig(), renderer_model_name=str(folder)
+    )
+
+    async def ask() -> Any:
+        client = train.TrainClient(config)
+        try:
+            sampling = SamplingConfig(temperature=1.0, max_tokens=9, seed=4, top_k=-1, min_p=0.0, cache_salt="7")
+            return await client.get_response(ChatDialect(), {"model": "tiny", "messages": CHAT}, sampling)
+        finally:
+            await client.close()
+
+    tokens = asyncio.run(ask()).tokens
+    assert tuple(tokens.prompt_ids) == policy.renderer.prompt_ids(CHAT)
+    expected = scored(policy, tokens.prompt_ids, tokens.completion_ids, Sampling())
+    assert tokens.completion_logprobs == pytest.approx(expected, abs=1e-4)

@@ -135,6 +135,7 @@ GENERATE: dict[str, OptionCheck] = {
     "token_ids": tokens,
     "sampling_params": an_object,
     "request_id": text,
+    "cache_salt": text,  # keeps caches of prompts apart, and what is served here is one model's
 }
 GENERATED: dict[str, OptionCheck] = SAMPLED | {
     "stop_token_ids": tokens,
