@@ -85,6 +85,15 @@ def test_nothing_held_out_is_learnt_from_and_nothing_is_there_twice() -> None:
     assert all(p.demonstration == f"<answer>{p.truth}</answer>" for p in task.demonstrations())
 
 
+def test_a_question_is_on_the_same_side_whatever_is_drawn_and_said_beside_it() -> None:
+    def questions(split: str, seed: int, **options: Any) -> set[str]:
+        task = opened("count_bits", seed, size=300, max_n=300, **options)
+        return {p.messages[0]["content"].partition("\n\n")[0] for p in task.problems(split)}
+
+    assert questions("test", 1) == questions("test", 1, form="marker") == questions("test", 1, instruction="")
+    assert questions("test", 1) & questions("test", 2) and not questions("train", 1) & questions("test", 2)
+
+
 def test_levels_of_a_curriculum_side_by_side() -> None:
     task = opened("chain_sum", size=120, levels=[0, 3])
     levels = [p.columns["level"] for p in task.problems("train")]
