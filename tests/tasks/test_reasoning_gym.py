@@ -53,6 +53,7 @@ def test_only_the_marked_answer_is_judged_and_only_full_marks_are_right() -> Non
     (partly,) = rewards(opened("chain_sum", size=60, partial=True), problem, near)
     assert partly == pytest.approx(len(truth) / len(f"it is {truth}"))
     (score,) = task.score([problem], [near])
+    assert not score.is_right
     assert score.parts == {"score": pytest.approx(partly), "unreadable": 0.0} and score.extracted == f"it is {truth}"
 
 

@@ -95,7 +95,7 @@ class GymTask(Task):
         found = self._found(dataset, entry, answer, problem)
         value = 0.0 if found is None else found
         reward = value if self._options.partial else float(value >= 1)
-        return Score(reward, answer, parts={"score": value, "unreadable": float(found is None)})
+        return Score(reward, answer, right=value >= 1, parts={"score": value, "unreadable": float(found is None)})
 
     def _found(self, dataset: Any, entry: Mapping[str, Any], answer: str, problem: Problem) -> float | None:
         """The scorer's number; None for an answer that it cannot read. Raises UserError where it cannot even read the
