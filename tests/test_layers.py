@@ -27,7 +27,7 @@ ORDER = (
         "model",
         "rollout",
     ),
-    *("learn", "record", "training", "cluster", "prove", "inspect", "api", "config", "lab", "doctor", "cli"),
+    *("learn", "record", "training", "cluster", "prove", "inspect", "api", "config", "serve", "lab", "doctor", "cli"),
 )
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

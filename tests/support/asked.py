@@ -31,8 +31,24 @@ def ask_app(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     raw: bytes | None = None,
+    body: bytes = b"",
 ) -> Answered:
     """GET ``path`` as a browser would from this machine; ``headers`` replace or add, an empty value leaves one out."""
+    return asyncio.run(asked_app(app, path, query, method=method, headers=headers, raw=raw, body=body))
+
+
+async def asked_app(
+    app: Any,
+    path: str,
+    query: Mapping[str, Any] | None = None,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    raw: bytes | None = None,
+    body: bytes = b"",
+    leaves: asyncio.Event | None = None,
+) -> Answered:
+    """The same for those who ask several at once; ``leaves`` set, the connection is closed."""
     told = {"host": f"127.0.0.1:{PORT}"} | dict(headers or {})
     scope = {
         "type": "http",
@@ -50,17 +66,18 @@ def ask_app(
     }
     parts: list[dict[str, Any]] = []
 
-    asked = [{"type": "http.request", "body": b"", "more_body": False}]
+    asked = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         if not asked:
-            await asyncio.Event().wait()  # whoever asked stays until there is an answer
+            await (leaves or asyncio.Event()).wait()  # whoever asked stays until there is an answer
+            return {"type": "http.disconnect"}
         return asked.pop()
 
     async def send(message: dict[str, Any]) -> None:
         parts.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    await app(scope, receive, send)
     start = next(part for part in parts if part["type"] == "http.response.start")
     body = b"".join(part.get("body", b"") for part in parts if part["type"] == "http.response.body")
     return Answered(start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, body)

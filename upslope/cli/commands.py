@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from upslope import __version__
-from upslope.cli import data, export, ladder, look, measure, page, pipeline, plan, shown, tokenizer, train
+from upslope.cli import data, export, ladder, look, measure, page, pipeline, plan, serve, shown, tokenizer, train
 from upslope.cli.options import app
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "page",
     "pipeline",
     "plan",
+    "serve",
     "shown",
     "tokenizer",
     "train",

@@ -14,7 +14,7 @@ from upslope.tasks.builtin import tasks_help
 
 ORDER = (
     *("tokenizer", "train", "pipeline", "eval", "measure", "score", "data", "shown"),
-    *("look", "why", "compare", "report", "export", "recipes", "diff", "prove", "doctor", "bench", "plan"),
+    *("look", "why", "compare", "report", "export", "serve", "recipes", "diff", "prove", "doctor", "bench", "plan"),
     "ladder",
 )
 

@@ -74,6 +74,11 @@ class Cache:
         self._num_rows = len(rows)
         self._replace(lambda buffer: buffer.index_select(0, rows))
 
+    def widen(self, num: int) -> None:
+        """So many rows more, behind the others; they begin with ``fill`` or ``copy``."""
+        self._num_rows += num
+        self._replace(lambda buffer: torch.cat([buffer, buffer.new_zeros(num, *buffer.shape[1:])]))
+
     def _replace(self, change: Callable[[Tensor], Tensor]) -> None:
         """One layer after the other, so that old and new buffers of one layer only are there at once."""
         for layer in self._buffers:

@@ -36,6 +36,11 @@ class Decoder(Protocol):
         """Only these rows remain, numbered anew in this order."""
         ...
 
+    def widen(self, num: int) -> None:
+        """So many rows more, behind the others, as far as it was made for: each is placed before anybody advances. Only
+        where it ``refills``."""
+        ...
+
     def renew(self) -> None:
         """The model's weights are others now. Rows under way keep the keys and values that they have, and go on with
         the new weights; prompts that are placed from now on are computed with these, known or not."""

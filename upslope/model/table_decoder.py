@@ -104,6 +104,12 @@ class TableDecoder:
         self._prompt_of_row = [self._prompt_of_row[row] for row in rows.tolist()]
         self._assigned = False
 
+    def widen(self, num: int) -> None:
+        self._table.widen(num)
+        self._begin_N = torch.cat([self._begin_N, self._begin_N.new_zeros(num)])
+        self._prompt_of_row += [None] * num
+        self._assigned = False
+
     def renew(self) -> None:
         if self._laid_out is not None:
             self._layers, self._head = self._laid_out()

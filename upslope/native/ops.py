@@ -39,6 +39,11 @@ class KeyValueTable(Protocol):
         """Only these rows remain, numbered anew in this order."""
         ...
 
+    def widen(self, num: int) -> None:
+        """So many rows more, behind the others, that have written nothing. Raises RuntimeError if there would be more
+        than it was made for."""
+        ...
+
     def attend(self, layer: int, qkv_NX: Tensor, cosine_NF: Tensor, sine_NF: Tensor) -> Tensor:
         """Attention of one new token a row, [N, H D]: rotates its query and key (``qkv`` may be changed), writes
         key and value as the row's next, and mixes the values of its prompt and of its own tokens, this one included:

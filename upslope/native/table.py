@@ -105,6 +105,14 @@ class PanelTable:
     def keep(self, rows: Tensor) -> None:
         self.slot_N, self.written_N = self.slot_N[rows], self.written_N[rows]
 
+    def widen(self, num: int) -> None:
+        slots = len(self.own_tails[0]) // (self.heads.num_keys * LANES * padded(self.heads.depth))
+        free = sorted(set(range(slots)) - set(self.slot_N.tolist()))[:num]
+        if len(free) < num:
+            raise RuntimeError(f"a table of {slots} rows has no room for {num} beside {len(self.slot_N)}")
+        self.slot_N = torch.cat([self.slot_N, torch.tensor(free, dtype=torch.long)])
+        self.written_N = torch.cat([self.written_N, torch.zeros(num, dtype=torch.long)])
+
     def attend(self, layer: int, qkv_NX: Tensor, cosine_NF: Tensor, sine_NF: Tensor) -> Tensor:
         heads, num, dtype = self.heads, len(qkv_NX), qkv_NX.dtype
         angles = (num, heads.depth // 2)

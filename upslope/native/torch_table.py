@@ -24,7 +24,7 @@ class RectangleTable:
     """A ``KeyValueTable``. A row's own keys and values lie in [layers, N, T, J, D] each, T = ``room``."""
 
     def __init__(self, heads: Heads, num_layers: int, num_rows: int, room: int, like: Tensor) -> None:
-        self._heads, self._like, self.room = heads, like.new_empty(0), room
+        self._heads, self._like, self.room, self._most = heads, like.new_empty(0), room, num_rows
         self._keys, self._values = (like.new_zeros(num_layers, num_rows, room, *self._depths) for _ in range(2))
         self.written_N = torch.zeros(num_rows, dtype=torch.long, device=like.device)
         self._groups: list[tuple[RectanglePrompt, Tensor]] = []
@@ -50,6 +50,13 @@ class RectangleTable:
     def keep(self, rows: Tensor) -> None:
         self._keys, self._values = self._keys[:, rows], self._values[:, rows]
         self.written_N = self.written_N[rows]
+
+    def widen(self, num: int) -> None:
+        if len(self.written_N) + num > self._most:
+            raise RuntimeError(f"a table of {self._most} rows has no room for {num} beside {len(self.written_N)}")
+        more = (len(self._keys), num, self.room, *self._depths)
+        self._keys, self._values = (torch.cat([x, x.new_zeros(more)], dim=1) for x in (self._keys, self._values))
+        self.written_N = torch.cat([self.written_N, self.written_N.new_zeros(num)])
 
     def attend(self, layer: int, qkv_NX: Tensor, cosine_NF: Tensor, sine_NF: Tensor) -> Tensor:
         num, (num_keys, depth) = len(qkv_NX), self._depths

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from upslope.model.attention import planned
 from upslope.model.cache import Cache
+from upslope.model.fast import Decoder
 from upslope.model.hf import cache_keyword
 from upslope.model.layout import lay_out_prompts
 from upslope.model.policy import Policy
@@ -70,6 +71,11 @@ class SharedPromptDecoder:
         self._prompts = [self._prompts[row] for row in rows.tolist()]
         self._column_N = self._column_N[rows]
 
+    def widen(self, num: int) -> None:
+        self._cache.widen(num)
+        self._prompts += [()] * num
+        self._column_N = torch.cat([self._column_N, self._column_N.new_zeros(num)])
+
     def renew(self) -> None:
         self._prompts = [()] * len(self._prompts)  # nobody takes over a prompt of the older weights
 
@@ -122,5 +128,16 @@ class PlainDecoder:
         self._seen = self._seen[rows]
         self._position_N = self._position_N[rows]
 
+    def widen(self, num: int) -> None:
+        raise RuntimeError("all rows of this decoder begin at once")
+
     def renew(self) -> None:
         pass  # the model reads its weights at every call, and no row begins later
+
+
+def decoder_for(policy: Policy, num_rows: int, max_tokens: int, *, packed: bool = True) -> Decoder:
+    """The fastest decoder that this policy can have; ``packed=False``: the ordinary one."""
+    trunk = policy.fast_trunk if packed else None
+    if trunk is not None:
+        return trunk.decoder(policy.model.get_output_embeddings(), num_rows, max_tokens)
+    return (SharedPromptDecoder if packed and policy.packs else PlainDecoder)(policy, num_rows, max_tokens)

@@ -13,7 +13,7 @@ from upslope.model.fast import Decoder
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
+from upslope.rollout.decoder import decoder_for
 from upslope.rollout.draw import draw
 from upslope.rollout.running import Queued, RunningBatch, Written
 from upslope.rollout.stopping import StopStrings
@@ -90,13 +90,6 @@ class LocalSampler:
         longest = max((len(r.prompt) for r in requests), default=0) + sampling.max_tokens
         return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
 
-    def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
-        trunk = self._policy.fast_trunk if self._packed else None
-        if trunk is not None:
-            return trunk.decoder(self._policy.model.get_output_embeddings(), num_rows, max_tokens)
-        kind = SharedPromptDecoder if self._packed else PlainDecoder
-        return kind(self._policy, num_rows, max_tokens)
-
     def _has_others(self) -> bool:
         """Whether other weights were loaded since this was asked last."""
         return self._renewed is not None and self._renewed()
@@ -117,7 +110,7 @@ class LocalSampler:
         while queue:
             self._has_others()
             num_rows = min(size, len(queue))
-            decoder = self._decoder(num_rows, sampling.max_tokens)
+            decoder = decoder_for(self._policy, num_rows, sampling.max_tokens, packed=self._packed)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
             _begin(range(num_rows), queue, decoder, batch)
             while live := batch.live:

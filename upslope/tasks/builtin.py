@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from upslope.tasks.base import Task
@@ -34,10 +34,28 @@ def _pocket(seed: int) -> Task:
     return open_pocket(seed)
 
 
+def _gym(kind: str) -> TaskKind:
+    def made(**given: Any) -> Task:
+        from upslope.tasks import gym_task
+
+        return gym_task.open(kind, **given)
+
+    return TaskKind(made, "", frozenset({"seed"}), any_option=True)  # its options are the data set's own too
+
+
 def _user(**given: Any) -> Task:
     from upslope.tasks import user
 
     return user.open(**given)
+
+
+def _verifiers(kind: str) -> TaskKind:
+    def made(**given: Any) -> Task:
+        from upslope.tasks import verifiers_task
+
+        return verifiers_task.open(kind, **given)
+
+    return TaskKind(made, "", any_option=True)  # they are the environment's own
 
 
 _OF_FILES = frozenset({"data", "eval_data", "rewards", "columns"})
@@ -55,6 +73,8 @@ TASKS: Mapping[str, TaskKind] = {
     "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
 }
 """Every task by its name."""
+WORLDS: Mapping[str, Callable[[str], TaskKind]] = {"reasoning-gym": _gym, "verifiers": _verifiers}
+"""Libraries of tasks by the word before the colon: ``reasoning-gym:NAME``."""
 FOR_DATA = "user"
 """Which one is meant where data is given and no task named."""
 DEFAULT = "pocket"
@@ -64,4 +84,4 @@ DEFAULT = "pocket"
 def tasks_help() -> str:
     """All names with their lines, for the command line."""
     known = [f"{name} ({kind.help})" for name, kind in TASKS.items()]
-    return f"{', '.join(known)}, or your own: FILE.py:NAME."
+    return f"{', '.join(known)}, reasoning-gym:NAME, verifiers:NAME, or your own: FILE.py:NAME."

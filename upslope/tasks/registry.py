@@ -13,8 +13,9 @@ from typing import Any
 from upslope.errors import UserError, nearest
 from upslope.plugins import load_object, names_a_file, said
 from upslope.tasks.base import Task
-from upslope.tasks.builtin import FOR_DATA, TASKS
+from upslope.tasks.builtin import FOR_DATA, TASKS, WORLDS
 from upslope.tasks.elsewhere import Elsewhere, OnTimeout
+from upslope.tasks.kind import TaskKind
 from upslope.tasks.mixture import Mixed
 from upslope.tasks.own import own_kind
 from upslope.tasks.rewards import NO_REWARDS, RewardFunction, Rewards, unwrapped
@@ -61,12 +62,7 @@ def open_task(
             raise UserError(f"no task: name one of {', '.join(sorted(TASKS))}, or give --data and --reward")
         name = FOR_DATA
     modules: dict[str, ModuleType] = {}  # a file may hold the task and its rewards
-    if names_a_file(name):
-        kind = own_kind(name, modules)
-    elif name in TASKS:
-        kind = TASKS[name]
-    else:
-        raise UserError(f"there is no task {name!r}{nearest(name, TASKS)}, or FILE.py:NAME for your own")
+    kind = own_kind(name, modules) if names_a_file(name) else _known_kind(name)
     if eval_data is not None and data is None:
         raise UserError("--eval-data needs --data, the rows to learn from")
     given: dict[str, object] = {"data": data, "eval_data": eval_data, "columns": dict(columns or {}), "seed": seed}
@@ -89,6 +85,16 @@ def open_task(
         raise UserError("task.also is mixed into task.data; give --data as well")
     common: dict[str, Any] = {"columns": columns, "seed": seed, "options": options, "where": where}
     return Mixed(task, [(other, open_task(name, data=other, **common)) for other in also], weights)
+
+
+def _known_kind(name: str) -> TaskKind:
+    world, colon, within = name.partition(":")
+    if name in TASKS:
+        return TASKS[name]
+    if colon and within and world in WORLDS:
+        return WORLDS[world](within)
+    known = [*TASKS, *(f"{world}:NAME" for world in WORLDS)]
+    raise UserError(f"there is no task {name!r}{nearest(name, known)}, or FILE.py:NAME for your own")
 
 
 def _named(rewards: Sequence[str | RewardFunction]) -> list[str]:

@@ -34,8 +34,8 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """code, gsm8k, math, pocket, user, or your own, FILE.py:NAME; empty: user if data is given, none if text is, else
-    pocket."""
+    """code, gsm8k, math, pocket, user, reasoning-gym:NAME, verifiers:NAME, or your own, FILE.py:NAME; empty: user if
+    data is given, none if text is, else pocket."""
     data: str | None = None
     """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
@@ -77,7 +77,8 @@ class TaskSettings:
     end. How many is said and stands in the journal."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
-    memory_mb, instruction, trust_tests; your own: the parameters of what makes it)."""
+    memory_mb, instruction, trust_tests; reasoning-gym: size, levels, form, instruction, partial and what its data set
+    has; verifiers: its environment's own; your own: the parameters of what makes it)."""
     text: tuple[str, ...] = ()
     """Plain text to read, in the place of the task's documents: files (txt, md, jsonl, parquet, each also .gz or .zst),
     folders, patterns, data sets of the hub. Recipe pretrain reads it, sft replays it (``recipe.sample.replay``), and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -73,13 +74,16 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def listen_on(port: int) -> socket.socket:
-    """A socket of this machine alone; ``port`` 0: any that is free. Raises UserError if the port is taken."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def listen_on(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A socket, by default of this machine alone; ``port`` 0: any that is free. Raises UserError if the port is taken,
+    or the host is none of this machine's addresses."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind(("127.0.0.1", port))
+        sock.bind((host, port))
     except OSError as error:
         sock.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"host {host!r} is no address of this machine: {error.strerror}") from None
         raise UserError(f"port {port}: {error.strerror}; give another one, or --port 0 for any") from None
     return sock
