@@ -28,7 +28,7 @@ from upslope.model.hf import (
     text_config,
     use_attention,
 )
-from upslope.model.layout import HasTokens, Layout, lay_out
+from upslope.model.layout import HasTokens, Layout, RowPiece, chosen_in, lay_out, pieces_of
 from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
@@ -211,7 +211,7 @@ class Policy:
     ) -> tuple[Layout, Any]:
         """Call the model, or a part of it, on the rollouts' tokens; ``every``: with outputs at every position."""
         layout = self._laid_out(rollouts)
-        call = layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
+        call = layout.call() if self.packs else plain_call(pieces_of(rollouts), self.end_ids[0], self.device)
         with attention.planned(layout):
             return layout, module(**(trunk_only(call) if every else call), **more)
 
@@ -223,7 +223,9 @@ class Policy:
         """[R, X]: outputs at every position, picked where they predict the chosen tokens."""
         if self.packs:
             return out_NSX[0][layout.predictor_R]
-        return before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
+        pieces = pieces_of(rollouts)
+        piece_R, place_R = torch.tensor(chosen_in(pieces), device=out_NSX.device).reshape(-1, 2).T
+        return before_tokens(out_NSX, pieces)[piece_R, place_R]
 
     def distributions(self, rollouts: Sequence[HasTokens], sampling: Sampling) -> TokenDistributions:
         """The model's whole distribution before each chosen token of the rollouts, with gradient as often as wanted.
@@ -266,7 +268,7 @@ class TokenDistributions:
         return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)
 
 
-def plain_call(rollouts: Sequence[HasTokens], padding: int, device: torch.device) -> dict[str, Any]:
+def plain_call(rollouts: Sequence[RowPiece], padding: int, device: torch.device) -> dict[str, Any]:
     """Arguments for any transformers model, the ordinary way: rows padded on the right, with attention mask."""
     rows = [list(r.prompt) + list(r.response[:-1]) for r in rollouts]
     width = max(map(len, rows))
@@ -282,7 +284,7 @@ def trunk_only(call: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in call.items() if name != "logits_to_keep"}
 
 
-def before_tokens(out_NSX: Tensor, rollouts: Sequence[HasTokens]) -> Tensor:
+def before_tokens(out_NSX: Tensor, rollouts: Sequence[RowPiece]) -> Tensor:
     """[N, T, X] before each response token, of a plain call's outputs [N, S, X] at every position."""
     num_columns = max(len(r.response) for r in rollouts)
     first_N1 = torch.tensor([len(r.prompt) - 1 for r in rollouts], device=out_NSX.device)[:, None]

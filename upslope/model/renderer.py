@@ -6,19 +6,16 @@ they would be scored in place of the ones that were drawn.
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from jinja2 import TemplateError  # comes with torch; transformers renders with it
-from transformers.utils.chat_template_utils import render_jinja_template
-
 from upslope.errors import UserError
+from upslope.model.continued import Continued, continued
 from upslope.model.ends import find_end_ids
+from upslope.model.rendering import NOTHING, TemplateRendering, refusals
+from upslope.model.tools_shown import hears_tools, with_tools
 from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, require_named, turns_of
 from upslope.plugins import said
 from upslope.types import Message, Problem
@@ -31,10 +28,6 @@ PLAIN_TEMPLATE = (
 
 ANCHOR = "\n"
 """Stands before text that is to be tokenised as if it followed other text; nothing merges with it."""
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""No further arguments for a chat template."""
-MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-"""How a chat template marks what the assistant says."""
 BEFORE = 8
 """Tokens before a turn that are read back with it, so that its first token is read as one that follows others."""
 
@@ -93,6 +86,20 @@ class Renderer(Protocol):
         """
         ...
 
+    def next_turn(
+        self,
+        chat: Sequence[Message],
+        new: Sequence[Message],
+        row: Sequence[int],
+        options: Mapping[str, Any] = NOTHING,
+    ) -> Continued:
+        """What a policy reads before its next turn. ``chat`` ends with the turn that it just wrote, ``new`` is what
+        the world says to that, ``row`` are the tokens read and written so far, that turn's end included.
+
+        Raises UserError if the messages cannot be rendered.
+        """
+        ...
+
     def middle_ids(self, text: str) -> tuple[int, ...]:
         """Text that follows other text within a response, where the world speaks: its tokens and no others. Raises
         UserError if the tokenizer cannot say it without adding anything."""
@@ -138,20 +145,22 @@ class ChatRenderer:
         return self.end_ids[0] if written is None or written not in self.end_ids else written
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
-        ids = self._prompt(self._rendered(messages, options, generate=True))
+        messages, options = with_tools(self, messages, options)
+        ids = self.whole_ids(self.rendered(messages, options, generate=True))
         if not ids:
             raise UserError(f"the chat template makes no tokens of {list(messages)!r}; a prompt must not be empty")
         return ids
 
     def response_ids(self, text: str) -> tuple[int, ...]:
-        return (*self._ids(text), self.end_ids[0])
+        return (*self.ids(text), self.end_ids[0])
 
     def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
+        messages, options = with_tools(self, messages, options)
         rows: list[tuple[list[int], list[bool]]] = []
         so_far = ""
-        for turn in turns_of(messages, _Rendering(self, options)):
+        for turn in turns_of(messages, TemplateRendering(self, options)):
             require_named(options.get("tools"), turn.prompt, "the tools")
-            prompt = self._prompt(turn.prompt)
+            prompt = self.whole_ids(turn.prompt)
             if not prompt:
                 raise UserError("the chat template makes no tokens of what stands before an assistant's turn")
             heard = self._heard(rows[-1][0], so_far, turn.prompt, prompt) if rows else None
@@ -175,17 +184,27 @@ class ChatRenderer:
         they stay as they were written."""
         if prompt[: len(ids)] == tuple(ids):
             return prompt[len(ids) :]
-        between = self._ids(text[len(so_far) :]) if text.startswith(so_far) else ()
+        between = self.ids(text[len(so_far) :]) if text.startswith(so_far) else ()
         near = ids[-BEFORE:]
         read = self.spelled([*near, *between])[len(self.spelled(near)) :]
         return between if between and read == text[len(so_far) :] else None
 
+    def next_turn(
+        self,
+        chat: Sequence[Message],
+        new: Sequence[Message],
+        row: Sequence[int],
+        options: Mapping[str, Any] = NOTHING,
+    ) -> Continued:
+        both, options = with_tools(self, [*chat, *new], options)
+        return continued(self, both, row, options)
+
     def middle_ids(self, text: str) -> tuple[int, ...]:
-        ids = self._ids(text)
+        ids = self.ids(text)
         if self.text(ids) == text:
             return ids
         # Tokenizers made by SentencePiece put a space before whatever they are given: let them put it elsewhere.
-        before, both = self._ids(ANCHOR), self._ids(ANCHOR + text)
+        before, both = self.ids(ANCHOR), self.ids(ANCHOR + text)
         if both[: len(before)] == before and self.text(both) == self.text(before) + text:
             return both[len(before) :]
         # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
@@ -204,37 +223,37 @@ class ChatRenderer:
         found = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
         return str(found)
 
-    def _ids(self, text: str) -> tuple[int, ...]:
+    def ids(self, text: str) -> tuple[int, ...]:
         # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
         try:
             return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         except Exception as error:  # half a character, a word that a vocabulary lacks: whatever its library raises
             raise UserError(f"the tokenizer cannot read {text!a:.60}: {said(error, str):.200}") from error
 
-    def _prompt(self, text: str) -> tuple[int, ...]:
+    def whole_ids(self, text: str) -> tuple[int, ...]:
         """A rendered chat as tokens. A chat template writes its own start token."""
         plain = not self.tokenizer.chat_template and self.tokenizer.bos_token_id is not None
-        return (self.tokenizer.bos_token_id, *self._ids(text)) if plain else self._ids(text)
+        return (self.tokenizer.bos_token_id, *self.ids(text)) if plain else self.ids(text)
 
-    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool) -> str:
+    def rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool) -> str:
         how = {
             "chat_template": None if getattr(self.tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
             "add_generation_prompt": generate,
             "tokenize": False,
         }
-        with _refusals(messages):
+        with refusals(messages):
             return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
 
     def _written(self, turn: Turn, prompt: tuple[int, ...]) -> tuple[int, ...]:
         """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
         after what it read, or else as part of a text. Raises UserError."""
-        apart = self._ids(turn.written)
+        apart = self.ids(turn.written)
         near = prompt[-BEFORE:]
         start = len(self.spelled(near))
         read = self.spelled([*near, *apart])[start:]
         ids = apart
         if read != turn.written:
-            whole = self._prompt(turn.prompt + turn.written)
+            whole = self.whole_ids(turn.prompt + turn.written)
             if whole[: len(prompt)] == prompt and self.spelled([*near, *whole[len(prompt) :]])[start:] == turn.written:
                 ids = whole[len(prompt) :]
             # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
@@ -250,49 +269,26 @@ class ChatRenderer:
         return frozenset([*(i for i, token in known.items() if token.special), *self.end_ids])
 
     @cached_property
-    def _ends(self) -> tuple[str, ...]:
+    def ends(self) -> tuple[str, ...]:
         return tuple(self.spelled([i]) for i in sorted(self._special_ids))
+
+    @cached_property
+    def hears_tools(self) -> bool:
+        """Whether the chat template takes a tool's messages."""
+        return hears_tools(self)
+
+    @cached_property
+    def tells_tools(self) -> dict[tuple[str, ...], bool]:
+        """Whether the chat template writes tools of these names, of those that were tried."""
+        return {}
 
     @cached_property
     def written_end(self) -> int | None:
         """The special token that the chat template writes after what an assistant says; None if it writes none."""
         try:
             chat = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
-            after = self._rendered(chat, NOTHING, generate=False).rpartition(PROBE)[2]
+            after = self.rendered(chat, NOTHING, generate=False).rpartition(PROBE)[2]
         except Refused:  # a chat that is really asked for says why
             return None
-        ids = self._ids(end_of_turn(after, self._ends))
+        ids = self.ids(end_of_turn(after, self.ends))
         return ids[-1] if ids else None
-
-
-class _Rendering:
-    """A renderer's template with its options, as ``turns_of`` asks for it."""
-
-    def __init__(self, of: ChatRenderer, options: Mapping[str, Any]) -> None:
-        self._of, self._options, self.ends = of, options, of._ends
-        self.stops = tuple(of.spelled([i]) for i in of.end_ids)
-
-    def __call__(self, messages: Sequence[Message], *, generate: bool) -> str:
-        return self._of._rendered(messages, self._options, generate=generate)
-
-    def marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]] | None:
-        tokenizer = self._of.tokenizer
-        if not (isinstance(tokenizer.chat_template, str) and MARKS.search(tokenizer.chat_template)):
-            return None
-        how = {"chat_template": tokenizer.chat_template, "return_assistant_tokens_mask": True}
-        with _refusals(messages):
-            texts, spans = render_jinja_template(
-                [[dict(m) for m in messages]], **{**tokenizer.special_tokens_map, **self._options, **how}
-            )
-        return texts[0], [(begin, end) for begin, end in spans[0]]
-
-
-@contextlib.contextmanager
-def _refusals(messages: Sequence[Message]) -> Iterator[None]:
-    """A template is a program, and may fail like any other. Raises Refused for whatever it raises."""
-    try:
-        yield
-    except Exception as error:
-        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-        said = f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
-        raise Refused(said, f"{kind}{error}") from error

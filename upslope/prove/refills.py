@@ -8,7 +8,9 @@ from typing import Any
 
 from upslope.algo.sample import Attempts, mixed
 from upslope.errors import Exhausted
-from upslope.model.renderer import NOTHING, Shown
+from upslope.model.continued import Continued
+from upslope.model.renderer import Shown
+from upslope.model.rendering import NOTHING
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.rollout.base import Request
 from upslope.rollout.scripted import ScriptedSampler
@@ -61,6 +63,9 @@ class ScriptedTask(Task):
         raise RuntimeError("nothing is imitated here")
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
+        raise RuntimeError("no world speaks here")
+
+    def next_turn(self, *_: object) -> Continued:
         raise RuntimeError("no world speaks here")
 
     def text(self, response: Sequence[int]) -> str:

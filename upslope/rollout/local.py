@@ -3,7 +3,6 @@ time; whoever ends gives up the row and becomes a rollout."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor
 from upslope.model.fast import Decoder
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
+from upslope.rollout.base import Finished, More, Progress, Request, require_room, to_rollout
 from upslope.rollout.decoder import decoder_for
 from upslope.rollout.draw import draw
-from upslope.rollout.running import Queued, RunningBatch, Written
+from upslope.rollout.queue import RequestQueue
+from upslope.rollout.running import RunningBatch, Written
 from upslope.rollout.stopping import StopStrings
 from upslope.types import Rollout, Sampling
 
@@ -28,6 +28,7 @@ class LocalSampler:
     """Samples from the very weights the learner computes with; a ``Sampler``."""
 
     listens = True
+    takes_more = True
 
     def __init__(
         self,
@@ -59,12 +60,13 @@ class LocalSampler:
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         """See ``Sampler.generate``. ``progress`` is called after every token."""
         require_room(requests, sampling, self._policy.max_positions)
         rollouts: dict[int, Rollout] = {}
         num_written = 0
-        for num_drawn, ended in self._run(requests, sampling, address):
+        for num_drawn, ended in self._run(requests, sampling, address, more):
             num_written += num_drawn
             for written in ended:
                 rollouts[written.place] = to_rollout(
@@ -83,7 +85,7 @@ class LocalSampler:
             if finished is not None:
                 for written in ended:
                     finished(written.place, rollouts[written.place])
-        return [rollouts[place] for place in range(len(requests))]
+        return [rollouts[place] for place in range(len(rollouts))]
 
     def _affordable(self, requests: Sequence[Request], sampling: Sampling) -> int:
         """How many rows the budget holds, if all of them were as long as the longest can get."""
@@ -96,24 +98,29 @@ class LocalSampler:
 
     @torch.no_grad()
     def _run(
-        self, requests: Sequence[Request], sampling: Sampling, address: Address
+        self, requests: Sequence[Request], sampling: Sampling, address: Address, more: More | None
     ) -> Iterator[tuple[int, Sequence[Written]]]:
         """Yields, token by token, how many rows drew one and which requests ended with it.
 
-        One batch serves them all, or a wave of them where the decoder cannot refill.
+        One batch serves them all, or a wave of them where the decoder cannot refill. While more can come, a batch that
+        has nobody left waits for them.
         """
         device = self._policy.device
         end_ids = torch.tensor(self._policy.end_ids, device=device)
         stops = StopStrings(sampling.stop, self._policy.renderer)
         size = self._max_rows or self._affordable(requests, sampling)
-        queue = deque(Queued(place, request) for place, request in enumerate(requests))
-        while queue:
+        queue = RequestQueue(requests, more, lambda late: require_room(late, sampling, self._policy.max_positions))
+        while queue.has_next(idle=True):
             self._has_others()
             num_rows = min(size, len(queue))
             decoder = decoder_for(self._policy, num_rows, sampling.max_tokens, packed=self._packed)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
+            most = num_rows
             _begin(range(num_rows), queue, decoder, batch)
-            while live := batch.live:
+            while batch.live or (decoder.refills and queue.has_next(idle=True)):
+                if decoder.refills and queue.has_next(idle=not batch.live):
+                    num_rows = _refill(num_rows, most, queue, decoder, batch)
+                live = batch.live
                 num_rows = _drop(num_rows, live, decoder, batch)
                 logits_NV = decoder.advance(batch.newest_N)
                 token_N, logp_N = draw(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
@@ -125,8 +132,6 @@ class LocalSampler:
                 if self._has_others():  # before anybody begins, so that a prompt and its first token are of one version
                     decoder.renew()
                     batch.renew(self.version)
-                if decoder.refills:
-                    _begin(free, queue, decoder, batch)
 
 
 def by_token(spans: Sequence[tuple[int, int]], num: int) -> tuple[int, ...] | None:
@@ -141,11 +146,26 @@ def by_token(spans: Sequence[tuple[int, int]], num: int) -> tuple[int, ...] | No
     return tuple(version for (begin, version), end in zip(spans, ends, strict=True) for _ in range(begin, end))
 
 
-def _begin(free: Sequence[int], queue: deque[Queued], decoder: Decoder, batch: RunningBatch) -> None:
+def _refill(num_rows: int, most: int, queue: RequestQueue, decoder: Decoder, batch: RunningBatch) -> int:
+    """Requests take the rows that are free, and new ones where those do not suffice and there were more before; returns
+    how many rows there are now."""
+    live = {*batch.live}
+    free = [row for row in range(num_rows) if row not in live]
+    wanting = min(len(queue) - len(free), most - num_rows)
+    if wanting > 0:
+        decoder.widen(wanting)
+        batch.grow(wanting)
+        free += range(num_rows, num_rows + wanting)
+        num_rows += wanting
+    _begin(free, queue, decoder, batch)
+    return num_rows
+
+
+def _begin(free: Sequence[int], queue: RequestQueue, decoder: Decoder, batch: RunningBatch) -> None:
     """The next requests take the free rows, as far as there are both."""
     rows = free[: len(queue)]
     if rows:
-        begun = [queue.popleft() for _ in rows]
+        begun = [queue.take() for _ in rows]
         batch.begin(rows, begun)
         decoder.place(rows, [b.request.prompt for b in begun])
 

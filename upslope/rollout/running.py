@@ -51,6 +51,7 @@ class RunningBatch:
         self, num_rows: int, max_tokens: int, address: Address, device: torch.device, version: int = 0
     ) -> None:
         """``version``: of the weights that write; ``renew`` tells of others."""
+        self._size = (max_tokens, device)
         real = torch.float32 if device.type == "mps" else torch.float64  # no float64 there
         self._served: dict[int, Queued] = {}
         self._version = version
@@ -63,6 +64,9 @@ class RunningBatch:
         self._live_N = torch.zeros(num_rows, dtype=torch.bool, device=device)
         self._given_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """Where the world's last words end, as a position."""
+        self._first_N = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self._stop_N = torch.full((num_rows,), max_tokens, device=device)
+        """The positions of an attempt's turn: its first token's, and the one before which it is cut."""
         self._chosen_NT = torch.ones(num_rows, max_tokens, dtype=torch.bool, device=device)
         self._listening: dict[int, Listener] = {}
         self._stopped: set[int] = set()
@@ -90,10 +94,13 @@ class RunningBatch:
         self._uniform_NT[row_R] = torch.from_numpy(uniforms).to(real).to(device)
         self.newest_N[row_R] = torch.tensor([r.prompt[-1] for r in requests], device=device)
         self._live_N[row_R] = True
+        self._first_N[row_R] = torch.tensor([r.begin for r in requests], device=device)
+        self._stop_N[row_R] = torch.tensor([r.end or self._max_tokens for r in requests], device=device)
+        self.position_N[row_R] = self._first_N[row_R]
         self._given_N[row_R] = 0
         self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
-        self._spans.update((row, [(0, self._version)]) for row in rows)
+        self._spans.update((row, [(q.request.begin, self._version)]) for row, q in zip(rows, queued, strict=True))
         pairs = zip(rows, requests, strict=True)
         self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
 
@@ -108,16 +115,21 @@ class RunningBatch:
         self.newest_N = token_N
         self.position_N = self.position_N + self._live_N
         stops_N = chosen_N & torch.isin(token_N, end_ids)
-        over_N = self._live_N & (stops_N | (self.position_N == self._max_tokens))
+        over_N = self._live_N & (stops_N | (self.position_N == self._stop_N))
         ended: list[int] = over_N.nonzero()[:, 0].tolist()
         return ended
 
     def stop(self, ended: Sequence[int], stops: StopStrings, min_tokens: int, end_ids: Sequence[int]) -> list[int]:
         """The same rows, and those whose policy has just completed a stop string; not before ``min_tokens``."""
         newest, position, given = self.newest_N.tolist(), self.position_N.tolist(), self._given_N.tolist()
+        first = self._first_N.tolist()
         for row in self._served:
             chosen = min_tokens < position[row] > given[row] and newest[row] not in end_ids
-            if chosen and stops.may_end(newest[row]) and stops.ends(self._token_NT[row, : position[row]].tolist()):
+            if (
+                chosen
+                and stops.may_end(newest[row])
+                and stops.ends(self._token_NT[row, first[row] : position[row]].tolist())
+            ):
                 self._stopped.add(row)
         return sorted({*ended, *self._stopped})
 
@@ -129,9 +141,10 @@ class RunningBatch:
         for row, listener in self._listening.items():
             if row in ended or position[row] <= given[row] or not listener.pauses(newest[row]):
                 continue
-            reply = listener.reply(self._token_NT[row, : position[row]].tolist())
+            first, stop = int(self._first_N[row]), int(self._stop_N[row])
+            reply = listener.reply(self._token_NT[row, first : position[row]].tolist())
             if reply:
-                self._lay_down(row, position[row], reply[: self._max_tokens - position[row]])
+                self._lay_down(row, position[row], reply[: stop - position[row]])
             elif reply is not None:
                 self._unanswered[row] = self._unanswered.get(row, 0) + 1
 
@@ -158,6 +171,7 @@ class RunningBatch:
         tokens = self._token_NT[row_R, : max(lengths)].tolist()
         logps = self._logp_NT[row_R, : max(lengths)].tolist()
         masks = self._chosen_NT[row_R, : max(lengths)].tolist()
+        firsts = self._first_N[row_R].tolist()
         self._live_N[row_R] = False
         self.position_N[row_R] = 0
         stopped, self._stopped = self._stopped, set()  # all of them are among these rows
@@ -166,15 +180,25 @@ class RunningBatch:
         return [
             Written(
                 *self._served.pop(row),
-                tuple(token_T[:length]),
-                tuple(mask_T[:length]),
-                tuple(logp_T[:length]),
+                tuple(token_T[first:length]),
+                tuple(mask_T[first:length]),
+                tuple(logp_T[first:length]),
                 self._unanswered.pop(row, 0),
-                tuple(self._spans.pop(row)),
+                tuple((place - first, version) for place, version in self._spans.pop(row)),
                 row in stopped,
             )
-            for row, length, token_T, mask_T, logp_T in zip(rows, lengths, tokens, masks, logps, strict=True)
+            for row, first, length, token_T, mask_T, logp_T in zip(
+                rows, firsts, lengths, tokens, masks, logps, strict=True
+            )
         ]
+
+    def grow(self, num: int) -> None:
+        """So many more rows, free ones, behind the others."""
+        max_tokens, device = self._size
+        fresh = RunningBatch(num, max_tokens, self._address, device)
+        for name, mine in vars(self).items():
+            if isinstance(mine, torch.Tensor):
+                setattr(self, name, torch.cat([mine, getattr(fresh, name)]))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows, which must be free."""
@@ -187,3 +211,4 @@ class RunningBatch:
         self._uniform_NT, self._token_NT = self._uniform_NT[row_R], self._token_NT[row_R]
         self._logp_NT = self._logp_NT[row_R]
         self._given_N, self._chosen_NT = self._given_N[row_R], self._chosen_NT[row_R]
+        self._first_N, self._stop_N = self._first_N[row_R], self._stop_N[row_R]

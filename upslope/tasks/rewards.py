@@ -26,7 +26,7 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.plugins import describe, said, unless_interrupted
 from upslope.tasks.at_work import at_work, on
-from upslope.types import Problem, Score
+from upslope.types import Message, Problem, Score
 
 RewardFunction = Callable[..., Any]
 
@@ -51,11 +51,24 @@ class Rewards:
     deciding: tuple[str, ...] = ()
     """Those that are marked to decide what is right (``upslope.tasks.right``)."""
 
+    def of_conversation(self, problem: Problem, chat: Sequence[Message], environment: Any = None) -> Score:
+        """The same for one conversation, which the functions are given whole: all messages after the prompt, and its
+        ``environments`` where it has one."""
+        said = [m["content"] for m in chat if m["role"] == "assistant"]
+        arguments = _arguments([problem], [str(said[-1]) if said else ""])
+        if not problem.plain:
+            arguments["completions"] = [[dict(message) for message in chat]]
+        if environment is not None:
+            arguments["environments"] = [environment]
+        return self._scores([problem], arguments)[0]
+
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """The weighted sum of the applicable rewards of each response."""
         if not problems and not responses:
             return []
-        arguments = _arguments(problems, responses)
+        return self._scores(problems, _arguments(problems, responses))
+
+    def _scores(self, problems: Sequence[Problem], arguments: Mapping[str, list[Any]]) -> list[Score]:
         values = {name: _call(name, function, arguments, problems) for name, function in self.functions.items()}
         scores = []
         for i, problem in enumerate(problems):

@@ -49,6 +49,8 @@ def open_run_task(settings: TaskSettings, seed: int, *, whole: bool = False) -> 
     if settings.text_alone:
         require_nothing_else(settings)
         return TextAlone()
+    if (settings.tools or settings.environment) and not (settings.name or settings.data):
+        raise UserError("task.tools and task.environment need problems to use them on; give --data or --task")
     return open_task(**task_spec(settings, seed), whole=whole)
 
 

@@ -65,16 +65,22 @@ class TaskSettings:
     reward_timeout: float = at_least(0, 0.0)
     """Seconds that the check of one attempt may take, in a process of its own, which is killed then; 0: no limit."""
     on_timeout: Literal["stop", "mask"] = "stop"
-    """What becomes of an attempt whose check takes longer: the run stops, or the attempt is masked: nobody learns from
-    it, and an evaluation does not count it as right."""
+    """What becomes of an attempt whose check takes longer: the run stops, or nobody learns from it (nor is it right)."""
     reward_workers: int = at_least(0, 0)
-    """Processes that score attempts; what ends one of them does not end the run. 0: this process, or one more where
-    there is a ``reward_timeout``."""
+    """Processes that score attempts; what ends one does not end the run. 0: this one, or one for ``reward_timeout``."""
     too_long: Literal["stop", "drop", "truncate"] = "stop"
-    """What becomes of rows that the model's positions have no room for (a prompt and ``sample.max_tokens``, or a prompt
-    and what is to be imitated), all of which are known before the first step: the run does not begin, or goes without
-    them, or shortens them: a prompt loses the beginning of its longest message, what is imitated and documents their
-    end. How many is said and stands in the journal."""
+    """What becomes of rows that the model's positions have no room for: the run does not begin, or goes without them, or
+    shortens them (prompts at the beginning of their longest message). How many is said and stands in the journal."""
+    tools: tuple[str, ...] = ()
+    """Functions that an attempt may call, FILE.py:NAME,NAME each; python is a sandbox of upslope's."""
+    environment: str = ""
+    """A class whose methods an attempt may call, FILE.py:CLASS (TRL's ``environment_factory``); empty: none."""
+    max_turns: int = at_least(0, 0)
+    """Turns of a conversation with tools or an environment; 0: no limit."""
+    max_seconds: float = at_least(0, 0.0)
+    """Seconds that such a conversation may take, looked at between its turns; 0: no limit."""
+    tool_seconds: float = at_least(0, 0.0)
+    """Seconds that one call of a tool may take before it is answered with an error; 0: no limit."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
     memory_mb, instruction, trust_tests; reasoning-gym: size, levels, form, instruction, partial and what its data set
@@ -112,6 +118,8 @@ class TaskSettings:
             raise ValueError(f"reward_workers = {self.reward_workers} must be at most {MOST_WORKERS}")
         if self.reward_timeout > LONGEST_CHECK:
             raise ValueError(f"reward_timeout = {self.reward_timeout:g} must be at most {LONGEST_CHECK} seconds")
+        if (self.max_turns or self.max_seconds or self.tool_seconds) and not (self.tools or self.environment):
+            raise ValueError("max_turns, max_seconds and tool_seconds are for tools or an environment; leave them out")
         if self.on_timeout == "mask" and not self.reward_timeout:
             raise ValueError("on_timeout = mask, and nothing times out: set reward_timeout as well")
 
@@ -241,8 +249,7 @@ class RunSettings:
     out: str = "runs"
     """Where run folders go."""
     seed: int = 0
-    """Every random draw is a function of it: weights of a new model and of the pocket model, its problems, their
-    order, every token."""
+    """Every random draw is a function of it: weights of new models, pocket's problems, orders, every token."""
     model: str = "pocket"
     """A Hugging Face directory or hub id, a run folder, pocket[:blank|:pretrained|:sft], or a new one with random
     weights: new:llama, new:DIR or new:FILE.json (a transformers config)."""
