@@ -69,7 +69,7 @@ class TaskSettings:
     reward_workers: int = at_least(0, 0)
     """Processes that score attempts; what ends one does not end the run. 0: this one, or one for ``reward_timeout``."""
     too_long: Literal["stop", "drop", "truncate"] = "stop"
-    """What becomes of rows that the model's positions have no room for: the run does not begin, or goes without them, or
+    """What becomes of rows that the model's positions have no room for: the run does not begin, goes without them, or
     shortens them (prompts at the beginning of their longest message). How many is said and stands in the journal."""
     tools: tuple[str, ...] = ()
     """Functions that an attempt may call, FILE.py:NAME,NAME each; python is a sandbox of upslope's."""
