@@ -65,7 +65,7 @@ class TaskSettings:
     reward_timeout: float = at_least(0, 0.0)
     """Seconds that the check of one attempt may take, in a process of its own, which is killed then; 0: no limit."""
     on_timeout: Literal["stop", "mask"] = "stop"
-    """What becomes of an attempt whose check takes longer: the run stops, or nobody learns from it (nor is it right)."""
+    """What becomes of an attempt whose check takes longer: the run stops, or nobody learns from it, nor is it right."""
     reward_workers: int = at_least(0, 0)
     """Processes that score attempts; what ends one does not end the run. 0: this one, or one for ``reward_timeout``."""
     too_long: Literal["stop", "drop", "truncate"] = "stop"
