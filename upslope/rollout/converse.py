@@ -19,7 +19,7 @@ from upslope.model.renderer import Renderer, prompt_of
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, Sampler
 from upslope.rollout.listener import Listeners
-from upslope.rollout.talk import Talk
+from upslope.rollout.talk import OngoingAttempt
 from upslope.tasks.episode import Episode
 from upslope.types import Ended, Message, Problem, Rollout, Sampling, Score
 
@@ -59,7 +59,7 @@ class _Waiting:
 class Conversations:
     """All attempts of one ``generate``, and what each waits for."""
 
-    talks: Sequence[Talk]
+    talks: Sequence[OngoingAttempt]
     renderer: Renderer
     progress: Progress | None
     finished: Finished | None
@@ -230,5 +230,5 @@ def converse(
         if prompt is None:
             prompt = known[problem.id] = prompt_of(renderer, problem)
         listener = listeners.of(episode) if episode is not None and episode.stops else None
-        talks.append(Talk(problem, sample, opening, prompt, sampling, episode, listener))
+        talks.append(OngoingAttempt(problem, sample, opening, prompt, sampling, episode, listener))
     return Conversations(talks, renderer, progress, finished, clock).run(sampler, sampling, address)

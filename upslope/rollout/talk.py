@@ -10,7 +10,7 @@ from upslope.tasks.episode import Episode, Reply
 from upslope.types import Ended, Fork, Message, Problem, Rollout, Sampling, Score
 
 
-class Talk:
+class OngoingAttempt:
     """One attempt: what was read and written. Its tokens are added to and never changed."""
 
     def __init__(
