@@ -92,6 +92,9 @@ class LocalSampler:
         longest = max((len(r.prompt) for r in requests), default=0) + sampling.max_tokens
         return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
 
+    def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
+        return decoder_for(self._policy, num_rows, max_tokens, packed=self._packed)
+
     def _has_others(self) -> bool:
         """Whether other weights were loaded since this was asked last."""
         return self._renewed is not None and self._renewed()
@@ -113,7 +116,7 @@ class LocalSampler:
         while queue.has_next(idle=True):
             self._has_others()
             num_rows = min(size, len(queue))
-            decoder = decoder_for(self._policy, num_rows, sampling.max_tokens, packed=self._packed)
+            decoder = self._decoder(num_rows, sampling.max_tokens)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
             most = num_rows
             _begin(range(num_rows), queue, decoder, batch)
