@@ -20,7 +20,8 @@ ACTIVATIONS = 10
 output, q, k and v, gate and up), and about what others do."""
 ACTIVATIONS_OF_LAYERS = {"ours": 16, "transformers": 40}
 """The same, of a model with wide feed-forward layers (5.4 x hidden size), for a device's memory, which is filled: 15.4
-where a fast trunk computes; where transformers' layers do, 37.2, since torch keeps what every step in them was given."""
+where a fast trunk computes; where transformers' layers do, 37.2, since torch keeps what every step of them was given.
+"""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ CAPS = ("micro_tokens", "micro_rows", "logits", "sampled_rows")
 
 
 @dataclass(frozen=True)
-class Shares:
+class MemoryShares:
     """Of the memory that a device has free; 0: the fixed amount that a CPU has."""
 
     activations: float = 0.5
@@ -43,8 +43,8 @@ class Budgets:
     """Of one model on one device. Everything that computes with the model asks here, so what was learnt from running
     out of memory holds for all of it. No result depends on it but for rounding: denominators are fixed before."""
 
-    def __init__(self, gauge: Gauge | None = None, shares: Shares | None = None) -> None:
-        self.gauge, self.shares = gauge, shares or Shares()
+    def __init__(self, gauge: Gauge | None = None, shares: MemoryShares | None = None) -> None:
+        self.gauge, self.shares = gauge, shares or MemoryShares()
         self.caps: dict[str, int] = {}
         """What was halved, by name (``CAPS``), as a checkpoint keeps it."""
         self.say: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=2)

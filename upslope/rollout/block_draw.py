@@ -30,7 +30,7 @@ def draw_in_blocks(
         return torch.where(sound_R, logits_RV.argmax(dim=1), 0), logp_R.to(logits_RV.dtype)
     wide = logits_RV.dtype if logits_RV.device.type == "mps" else torch.float64
     weight_RV = (logits_RV - torch.where(sound_R[:, None], most_R1, 0)).exp()
-    weight_RSB = pad(weight_RV, (0, -weight_RV.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    weight_RSB = pad(weight_RV, (0, -weight_RV.shape[1] % BLOCK)).view(len(weight_RV), -1, BLOCK)
     upto_RS = weight_RSB.sum(dim=2).to(wide).cumsum(dim=1)
     total_R1 = upto_RS[:, -1:]
     aim_R1 = uniform_R[:, None].to(wide) * total_R1

@@ -55,7 +55,7 @@ def assemble(
         value = value_model(model, own_copy=isinstance(recipe.critic, OwnCopy))
     model = with_adapter(model, learn, settings.seed, saved)
     dtype = compute_dtype(learn, recipe, model, device)
-    model = placed(model, device, dtype) if learn.lora_rank else model
+    model = onto(model, device, dtype) if learn.lora_rank else model
     policy = Policy(model, tokenizer)
     share_memory(policy, settings)
     reference = None
@@ -105,7 +105,7 @@ def with_adapter(model: Any, learn: LearnSettings, seed: int, saved: Checkpoint 
     return add_adapter(model, rank=learn.lora_rank, alpha=learn.lora_alpha, targets=learn.lora_targets, seed=seed)
 
 
-def placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def onto(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """A model with an adapter, moved to the device: there what is frozen arrives in ``dtype``, so that the base is
     never held in full beside what computes. The adapter, and the critic's copy made before, keep their precision."""
     if device.type != "cpu":

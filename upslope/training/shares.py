@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from upslope.errors import UserError
-from upslope.model.budgets import Shares
+from upslope.model.budgets import MemoryShares
 from upslope.model.policy import Policy
 from upslope.training.settings import RunSettings
 
@@ -15,12 +15,12 @@ def share_memory(policy: Policy, settings: RunSettings) -> None:
         "learn.logits_share": settings.learn.logits_share,
         "sample.cache_share": settings.sample.cache_share,
     }
-    shares, usual = Shares(*named.values()), Shares()
+    shares, usual = MemoryShares(*named.values()), MemoryShares()
     defaults = (usual.activations, usual.logits, usual.cache)
     for (name, share), default in zip(named.items(), defaults, strict=True):
         if policy.budgets.gauge is None and share != default:
             raise UserError(
-                f"{name} = {share:g} is a share of a GPU's memory, and this is device {policy.device.type!r}, where the "
-                "amounts are fixed; leave it out"
+                f"{name} = {share:g} is a share of a GPU's memory, and this is device {policy.device.type!r}, "
+                "where the amounts are fixed; leave it out"
             )
     policy.budgets.shares = shares
