@@ -55,7 +55,7 @@ def test_logits_take_their_share_and_there_is_always_one_token():
 
 
 def test_what_gradients_and_moments_will_take_is_not_given_away():
-    """float64 masters: a gradient and AdamW's two moments, 24 bytes a weight; a critic on a copy as many for its own."""
+    """float64 masters: a gradient and AdamW's two moments, 24 bytes a weight; as many for a critic's copy."""
     for name in ("grpo", "ppo"):
         subject = policy()
         with_gauge(subject, 100 * MIB)

@@ -55,7 +55,7 @@ def test_ends_found_afterwards_are_cut_to_the_same_attempts(kind, sampling):
 
 
 class Reads(TorchDispatchMode):
-    """Counts what a device would have to be waited for: scalars and lists that leave it, and sizes that depend on it."""
+    """Counts what a device would have to be waited for: scalars that leave it, and sizes that depend on what it has."""
 
     def __init__(self):
         super().__init__()

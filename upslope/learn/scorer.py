@@ -181,8 +181,8 @@ class Scorer:
         return micro_batches(batch, self.policy, most_rows=rows, most_tokens=tokens, most_logits=most_logits)
 
     def fitting(self, work: Callable[[], T]) -> T:
-        """``work``, again in smaller pieces if the device runs out of memory (``Budgets.learning``). Several ranks would
-        have to begin anew together, so there it ends the run."""
+        """``work``, again in smaller pieces if the device runs out of memory (``Budgets.learning``). Several ranks
+        would have to begin anew together, so there it ends the run."""
         return self.policy.budgets.learning(work) if self.ranks.size == 1 else work()
 
 
