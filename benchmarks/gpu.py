@@ -96,7 +96,7 @@ def machine(report: Report, device: Any) -> None:
 def checks(report: Report, device: Any) -> None:
     import gpu_checks
 
-    for name in ("gradients", "attempts", "memory"):
+    for name in ("gradients", "attempts", "memory", "kernels"):
         with report.stage(name) as go:
             for found in getattr(gpu_checks, name)(device) if go else ():
                 report.check(*found)
@@ -145,8 +145,8 @@ def big(report: Report, device: Any, *, small: bool) -> None:
             "tokens_per_s": per / seconds,
             "peak_gb": gpu_speed.peak_of(device),
         }
-        text = f"{name} {what}: {seconds:.2f} s ({per / seconds:,.0f} tokens/s), first {first:.2f} s, {figure['peak_gb']:.1f} GB"
-        report.figure(name, figure, text)
+        text = f"{name} {what}: {seconds:.2f} s ({per / seconds:,.0f} tokens/s), first {first:.2f} s"
+        report.figure(name, figure, f"{text}, {figure['peak_gb']:.1f} GB")
         return made
 
     with report.stage("a random Llama") as go:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import random
 import warnings
 from collections.abc import Iterator
@@ -166,3 +167,30 @@ def memory(device: torch.device) -> Iterator[Found]:
     told = sum("out of memory while learning" in str(line.message) for line in lines)
     yield "gradient after running out of memory", largest(found, expected), 1e-4
     yield "halvings that were not told", abs(told - 1), 0
+
+
+def kernels(device: torch.device) -> Iterator[Found]:
+    """Triton's, as a whole trunk's states and gradients, beside plain torch's there; nothing where it does not run."""
+    if importlib.util.find_spec("triton") is None or device.type != "cuda":
+        return
+    from upslope.model.layout import lay_out
+    from upslope.model.llama.trunk import Trunk
+    from upslope.native import torch_ops, triton_ops
+
+    base, tokenizer = tiny_model()
+    rollouts = [r for group in groups_of(len(tokenizer), 4, 3, 40, 60) for r in group.rollouts]
+    for dtype, bound in ((torch.float32, 1e-3), (torch.bfloat16, 0.2)):
+        model = copy.deepcopy(base).to(device, dtype)
+        found: dict[str, dict[str, Any]] = {}
+        for name, ops in (("triton", triton_ops), ("torch", torch_ops)):
+            model.zero_grad()
+            states = Trunk(model.model, ops).states(lay_out(rollouts, device))
+            torch.manual_seed(2)
+            (states * torch.randn_like(states)).sum().backward()
+            found[name] = {n: p.grad.cpu().double() for n, p in model.named_parameters() if p.grad is not None}
+            found[name]["states"] = states.detach().cpu().double()
+        yield f"a trunk on Triton's kernels in {str(dtype)[6:]}", largest(found["triton"], found["torch"]), bound
+    logits = torch.randn(64, 50_000, device=device)
+    uniform = torch.rand(64, device=device, dtype=torch.float64)
+    differ = triton_ops.draw(logits, uniform, 0.8)[0] != torch_ops.draw(logits, uniform, 0.8)[0]
+    yield "share of draws that differ on Triton's kernels", float(differ.double().mean()), 0.05
