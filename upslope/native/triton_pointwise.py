@@ -1,5 +1,5 @@
-"""Norms, rotations and the gated activation in Triton, as ``Ops`` describes them. A program has a row, or a share of the
-rows where there is a sum over them; T rounds where the C kernels round."""
+"""Norms, rotations and the gated activation in Triton, as ``Ops`` describes them. A program has a row, or a share of
+the rows where there is a sum over them; T rounds where the C kernels round."""
 
 from __future__ import annotations
 

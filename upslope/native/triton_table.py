@@ -66,8 +66,8 @@ def _decode(
 
 
 class BlockTable:
-    """A ``KeyValueTable``. A row's own keys and values lie in [layers, slots, T, J, D] each; nothing in ``attend`` looks
-    at the device, and all shapes are those of the number of rows."""
+    """A ``KeyValueTable``. A row's own keys and values lie in [layers, slots, T, J, D] each; nothing in ``attend``
+    looks at the device, and all shapes are those of the number of rows."""
 
     def __init__(self, heads: Heads, num_layers: int, num_rows: int, room: int, like: Tensor) -> None:
         self._heads, self._like, self.room = heads, like.new_empty(0), room
