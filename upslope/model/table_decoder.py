@@ -65,7 +65,7 @@ class TableDecoder:
         self._table = ops.table(heads, num_layers, num_rows, max_tokens, like)
         self._begun = [0] * num_rows
         """How often all had advanced when each row was placed: known without a look at the device."""
-        self._num_advances = 0
+        self._num_advances = self._oldest = 0
         self._prompt_of_row: list[Any] = [None] * num_rows
         self._known: dict[tuple[int, ...], Any] = {}
         self._begin_N = torch.zeros_like(self._table.written_N)
@@ -82,6 +82,7 @@ class TableDecoder:
             self._begin_N[row] = len(ids) - 1
             self._table.written_N[row] = 0
             self._begun[row] = self._num_advances
+        self._oldest = min(self._begun)
         self._assigned = False
         longest = int(self._begin_N.max()) + self._table.room
         if len(self._angles[0]) < longest:
@@ -92,7 +93,7 @@ class TableDecoder:
         table = self._table
         if not self._assigned:
             self._assign()
-        if not self.slack and self._num_advances - min(self._begun, default=0) >= table.room:
+        if not self.slack and self._num_advances - self._oldest >= table.room:
             raise RuntimeError(f"a row that has room for {table.room} tokens was to be given another")
         position_N = self._begin_N + table.written_N
         cosine_NF, sine_NF = (angle.index_select(0, position_N) for angle in self._angles)
@@ -112,6 +113,7 @@ class TableDecoder:
         self._begin_N = self._begin_N[rows]
         kept: list[int] = rows.tolist()
         self._prompt_of_row, self._begun = [self._prompt_of_row[r] for r in kept], [self._begun[r] for r in kept]
+        self._oldest = min(self._begun, default=self._num_advances)
         self._assigned = False
 
     def renew(self) -> None:

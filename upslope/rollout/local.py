@@ -163,7 +163,7 @@ class LocalSampler:
             _begin(range(num_rows), queue, decoder, batch)
             while live := batch.live:
                 num_rows = _drop(num_rows, live, decoder, batch, by_bucket=self._far)
-                for _ in range(min(every, batch.most_left)):
+                for _ in range(1 if every == 1 else min(every, batch.most_left)):
                     logits_NV = decoder.advance(batch.newest_N)
                     token_N, logp_N = next_of(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
                     batch.write(token_N, logp_N, end_ids)

@@ -71,7 +71,9 @@ class RunningBatch:
         self._uniform_NT = torch.zeros(*shape, dtype=real, device=device)
         self._token_NT = torch.zeros(*shape, dtype=torch.long, device=device)
         self._logp_NT = torch.zeros(*shape, dtype=real, device=device)
-        self._num_writes = self._num_seen = 0
+        self._num_writes = self._num_seen = self._since_look = 0
+        self._over_N: Tensor | None = None
+        """The rows whose attempts have ended since the last look."""
         self._begun: dict[int, int] = {}
         """How often had been written when each row began."""
 
@@ -118,14 +120,17 @@ class RunningBatch:
         self.newest_N = token_N
         self.position_N = self.position_N + self._live_N
         stops_N = chosen_N & torch.isin(token_N, end_ids)
-        self._live_N = self._live_N & ~(stops_N | (self.position_N == self._max_tokens))
+        over_N = self._live_N & (stops_N | (self.position_N == self._max_tokens))
+        self._live_N = self._live_N ^ over_N
+        self._over_N = over_N if self._over_N is None else self._over_N | over_N
         self._num_writes += 1
+        self._since_look += 1
 
     def look(self) -> tuple[int, list[int]]:
         """(how many tokens live rows got since the last look, the rows whose attempts have ended)."""
-        live, num = self._live_N.tolist(), int(self.position_N.sum())
-        new, self._num_seen = num - self._num_seen, num
-        ended = [row for row in self.live if not live[row]]
+        once, ended = self._since_look == 1, [] if self._over_N is None else self._over_N.nonzero()[:, 0].tolist()
+        new = len(self._served) if once else int(self.position_N.sum()) - self._num_seen
+        self._over_N, self._since_look, self._num_seen = None, 0, self._num_seen + new
         return new, ended
 
     def require_finite(self) -> None:
