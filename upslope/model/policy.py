@@ -17,9 +17,11 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from upslope.errors import UserError
 from upslope.model import attention
+from upslope.model.budgets import Budgets
 from upslope.model.distribution import adjusted, chosen, entropy
 from upslope.model.fast import FastTrunk
 from upslope.model.fast_trunks import Admit, measured
+from upslope.model.gauge import gauge_of
 from upslope.model.hf import (
     attention_in_use,
     quiet_loading,
@@ -63,6 +65,8 @@ class Policy:
                 f"the model's eos_token_id {max(self.renderer.end_ids)} is outside its vocabulary of "
                 f"{self.vocabulary}; mend its generation_config.json or config.json"
             )
+        self.budgets = Budgets(gauge_of(self.device))
+        """How much is computed at once, for everything that computes with this policy."""
         self.packs = attention.admit(model)
         probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
         self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
@@ -114,7 +118,11 @@ class Policy:
     def width(self) -> int:
         """Layers times hidden size: what the activations of one token are proportional to."""
         config = text_config(self.model)
-        return int(getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1))
+        return int(self.num_layers * getattr(config, "hidden_size", 1))
+
+    @property
+    def num_layers(self) -> int:
+        return int(getattr(text_config(self.model), "num_hidden_layers", 1))
 
     @property
     def vocabulary(self) -> int:

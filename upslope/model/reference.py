@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from upslope.model.budgets import Budgets
 from upslope.model.layout import HasTokens
 from upslope.model.policy import Policy, TokenDistributions
 from upslope.model.states import States
@@ -33,6 +34,11 @@ class Reference:
     @property
     def vocabulary(self) -> int:
         return self._policy.vocabulary
+
+    @property
+    def budgets(self) -> Budgets:
+        """The policy's: both compute on one device, for one update."""
+        return self._policy.budgets
 
     @property
     def end_tensor(self) -> Tensor:

@@ -25,8 +25,12 @@ class SharedPromptDecoder:
     slack = 1 / 8
     """``keep`` copies the cache, which pays once more than an eighth of the work is waste."""
 
-    def __init__(self, policy: Policy, num_rows: int, max_tokens: int) -> None:
-        self._policy, self._max_tokens = policy, max_tokens
+    def __init__(self, policy: Policy, num_rows: int, max_tokens: int, columns: int = 1) -> None:
+        """Rows see a multiple of ``columns`` at once: with many, the same shape comes again for as many tokens."""
+        self._policy, self._max_tokens, self._columns = policy, max_tokens, columns
+        self._begin = [0] * num_rows
+        """Where each row's next token would go, less ``_num_advances``: known without a look at the device."""
+        self._num_advances = 0
         self._cache = Cache(num_rows)
         self._prompts: list[tuple[int, ...]] = [()] * num_rows
         self._column_N = torch.zeros(num_rows, dtype=torch.long, device=policy.device)
@@ -44,6 +48,7 @@ class SharedPromptDecoder:
             self._compute(fresh)
         for row, prompt in zip(rows, prompts, strict=True):
             self._prompts[row] = prompt
+            self._begin[row] = len(prompt) - 1 - self._num_advances
         self._column_N[torch.tensor(rows, device=device)] = torch.tensor([len(p) - 1 for p in prompts], device=device)
 
     def _compute(self, fresh: Sequence[tuple[int, tuple[int, ...]]]) -> None:
@@ -57,7 +62,10 @@ class SharedPromptDecoder:
         self._cache.fill(layout, stem_R, row_R)
 
     def advance(self, token_N: Tensor) -> Tensor:
-        self._cache.open_columns(self._column_N)
+        seen = max(self._begin) + self._num_advances + 1
+        seen = -(-seen // self._columns) * self._columns
+        self._cache.open_columns(self._column_N, min(seen, self._cache.num_columns))
+        self._num_advances += 1
         with planned(cache=self._cache):
             logits = self._policy.model(
                 input_ids=token_N[:, None], position_ids=self._column_N[:, None], use_cache=False
@@ -68,12 +76,14 @@ class SharedPromptDecoder:
 
     def keep(self, rows: Tensor) -> None:
         self._cache.keep(rows)
-        self._prompts = [self._prompts[row] for row in rows.tolist()]
+        kept: list[int] = rows.tolist()
+        self._prompts, self._begin = [self._prompts[r] for r in kept], [self._begin[r] for r in kept]
         self._column_N = self._column_N[rows]
 
     def widen(self, num: int) -> None:
         self._cache.widen(num)
         self._prompts += [()] * num
+        self._begin += [-self._num_advances] * num
         self._column_N = torch.cat([self._column_N, self._column_N.new_zeros(num)])
 
     def renew(self) -> None:
@@ -135,9 +145,12 @@ class PlainDecoder:
         pass  # the model reads its weights at every call, and no row begins later
 
 
-def decoder_for(policy: Policy, num_rows: int, max_tokens: int, *, packed: bool = True) -> Decoder:
-    """The fastest decoder that this policy can have; ``packed=False``: the ordinary one."""
+def decoder_for(policy: Policy, num_rows: int, max_tokens: int, *, packed: bool = True, columns: int = 1) -> Decoder:
+    """The fastest decoder that this policy can have; ``packed=False``: the ordinary one. ``columns``: see
+    ``SharedPromptDecoder``."""
     trunk = policy.fast_trunk if packed else None
     if trunk is not None:
         return trunk.decoder(policy.model.get_output_embeddings(), num_rows, max_tokens)
-    return (SharedPromptDecoder if packed and policy.packs else PlainDecoder)(policy, num_rows, max_tokens)
+    if packed and policy.packs:
+        return SharedPromptDecoder(policy, num_rows, max_tokens, columns)
+    return PlainDecoder(policy, num_rows, max_tokens)

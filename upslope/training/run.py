@@ -15,6 +15,7 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
+from upslope.model.gauge import wait_for
 from upslope.model.pieces import TokenTexts
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
@@ -89,7 +90,7 @@ class Run(Results):
         """What others have to say of a step, for its line in the journal."""
         self._memory = Keeper()
         self._spell = TokenTexts(self.policy.tokenizer)
-        learner.watch = self._learned
+        learner.watch, self.policy.budgets.say = self._learned, view.message
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -154,6 +155,7 @@ class Run(Results):
         self.first_step, self.resumed = saved.step, saved
         self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
+        self.policy.budgets.remember(saved.state.get("caps", {}))
         self.collect.load(self.recipe.sample, saved.state)
         oldest = self.settings.cluster.staleness
         self.collect = with_drawn(self.collect, saved, self.task, oldest, self.view.message)
@@ -179,6 +181,7 @@ class Run(Results):
             ) from error
         finally:
             self._memory.check(name)
+            wait_for(self.policy.device)  # else the next phase would be charged for this one's work
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._phase_began
 
     @contextlib.contextmanager

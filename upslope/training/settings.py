@@ -151,11 +151,16 @@ class SampleSettings:
     """In which order problems (demonstrations, documents) are taken: anew in every pass, or always as they stand in the
     data, each step going on where the last one ended."""
     max_rows: int = 0
-    """Attempts held in memory at once, the others wait for a place; 0: as many as 2 GiB of keys and values allow, at
-    most 512. A matter of memory, never of result."""
+    """Attempts held in memory at once, the others wait for a place; 0: as many as 2 GiB of keys and values allow (on a
+    GPU ``cache_share``), at most 512 (on a GPU 2048). A matter of memory, never of result."""
+    cache_share: float = at_least(0, 0.7)
+    """On a GPU, what keys and values may take of the memory that is free when sampling begins, where ``max_rows`` is 0;
+    0: 2 GiB, as on a CPU. Running out of memory halves the attempts at once for the rest of the run."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
+        if self.cache_share > 1:
+            raise ValueError(f"cache_share is a share of free memory, in [0, 1], not {self.cache_share:g}")
         if self.max_rows < 0:
             raise ValueError(f"max_rows must be at least 0, not {self.max_rows}")
         self.sampling()

@@ -17,6 +17,7 @@ from upslope.training.chosen import chosen_problems
 from upslope.training.evaluate import Evaluation, evaluate
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
+from upslope.training.shares import share_memory
 from upslope.training.start import MakeView, resolve_model, with_limit
 
 
@@ -35,6 +36,7 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
         training = model.training
         policy = Policy(model, tokenizer)
         try:
+            share_memory(policy, settings)
             yield policy
         finally:
             policy.release()
