@@ -32,4 +32,5 @@ def collector(
         max_positions=policy.max_positions,
         blocks=blocks,
         order=settings.sample.order,
+        steps=settings.steps,
     )

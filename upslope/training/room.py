@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Documents
+from upslope.model.chat_template import NOTHING
 from upslope.model.policy import Policy
-from upslope.model.renderer import NOTHING, Renderer, prompt_of
+from upslope.model.renderer import Renderer, prompt_of
 from upslope.rollout.base import Request, require_room
 from upslope.tasks.base import Task
 from upslope.training.shown import require_shown_room, shown_rows

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from upslope.algo.outcome import Outcome, Rescored
 from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Documents
 from upslope.errors import NonFinite, Stopped, UserError
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
@@ -32,6 +33,7 @@ from upslope.training.ending import Signals, give_up
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.prompt_notes import prompt_notes
 from upslope.training.results import Results
 from upslope.training.room import require_room_for_run
 from upslope.training.saving import Saving
@@ -96,7 +98,7 @@ class Run(Results):
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
         if self.folder is not None and isinstance(self.view, ReadsRecords):
             self.view.records_in(self.folder)
-        for note in self._notes:
+        for note in (*self._notes, *self._of_prompts()):
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
@@ -129,6 +131,13 @@ class Run(Results):
         self.recorder.add({"kind": "end", "step": step, "cause": cause})
         self.view.message(f"the run ends after step {step}: {cause}; --resume with a larger eval.patience goes on")
         return True
+
+    def _of_prompts(self) -> list[str]:
+        """What is odd about how the run's prompts are put to its model."""
+        if isinstance(self.recipe.sample, Documents):
+            return []
+        asked = self.task.problems("train") if self.recipe.acts else self.task.demonstrations()
+        return prompt_notes(asked, self.policy.renderer)
 
     def require_room(self) -> None:
         """Raise UserError for a text that the model is too short for, before anything is written."""
