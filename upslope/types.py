@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # tasks import this file and must not pay for torch
 Message = Mapping[str, Any]
 """``role`` and ``content``, both text; what else the chat template reads of it (``tool_calls``, ``name``)."""
 Ended = Literal["stop", "stop_string", "length"]
+Form = Literal["auto", "chat", "raw"]
 FULL_MARKS = 1.0
 """The reward from which on an attempt is right, unless a task says otherwise."""
 NEARLY = 1e-6
@@ -45,7 +46,8 @@ class Problem:
     id: str
     """Unique in its task; the address of every random draw made for this problem."""
     messages: tuple[Message, ...]
-    """The chat so far, roles and contents; the policy writes the next assistant turn."""
+    """The chat so far, roles and contents; the policy writes the next assistant turn, or goes on with the last one
+    where that is the assistant's."""
     truth: str = ""
     """The right answer in the task's own form."""
     demonstration: str | None = None
@@ -61,6 +63,9 @@ class Problem:
     assistant turn of it, but those with ``train: False``."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """What the chat template is given besides messages: ``tools``, and keywords such as ``enable_thinking``."""
+    form: Form = "auto"
+    """Whether the prompt gets the chat template around it (``chat``) or is a string that is taken as it stands
+    (``raw``); ``auto``: a plain one is taken so if it holds the template already."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,10 @@ class Score:
     token with which the response reached that many characters."""
     by_token: tuple[float, ...] | None = None
     """The same rewards, one number for every token of the response. Left out, it is made of ``steps``."""
+    told: Mapping[str, float] = field(default_factory=dict)
+    """What reward functions say of the whole batch that it was scored in, by name (``log_metric``)."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What they say of this response, by name (``log_extra``)."""
     timed_out: bool = False
     """Its check took longer than it may, so that nothing is known of it: nobody learns from it, and an evaluation does
     not count it as right."""

@@ -6,35 +6,21 @@ they would be scored in place of the ones that were drawn.
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from jinja2 import TemplateError  # comes with torch; transformers renders with it
-from transformers.utils.chat_template_utils import render_jinja_template
-
 from upslope.errors import UserError
+from upslope.model.beginnings import begun
+from upslope.model.chat_template import NOTHING, ChatTemplate, OptionedTemplate
 from upslope.model.ends import find_end_ids
-from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, require_named, turns_of
+from upslope.model.turns import PROBE, Turn, end_of_turn, require_named, turns_of
 from upslope.plugins import said
 from upslope.types import Message, Problem
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
-)
-"""What a tokenizer without a chat template gets: ``User: ...``, a blank line, ``Assistant:`` and a new line."""
-
 ANCHOR = "\n"
 """Stands before text that is to be tokenised as if it followed other text; nothing merges with it."""
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""No further arguments for a chat template."""
-MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-"""How a chat template marks what the assistant says."""
 BEFORE = 8
 """Tokens before a turn that are read back with it, so that its first token is read as one that follows others."""
 
@@ -70,11 +56,20 @@ class Renderer(Protocol):
         ...
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
-        """The tokens of the chat so far, up to where the assistant begins to write; never empty. ``options`` are
-        further arguments of the chat template.
+        """The tokens of the chat so far, up to where the assistant begins to write, or goes on with a message of its
+        own that ends the chat; never empty. ``options`` are further arguments of the chat template.
 
         Raises UserError if the messages cannot be rendered, or make no tokens.
         """
+        ...
+
+    def holds_template(self, text: str) -> bool:
+        """Whether a string is a prompt that the chat template has written already."""
+        ...
+
+    def raw_ids(self, text: str) -> tuple[int, ...]:
+        """A string as it stands, behind one start token where the tokenizer or the template writes one; never empty.
+        Raises UserError if it makes no tokens."""
         ...
 
     def response_ids(self, text: str) -> tuple[int, ...]:
@@ -104,10 +99,28 @@ class Renderer(Protocol):
 
 
 def prompt_of(renderer: Renderer, problem: Problem) -> tuple[int, ...]:
-    """The tokens of a problem's prompt, with what its row gives the chat template. Raises as ``prompt_ids``."""
+    """The tokens of a problem's prompt, with what its row gives the chat template, or as it stands (``Problem.form``).
+    Raises as ``prompt_ids``."""
+    if is_raw(renderer, problem):
+        if len(problem.messages) != 1 or problem.messages[0]["role"] != "user":
+            told = f"task.template = raw is for prompts that are strings, and this is a chat of {len(problem.messages)}"
+            raise UserError(f"{problem.id}: {told} messages; set task.template=auto")
+        return renderer.raw_ids(problem.messages[0]["content"])
     if problem.template:
         return renderer.prompt_ids(problem.messages, problem.template)
     return renderer.prompt_ids(problem.messages)
+
+
+def is_raw(renderer: Renderer, problem: Problem) -> bool:
+    """Whether a problem's prompt is taken as it stands, without the chat template."""
+    if problem.form == "auto" and problem.plain:
+        return renderer.holds_template(problem.messages[0]["content"])
+    return problem.form == "raw"
+
+
+def reading(renderer: Renderer, *, special: bool) -> Renderer:
+    """The renderer, its ``text`` with special tokens if ``special``."""
+    return replace(renderer, keeps_special=True) if special and isinstance(renderer, ChatRenderer) else renderer
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,8 @@ class ChatRenderer:
 
     tokenizer: Any
     end_ids: tuple[int, ...]
+    keeps_special: bool = field(default=False, kw_only=True)
+    """Whether ``text`` spells special tokens out, but for the one that ends a response."""
 
     @staticmethod
     def of(tokenizer: Any, generation_config: Any = None) -> ChatRenderer:
@@ -138,9 +153,25 @@ class ChatRenderer:
         return self.end_ids[0] if written is None or written not in self.end_ids else written
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
-        ids = self._prompt(self._rendered(messages, options, generate=True))
+        if messages and messages[-1]["role"] == "assistant":
+            text = begun(messages, self._with(options))
+        else:
+            text = self.template(messages, options, generate=True)
+        require_named(options.get("tools"), text, "the tools")
+        ids = self._prompt(text)
         if not ids:
             raise UserError(f"the chat template makes no tokens of {list(messages)!r}; a prompt must not be empty")
+        return ids
+
+    def holds_template(self, text: str) -> bool:
+        return self.template.turn_marks(self._ends).are_in(text)
+
+    def raw_ids(self, text: str) -> tuple[int, ...]:
+        ids, start = self._ids(text), self.tokenizer.bos_token_id
+        if start is not None and ids[:1] != (start,) and self._starts:
+            ids = (start, *ids)
+        if not ids:
+            raise UserError(f"the tokenizer makes no tokens of {text!r:.60}; a prompt must not be empty")
         return ids
 
     def response_ids(self, text: str) -> tuple[int, ...]:
@@ -149,7 +180,7 @@ class ChatRenderer:
     def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
         rows: list[tuple[list[int], list[bool]]] = []
         so_far = ""
-        for turn in turns_of(messages, _Rendering(self, options)):
+        for turn in turns_of(messages, self._with(options)):
             require_named(options.get("tools"), turn.prompt, "the tools")
             prompt = self._prompt(turn.prompt)
             if not prompt:
@@ -194,7 +225,10 @@ class ChatRenderer:
         return ids
 
     def text(self, response: Sequence[int]) -> str:
-        return self._read(response, special=False)
+        if not self.keeps_special:
+            return self._read(response, special=False)
+        ends = len(response) > 0 and response[-1] in self.end_ids
+        return self._read(response[:-1] if ends else response, special=True)
 
     def spelled(self, ids: Sequence[int]) -> str:
         """Tokens as text, special ones too: for people to read."""
@@ -216,15 +250,6 @@ class ChatRenderer:
         plain = not self.tokenizer.chat_template and self.tokenizer.bos_token_id is not None
         return (self.tokenizer.bos_token_id, *self._ids(text)) if plain else self._ids(text)
 
-    def _rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool) -> str:
-        how = {
-            "chat_template": None if getattr(self.tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
-            "add_generation_prompt": generate,
-            "tokenize": False,
-        }
-        with _refusals(messages):
-            return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
-
     def _written(self, turn: Turn, prompt: tuple[int, ...]) -> tuple[int, ...]:
         """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
         after what it read, or else as part of a text. Raises UserError."""
@@ -242,57 +267,38 @@ class ChatRenderer:
                 raise UserError(
                     f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read!r:.60}"
                 )
-        return ids if ids and ids[-1] in self._special_ids else (*ids, self.turn_end_id)
+        return ids if ids and ids[-1] in self.special_ids else (*ids, self.turn_end_id)
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
+        """All special tokens, and those that end a response."""
         known = getattr(self.tokenizer, "added_tokens_decoder", {})
         return frozenset([*(i for i, token in known.items() if token.special), *self.end_ids])
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
-        return tuple(self.spelled([i]) for i in sorted(self._special_ids))
+        return tuple(self.spelled([i]) for i in sorted(self.special_ids))
 
     @cached_property
     def written_end(self) -> int | None:
         """The special token that the chat template writes after what an assistant says; None if it writes none."""
-        try:
-            chat = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
-            after = self._rendered(chat, NOTHING, generate=False).rpartition(PROBE)[2]
-        except Refused:  # a chat that is really asked for says why
-            return None
-        ids = self._ids(end_of_turn(after, self._ends))
+        chat = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
+        after = self.template.around(chat, generate=False)[1]
+        ids = self._ids(end_of_turn(after, self._ends)) if after else ()
         return ids[-1] if ids else None
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer)
 
-class _Rendering:
-    """A renderer's template with its options, as ``turns_of`` asks for it."""
+    def _with(self, options: Mapping[str, Any]) -> OptionedTemplate:
+        return OptionedTemplate(self.template, options, self._ends, tuple(self.spelled([i]) for i in self.end_ids))
 
-    def __init__(self, of: ChatRenderer, options: Mapping[str, Any]) -> None:
-        self._of, self._options, self.ends = of, options, of._ends
-        self.stops = tuple(of.spelled([i]) for i in of.end_ids)
-
-    def __call__(self, messages: Sequence[Message], *, generate: bool) -> str:
-        return self._of._rendered(messages, self._options, generate=generate)
-
-    def marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]] | None:
-        tokenizer = self._of.tokenizer
-        if not (isinstance(tokenizer.chat_template, str) and MARKS.search(tokenizer.chat_template)):
-            return None
-        how = {"chat_template": tokenizer.chat_template, "return_assistant_tokens_mask": True}
-        with _refusals(messages):
-            texts, spans = render_jinja_template(
-                [[dict(m) for m in messages]], **{**tokenizer.special_tokens_map, **self._options, **how}
-            )
-        return texts[0], [(begin, end) for begin, end in spans[0]]
-
-
-@contextlib.contextmanager
-def _refusals(messages: Sequence[Message]) -> Iterator[None]:
-    """A template is a program, and may fail like any other. Raises Refused for whatever it raises."""
-    try:
-        yield
-    except Exception as error:
-        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-        said = f"the model's chat template does not take {list(messages)!r:.600}: {kind}{error}"
-        raise Refused(said, f"{kind}{error}") from error
+    @cached_property
+    def _starts(self) -> bool:
+        """Whether a prompt begins with the start token: by the tokenizer itself, or by the template."""
+        start = self.tokenizer.bos_token_id
+        if start is None or not getattr(self.tokenizer, "chat_template", None):
+            return start is not None
+        before = self.template.around(({"role": "user", "content": PROBE},), generate=False)[0]
+        return start in (*self.tokenizer("a").input_ids[:1], *self._ids(before)[:1])

@@ -8,7 +8,8 @@ from typing import Any
 
 from upslope.algo.sample import Attempts, mixed
 from upslope.errors import Exhausted
-from upslope.model.renderer import NOTHING, Shown
+from upslope.model.chat_template import NOTHING
+from upslope.model.renderer import Shown
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.rollout.base import Request
 from upslope.rollout.scripted import ScriptedSampler
@@ -52,6 +53,12 @@ class ScriptedTask(Task):
     turn_end_id = 2
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
+        return (3,)
+
+    def holds_template(self, text: str) -> bool:
+        return False
+
+    def raw_ids(self, text: str) -> tuple[int, ...]:
         return (3,)
 
     def response_ids(self, text: str) -> tuple[int, ...]:

@@ -61,6 +61,7 @@ STEP_SCHEMA = pa.schema(
         ("versions", TOKENS),
         ("right", pa.bool_()),
         ("parts", pa.string()),
+        ("extra", pa.string()),
     ],
     metadata={"upslope.attempts": str(SCHEMA_VERSION)},
 )
@@ -137,6 +138,7 @@ def _attempt(problem: Problem, rollout: Rollout, spell: Spell | None) -> dict[st
         "parts": json.dumps(dict(rollout.score.parts)) if rollout.score.parts else None,
         "kept": False,
         "sampler_logp": rollout.logp,
+        "extra": json.dumps(dict(rollout.score.extra)) if rollout.score.extra else None,
     }
 
 

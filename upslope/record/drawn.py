@@ -42,9 +42,12 @@ SCHEMA = pa.schema(
         ("timed_out", pa.bool_()),
         ("right", pa.bool_()),
         ("decided", pa.bool_()),
+        ("told", pa.string()),
+        ("extra", pa.string()),
     ]
 )
-"""Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts`` and ``steps`` are JSON."""
+"""Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts``, ``steps``, ``told`` and ``extra`` are
+JSON."""
 OF_STEP = b"upslope.step"
 
 
@@ -151,6 +154,8 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "timed_out": score.timed_out,
         "right": score.right,
         "decided": score.decided,
+        "told": json.dumps(dict(score.told)),
+        "extra": json.dumps(dict(score.extra)),
     }
 
 
@@ -162,9 +167,11 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         json.loads(row["parts"]),
         tuple((place, reward) for place, reward in json.loads(row["steps"])),
         _tuple(row["by_token"]),
-        row["timed_out"],
-        row.get("right"),
-        row.get("decided", True),
+        timed_out=row["timed_out"],
+        right=row.get("right"),
+        decided=row.get("decided", True),
+        told=json.loads(row.get("told") or "{}"),  # a file of an older version has neither
+        extra=json.loads(row.get("extra") or "{}"),
     )
     return Rollout(
         row["problem"],

@@ -34,6 +34,7 @@ from upslope.training.fitting import Fitted
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.prompt_notes import notes_of_run
 from upslope.training.readable import require_readable
 from upslope.training.results import Results
 from upslope.training.saving import Saving
@@ -102,12 +103,11 @@ class Run(Results):
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
         if self.folder is not None and isinstance(self.view, ReadsRecords):
             self.view.records_in(self.folder)
-        for note in self._notes:
+        of_prompts = notes_of_run(self.recipe, self.task, self.policy.renderer)
+        for note in (*self._notes, *of_prompts, *self._fitted.lines):
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
-        for line in self._fitted.lines:
-            self.view.message(line)
         if self._fitted.told and self.first_step == 0:
             self.recorder.add({"kind": "rows", "step": 0, "too_long": self._fitted.told})
         with self.signals, said_to(self.view.message):

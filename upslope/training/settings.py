@@ -12,7 +12,7 @@ from upslope.learn.settings import LearnSettings
 from upslope.model.settings import NewModelSettings
 from upslope.record.trackers.known import TRACKER_NAMES
 from upslope.training.cluster_settings import ClusterSettings
-from upslope.types import Sampling
+from upslope.types import Form, Sampling
 
 DEFAULT_RECIPE = "reinforce-baseline"
 MOST_THREADS = 1024
@@ -48,6 +48,14 @@ class TaskSettings:
     proportions count; empty: by size. ``also = ["b.jsonl"]`` with ``weights = [3, 1]`` draws every fourth from b."""
     columns: dict[str, str] = field(default_factory=dict)
     """The data's own column for each field of the task that is called otherwise there: ``prompt = "question"``."""
+    template: Form = "auto"
+    """Whether prompts get the model's chat template around them. ``auto``: all but strings that it has written already;
+    ``chat``: all; ``raw``: none, and they have to be strings."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the chat template, such as ``enable_thinking = false``; a row's own column of that name
+    comes first."""
+    keep_special: bool = False
+    """Whether rewards read the special tokens of an attempt, all but the one that ends it."""
     where: str = ""
     """Only training problems whose columns fulfil it: ``0 < pass_rate < 0.8 and level in ["easy", "hard"]``; empty:
     all."""
