@@ -173,7 +173,7 @@ def test_text_that_the_tokenizer_cannot_read_is_known_before_the_run(upslope) ->
 
 def test_only_the_rows_that_the_steps_take_are_looked_at() -> None:
     class Toy:
-        name = "toy"
+        name, keep_special = "toy", False
         problems = staticmethod(lambda split: tiny.problems(40))
         demonstrations = staticmethod(lambda: [Problem(f"d{i}", (), demonstration="a") for i in range(30)])
         shares = documents = staticmethod(lambda: ())

@@ -301,4 +301,10 @@ class ChatRenderer:
         if start is None or not getattr(self.tokenizer, "chat_template", None):
             return start is not None
         before = self.template.around(({"role": "user", "content": PROBE},), generate=False)[0]
-        return start in (*self.tokenizer("a").input_ids[:1], *self._ids(before)[:1])
+        return start in (*self.written_start, *self._ids(before)[:1])
+
+    @cached_property
+    def written_start(self) -> tuple[int, ...]:
+        """What the tokenizer itself writes before any text: the start token, or nothing."""
+        start = (self.tokenizer.bos_token_id,)
+        return start if tuple(self.tokenizer("a").input_ids[:1]) == start else ()

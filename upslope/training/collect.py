@@ -25,10 +25,10 @@ from upslope.training.beside import Outlet, beside
 from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
 from upslope.training.prompt_notes import SpecialWatch
-from upslope.training.scored import score, standing_at, told_of
+from upslope.training.scored import metrics_told, score, standing_at
 from upslope.training.short_of import why_short
 from upslope.training.shown import shown_group
-from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled, found_in
+from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled, pool_of
 from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
@@ -106,7 +106,7 @@ class Collector:
             given = self._imitate(sample, step)
             return Collected(given, given)
         self._timed_out = 0
-        self._standing = standing_at(step, self._steps, self._per_step, len(found_in(self._task, "training problems")))
+        self._standing = standing_at(step, self._steps, self._per_step, len(pool_of(self._task, "training problems")))
         problems = self._problems(sample, step)
         groups = self._attempt(problems, sample, step, progress)
         if not groups:
@@ -120,7 +120,7 @@ class Collector:
             self.known.learn(step, found.attempted)
         if self._timed_out:
             found.told["timed_out"] = self._timed_out
-        found.told.update(told_of(found.attempted))
+        found.told.update(metrics_told(found.attempted))
         self._watch(found.attempted, self._renderer)
         return found
 
@@ -135,7 +135,7 @@ class Collector:
         comes of them. Raises UserError where there are fewer than a step takes."""
         if isinstance(sample, Documents):
             return ()
-        found = found_in(self._task, "training problems" if isinstance(sample, Attempts) else "demonstrations")
+        found = pool_of(self._task, "training problems" if isinstance(sample, Attempts) else "demonstrations")
         if isinstance(sample, Learnable) or (isinstance(sample, Attempts) and sample.refill):
             return found
         taken: dict[str, Problem] = {}
@@ -154,7 +154,7 @@ class Collector:
     def knowing(self, sample: Learnable) -> KnownProblems:
         """What is known of the training problems so far."""
         if self.known is None:
-            self.known = KnownProblems(found_in(self._task, "training problems"), sample, self._seed)
+            self.known = KnownProblems(pool_of(self._task, "training problems"), sample, self._seed)
         return self.known
 
     def state(self) -> dict[str, Any]:
@@ -283,7 +283,7 @@ class Collector:
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
         """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
         if kind not in self._pools:
-            found = found_in(self._task, kind)
+            found = pool_of(self._task, kind)
             in_order = self._order == "file"
             self._pools[kind] = FileOrder(found, kind) if in_order else Shuffled(found, self._seed, kind)
         return self._pools[kind].take(step, num)

@@ -13,7 +13,7 @@ from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
 from upslope.tasks.response import NO_RUN, Standing
-from upslope.training.scored import score, told_of
+from upslope.training.scored import metrics_told, score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
 from upslope.training.tally import (
     decided,
@@ -130,7 +130,7 @@ def evaluate(
         "length": sum(r.num_chosen for r in attempts) / len(attempts),
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     } | of_worlds(attempts)
-    row |= of_rewards(attempts) | of_clocks(attempts) | told_of(greedy)
+    row |= of_rewards(attempts) | of_clocks(attempts) | metrics_told(greedy)
     if by and says:
         right = {k: [solved(r) for r, its in zip(attempts, kind, strict=True) if its == k] for k in dict.fromkeys(kind)}
         row["by"] = {k: asdict(wilson(sum(of), len(of))) | {"num_problems": len(of)} for k, of in right.items()}

@@ -33,7 +33,7 @@ def score(
     ]
 
 
-def told_of(groups: Sequence[Group]) -> dict[str, float]:
+def metrics_told(groups: Sequence[Group]) -> dict[str, float]:
     """The mean of what reward functions told of the batches that these attempts were scored in, as a journal has it."""
     scores = [rollout.score for group in groups for rollout in group.rollouts]
     names = dict.fromkeys(name for each in scores for name in each.told)

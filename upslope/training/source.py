@@ -15,7 +15,7 @@ T = TypeVar("T")
 Order = Literal["shuffled", "file"]
 
 
-def found_in(task: Task, kind: str) -> Sequence[Any]:
+def pool_of(task: Task, kind: str) -> Sequence[Any]:
     """The task's training problems, demonstrations or documents. Raises UserError if there are none."""
     find: dict[str, Callable[[], Sequence[Any]]] = {
         "training problems": lambda: task.problems("train"),
