@@ -19,7 +19,7 @@ from upslope.model.scores import token_scores
 from upslope.model.table_decoder import TableDecoder
 from upslope.native import build
 from upslope.native.onednn import product
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
+from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.local import LocalSampler
 from upslope.types import Sampling
 

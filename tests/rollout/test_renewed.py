@@ -15,7 +15,7 @@ from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.model.table_decoder import TableDecoder
 from upslope.native import build
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
+from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
 from upslope.rollout.local import LocalSampler
 

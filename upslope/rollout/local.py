@@ -13,7 +13,6 @@ from upslope.model.fast import Decoder
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
 from upslope.rollout.running import Queued, RunningBatch, Written
 from upslope.rollout.stopping import StopStrings
@@ -90,13 +89,6 @@ class LocalSampler:
         longest = max((len(r.prompt) for r in requests), default=0) + sampling.max_tokens
         return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
 
-    def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
-        trunk = self._policy.fast_trunk if self._packed else None
-        if trunk is not None:
-            return trunk.decoder(self._policy.model.get_output_embeddings(), num_rows, max_tokens)
-        kind = SharedPromptDecoder if self._packed else PlainDecoder
-        return kind(self._policy, num_rows, max_tokens)
-
     def _has_others(self) -> bool:
         """Whether other weights were loaded since this was asked last."""
         return self._renewed is not None and self._renewed()
@@ -117,12 +109,13 @@ class LocalSampler:
         while queue:
             self._has_others()
             num_rows = min(size, len(queue))
-            decoder = self._decoder(num_rows, sampling.max_tokens)
+            lengths = [len(queued.request.prompt) for queued in queue]
+            decoder = self._policy.decoder(num_rows, sampling.max_tokens, lengths, packed=self._packed)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
             _begin(range(num_rows), queue, decoder, batch)
             while live := batch.live:
                 num_rows = _drop(num_rows, live, decoder, batch)
-                logits_NV = decoder.advance(batch.newest_N)
+                logits_NV = self._policy.never.ban_(decoder.advance(batch.newest_N))
                 token_N, logp_N = draw(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
                 free = batch.write(token_N, logp_N, end_ids)
                 if stops:

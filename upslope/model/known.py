@@ -1,0 +1,41 @@
+"""Which of a model's logits are of tokens that its tokenizer knows. Embeddings are often padded to a round number of
+rows, and nobody could read what the others say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def unknown_ids(tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> Tensor:
+    """The ids below ``vocabulary`` that the tokenizer does not know, in order; those that end a response are known. None
+    where the tokenizer cannot list what it knows."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return torch.empty(0, dtype=torch.long)
+    unknown = torch.ones(vocabulary, dtype=torch.bool)
+    known = [i for i in (*tokenizer.get_vocab().values(), *end_ids) if 0 <= i < vocabulary]
+    unknown[torch.tensor(known, dtype=torch.long)] = False
+    return unknown.nonzero()[:, 0]
+
+
+class NeverDrawn:
+    """Some tokens, whose logits are made -inf wherever a distribution begins: where a token is drawn, and where it is
+    scored."""
+
+    def __init__(self, ids: Tensor, vocabulary: int) -> None:
+        self.ids = ids
+        first = int(ids[0]) if len(ids) else vocabulary
+        self._tail = first if len(ids) == vocabulary - first else None  # mostly, and then no index is needed
+
+    @torch.no_grad()
+    def ban_(self, logits_RV: Tensor) -> Tensor:
+        """In place, and outside of what is differentiated: a softmax gives these entries no gradient."""
+        if len(self.ids):
+            if self._tail is not None:
+                logits_RV.detach()[:, self._tail :] = -torch.inf
+            else:
+                logits_RV.detach()[:, self.ids.to(logits_RV.device)] = -torch.inf
+        return logits_RV
