@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import sys
 import warnings
 from collections import Counter
@@ -33,7 +34,7 @@ from upslope.types import Rollout, Sampling
 
 PAGE = Path(__file__).resolve().parent / "architectures.md"
 MOST_WEIGHTS = 20_000_000
-NEW_TOKENS = 24
+NEW_TOKENS = 20
 WIDE = 12
 """Sliding windows and chunks: shorter than the rows that are sampled."""
 SMALL: dict[str, Any] = {
@@ -63,11 +64,29 @@ SMALL: dict[str, Any] = {
     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "block_size": 8, "conv_L_cache": 3, "query_pre_attn_scalar": 8, "cross_attention_hidden_size": 32,
     "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(build_tokenizer()), "laurel_rank": 4,
-    "altup_num_inputs": 2, "num_kv_shared_layers": 0, "global_head_dim": 8, "adapter_rank": 4, "attention_hidden_size": 32,
-    "moe_layer_start_index": 0, "num_meta_tokens": 0, "rotary_dim": 4, "use_cache": True,
+    "altup_num_inputs": 2, "num_kv_shared_layers": 0, "global_head_dim": 8, "adapter_rank": 4,
+    "attention_hidden_size": 32, "moe_layer_start_index": 0, "num_meta_tokens": 0, "rotary_dim": 4, "use_cache": True,
 }  # fmt: skip
 """What makes a model small, by the names that configs have for it; those that a config does not have are left out."""
-ENCODERS = "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod".split()  # fmt: skip
+ENCODERS = [
+    "bert",
+    "bert-generation",
+    "big_bird",
+    "camembert",
+    "data2vec-text",
+    "electra",
+    "ernie",
+    "megatron-bert",
+    "prophetnet",
+    "rembert",
+    "roberta",
+    "roberta-prelayernorm",
+    "roc_bert",
+    "roformer",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+]
 """These are told that they are decoders."""
 ODD: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 4, "head_dim": 16},
@@ -76,9 +95,15 @@ ODD: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
     "minimax": {"layer_types": ["linear_attention", "full_attention"]},
     "phi3": {"pad_token_id": 0, "sliding_window": None},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": None}, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2}},
+    "glm": {"eos_token_id": [1]}, "glm4": {"eos_token_id": [1]}, "phi4_multimodal": {"eos_token_id": [1]},
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "dots1": {"n_shared_experts": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
-    "reformer": {"axial_pos_shape": [16, 16], "axial_pos_embds_dim": [8, 24], "attention_head_size": 8, "is_decoder": True, "attn_layers": ["local", "lsh"], "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "num_buckets": 4},
+    "reformer": {
+        "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [8, 24], "attention_head_size": 8, "is_decoder": True,
+        "attn_layers": ["local", "lsh"], "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "num_buckets": 4,
+    },
 }  # fmt: skip
 """What single architectures need besides."""
 
@@ -177,7 +202,7 @@ def _compared(name: str, policy: Policy, itself: Any) -> Figures:
     logp_NT.sum().backward()
     slopes = [p.grad for p in policy.model.parameters() if p.grad is not None]
     sound = bool(slopes) and all(bool(torch.isfinite(slope).all()) for slope in slopes)
-    how = policy.path.partition(": ")[2] or ("native kernels" if policy.native else "packed, transformers' layers")
+    how = "".join(policy.notes).partition(": ")[2] or ("native kernels" if policy.native else "packed, transformers' layers")
     kind = ("fast" if policy.packs else "plain") if same == len(prompts) and gap < 1e-4 and sound else "wrong"
     return Figures(name, kind, how if sound else f"{how}; its gradient is not finite", f"{same} of {len(prompts)}", gap)
 
@@ -241,23 +266,29 @@ nothing is believed of its name. What the plain path says of a model is said onc
     return head + "\n".join([*table, "", f"## Not built small ({len(rest)})", "", *rest]) + "\n"
 
 
-def every(names: Sequence[str]) -> Iterator[Figures]:
-    """One after the other, each told as it comes."""
+def every(names: Sequence[str], kept: Path | None) -> Iterator[Figures]:
+    """One after the other, each told as it comes; what ``kept`` has already is not tried again."""
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept is not None and kept.exists() else []
+    known = {found.name: found for found in (Figures(*json.loads(line)) for line in lines)}
     for name in names:
-        found = measured(name)
-        print(found.kind.ljust(9), name.ljust(24), found.greedy, found.gap, found.how, file=sys.stderr, flush=True)
+        found = known[name] if name in known else measured(name)
+        if name not in known:
+            print(found.kind.ljust(9), name.ljust(24), found.greedy, found.gap, found.how, file=sys.stderr, flush=True)
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(found) + "\n")
         yield found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    given = parser.parse_args().names
+    parser.add_argument("--kept", type=Path, help="a file of figures, which is added to: what it has is not tried again")
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
-    names = given or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    found = list(every(names))
-    if not given:
+    found = list(every(given.names or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), given.kept))
+    if not given.names:
         PAGE.write_text(page(found), encoding="utf-8")
 
 

@@ -6,8 +6,8 @@ import torch
 from naive import HERE, SAMPLING, continued, flat, policy, watched
 from tiny import drawn, model, problems
 
-from upslope.model.hf import use_attention
 from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
+from upslope.model.hf import use_attention
 
 PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), (31, 2, 3), (6, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59)]
 """By problem: single tokens, equal ones, and longer ones later."""

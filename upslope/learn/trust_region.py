@@ -15,8 +15,7 @@ from upslope.learn.optimizer import Optimizer, flat
 from upslope.learn.ranks import sum_numbers
 from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
-from upslope.model.distribution import divergence
-from upslope.model.policy import TokenDistributions
+from upslope.model.distribution import TokenDistributions, divergence
 from upslope.model.states import rectangle
 from upslope.types import Batch
 

@@ -63,7 +63,7 @@ class PlainWay:
         parts += {
             "all rows": ["sampled in padded rows"],
             "a row": ["sampled a row at a time"],
-            "nothing": ["sampled by a whole pass for every token, as it keeps nothing of earlier ones that could be read"],
+            "nothing": ["sampled by a whole pass for every token, as what it keeps of earlier ones is not right"],
         }[self.keeps]
         beyond = f"; not tried beyond {self.untried:,} tokens" if self.untried else ""
         return f"{kind} cannot be packed, so it takes the plain path: {', '.join(parts)}{beyond}"
@@ -78,8 +78,8 @@ def admit(model: Any) -> bool:
     """Switch the model to our attention if it then computes what it computed before; say whether it did.
 
     Lengths that a config names (windows, chunks) and layers of other kinds rule a model out, as short rows do not show
-    them; LongRoPE does not, as rows to its two sides are never in one pass. Everything else is measured: packed scoring,
-    and decoding with rows that begin and leave. A model that is not admitted is left as it was.
+    them; LongRoPE does not, as rows to its two sides are never in one pass. The rest is measured: packed scoring, and
+    decoding with rows that begin and leave. A model that is not admitted is left as it was.
     """
     if attention_in_use(model) == NAME:
         return True
@@ -128,7 +128,7 @@ def _measured_way(model: Any) -> PlainWay:
     keeps: Keeps = "nothing"
     ways: tuple[tuple[Keeps, MakeDecoder], ...] = (
         ("all rows", PlainDecoder),
-        ("a row", lambda *how: AloneDecoder(*how, turns=at)),
+        ("a row", lambda model, num_rows, max_tokens: AloneDecoder(model, num_rows, max_tokens, at)),
     )
     for name, make in ways:
         try:
@@ -159,6 +159,10 @@ def _truth(model: Any, rows: Sequence[Tokens], at: Sequence[int], beyond: int) -
         again = row_by_itself(model, row, at)
         ends = range(len(row.response))
         short = torch.stack([whole_pass(model, (*row.prompt, *row.response[:end]))[-1] for end in ends])
+        learnt = next((p for p in model.parameters() if p.requires_grad), None)
+        if learnt is not None and not beyond:
+            with torch.enable_grad():
+                torch.autograd.grad(row_by_itself(model, row, at).sum(), learnt, allow_unused=True)
     except Exception as error:
         first = next(iter(said(error, str).splitlines()), "")
         raise UserError(
@@ -168,10 +172,11 @@ def _truth(model: Any, rows: Sequence[Tokens], at: Sequence[int], beyond: int) -
         raise UserError(f"a {kind} cannot be trained here: its logits are not finite; its weights are damaged")
     if not agree(again, logits):
         raise UserError(f"a {kind} cannot be trained here: called twice with the same tokens it gives other logits")
+    where = f"in rows of more than {beyond} tokens " if beyond else ""
     if not agree(short, logits):
         raise UserError(
-            f"a {kind} cannot be trained here: {f'in rows of more than {beyond} tokens, ' if beyond else ''}what it says of "
-            "a token depends on later ones, so it is no causal language model, or its config.json says so"
+            f"a {kind} cannot be trained here: {where}what it says of a token depends on later ones, so it is no "
+            "causal language model, or its config.json says so"
         )
     return truth
 

@@ -9,16 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upslope.errors import UserError
+
 
 def unknown_ids(tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> Tensor:
-    """The ids below ``vocabulary`` that the tokenizer does not know, in order; those that end a response are known. None
-    where the tokenizer cannot list what it knows."""
+    """The ids below ``vocabulary`` that the tokenizer does not know, in order; those that end a response are known.
+    None where the tokenizer cannot list what it knows."""
     if not hasattr(tokenizer, "get_vocab"):
         return torch.empty(0, dtype=torch.long)
     unknown = torch.ones(vocabulary, dtype=torch.bool)
     known = [i for i in (*tokenizer.get_vocab().values(), *end_ids) if 0 <= i < vocabulary]
     unknown[torch.tensor(known, dtype=torch.long)] = False
     return unknown.nonzero()[:, 0]
+
+
+def outgrown(tokenizer: Any, num_embedded: int) -> tuple[str, ...]:
+    """In a line, that the tokenizer has tokens that an embedding of so many rows has no row for; none where it has
+    none."""
+    ids = tokenizer.get_vocab().values() if hasattr(tokenizer, "get_vocab") else ()
+    more = sum(i >= num_embedded for i in ids)
+    last = f"{more} tokens, the last one {tokenizer.decode([max(ids)])!r}," if more else ""
+    return (f"the tokenizer has {last} that the model has no embedding for: texts with them are refused",) * bool(more)
+
+
+def require_embedded(tokenizer: Any, ids: Sequence[int], num_embedded: int) -> None:
+    """Raise UserError for a text with a token that the embedding has no row for."""
+    largest = max(ids, default=0)
+    if largest >= num_embedded:
+        raise UserError(
+            f"the text has the token {tokenizer.decode([largest])!r}, number {largest} of the tokenizer, and the "
+            f"model's embedding has {num_embedded} rows: the tokenizer was given tokens and the model was not; call "
+            "model.resize_token_embeddings(len(tokenizer)) and save it, or take the token out"
+        )
 
 
 class NeverDrawn:

@@ -59,7 +59,7 @@ class Piece(NamedTuple):
     ``row`` is its number among all rows."""
 
     row: int
-    tokens: Tokens
+    tokens: HasTokens
 
 
 def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[Piece]]:

@@ -52,5 +52,3 @@ def row_by_itself(model: Any, rollout: HasTokens, turns: Sequence[int]) -> Tenso
         found.append(whole_pass(model, ids[:end])[done:end])
         done = end
     return torch.cat(found)
-
-

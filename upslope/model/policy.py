@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +18,7 @@ from upslope.errors import UserError
 from upslope.model import admission, attention
 from upslope.model.admission import PlainWay
 from upslope.model.decoder import AloneDecoder, SharedPromptDecoder
-from upslope.model.distribution import adjusted, chosen, entropy
+from upslope.model.distribution import TokenDistributions, adjusted, entropy
 from upslope.model.fast import Decoder, FastTrunk
 from upslope.model.fast_trunks import Admit, measured
 from upslope.model.hf import (
@@ -30,7 +29,7 @@ from upslope.model.hf import (
     system_errors,
     text_config,
 )
-from upslope.model.known import NeverDrawn, unknown_ids
+from upslope.model.known import NeverDrawn, outgrown, unknown_ids
 from upslope.model.layout import HasTokens, Layout, lay_out
 from upslope.model.lengths import Piece, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, trunk_only
@@ -57,6 +56,11 @@ def max_positions(model: Any) -> int:
     return int(getattr(text_config(model), "max_position_embeddings", None) or sys.maxsize)
 
 
+def num_embedded(model: Any) -> int:
+    """How many tokens the model can read."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
 class Policy:
     """A model, its tokenizer, and the renderer between tokens and text. The weights here are the ones that compute;
     masters, if any, are the optimizer's."""
@@ -66,7 +70,7 @@ class Policy:
         self.model = model.eval()  # no dropout: the sampler and the learner must be one distribution
         self.tokenizer = tokenizer
         _TOKENIZERS[model] = tokenizer
-        self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config)
+        self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config, num_embedded(model))
         if max(self.renderer.end_ids) >= self.vocabulary:
             raise UserError(
                 f"the model's eos_token_id {max(self.renderer.end_ids)} is outside its vocabulary of "
@@ -85,9 +89,11 @@ class Policy:
         self.native = self._admit is not None
 
     @property
-    def path(self) -> str:
-        """In one line, how a model is run that does not run packed; empty for one that does."""
-        return "" if self.packs else self.plain.told(type(self.model).__name__)
+    def notes(self) -> tuple[str, ...]:
+        """What whoever watches should know of how the model is run, in lines: why it is not packed, and tokens that it
+        cannot read."""
+        path = () if self.packs else (self.plain.told(type(self.model).__name__),)
+        return (*path, *outgrown(self.tokenizer, num_embedded(self.model)))
 
     def release(self) -> None:
         """Give the model back its own attention, with which it can be called and generate like any other."""
@@ -233,7 +239,11 @@ class Policy:
         """[R, X] each: these outputs of the model, or of a part of it, before every chosen token. One pass, or as many
         as there are rows, or pieces of them, that cannot share one."""
         layout = self._laid_out(rollouts)
-        passes = pieces(rollouts, self.turns) if self.turns else [[Piece(n, r) for n, r in enumerate(rollouts)]]
+        passes = (
+            pieces(rollouts, self.turns)
+            if self.turns
+            else [[Piece(row, rollout) for row, rollout in enumerate(rollouts)]]
+        )
         if not self.packs and not self.plain.side_by_side:
             passes = [[piece] for part in passes for piece in part]
         found = [self._picked(module, [piece.tokens for piece in part], wanted, **how) for part in passes]
@@ -287,21 +297,3 @@ class Policy:
             entropy_R = entropy(found.logp_RV)
         shape = (len(rollouts), num_columns)
         return found.rectangle(found.logp_R, shape), found.rectangle(entropy_R, shape)
-
-
-@dataclass(frozen=True)
-class TokenDistributions:
-    """A model's distribution before each of R chosen tokens, and where these stand."""
-
-    layout: Layout
-    logp_RV: Tensor
-    """log pi(v | state) for every token v of the vocabulary; -inf for a banned one."""
-
-    @property
-    def logp_R(self) -> Tensor:
-        """Of the token that was chosen."""
-        return chosen(self.logp_RV, self.layout.target_R)
-
-    def rectangle(self, value_R: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Values of chosen tokens at their places in an NT rectangle of zeros."""
-        return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from upslope.model.distribution import TokenDistributions
 from upslope.model.layout import HasTokens
-from upslope.model.policy import Policy, TokenDistributions
+from upslope.model.policy import Policy
 from upslope.model.states import States
 from upslope.types import Sampling
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from upslope.errors import UserError
 from upslope.model.ends import find_end_ids
+from upslope.model.known import require_embedded
 from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, require_named, turns_of
 from upslope.types import Message, Problem
 
@@ -115,12 +117,14 @@ class ChatRenderer:
 
     tokenizer: Any
     end_ids: tuple[int, ...]
+    num_embedded: int = sys.maxsize
+    """Rows of the embedding that reads what is rendered: a token of a larger id is refused."""
 
     @staticmethod
-    def of(tokenizer: Any, generation_config: Any = None) -> ChatRenderer:
+    def of(tokenizer: Any, generation_config: Any = None, num_embedded: int = sys.maxsize) -> ChatRenderer:
         """Responses end with the tokenizer's end token, those of the model's generation config, and the one that the
         chat template ends a turn with. Raises UserError if there is none."""
-        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config))
+        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config), num_embedded)
         written = made.written_end
         return made if written is None or written in made.end_ids else replace(made, end_ids=(*made.end_ids, written))
 
@@ -205,7 +209,9 @@ class ChatRenderer:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
-        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        require_embedded(self.tokenizer, ids, self.num_embedded)
+        return ids
 
     def _prompt(self, text: str) -> tuple[int, ...]:
         """A rendered chat as tokens. A chat template writes its own start token."""

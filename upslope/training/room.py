@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Documents
-from upslope.model.policy import Policy
+from upslope.errors import UserError
+from upslope.model.known import outgrown
+from upslope.model.policy import Policy, num_embedded
 from upslope.model.renderer import NOTHING, Renderer, prompt_of
 from upslope.rollout.base import Request, require_room
 from upslope.tasks.base import Task
@@ -36,6 +38,9 @@ def require_room_for_run(
     for: of what the recipe takes, and of the problems ``held_out`` for evaluation. A text of fewer bytes than there are
     positions is not tokenised: a token takes a byte at least. ``blocks``: documents are cut to fit."""
     sample, renderer, max_positions = recipe.sample, policy.renderer, policy.max_positions
+    if outgrown(policy.tokenizer, num_embedded(policy.model)):
+        _require_embedded(held_out, renderer)
+        _require_embedded(task.problems("train") if isinstance(sample, Attempts) else task.demonstrations(), renderer)
     require_room_for(held_out, renderer, sampling, max_positions)
     if isinstance(sample, Attempts):
         require_room_for(task.problems("train"), renderer, sampling, max_positions)
@@ -64,6 +69,18 @@ def _require_shown(problems: Sequence[Problem], renderer: Renderer, max_position
     for problem in _longest(problems, lambda p: most(p) + _num_shown(p), max_positions):
         for prompt, response, _ in shown_rows(renderer, problem):
             require_shown_room(problem, prompt, response, max_positions)
+
+
+def _require_embedded(problems: Sequence[Problem], renderer: Renderer) -> None:
+    """Raise UserError for the first text with a token that the model has no row for."""
+    for problem in problems:
+        try:
+            if problem.conversation or problem.demonstration is not None:
+                shown_rows(renderer, problem)
+            elif problem.messages:
+                prompt_of(renderer, problem)
+        except UserError as error:
+            raise UserError(f"{problem.id}: {error}") from error
 
 
 def _num_shown(problem: Problem) -> int:

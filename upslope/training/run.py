@@ -93,7 +93,7 @@ class Run(Results):
         self.recorder.begin(self._document)
         what = f"{self._document['recipe']['name']} on {self.task.name}, from {self.settings.model}"
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
-        for note in self._notes:
+        for note in (*self._notes, *self.policy.notes):
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
