@@ -202,7 +202,9 @@ def _compared(name: str, policy: Policy, itself: Any) -> Figures:
     logp_NT.sum().backward()
     slopes = [p.grad for p in policy.model.parameters() if p.grad is not None]
     sound = bool(slopes) and all(bool(torch.isfinite(slope).all()) for slope in slopes)
-    how = "".join(policy.notes).partition(": ")[2] or ("native kernels" if policy.native else "packed, transformers' layers")
+    how = "".join(policy.notes).partition(": ")[2] or (
+        "native kernels" if policy.native else "packed, transformers' layers"
+    )
     kind = ("fast" if policy.packs else "plain") if same == len(prompts) and gap < 1e-4 and sound else "wrong"
     return Figures(name, kind, how if sound else f"{how}; its gradient is not finite", f"{same} of {len(prompts)}", gap)
 
@@ -283,7 +285,9 @@ def every(names: Sequence[str], kept: Path | None) -> Iterator[Figures]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--kept", type=Path, help="a file of figures, which is added to: what it has is not tried again")
+    parser.add_argument(
+        "--kept", type=Path, help="a file of figures, which is added to: what it has is not tried again"
+    )
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()

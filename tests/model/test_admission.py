@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from upslope.errors import UserError
 from upslope.model import admission
 from upslope.model.layout import Tokens
-from upslope.model.lengths import pieces, reaches, turns
+from upslope.model.lengths import named_reaches, pieces, turns
 from upslope.model.plain import row_by_itself, whole_pass
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
@@ -68,7 +68,9 @@ def built(kind: str):
 
 
 def attempts(policy: Policy, sampling: Sampling):
-    policy.renderer = policy.renderer.__class__(TOKENIZER, tuple(range(20, 100, 3)))  # so that rows end at different times
+    policy.renderer = policy.renderer.__class__(
+        TOKENIZER, tuple(range(20, 100, 3))
+    )  # so that rows end at different times
     requests = [Request(f"p/{n}", 0, prompt) for n, prompt in enumerate(PROMPTS)]
     return LocalSampler(policy).generate(requests, sampling, Address(0, "sample"))
 
@@ -143,10 +145,10 @@ def test_states_are_kept_by_row_where_padding_would_reach_them():
 
 def test_what_a_config_names_is_found():
     config = transformers.MistralConfig(sliding_window=6, max_position_embeddings=64)
-    assert reaches(config) == (6,)
-    assert reaches(transformers.MistralConfig(sliding_window=64, max_position_embeddings=64)) == ()
-    assert reaches(transformers.Qwen2Config(max_window_layers=2)) == ()
-    assert reaches(transformers.GPTNeoConfig(window_size=5, max_position_embeddings=64)) == (5,)
+    assert named_reaches(config) == (6,)
+    assert named_reaches(transformers.MistralConfig(sliding_window=64, max_position_embeddings=64)) == ()
+    assert named_reaches(transformers.Qwen2Config(max_window_layers=2)) == ()
+    assert named_reaches(transformers.GPTNeoConfig(window_size=5, max_position_embeddings=64)) == (5,)
     assert turns(built("a window")) == ()
 
 

@@ -107,7 +107,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "more layers": (config(num_hidden_layers=99), MISSING + " and 863 more; they would be random"),
     "a weight less": (weights(lambda w: w.pop(UP)), f"weights are missing in its files: {UP};"),
     "no tie": (config(tie_word_embeddings=False), r"weights are missing in its files: lm_head.weight;"),
-    "another shape": (weights(lambda w: w.update({UP: w[UP][:5].clone()})), f"another shape in its files: {UP} .5 x 64 there, 192 x 64 here.;"),
+    "another shape": (
+        weights(lambda w: w.update({UP: w[UP][:5].clone()})),
+        UP + " .5 x 64 there, 192 x 64 here.; they would be",
+    ),
     "wider": (config(hidden_size=128), SHAPE + r" .* and 28 more"),
     "fewer words": (config(vocab_size=10), SHAPE),
     "config: a list": (content("config.json", b"[]"), "cannot be loaded"),

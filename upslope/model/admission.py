@@ -25,7 +25,7 @@ from upslope.model.decoder import AloneDecoder, PlainDecoder, SharedPromptDecode
 from upslope.model.fast import Decoder
 from upslope.model.hf import accepted, attention_in_use, can_choose_attention, text_config
 from upslope.model.layout import Tokens, lay_out
-from upslope.model.lengths import pieces, reaches, turn_of, turns
+from upslope.model.lengths import named_reaches, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, row_by_itself, whole_pass
 from upslope.model.precision import agree
 from upslope.plugins import said
@@ -39,8 +39,15 @@ MOST_LOGITS = 2**28
 """Held at once there."""
 
 MakeDecoder = Callable[[Any, int, int], Decoder]
-Keeps = Literal["all rows", "a row", "nothing"]
+Keeps = Literal["all rows", "a row", "a row that counts itself", "nothing"]
 """What of earlier tokens is kept while decoding, and reads right."""
+
+DECODERS: dict[Keeps, MakeDecoder] = {
+    "all rows": PlainDecoder,
+    "a row": AloneDecoder,
+    "a row that counts itself": partial(AloneDecoder, places=False),
+    "nothing": WholeDecoder,
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class PlainWay:
 
     @property
     def decoder(self) -> MakeDecoder:
-        return {"all rows": PlainDecoder, "a row": AloneDecoder, "nothing": WholeDecoder}[self.keeps]
+        return DECODERS[self.keeps]
 
     def told(self, kind: str) -> str:
         """In one line, of a model of this class."""
@@ -63,6 +70,7 @@ class PlainWay:
         parts += {
             "all rows": ["sampled in padded rows"],
             "a row": ["sampled a row at a time"],
+            "a row that counts itself": ["sampled a row at a time"],
             "nothing": ["sampled by a whole pass for every token, as what it keeps of earlier ones is not right"],
         }[self.keeps]
         beyond = f"; not tried beyond {self.untried:,} tokens" if self.untried else ""
@@ -85,7 +93,7 @@ def admit(model: Any) -> bool:
         return True
     config = text_config(model)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not can_choose_attention(model) or kinds != {"full_attention"} or reaches(config):
+    if not can_choose_attention(model) or kinds != {"full_attention"} or named_reaches(config):
         return False
     at = turns(model)
     try:
@@ -119,7 +127,7 @@ def plain_way(model: Any) -> PlainWay:
 
 def _measured_way(model: Any) -> PlainWay:
     at = turns(model)
-    lengths = sorted({*reaches(text_config(model)), *at})
+    lengths = sorted({*named_reaches(text_config(model)), *at})
     near = [n for n in lengths if _cheap(model, n)]
     rows = _probes(model)
     sets = [rows, *([*_around(model, n), rows[0]] for n in near)]
@@ -128,12 +136,13 @@ def _measured_way(model: Any) -> PlainWay:
     keeps: Keeps = "nothing"
     ways: tuple[tuple[Keeps, MakeDecoder], ...] = (
         ("all rows", PlainDecoder),
-        ("a row", lambda model, num_rows, max_tokens: AloneDecoder(model, num_rows, max_tokens, at)),
+        ("a row", partial(AloneDecoder, turns=at)),
+        ("a row that counts itself", partial(AloneDecoder, turns=at, places=False)),
     )
     for name, make in ways:
         try:
             for rows, truth in zip(sets, truths, strict=True):
-                if name == "a row" or not at:
+                if name != "all rows" or not at:
                     _require_decoding(partial(make, model), rows, truth, ())
                 else:
                     _require_decoding(partial(make, model), rows, truth, at)

@@ -130,8 +130,12 @@ class AloneDecoder:
     refills = True
     slack = 0.0
 
-    def __init__(self, model: Any, num_rows: int, max_tokens: int, turns: Sequence[int] = ()) -> None:
-        self._model, self._turns = model, turns
+    def __init__(
+        self, model: Any, num_rows: int, max_tokens: int, turns: Sequence[int] = (), *, places: bool = True
+    ) -> None:
+        """``places``: tell the model at which position its tokens are; some count by themselves, and otherwise
+        (RoBERTa)."""
+        self._model, self._turns, self._places = model, turns, places
         self._keyword = cache_keyword(model)
         self._ids: list[tuple[int, ...]] = [()] * num_rows
         self._caches: list[Any] = [None] * num_rows
@@ -154,7 +158,10 @@ class AloneDecoder:
 
     def _read(self, row: int, new: Sequence[int]) -> Tensor:
         """Logits [V] after these tokens of a row."""
-        call = {"input_ids": torch.tensor([new], device=next(self._model.parameters()).device)}
+        device, before = next(self._model.parameters()).device, len(self._ids[row]) - len(new)
+        call = {"input_ids": torch.tensor([new], device=device)}
+        if self._places:
+            call["position_ids"] = torch.arange(before, before + len(new), device=device)[None]
         with own_attention(self._model):
             out = _called(self._model, call, self._keyword, self._caches[row])
         self._caches[row] = cache_of(out)

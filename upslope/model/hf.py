@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface
+from transformers import AttentionInterface, Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
@@ -143,13 +143,12 @@ def cache_of(out: Any) -> Any:
 
 
 def keep_rows(cache: Any, rows: Tensor) -> None:
-    """Drop all other rows of what a model keeps. States of recurrent layers have no method to select rows by, and are
-    put in an order instead, of which rows may be left out."""
-    layers = getattr(cache, "layers", ())
-    if all(hasattr(layer, "batch_select_indices") for layer in layers):
-        cache.batch_select_indices(rows)
-    else:
+    """Drop all other rows of what a model keeps. States of recurrent layers can only be put in an order, of which rows
+    may be left out; a model's own kind of cache may select them in a way of its own."""
+    if type(cache).batch_select_indices is Cache.batch_select_indices:
         cache.reorder_cache(rows)
+    else:
+        cache.batch_select_indices(rows)
 
 
 def accepted(model: Any, call: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,19 +26,22 @@ def unknown_ids(tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> Tens
 def outgrown(tokenizer: Any, num_embedded: int) -> tuple[str, ...]:
     """In a line, that the tokenizer has tokens that an embedding of so many rows has no row for; none where it has
     none."""
-    ids = tokenizer.get_vocab().values() if hasattr(tokenizer, "get_vocab") else ()
-    more = sum(i >= num_embedded for i in ids)
-    last = f"{more} tokens, the last one {tokenizer.decode([max(ids)])!r}," if more else ""
-    return (f"the tokenizer has {last} that the model has no embedding for: texts with them are refused",) * bool(more)
+    names = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    more = [name for name, i in names.items() if i >= num_embedded]
+    if not more:
+        return ()
+    rest = f" and {len(more) - 1} more tokens" if len(more) > 1 else ""
+    return (f"the tokenizer has {more[0]!r}{rest}, and the model no embedding for it: texts with it are refused",)
 
 
 def require_embedded(tokenizer: Any, ids: Sequence[int], num_embedded: int) -> None:
     """Raise UserError for a text with a token that the embedding has no row for."""
     largest = max(ids, default=0)
     if largest >= num_embedded:
+        token = next((name for name, i in tokenizer.get_vocab().items() if i == largest), "")
         raise UserError(
-            f"the text has the token {tokenizer.decode([largest])!r}, number {largest} of the tokenizer, and the "
-            f"model's embedding has {num_embedded} rows: the tokenizer was given tokens and the model was not; call "
+            f"the text has the token {token!r}, number {largest} of the tokenizer, and the model's embedding has "
+            f"{num_embedded} rows: the tokenizer was given tokens and the model was not; call "
             "model.resize_token_embeddings(len(tokenizer)) and save it, or take the token out"
         )
 

@@ -14,7 +14,7 @@ REACHES = re.compile(r"window|chunk|local_attention|index_topk|block_size")
 NO_REACHES = re.compile(r"layers|pattern|_type|vision|image|audio|feed_forward")
 
 
-def reaches(config: Any) -> tuple[int, ...]:
+def named_reaches(config: Any) -> tuple[int, ...]:
     """Every reach that a config names and that its longest row goes beyond: sliding windows, chunks, how many tokens a
     sparse layer picks. Shorter rows do not show what they do."""
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
@@ -54,7 +54,7 @@ def turn_of(num_tokens: int, turns: Sequence[int]) -> int:
     return sum(num_tokens > turn for turn in turns)
 
 
-class Piece(NamedTuple):
+class RowPiece(NamedTuple):
     """A row as far as one computation goes, which scores the tokens that stand before its end and after the last turn.
     ``row`` is its number among all rows."""
 
@@ -62,7 +62,7 @@ class Piece(NamedTuple):
     tokens: HasTokens
 
 
-def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[Piece]]:
+def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[RowPiece]]:
     """The rows that can share a pass: one list where no row is beyond a turn. A token is scored by the pass over the
     tokens before it, as it was drawn, so a row that goes beyond a turn is in two lists.
 
@@ -70,12 +70,12 @@ def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[Pie
     >>> [[(p.row, p.tokens.response, p.tokens.mask) for p in found] for found in pieces([row], [3])]
     [[(0, (3, 4), (True, True))], [(0, (3, 4, 5), (False, False, True))]]
     """
-    lists: list[list[Piece]] = [[] for _ in range(len(turns) + 1)]
+    lists: list[list[RowPiece]] = [[] for _ in range(len(turns) + 1)]
     for row, rollout in enumerate(rollouts):
         prompt = len(rollout.prompt)
         where = [turn_of(prompt + column, turns) for column in range(len(rollout.response))] or [0]
         for turn in dict.fromkeys(where):
             end = max(column for column, at in enumerate(where) if at == turn) + 1
             mask = tuple(chosen and at == turn for chosen, at in zip(rollout.mask[:end], where, strict=False))
-            lists[turn].append(Piece(row, Tokens(rollout.prompt, rollout.response[:end], mask)))
+            lists[turn].append(RowPiece(row, Tokens(rollout.prompt, rollout.response[:end], mask)))
     return [found for found in lists if found]

@@ -31,7 +31,7 @@ from upslope.model.hf import (
 )
 from upslope.model.known import NeverDrawn, outgrown, unknown_ids
 from upslope.model.layout import HasTokens, Layout, lay_out
-from upslope.model.lengths import Piece, pieces, turn_of, turns
+from upslope.model.lengths import RowPiece, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, trunk_only
 from upslope.model.renderer import ChatRenderer, Renderer
 from upslope.model.states import States
@@ -242,7 +242,7 @@ class Policy:
         passes = (
             pieces(rollouts, self.turns)
             if self.turns
-            else [[Piece(row, rollout) for row, rollout in enumerate(rollouts)]]
+            else [[RowPiece(row, rollout) for row, rollout in enumerate(rollouts)]]
         )
         if not self.packs and not self.plain.side_by_side:
             passes = [[piece] for part in passes for piece in part]

@@ -10,7 +10,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -117,14 +117,14 @@ class ChatRenderer:
 
     tokenizer: Any
     end_ids: tuple[int, ...]
-    num_embedded: int = sys.maxsize
+    num_embedded: int = field(default=sys.maxsize, kw_only=True)
     """Rows of the embedding that reads what is rendered: a token of a larger id is refused."""
 
     @staticmethod
     def of(tokenizer: Any, generation_config: Any = None, num_embedded: int = sys.maxsize) -> ChatRenderer:
         """Responses end with the tokenizer's end token, those of the model's generation config, and the one that the
         chat template ends a turn with. Raises UserError if there is none."""
-        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config), num_embedded)
+        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config), num_embedded=num_embedded)
         written = made.written_end
         return made if written is None or written in made.end_ids else replace(made, end_ids=(*made.end_ids, written))
 
