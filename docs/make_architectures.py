@@ -199,7 +199,7 @@ def _compared(name: str, policy: Policy, itself: Any) -> Figures:
         own = _logps(itself, rollout, policy)
         for found in (row[: len(own)].detach().double(), torch.tensor(rollout.logp)):
             gap = max(gap, float((found - own).abs().max()))
-    logp_NT.sum().backward()
+    torch.autograd.backward(logp_NT.sum())
     slopes = [p.grad for p in policy.model.parameters() if p.grad is not None]
     sound = bool(slopes) and all(bool(torch.isfinite(slope).all()) for slope in slopes)
     how = "".join(policy.notes).partition(": ")[2] or (
