@@ -10,8 +10,9 @@ from tiny import drawn, problems
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from upslope.errors import NonFinite, UserError
+from upslope.model import decoder
 from upslope.model.hf import use_attention
-from upslope.rollout import decoder, local
+from upslope.rollout import local
 from upslope.rollout.block_draw import BLOCK, draw_in_blocks
 from upslope.rollout.draw import draw
 from upslope.rollout.local import LocalSampler

@@ -18,8 +18,8 @@ from upslope.learn.critic_learner import CriticLearner
 from upslope.learn.forward import Forward
 from upslope.learn.ranks import Alone, Ranks
 from upslope.learn.settings import LOGITS_BUDGET
-from upslope.model.distribution import divergence, entropy
-from upslope.model.policy import Policy, TokenDistributions
+from upslope.model.distribution import TokenDistributions, divergence, entropy
+from upslope.model.policy import Policy
 from upslope.model.reference import Reference
 from upslope.model.scores import likeliest, most_tokens, token_scores
 from upslope.model.states import States, rectangle

@@ -17,8 +17,8 @@ from upslope.learn.ranks import sum_numbers
 from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
 from upslope.model.budgets import LOGIT_BYTES
-from upslope.model.distribution import divergence
-from upslope.model.policy import Policy, TokenDistributions
+from upslope.model.distribution import TokenDistributions, divergence
+from upslope.model.policy import Policy
 from upslope.model.states import rectangle
 from upslope.types import Batch
 

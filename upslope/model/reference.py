@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from upslope.model.budgets import Budgets
+from upslope.model.distribution import TokenDistributions
 from upslope.model.layout import HasTokens
-from upslope.model.policy import Policy, TokenDistributions
+from upslope.model.policy import Policy
 from upslope.model.states import States
 from upslope.types import Sampling
 

@@ -6,6 +6,7 @@ they would be scored in place of the ones that were drawn.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from upslope.errors import UserError
 from upslope.model.beginnings import begun
 from upslope.model.chat_template import NOTHING, ChatTemplate, OptionedTemplate
 from upslope.model.ends import find_end_ids
+from upslope.model.known import require_embedded
 from upslope.model.turns import PROBE, Turn, end_of_turn, require_named, turns_of
 from upslope.plugins import said
 from upslope.types import Message, Problem
@@ -131,12 +133,14 @@ class ChatRenderer:
     end_ids: tuple[int, ...]
     keeps_special: bool = field(default=False, kw_only=True)
     """Whether ``text`` spells special tokens out, but for the one that ends a response."""
+    num_embedded: int = field(default=sys.maxsize, kw_only=True)
+    """Rows of the embedding that reads what is rendered: a token of a larger id is refused."""
 
     @staticmethod
-    def of(tokenizer: Any, generation_config: Any = None) -> ChatRenderer:
+    def of(tokenizer: Any, generation_config: Any = None, num_embedded: int = sys.maxsize) -> ChatRenderer:
         """Responses end with the tokenizer's end token, those of the model's generation config, and the one that the
         chat template ends a turn with. Raises UserError if there is none."""
-        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config))
+        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config), num_embedded=num_embedded)
         written = made.written_end
         return made if written is None or written in made.end_ids else replace(made, end_ids=(*made.end_ids, written))
 
@@ -241,9 +245,11 @@ class ChatRenderer:
     def _ids(self, text: str) -> tuple[int, ...]:
         # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
         try:
-            return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+            ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         except Exception as error:  # half a character, a word that a vocabulary lacks: whatever its library raises
             raise UserError(f"the tokenizer cannot read {text!a:.60}: {said(error, str):.200}") from error
+        require_embedded(self.tokenizer, ids, self.num_embedded)
+        return ids
 
     def _prompt(self, text: str) -> tuple[int, ...]:
         """A rendered chat as tokens. A chat template writes its own start token."""

@@ -16,7 +16,6 @@ from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
 from upslope.rollout.block_draw import draw_in_blocks
-from upslope.rollout.decoder import decoder_for
 from upslope.rollout.draw import draw
 from upslope.rollout.running import Queued, RunningBatch, Written
 from upslope.rollout.stopping import StopStrings
@@ -108,9 +107,11 @@ class LocalSampler:
             each, most = each + LOGIT_BYTES * policy.vocabulary, MOST_ROWS_ON_A_DEVICE
         return max(1, min(most, budgets.cache_bytes(CACHE_BUDGET) // each))
 
-    def _decoder(self, num_rows: int, max_tokens: int, look_every: int) -> Decoder:
+    def _decoder(self, num_rows: int, max_tokens: int, queue: Sequence[Queued], look_every: int) -> Decoder:
+        lengths = [len(queued.request.prompt) for queued in queue]
         room = max_tokens + look_every - 1  # rows that ended advance until the next look
-        return decoder_for(self._policy, num_rows, room, packed=self._packed, columns=COLUMNS if self._far else 1)
+        columns = COLUMNS if self._far else 1
+        return self._policy.decoder(num_rows, max_tokens, lengths, packed=self._packed, room=room, columns=columns)
 
     def _fitting(
         self, requests: Sequence[Request], rollouts: Mapping[int, Rollout], sampling: Sampling, address: Address
@@ -156,13 +157,13 @@ class LocalSampler:
         while queue:
             self._has_others()
             num_rows = self._at_once = min(size, len(queue))
-            decoder = self._decoder(num_rows, sampling.max_tokens, every)
+            decoder = self._decoder(num_rows, sampling.max_tokens, queue, every)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
             _begin(range(num_rows), queue, decoder, batch)
             while live := batch.live:
                 num_rows = _drop(num_rows, live, decoder, batch, by_bucket=self._far)
                 for _ in range(1 if every == 1 else min(every, batch.most_left)):
-                    logits_NV = decoder.advance(batch.newest_N)
+                    logits_NV = self._policy.never.ban_(decoder.advance(batch.newest_N))
                     token_N, logp_N = next_of(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
                     batch.write(token_N, logp_N, end_ids)
                 if self._far:

@@ -14,7 +14,7 @@ from upslope.errors import UserError
 from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
 from upslope.learn.settings import LearnSettings
-from upslope.model import attention
+from upslope.model import admission
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
 from upslope.model.hf import recompute_layers
 from upslope.model.load import load
@@ -50,7 +50,7 @@ def assemble(
     if not learn.lora_rank or recipe.has_critic:
         model = model.to(device)
     value = None
-    attention.admit(model)
+    admission.admit(model)
     if recipe.has_critic:
         value = value_model(model, own_copy=isinstance(recipe.critic, OwnCopy))
     model = with_adapter(model, learn, settings.seed, saved)

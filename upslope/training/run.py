@@ -104,7 +104,7 @@ class Run(Results):
         if self.folder is not None and isinstance(self.view, ReadsRecords):
             self.view.records_in(self.folder)
         of_prompts = notes_of_run(self.recipe, self.task, self.policy.renderer)
-        for note in (*self._notes, *of_prompts, *self._fitted.lines):
+        for note in (*self._notes, *self.policy.notes, *of_prompts, *self._fitted.lines):
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
