@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported, so before anything else
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: equal sums in every run, and workers do not fight
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, if it is there: its kernels run on the CPU
 
 import importlib.util
 import signal

@@ -14,6 +14,7 @@ import upslope
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
     *(
+        "forks",
         "marks",
         "types",
         "errors",

@@ -13,7 +13,7 @@ PACKAGE = Path(upslope.__file__).parent
 SOURCES = {
     path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))
 }
-SAME_NAMES = ("api.py", "native/torch_")
+SAME_NAMES = ("api.py", "native/torch_", "native/triton_")
 """Files that have names of others on purpose: what ``import upslope`` offers, and the plain values of the kernels."""
 MEANT_TO_BE = {"by_hand", "off_policy", "refused", "surrogate", "weights", "open"}
 """A claim's own helpers, since each proof is read by itself; and how a task's module is opened."""

@@ -255,7 +255,7 @@ def _problem(prompt: str | Sequence[Message] | Problem, index: int) -> Problem:
     if isinstance(prompt, Problem):
         return prompt
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
-    return Problem(f"prompt/{index}", messages)
+    return Problem(f"prompt/{index}", messages, plain=isinstance(prompt, str))
 
 
 def score(task: Task | str, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:

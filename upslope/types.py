@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from upslope.forks import Fork
 from upslope.marks import FULL_MARKS, comes_to
 
 if TYPE_CHECKING:  # tasks import this file and must not pay for torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # tasks import this file and must not pay for torch
 Message = Mapping[str, Any]
 """``role`` and ``content``, both text; what else the chat template reads of it (``tool_calls``, ``name``)."""
 Ended = Literal["stop", "stop_string", "length", "turns", "seconds"]
+Form = Literal["auto", "chat", "raw"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Problem:
     id: str
     """Unique in its task; the address of every random draw made for this problem."""
     messages: tuple[Message, ...]
-    """The chat so far, roles and contents; the policy writes the next assistant turn."""
+    """The chat so far, roles and contents; the policy writes the next assistant turn, or goes on with the last one
+    where that is the assistant's."""
     truth: str = ""
     """The right answer in the task's own form."""
     demonstration: str | None = None
@@ -50,6 +53,9 @@ class Problem:
     assistant turn of it, but those with ``train: False``."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """What the chat template is given besides messages: ``tools``, and keywords such as ``enable_thinking``."""
+    form: Form = "auto"
+    """Whether the prompt gets the chat template around it (``chat``) or is a string that is taken as it stands
+    (``raw``); ``auto``: a plain one is taken so if it holds the template already."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,10 @@ class Score:
     """The same rewards, one number for every token of the response. Left out, it is made of ``steps``."""
     by_turn: tuple[float, ...] = ()
     """Further rewards, one for each turn of the policy's (fewer: the first ones), paid at its end."""
+    told: Mapping[str, float] = field(default_factory=dict)
+    """What reward functions say of the whole batch that it was scored in, by name (``log_metric``)."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What they say of this response, by name (``log_extra``)."""
     timed_out: bool = False
     """Its check took longer than it may, so that nothing is known of it: nobody learns from it, and an evaluation does
     not count it as right."""
@@ -88,18 +98,6 @@ class Score:
     def is_right(self) -> bool:
         """The one rule of right, for every share of right attempts that is told or used."""
         return comes_to(self.reward, FULL_MARKS) if self.right is None else self.right
-
-
-class Fork(NamedTuple):
-    """Where an attempt goes on behind another prompt, as the chat template now writes what was said in another way.
-
-    >>> Fork(begin=40, prompt=(1, 5, 6)).begin
-    40
-    """
-
-    begin: int
-    """The token of the response that follows the prompt."""
-    prompt: tuple[int, ...]
 
 
 @dataclass(frozen=True)

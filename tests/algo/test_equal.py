@@ -12,7 +12,7 @@ from upslope.algo.family import FAMILY, REINFORCE
 from upslope.algo.sample import Attempts, mixed
 from upslope.learn.prepare import judge, to_batch
 from upslope.training import metrics
-from upslope.training.collect import _why_short
+from upslope.training.short_of import why_short
 
 SUMS = {
     "the same": [0.3] * 8,
@@ -78,7 +78,7 @@ def test_the_filter_the_journal_and_the_comparison_agree(rewards):
     for dtype in DTYPES:
         assert equal == (not advantages(made, GroupZScore(eps=0.0), dtype).any())
     told = "(1 problems had" if equal and min(rewards) > 0 else "(0 problems had"
-    assert told in _why_short([made], [], 1, Attempts(keep=mixed, refill=1.0), 0, 9)
+    assert told in why_short([made], [], 1, Attempts(keep=mixed, refill=1.0), 0, 9)
 
 
 def test_the_answer_is_the_same_in_float32_and_float64_whatever_the_difference():

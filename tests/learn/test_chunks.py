@@ -118,7 +118,7 @@ def test_chunks_in_float32(name, monkeypatch):
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_models_that_are_not_packed(name, budget, monkeypatch):
     expected = everything(RECIPES[name])[1]
-    monkeypatch.setattr("upslope.model.attention.admit", lambda model: False)
+    monkeypatch.setattr("upslope.model.admission.admit", lambda model: False)
     monkeypatch.setattr(scores, "HEAD_BUDGET", BUDGETS[budget])
     assert largest_gap(everything(RECIPES[name])[1], expected) < 1e-10
 

@@ -204,7 +204,7 @@ def test_a_value_is_of_the_state_before_its_token(kind):
 def test_the_values_of_a_model_that_cannot_be_packed_are_the_same(kind, monkeypatch):
     """The ordinary padded call, for architectures that the packed attention does not admit."""
     packed = learner(of_kind(kind)).prepare(with_holes())
-    monkeypatch.setattr("upslope.model.attention.admit", lambda model: False)
+    monkeypatch.setattr("upslope.model.admission.admit", lambda model: False)
     plain = learner(of_kind(kind), of=Policy(policy().model, policy().tokenizer)).prepare(with_holes())
     torch.testing.assert_close(plain.value_NT, packed.value_NT, rtol=0, atol=1e-10)
 

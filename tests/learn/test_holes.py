@@ -126,7 +126,7 @@ def remembering(monkeypatch):
     """A way to make every tiny policy one that remembers these groups, and does not pack."""
 
     def begin(groups):
-        monkeypatch.setattr("upslope.model.attention.admit", lambda model: False)
+        monkeypatch.setattr("upslope.model.admission.admit", lambda model: False)
 
         def made(seed=0, dtype=torch.float64, **changes):
             found = Remembering(tiny.model(seed, dtype, **changes), tiny.TOKENIZER)

@@ -15,7 +15,7 @@ from upslope.learn.bound import BoundLearner
 from upslope.learn.build import build_learner
 from upslope.learn.prepare import passes
 from upslope.learn.settings import LearnSettings
-from upslope.model import attention
+from upslope.model import admission
 from upslope.model.adapter import add_adapter
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
@@ -37,7 +37,7 @@ def at_the_start(recipe, dtype, adapter=False):
     """A learner whose reference is the policy itself, as on the first step of every run."""
     masters = torch.float64 if dtype == torch.float64 else torch.float32
     made = model(dtype=masters)
-    attention.admit(made)
+    admission.admit(made)
     value = value_model(made, own_copy=isinstance(recipe.critic, OwnCopy)) if recipe.has_critic else None
     if adapter:
         made = add_adapter(made, rank=2, alpha=8.0, targets="all-linear", seed=0)

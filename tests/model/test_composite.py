@@ -9,7 +9,7 @@ import torch
 from tiny import TOKENIZER, random_groups
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, LlavaConfig, LlavaForConditionalGeneration
 
-from upslope.model import attention, precision
+from upslope.model import admission, attention, precision
 from upslope.model.hf import attention_in_use, text_config
 from upslope.model.policy import Policy
 from upslope.model.value import value_model
@@ -93,7 +93,7 @@ def test_a_composite_model_is_scored_as_transformers_does_it(kind):
 def test_only_the_attention_over_text_is_chosen():
     model = made(llava)
     towers = model.config.vision_config._attn_implementation
-    assert attention.admit(model)
+    assert admission.admit(model)
     assert attention_in_use(model) == attention_in_use(model.base_model) == attention.NAME
     assert model.config.vision_config._attn_implementation == towers != attention.NAME
 

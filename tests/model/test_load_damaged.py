@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from upslope.errors import UserError
@@ -56,14 +57,61 @@ def torch_file(place: Path) -> None:
     (place / "pytorch_model.bin").write_bytes(b"junk")
 
 
+def renamed(mark: str, at: str = "") -> Callable[[Path], None]:
+    """A mark that is put into the names of weights, before ``at``."""
+
+    def change(found: dict[str, Any]) -> None:
+        for name in [n for n in found if n.startswith(at)]:
+            found[at + mark + name.removeprefix(at)] = found.pop(name)
+
+    return weights(change)
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    return lambda place: [(place / name).unlink() for name in names] and None
+
+
+def index(place: Path) -> None:
+    (place / "model.safetensors").rename(place / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+
+def other_form(place: Path) -> None:
+    (place / "model.safetensors").rename(place / "model-q4.gguf")
+
+
+def headless(place: Path) -> None:
+    """As ``AutoModel`` saves a model whose head is its own."""
+    config(architectures=["LlamaModel"], tie_word_embeddings=False)(place)
+
+
+def nothing_named(place: Path) -> None:
+    found = json.loads((place / "config.json").read_text())
+    del found["model_type"]
+    (place / "config.json").write_text(json.dumps(found))
+
+
+def adapter(place: Path) -> None:
+    (place / "adapter_config.json").write_text(
+        json.dumps(
+            {"peft_type": "LORA", "base_model_name_or_path": "/nowhere/base", "r": 2, "target_modules": ["q_proj"]}
+        )
+    )
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
 MISSING = r"weights are missing in its files: \S+"
 SHAPE = r"weights have another shape in its files: \S+"
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "more layers": (config(num_hidden_layers=99), MISSING + " and 863 more; they would be random"),
     "a weight less": (weights(lambda w: w.pop(UP)), f"weights are missing in its files: {UP};"),
     "no tie": (config(tie_word_embeddings=False), r"weights are missing in its files: lm_head.weight;"),
-    "another shape": (weights(lambda w: w.update({UP: w[UP][:5].clone()})), f"another shape in its files: {UP};"),
-    "wider": (config(hidden_size=128), SHAPE + " and 28 more"),
+    "another shape": (
+        weights(lambda w: w.update({UP: w[UP][:5].clone()})),
+        UP + " .5 x 64 there, 192 x 64 here.; they would be",
+    ),
+    "wider": (config(hidden_size=128), SHAPE + r" .* and 28 more"),
     "fewer words": (config(vocab_size=10), SHAPE),
     "config: a list": (content("config.json", b"[]"), "cannot be loaded"),
     "config: no JSON": (content("config.json", b"{"), "cannot be loaded"),
@@ -72,9 +120,38 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "config: fewer than no heads": (config(num_attention_heads=-3), "cannot be loaded: .* not a multiple"),
     "config: code of its own": (config(model_type="x", auto_map={"AutoModelForCausalLM": "x.Y"}), "cannot be loaded"),
     "config: a strange type": (config(model_type="\x1b]52;c;aGk=\x07"), "cannot be loaded"),
-    "weights: junk": (content("model.safetensors", b"junk" * 100), "cannot be loaded: SafetensorError"),
-    "weights: none": (content("model.safetensors", b""), "cannot be loaded: SafetensorError"),
-    "weights: cut": (cut, "cannot be loaded: SafetensorError"),
+    "weights: junk": (
+        content("model.safetensors", b"junk" * 100),
+        "cannot be loaded: model.safetensors is no safetens",
+    ),
+    "weights: none": (content("model.safetensors", b""), "cannot be loaded: model.safetensors is no safetensors file"),
+    "weights: cut": (cut, "cannot be loaded: model.safetensors was cut off: it has 5,000 bytes"),
+    "weights: a pointer": (content("model.safetensors", POINTER), "model.safetensors is a pointer of git-lfs"),
+    "weights: not there": (without("model.safetensors"), "no weights .*: they may not have been downloaded"),
+    "weights: of another form": (other_form, r"model-q4.gguf is in llama.cpp's form"),
+    "weights: a shard less": (index, "names model-00002-of-00002.safetensors, and there is no such file"),
+    "weights: quantized": (config(quantization_config={"quant_method": "gptq", "bits": 4}), r"quantized \(gptq\)"),
+    "weights: too many": (
+        config(num_hidden_layers=2),
+        r"no place for 'model.layers.2.input_layernorm.weight' and 8 more",
+    ),
+    "weights: without a head": (headless, r"lm_head.weight; .* it is a LlamaModel, which has no head for tokens"),
+    "names: torch.compile": (
+        renamed("_orig_mod."),
+        r"named with '_orig_mod.', such as .* as torch.compile leaves them",
+    ),
+    "names: compiled layers": (
+        renamed("_orig_mod.", "model.layers.0."),
+        r"named with '_orig_mod.', such as 'model.lay",
+    ),
+    "names: DDP": (renamed("module."), r"named with 'module.', such as .* DDP and DataParallel leave them"),
+    "names: peft": (renamed("base_model.model."), r"named with 'base_model.model.'.* peft leaves them"),
+    "names: somebody's": (renamed("policy."), r"named with 'policy.' before what they are"),
+    "names: a value head": (weights(lambda w: w.update({"v_head.w": w[UP].clone()})), r"'v_head.w' \(another head's"),
+    "config: no type": (nothing_named, "its config.json has no model_type"),
+    "tokenizer: none": (without("tokenizer.json", "tokenizer_config.json"), "the directory holds no tokenizer"),
+    "tokenizer: a pointer": (content("tokenizer.json", POINTER), "tokenizer.json is a pointer of git-lfs"),
+    "an adapter to nowhere": (adapter, r"is an adapter to '/nowhere/base', and there is no such directory"),
     "weights: a junk pickle": (torch_file, "cannot be loaded"),
     "tokenizer: a list": (content("tokenizer.json", b"[]"), "cannot be loaded"),
     "tokenizer config: a list": (content("tokenizer_config.json", b"[]"), "cannot be loaded"),
@@ -97,7 +174,19 @@ def test_a_sound_one_is_loaded_and_ties_are_not_missing(place: Path) -> None:
     assert model.config.tie_word_embeddings and "lm_head.weight" not in load_file(place / "model.safetensors")
 
 
-def test_weights_without_a_place_are_told_of(place: Path) -> None:
-    config(num_hidden_layers=2)(place)
-    with pytest.warns(UserWarning, match=r"no place for 'model.layers.2.input_layernorm.weight' and 8 more, left out"):
-        load(str(place))
+def test_a_buffer_that_older_versions_wrote_is_no_surplus(place: Path) -> None:
+    weights(lambda w: w.update({"model.layers.0.self_attn.rotary_emb.inv_freq": w[UP][0].clone()}))(place)
+    assert load(str(place))
+
+
+def test_files_of_torch_and_shards_are_read(place: Path) -> None:
+    whole = load(str(place))[0]
+    found = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    torch.save(found, place / "pytorch_model.bin")
+    from_torch = load(str(place))[0]
+    (place / "pytorch_model.bin").unlink()
+    from_torch.save_pretrained(place, max_shard_size="100KB")
+    assert len(list(place.glob("*.safetensors"))) > 1
+    for other in (from_torch, load(str(place))[0]):
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))

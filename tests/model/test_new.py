@@ -268,7 +268,7 @@ def refusals(tmp_path: Path, tokenizer: Any) -> Iterator[tuple[str, dict[str, An
     broken = config_folder(tmp_path / "broken", tiny_gpt2(), tokenizer)
     (tmp_path / "broken" / "config.json").write_text("{")
     yield broken, {}, "cannot be loaded"
-    yield config_folder(tmp_path / "alone", tiny_gpt2()), {}, "the directory holds none of tokenizer.json"
+    yield config_folder(tmp_path / "alone", tiny_gpt2()), {}, "holds no tokenizer (none of tokenizer.json"
     (tmp_path / "empty").mkdir()
     yield f"new:{tmp_path / 'empty'}", {}, "the directory holds no config.json"
     yield "new:nowhere", {}, "there is no such directory or file; give new:llama, new:DIR or new:FILE.json"

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from upslope.errors import UserError
-from upslope.model.renderer import ChatRenderer, Shown
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.renderer import Shown
 
 FAMILIES = tuple(templated.SPECIAL)
 TAKES_TOOLS = ("qwen2.5", "qwen3", "llama3")

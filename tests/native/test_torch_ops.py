@@ -3,52 +3,14 @@ gradients beside autograd's."""
 
 import pytest
 import torch
+from all_ops import EPS, HEADS, results
 from exact import UNIT, assert_rounded, each_dtype, gap, random
 from spans import LAYOUTS, laid_out
 
 from upslope.native import build, kernels, torch_ops
-from upslope.native.heads import Heads
 from upslope.native.ops import KINDS, ops_for
 
-EPS = 1e-5
 each_ops = pytest.mark.parametrize("ops", KINDS, ids=lambda ops: ops.__name__.rpartition(".")[2])
-HEADS = Heads(6, 2, 16, 0.25)
-ANGLES = 10 * random(40, 8, seed=9)
-
-
-def results(ops, dtype, cast):
-    """{name: (result, roundings to the dtype)} of every function on the same numbers, which ``dtype`` holds exactly;
-    ``cast`` says in which precision they are computed."""
-    x, add, dout = (random(40, 33, seed=i, dtype=dtype).to(cast) for i in range(3))
-    weight, head_weight = (random(n, seed=3, dtype=dtype).to(cast) for n in (33, 16))
-    found = {}
-    total, out, rstd = ops.norm(x, add, weight, EPS, keep=True)
-    found["norm's sum"], found["norm"], found["rstd"] = (total, 1), (out, 3), (rstd, 3)
-    plain_rstd = ops.norm(x, None, weight, EPS, keep=True)[2]
-    dx, dweight = ops.norm_backward(dout, x, plain_rstd, weight, add)
-    found["norm, dx"], found["norm, dweight"] = (dx, 1), (dweight, 1)
-    both, dact = random(40, 66, seed=4, dtype=dtype).to(cast), dout.clone()
-    found["swiglu"] = (ops.swiglu(both), 2)
-    ops.swiglu_backward_(both, dact)
-    found["swiglu, dboth"], found["swiglu again"] = (both, 2), (dact, 2)
-    qkv, dqkv = (random(40, HEADS.columns, seed=i, dtype=dtype).to(cast) for i in (5, 6))
-    for back in (False, True):
-        turned = qkv.clone()
-        ops.rotary_(turned, ANGLES.cos(), ANGLES.sin(), 8, back=back)
-        found[f"rotary, {back}"] = (turned, 1)
-    normed = qkv.clone()
-    ops.head_norm_(normed, 96, head_weight, 2, EPS)
-    found["head_norm"] = (normed, 2)
-    slope = dqkv.clone()
-    found["head_norm, dweight"] = (ops.head_norm_backward_(slope, qkv, 96, head_weight, 2, EPS), 1)
-    found["head_norm, dx"] = (slope, 1)
-    logits, target = random(40, 1500, seed=7, dtype=dtype, scale=3).to(cast), torch.arange(40) * 37 % 1500
-    logits[:, 5:9] = -torch.inf
-    logp, entropy, peak = ops.logps(logits, target, 0.7)
-    found["logp"], found["entropy"] = (logp, 1), (entropy, 1)
-    ops.logps_backward_(logits, target, 0.7, peak, random(40, seed=8).to(peak.dtype))
-    found["logps, dlogits"] = (logits, 1)
-    return found
 
 
 @pytest.mark.parametrize("part", ["norm", "rstd", "swiglu", "rotary", "head_norm", "logp", "entropy"])

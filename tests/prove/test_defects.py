@@ -39,8 +39,8 @@ from upslope.learn.critic_learner import CriticLearner
 from upslope.learn.optimizer import LocalOptimizer
 from upslope.learn.trust_region import MeasuredRegion
 from upslope.model import head, policy
+from upslope.model.distribution import TokenDistributions
 from upslope.model.layout import HasTokens, Layout, Tokens
-from upslope.model.policy import TokenDistributions
 from upslope.prove import draws, world
 from upslope.prove.catalogue import CLAIMS
 from upslope.prove.claim import judged

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from upslope.forks import Fork
 from upslope.record.drawn import DrawnStep, any_drawn, read_drawn, write_drawn
-from upslope.types import Fork, Group, Problem, Rollout, Score
+from upslope.types import Group, Problem, Rollout, Score
 
 PROBLEMS = {name: Problem(name, ({"role": "user", "content": name},), truth="1") for name in ("a", "b")}
 FULL = Score(

@@ -14,9 +14,10 @@ from naive import ENDS
 from tiny import policy as tiny_policy
 
 from upslope.errors import UserError
+from upslope.forks import Fork
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.hf import use_attention
 from upslope.model.layout import Tokens
-from upslope.model.renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Request
 from upslope.rollout.converse import Attempted, converse
@@ -24,7 +25,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
 from upslope.rollout.scripted import ScriptedSampler
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
-from upslope.types import Fork, Problem, Rollout, Sampling, Score
+from upslope.types import Problem, Rollout, Sampling, Score
 
 HERE, SAMPLING = Address(0, "sample", 3), Sampling(max_tokens=400)
 ASKED = Problem("toy/0", ({"role": "user", "content": "What is 2 + 2?"},))

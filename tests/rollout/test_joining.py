@@ -12,12 +12,12 @@ from family import made
 from naive import ENDS
 from tiny import TOKENIZER
 
+from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.model.hf import use_attention
 from upslope.model.llama.trunk import Trunk
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.native import build, kernels, torch_ops
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder, decoder_for
 from upslope.rollout.joining import Guest, JoinedRows, TokenTold
 from upslope.rollout.reading import read_texts
 from upslope.types import Rollout, Sampling
@@ -49,7 +49,7 @@ def subject(kind: str) -> Policy:
 
 
 def table(policy: Policy, num_rows: int) -> JoinedRows:
-    decoder = decoder_for(policy, num_rows, 70)
+    decoder = policy.decoder(num_rows, 70)
     return JoinedRows(decoder, num_rows, 70, policy.end_ids, policy.device)
 
 
@@ -126,12 +126,12 @@ def test_nobody_joins_a_plain_batch_later() -> None:
     with torch.no_grad():
         rows.join(GUESTS[:3])
     assert rows.num_free == 0
-    assert isinstance(decoder_for(subject("shared"), 2, 9), SharedPromptDecoder)
+    assert isinstance(subject("shared").decoder(2, 9), SharedPromptDecoder)
 
 
 @pytest.mark.parametrize("kind", [*JOINING[:1], "torch"])
 def test_a_table_has_no_more_rows_than_it_was_made_for(kind: str) -> None:
-    decoder = decoder_for(subject(kind), 2, 9)
+    decoder = subject(kind).decoder(2, 9)
     decoder.keep(torch.tensor([1]))
     decoder.widen(1)
     with pytest.raises(RuntimeError, match="a table of 2 rows has no room for 1 beside 2"):

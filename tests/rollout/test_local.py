@@ -6,6 +6,7 @@ from naive import HERE, SAMPLING, flat, naive, policy, watched
 from tiny import drawn, model, problems
 
 from upslope.model.hf import use_attention
+from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.local import LocalSampler
 from upslope.types import Sampling
@@ -118,8 +119,8 @@ def test_the_number_of_rows_left_to_us_keeps_keys_and_values_within_the_budget(m
     longest = max(len(subject.renderer.prompt_ids(p.messages)) for p in asked) + SAMPLING.max_tokens
     expected = [[r.response for r in g] for g in drawn(subject, asked, 4, SAMPLING, HERE)]
     sizes = []
-    made = LocalSampler._decoder
-    monkeypatch.setattr(LocalSampler, "_decoder", lambda self, num, *rest: sizes.append(num) or made(self, num, *rest))
+    made = Policy.decoder
+    monkeypatch.setattr(Policy, "decoder", lambda self, num, *a, **k: sizes.append(num) or made(self, num, *a, **k))
     monkeypatch.setattr("upslope.rollout.local.CACHE_BUDGET", 3 * 512 * longest)
     got = [[r.response for r in g] for g in drawn(subject, asked, 4, SAMPLING, HERE)]
     assert sizes == [3]

@@ -12,6 +12,7 @@ from upslope.algo.family import GRPO
 from upslope.algo.objective import Objective
 from upslope.learn.prepare import weigh
 from upslope.model.adapter import add_adapter
+from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.model.hf import use_attention
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
@@ -19,7 +20,6 @@ from upslope.model.scores import token_scores
 from upslope.model.table_decoder import TableDecoder
 from upslope.native import build
 from upslope.native.onednn import product
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.local import LocalSampler
 from upslope.types import Sampling
 

@@ -6,8 +6,8 @@ import torch
 from naive import HERE, SAMPLING, continued, flat, policy, watched
 from tiny import drawn, model, problems
 
+from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.model.hf import use_attention
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 
 PROMPTS = [(7,), (9, 30, 4), (7,), (12, 5, 40, 41, 8, 9, 77), (31, 2, 3), (6, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59)]
 """By problem: single tokens, equal ones, and longer ones later."""
@@ -39,7 +39,7 @@ def test_every_size_of_table_gives_what_the_naive_way_gives(packed, max_rows):
 def test_rows_carried_along_after_their_end_disturb_nobody():
     """The longest row goes on for three times what it was made for, while the other one is refilled twice."""
     subject, plain = prompted(True), model()
-    decoder = SharedPromptDecoder(subject, 2, 4)
+    decoder = SharedPromptDecoder(subject.model, 2, 4)
     with torch.no_grad():
         decoder.place([0], [PROMPTS[5]])
         for prompt in (PROMPTS[1], PROMPTS[4], PROMPTS[3]):
@@ -91,7 +91,7 @@ def test_both_decoders_say_what_the_whole_sequences_say():
     plain, prompts, rows = model(), [PROMPTS[3], PROMPTS[0], PROMPTS[1], PROMPTS[3]], [2, 0, 3, 1]
     for packed in (True, False):
         subject = prompted(packed)
-        decoder = (SharedPromptDecoder if packed else PlainDecoder)(subject, 4, 8)
+        decoder = (SharedPromptDecoder if packed else PlainDecoder)(subject.model, 4, 8)
         text = [list(PROMPTS[i]) for i in (0, 3, 3, 1)]
 
         def agree(decoder=decoder, text=text):

@@ -10,12 +10,12 @@ from naive import ENDS, HERE, SAMPLING, flat, prompted
 from tiny import TOKENIZER, drawn, problems
 from transformers import DynamicCache
 
+from upslope.model.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.model.hf import cache_keyword, use_attention
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights
 from upslope.model.table_decoder import TableDecoder
 from upslope.native import build
-from upslope.rollout.decoder import PlainDecoder, SharedPromptDecoder
 from upslope.rollout.draw import draw
 from upslope.rollout.local import LocalSampler
 

@@ -21,7 +21,7 @@ from upslope.errors import UserError
 from upslope.tasks import grade_school
 from upslope.tasks.base import Split, Task
 from upslope.tasks.registry import load_rewards
-from upslope.tasks.rewards import RewardFunction
+from upslope.tasks.reward_calls import RewardFunction
 from upslope.tasks.scoring import BATCH, score_file
 from upslope.tasks.user import UserTask
 from upslope.types import Problem, Score

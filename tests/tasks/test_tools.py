@@ -12,7 +12,7 @@ import pytest
 import templated
 
 from upslope.errors import UserError
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Request
 from upslope.rollout.groups import sample_groups

@@ -16,7 +16,7 @@ from upslope.errors import UserError
 from upslope.tasks import user
 from upslope.tasks.problem_set import held_out
 from upslope.tasks.registry import load_rewards
-from upslope.tasks.rewards import RewardFunction
+from upslope.tasks.reward_calls import RewardFunction
 from upslope.tasks.user import UserTask
 from upslope.types import Problem, Score
 
@@ -106,9 +106,9 @@ def test_a_cell_that_a_row_lacks_is_none(tmp_path: Path) -> None:
         ({"prompt": 5}, "non-empty list"),
         ({"prompt": ["a"]}, "non-empty list"),
         ({"messages": [DONE]}, "prompt is empty"),
-        ({"prompt": [*CHAT, DONE]}, "use 'messages'"),
+        ({"prompt": [DONE]}, "prompt is empty"),
         ({"prompt": [{"role": "usr", "content": "a"}]}, "did you mean 'user'"),
-        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "must be text, not list"),
+        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "block of the kind 'image'"),
         ({"prompt": [{"role": "user", "content": "a", "audio": "b"}]}, "'audio' is not supported"),
         ({"prompt": [{"role": "user", "content": "a", "tool_calls": [1]}]}, "only an assistant calls tools"),
         ({"messages": [*CHAT, {"role": "assistant", "tool_calls": [1]}]}, "tool_calls must be a list of objects"),
@@ -217,7 +217,8 @@ def test_plain_prompts_are_called_with_strings() -> None:
 
     rows = [Problem(p.id, p.messages, plain=True, columns={"prompt": "x", "a": i}) for i, p in enumerate(PLAIN[:2])]
     assert [s.reward for s in score([spy], rows, "r0", "r1")] == [0.5, 0.25]
-    # TRL hands on every column but prompt, completion and completion_ids
+    # TRL hands on every column but prompt, completion and completion_ids, and three things of its trainer
+    assert {seen.pop("trainer_state").global_step, callable(seen.pop("log_metric")), callable(seen.pop("log_extra"))}
     assert seen == {"prompts": ["p0", "p1"], "completions": ["r0", "r1"], "a": [0, 1]}
 
 
@@ -240,7 +241,9 @@ def test_a_function_may_name_only_what_it_needs() -> None:
     assert [s.reward for s in score([length], PLAIN[:1], "four")] == [5.0]
 
 
-@pytest.mark.parametrize(("needs", "says"), [("answr", "no such column"), ("completion_ids", "only TRL's trainer")])
+@pytest.mark.parametrize(
+    ("needs", "says"), [("answr", "no such column"), ("completion_ids", "what is scored here is text")]
+)
 def test_a_column_that_is_not_there_is_named(needs: str, says: str) -> None:
     scope: dict[str, Any] = {}
     exec(f"def f(completions, {needs}): return [1.0]", scope)
@@ -292,7 +295,8 @@ def bad(result: Any) -> RewardFunction:
         (1.0, "returned a float"),
         (None, "returned a NoneType"),
         ("abc", "returned a str"),
-        ((x for x in [1.0] * 3), "returned a generator"),
+        ({1.0: 1, 2.0: 2, 3.0: 3}, "returned a dict"),
+        ((x for x in [1.0] * 2), "2 values for 3 completions"),
         ([1.0, math.nan, 1.0], "returned nan for user/train/1"),
         ([1.0, 1.0, -math.inf], "returned -inf for user/train/2"),
         ([10**400, 1.0, 1.0], "for user/train/0"),

@@ -22,9 +22,10 @@ from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training import metrics
 from upslope.training.checks import check_run
-from upslope.training.collect import Collector, _why_short
+from upslope.training.collect import Collector
 from upslope.training.evaluate import evaluate
 from upslope.training.settings import EvalSettings, RunSettings
+from upslope.training.short_of import why_short
 from upslope.types import Group, Problem, Sampling, Score
 
 SAMPLING = Sampling(max_tokens=6)
@@ -367,8 +368,8 @@ def test_a_step_that_is_none_stops_the_run(step):
 
 def test_where_all_problems_were_tried_nobody_is_told_to_try_more():
     slot = Attempts(keep=mixed, refill=10.0)
-    assert "raise recipe.sample.refill (now 10) or recipe.sample.group_size" in _why_short([], [], 4, slot, 0, 5)
-    said = _why_short([], [], 4, slot, 0, 0)
+    assert "raise recipe.sample.refill (now 10) or recipe.sample.group_size" in why_short([], [], 4, slot, 0, 5)
+    said = why_short([], [], 4, slot, 0, 0)
     assert "these are all the problems there are: raise recipe.sample.group_size, or lower problems" in said
 
 

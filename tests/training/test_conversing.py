@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import upslope as up
 from upslope.errors import UserError
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.rollout.base import Request
 from upslope.rollout.scripted import ScriptedSampler
 from upslope.training.scored import tokens_of_turns

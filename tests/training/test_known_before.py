@@ -14,7 +14,7 @@ import torch
 
 from upslope.algo.sample import Attempts, Demonstrations
 from upslope.cli import main
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.training.chosen import chosen_problems
 from upslope.training.collect import Collector
 from upslope.training.room import Room
@@ -173,7 +173,7 @@ def test_text_that_the_tokenizer_cannot_read_is_known_before_the_run(upslope) ->
 
 def test_only_the_rows_that_the_steps_take_are_looked_at() -> None:
     class Toy:
-        name = "toy"
+        name, keep_special = "toy", False
         problems = staticmethod(lambda split: tiny.problems(40))
         demonstrations = staticmethod(lambda: [Problem(f"d{i}", (), demonstration="a") for i in range(30)])
         shares = documents = staticmethod(lambda: ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -24,8 +25,10 @@ def look_at_data(
     training data, what the reward says of good and bad answers, and a prompt as the model reads it. No weights are
     loaded."""
     from upslope.config import load_settings
+    from upslope.inspect.data_stream import prints_aside
     from upslope.lab.dataset.command import data_command
     from upslope.training.tables import task_options
 
     given = task_options(task, data, eval_data, reward, None) | {"model": model}
-    data_command(load_settings(None, overrides or (), given), row, as_json=as_json)
+    with prints_aside() if as_json else contextlib.nullcontext():
+        data_command(load_settings(None, overrides or (), given), row, as_json=as_json)

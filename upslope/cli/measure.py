@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def evaluate_model(
     All documents of --text count, and those of a run that it held out.
     """
     from upslope.config import load_settings
+    from upslope.inspect.data_stream import prints_aside
     from upslope.lab.evaluation import SPEAKING, evaluate_command
     from upslope.lab.predicting import EVERY, HELD_OUT, predict_command
     from upslope.training.settings import MOST_ATTEMPTS
@@ -104,12 +106,14 @@ def evaluate_model(
             if value is not None:
                 raise UserError(f"{name} is for problems, and text alone has none; leave it out")
         require_read("eval --text" if text else "eval of text", overrides, EVERY if text else HELD_OUT)
-        predict_command(settings, every=bool(text), as_json=as_json)
+        with prints_aside() if as_json else contextlib.nullcontext():
+            predict_command(settings, every=bool(text), as_json=as_json)
         return
     note = learnt_from(model, settings.task.data) if whole and settings.task.eval_data is None else ""
     if note:
         print(note, file=sys.stderr)
-    evaluate_command(settings, attempts, whole=whole, as_json=as_json)
+    with prints_aside() if as_json else contextlib.nullcontext():
+        evaluate_command(settings, attempts, whole=whole, as_json=as_json)
 
 
 def learnt_from(model: str, data: str | None) -> str:
@@ -230,6 +234,7 @@ def score_responses(
     same lines with `reward` and `extracted` added; the summary goes to standard error.
     """
     from upslope.config import load_settings
+    from upslope.inspect.data_stream import prints_aside
     from upslope.tasks.registry import open_task
     from upslope.tasks.scoring import score_file
     from upslope.training.tables import task_options
@@ -240,12 +245,13 @@ def score_responses(
     overrides = [a for a in arguments or [] if a not in files]
     require_read("score", overrides, [f"task.{name}" for name in (*SCORING, *TIMING)])
     settings = load_settings(None, overrides, task_options(task, data, eval_data, reward, reward_weight)).task
-    opened = open_task(
-        settings.name or ("user" if reward else None),
-        **{name: getattr(settings, name) for name in (*SCORING, *TIMING) if name != "name"},
-        seed=seed,
-    )
-    score_file(opened, Path(files[0]) if files else sys.stdin, sys.stdout, sys.stderr)
+    with prints_aside() as out:
+        opened = open_task(
+            settings.name or ("user" if reward else None),
+            **{name: getattr(settings, name) for name in (*SCORING, *TIMING) if name != "name"},
+            seed=seed,
+        )
+        score_file(opened, Path(files[0]) if files else sys.stdin, out, sys.stderr)
 
 
 @app.command(name="bench")
@@ -269,6 +275,7 @@ def measure_speed(
     docs/speed.md says what is counted.
     """
     from upslope.config import load_settings
+    from upslope.inspect.data_stream import prints_aside
     from upslope.lab.bench.command import bench_command
 
     given = {
@@ -282,4 +289,5 @@ def measure_speed(
         "device": device,
         "threads": threads,
     }
-    bench_command(load_settings(options=options), shape, repeat, as_json=as_json)
+    with prints_aside() if as_json else contextlib.nullcontext():
+        bench_command(load_settings(options=options), shape, repeat, as_json=as_json)

@@ -30,7 +30,7 @@ def show_demonstration(
     from upslope.config import load_settings
     from upslope.errors import UserError
     from upslope.inspect.words import visible
-    from upslope.model.renderer import ChatRenderer
+    from upslope.model.chat_renderer import ChatRenderer
     from upslope.training.named import open_run_task
     from upslope.training.prompt_lengths import with_prompt_lengths
     from upslope.training.shown import shown_rows

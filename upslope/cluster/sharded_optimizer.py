@@ -44,7 +44,7 @@ class ShardedOptimizer(LocalOptimizer):
         self.settings, self.num_updates, self.dtype = settings, num_updates, dtype
         self.num_done, self.moved = 0, False
         self.publishing: Callable[[], AbstractContextManager[object]] = nullcontext
-        self._roots, self._ranks = roots, ranks
+        self._roots, self._ranks, self._compute = roots, ranks, {}
         self._shards: dict[str, DTensor] = {n: p for n, p in model.named_parameters() if isinstance(p, DTensor)}
         self.masters = {
             name: nn.Parameter(typing.cast(DTensor, shard.detach()).to_local()) for name, shard in self._shards.items()

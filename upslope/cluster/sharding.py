@@ -75,6 +75,7 @@ class ShardedLearner(Learner):
     def weights(self) -> Mapping[str, Tensor]:
         """The compute weights, gathered into ``whole``; on other ranks there are none."""
         assert isinstance(self.optimizer, ShardedOptimizer)
+        self.free_gradients()
         own = {} if self.whole is None else dict(self.whole.weights())
         for name, tensor in self.optimizer.gathered():
             own[name].data.copy_(tensor)

@@ -11,11 +11,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from upslope.inspect.data_stream import data_stream
 from upslope.inspect.reward_words import reward_lines
 from upslope.inspect.terminal import TerminalView
 from upslope.inspect.words import visible
 from upslope.lab.kept import KeptSampler
 from upslope.lab.rows import RowFile, mark_of
+from upslope.model.chat_renderer import reading
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY
@@ -39,7 +41,7 @@ def evaluate_command(
     """
     settings, task, evaluation = evaluated(settings, attempts, whole=whole)
     if as_json:
-        print(json.dumps({"model": settings.model, "task": task.name} | evaluation.row))
+        print(json.dumps({"model": settings.model, "task": task.name} | evaluation.row), file=data_stream())
         return
     found = evaluation.row
     print(f"{settings.model} on {task.name}, up to {settings.sample.max_tokens} tokens")
@@ -88,7 +90,8 @@ def evaluated(
         def kept(sampler: Sampler) -> Sampler:
             if file is None:
                 return sampler
-            return KeptSampler(sampler, file, mark_of(settings, task, policy), policy.renderer)
+            renderer = reading(policy.renderer, special=task.keep_special)
+            return KeptSampler(sampler, file, mark_of(settings, task, policy), renderer)
 
         settings = with_limit(settings, task, policy.max_positions)
         evaluation = evaluate_on(task, settings, policy, seen, kept)

@@ -14,15 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.rows import Row, RowFile, mark_of
+from upslope.model.chat_renderer import reading
 from upslope.model.policy import Policy
 from upslope.plugins import source
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.local import LocalSampler
+from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task, sides
 from upslope.tasks.right import require_right
 from upslope.training.checks import require_few, require_several
 from upslope.training.named import open_run_task
+from upslope.training.prompt_notes import prompt_notes
 from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
@@ -115,6 +118,9 @@ def _measured(
     sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
     require_room_for(left, policy.renderer, sampling, policy.max_positions)
+    renderer = reading(policy.renderer, special=task.keep_special)
+    for note in prompt_notes(left, renderer):
+        WATCH.say(note)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=aside, transient=True) as progress:
         bar = progress.add_task("problems measured", total=len(problems), completed=len(problems) - len(left))
@@ -122,14 +128,14 @@ def _measured(
             wave = left[begin : begin + WAVE]
             drawn = sample_groups(
                 sampler,
-                policy.renderer,
+                renderer,
                 wave,
                 settings.eval.samples,
                 sampling,
                 Address(settings.seed, "measure"),
                 episode=task.episode,
             )
-            yield from map(row_of, score(task, policy.renderer, wave, drawn))
+            yield from map(row_of, score(task, renderer, wave, drawn))
             progress.advance(bar, len(wave))
 
 

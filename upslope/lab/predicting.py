@@ -10,6 +10,7 @@ from rich.console import Console
 
 from upslope.algo.sample import Documents
 from upslope.errors import UserError
+from upslope.inspect.data_stream import data_stream
 from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
 from upslope.training.corpora import block_length, opened_text
@@ -71,7 +72,7 @@ def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> Non
     aside = Console(stderr=True)
     found = predict_text(settings, lambda: TerminalView(aside), every=every)
     if as_json:
-        print(json.dumps({"model": settings.model, "text": list(settings.task.text)} | found.row))
+        print(json.dumps({"model": settings.model, "text": list(settings.task.text)} | found.row), file=data_stream())
         return
     print(f"{settings.model} on {', '.join(settings.task.text)}, in blocks of {found.length} tokens")
     print(found)

@@ -51,7 +51,9 @@ def build_learner(
         settings.micro_batch,
         ranks or Alone(),
     )
-    return Learner(scorer, optimizer)
+    learner = Learner(scorer, optimizer)
+    policy.budgets.measure(sum(o.master_bytes + o.moment_bytes for o in learner.optimizers))
+    return learner
 
 
 def with_needed(

@@ -3,18 +3,31 @@ pass of the head. All denominators are fixed before, so neither split changes a 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
-from upslope.learn.settings import ACTIVATION_BUDGET, ACTIVATIONS, TOKEN_BUDGET
+from upslope.learn.settings import ACTIVATION_BUDGET, ACTIVATIONS, ACTIVATIONS_OF_LAYERS, TOKEN_BUDGET
 from upslope.model.layout import num_read
 from upslope.model.policy import Policy
 from upslope.types import Batch
 
 
 def most_trunk_tokens(policy: Policy) -> int:
-    """Tokens whose activations may be held at once: half as many in float32 as in bfloat16."""
-    size = (policy.computes_in or next(policy.model.parameters()).dtype).itemsize
-    return max(1, min(TOKEN_BUDGET, ACTIVATION_BUDGET // (ACTIVATIONS * size * policy.width)))
+    """Tokens whose activations may be held at once: half as many in float32 as in bfloat16. On a device that says how
+    much it has, as many as fit a share of that, by what its layers keep."""
+    size, budgets = (policy.computes_in or next(policy.model.parameters()).dtype).itemsize, policy.budgets
+    most, numbers = TOKEN_BUDGET, float(ACTIVATIONS)
+    if budgets.measured(budgets.shares.activations):
+        most, numbers = sys.maxsize, _kept_numbers(policy)
+    found = min(most, int(budgets.activation_bytes(ACTIVATION_BUDGET) / (numbers * size * policy.width)))
+    return budgets.bounded("micro_tokens", max(1, found))
+
+
+def _kept_numbers(policy: Policy) -> float:
+    """Of a token for each of layers x hidden size, until its backward pass: where layers are recomputed, what each was
+    given, and all of one layer."""
+    numbers = ACTIVATIONS_OF_LAYERS["ours" if policy.native else "transformers"]
+    return 2 + numbers / policy.num_layers if policy.checkpointing else float(numbers)
 
 
 def micro_batches(
@@ -22,8 +35,10 @@ def micro_batches(
 ) -> Iterator[Batch]:
     """Consecutive rows, ``most_rows`` at a time, or (0) as many as the bounds allow; never fewer than one.
 
-    ``most_logits`` bounds the logits of all scored tokens together, for whoever holds them at once.
+    ``most_logits`` bounds the logits of all scored tokens together, for whoever holds them at once. The policy's
+    budgets are told of each before it is worked on.
     """
+    begin = policy.budgets.begin
     rows: list[int] = []
     logits = tokens = 0
     for row, rollout in enumerate(batch.rollouts):
@@ -36,12 +51,14 @@ def micro_batches(
             many_logits = most_logits is not None and logits + with_logits > most_logits
             full = many_logits or tokens + response + (0 if shared else prompt) > most_tokens
         if rows and full:
+            begin(len(rows), tokens, logits)
             yield batch.take(rows)
             rows, logits, tokens, shared = [], 0, 0, False
         rows.append(row)
         logits += with_logits
         tokens += response + (0 if shared else prompt)
     if rows:
+        begin(len(rows), tokens, logits)
         yield batch.take(rows)
 
 

@@ -73,8 +73,11 @@ class Learner:
         """Leave the gradient over the whole mini-batch in the masters, adding up micro-batches.
 
         The outcome's rows hold the old log-probabilities that the recipe needs. While the critic warms up, the policy
-        gets no gradient.
+        gets no gradient. Where the device runs out of memory, all of it begins anew in smaller micro-batches.
         """
+        return self.scorer.fitting(lambda: self._gradient(objective, minibatch))
+
+    def _gradient(self, objective: Loss, minibatch: Batch) -> Outcome:
         self.optimizer.zero()
         if self.critic is not None:
             self.critic.optimizer.zero()
@@ -140,7 +143,9 @@ class Learner:
     def trust_region(self, objective: Loss, minibatch: Batch, fisher_share: float = 1.0) -> MeasuredRegion:
         """The surroundings of the present weights; see ``upslope.algo.protocols.TrustRegion``."""
         minibatch = self.marked(objective, minibatch)
-        return MeasuredRegion(self.scorer, self.optimizer, objective, minibatch, fisher_share)
+        return self.scorer.fitting(
+            lambda: MeasuredRegion(self.scorer, self.optimizer, objective, minibatch, fisher_share)
+        )
 
     def settle(self) -> Stats:
         """Count a move made without the optimizer, check that the weights are finite, and let the critic step."""
@@ -166,8 +171,14 @@ class Learner:
         return self.optimizer.full_precision()
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The compute weights, for the sampler."""
+        """The compute weights, for the sampler. No gradient is kept any longer: what is sampled next has its room."""
+        self.free_gradients()
         return self.policy.weights()
+
+    def free_gradients(self) -> None:
+        """Of the policy and of the critic."""
+        for optimizer in self.optimizers:
+            optimizer.zero()
 
     @property
     def _dtype(self) -> torch.dtype:

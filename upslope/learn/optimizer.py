@@ -178,6 +178,8 @@ class LocalOptimizer:
     def zero(self) -> None:
         for master in self.masters.values():
             master.grad = None
+        for parameter in self._compute.values():  # a pass that broke off may have left one on its way
+            parameter.grad = None
 
     def gather(self, ranks: Ranks) -> None:
         """Make every gradient the sum over all ranks."""

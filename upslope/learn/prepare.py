@@ -54,7 +54,7 @@ def to_batch(
         group_N=torch.tensor(group_of, dtype=torch.long, device=device),
         truncated_N=torch.tensor([r.ended == "length" for r in rollouts], dtype=torch.bool, device=device),
         draw_weight_N=torch.tensor(draw_weights, dtype=dtype, device=device) if set(draw_weights) - {1.0} else None,
-        turn_NT=rectangle([turn_of(r) for r in rollouts], torch.long).reshape(len(rollouts), width)
+        turn_NT=rectangle([turn_numbers(r) for r in rollouts], torch.long).reshape(len(rollouts), width)
         if several
         else None,
         limit=limit,
@@ -62,12 +62,12 @@ def to_batch(
     )
 
 
-def turn_of(rollout: Rollout) -> list[int]:
+def turn_numbers(rollout: Rollout) -> list[int]:
     """Of which turn each token is; what the world says after a turn counts as that turn's.
 
     >>> mask = (True, True, False, True, True)
     >>> shown = Rollout("toy", 0, (5,), (7, 2, 9, 8, 2), mask, None, 0, "stop", "", turns=(3,))
-    >>> turn_of(shown)
+    >>> turn_numbers(shown)
     [0, 0, 0, 1, 1]
     """
     return [bisect.bisect_right(rollout.turns, place) for place in range(len(rollout.response))]

@@ -3,6 +3,7 @@ step, and how far the step moved the policy."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,13 @@ from upslope.learn.learner import Learner
 from upslope.learn.optimizer import flat
 from upslope.learn.prepare import weigh
 from upslope.learn.settings import LOGITS_BUDGET
-from upslope.learn.trust_region import MeasuredRegion, spaced
+from upslope.learn.trust_region import MeasuredRegion, most_kept, spaced
 from upslope.types import Batch, given
 
 MOST_TOKENS = 8192
 """Chosen tokens at which ``kl_step`` is measured, about: it needs whole distributions, twice, and 29,000 tokens of a
-vocabulary of 49,152 took four times as long as the step itself."""
+vocabulary of 49,152 took four times as long as the step itself. On a device of known memory fewer, if the distributions
+of so many do not fit: else all weights would be kept twice."""
 
 
 class Probe:
@@ -38,10 +40,13 @@ class Probe:
         advantage_NT = given(batch.advantage_NT, "advantage_NT")
         for name, part_NT in (("up", advantage_NT.clamp(min=0)), ("down", advantage_NT.clamp(max=0))):
             part = replace(whole, advantage_NT=part_NT)
-            _leave_surrogate_gradient(learner, recipe, part)
+            learner.scorer.fitting(functools.partial(_leave_surrogate_gradient, learner, recipe, part))
             self._row[f"grad_norm_{name}"] = float(learner.optimizer.norm())
             learner.optimizer.zero()
-        share = MOST_TOKENS / max(int(whole.mask_NT.sum()), 1)
+        budgets, most = learner.policy.budgets, MOST_TOKENS
+        if budgets.measured(budgets.shares.logits):
+            most = min(most, most_kept(learner.policy) // learner.policy.vocabulary)
+        share = most / max(int(whole.mask_NT.sum()), 1)
         part = whole if share >= 1 else spaced(whole, share, least=1)
         self._region = learner.trust_region(Objective(recipe), part)
 
@@ -77,7 +82,7 @@ def _leave_surrogate_gradient(learner: Learner, recipe: Recipe, batch: Batch) ->
     batch = learner.marked(objective, batch)
     active = batch.take([i for i, idle in enumerate(objective.without_gradient(batch)) if not idle])
     optimizer.zero()
-    for part, counts in scorer.passes(active, most_logits=LOGITS_BUDGET):
+    for part, counts in scorer.passes(active, most_logits=learner.policy.budgets.logits(LOGITS_BUDGET)):
         scored = scorer.scored(part, scorer.distributions(part), penalty=False)
         losses, _ = objective(scored, objective.with_old(part, scored.logp_NT))
         (losses.policy if counts else 0 * losses.policy).backward()  # type: ignore[no-untyped-call]

@@ -3,9 +3,10 @@ reference; in micro-batches, chunks and ranks, none of which changes a number.""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,12 +18,14 @@ from upslope.learn.critic_learner import CriticLearner
 from upslope.learn.forward import Forward
 from upslope.learn.ranks import Alone, Ranks
 from upslope.learn.settings import LOGITS_BUDGET
-from upslope.model.distribution import divergence, entropy
-from upslope.model.policy import Policy, TokenDistributions
+from upslope.model.distribution import TokenDistributions, divergence, entropy
+from upslope.model.policy import Policy
 from upslope.model.reference import Reference
 from upslope.model.scores import likeliest, most_tokens, token_scores
 from upslope.model.states import States, rectangle
 from upslope.types import Batch, Sampling
+
+T = TypeVar("T")
 
 
 def require_scorable(sampling: Sampling) -> None:
@@ -86,7 +89,8 @@ class Scorer:
             mine = self.policy.states(part.rollouts)
         theirs = self.must_refer.states(part.rollouts) if "reference_kl" in self.needs else None
         value_NT = None if self.critic is None else self.critic.values(part, self.policy, mine)
-        return Forward(part, mine, theirs, value_NT, self._scored, most_tokens(self.policy.vocabulary))
+        most = most_tokens(self.policy.vocabulary, self.policy.budgets)
+        return Forward(part, mine, theirs, value_NT, self._scored, most)
 
     def _scored(self, rows: Batch, mine: States, theirs: States | None, value_NT: Tensor | None) -> Scored:
         with self.policy_grad():
@@ -128,7 +132,7 @@ class Scorer:
         """The batch's fields of these names, [N, T], under the current weights, without gradient."""
         if not names:
             return {}
-        found = [(self._constants(part, names), counts) for part, counts in self.passes(batch)]
+        found = self.fitting(lambda: [(self._constants(part, names), counts) for part, counts in self.passes(batch)])
         mine = [fields for fields, counts in found if counts]
         parts = [part for of_rank in self.ranks.gather(mine) for part in of_rank]
         zeros = batch.mask_NT.to(dtype) * 0
@@ -167,9 +171,19 @@ class Scorer:
     ) -> Iterator[Batch]:
         """Consecutive rows, as many at a time as the setting says, or as have ``most_tokens`` (None: what the model's
         size allows) and ``most_logits`` (None: no bound, unless the model makes all of them at once)."""
-        tokens = most_trunk_tokens(self.policy) if most_tokens is None else most_tokens
-        logits = LOGITS_BUDGET if most_logits is None and not self.policy.apart else most_logits
-        return micro_batches(batch, self.policy, most_rows=self.micro_batch, most_tokens=tokens, most_logits=logits)
+        budgets = self.policy.budgets
+        tokens = most_trunk_tokens(self.policy)
+        if most_tokens is not None:
+            tokens = budgets.bounded("micro_tokens", most_tokens)
+        rows = budgets.bounded("micro_rows", self.micro_batch)
+        if most_logits is None and not self.policy.apart:
+            most_logits = budgets.logits(LOGITS_BUDGET)
+        return micro_batches(batch, self.policy, most_rows=rows, most_tokens=tokens, most_logits=most_logits)
+
+    def fitting(self, work: Callable[[], T]) -> T:
+        """``work``, again in smaller pieces if the device runs out of memory (``Budgets.learning``). Several ranks
+        would have to begin anew together, so there it ends the run."""
+        return self.policy.budgets.learning(work) if self.ranks.size == 1 else work()
 
 
 def placed(

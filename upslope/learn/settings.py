@@ -18,6 +18,10 @@ ACTIVATION_BUDGET = 400 * 2**20
 ACTIVATIONS = 10
 """Numbers kept of a token for each of layers x hidden size: what SmolLM2's layer keeps (the stream twice, attention's
 output, q, k and v, gate and up), and about what others do."""
+ACTIVATIONS_OF_LAYERS = {"ours": 16, "transformers": 40}
+"""The same, of a model with wide feed-forward layers (5.4 x hidden size), for a device's memory, which is filled: 15.4
+where a fast trunk computes; where transformers' layers do, 37.2, since torch keeps what every step of them was given.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class LearnSettings:
     """What forward and backward compute in; master weights and optimizer are at least float32. auto: bfloat16 where
     the machine multiplies it faster and the model is wide enough to gain (float32 where the recipe needs curvature,
     as trpo does)."""
+    activations_share: float = at_least(0, 0.5)
+    """On a GPU, what the activations of one micro-batch may take of the memory that is free beside weights, gradients
+    and moments; 0: 400 MiB, as on a CPU. Running out of memory halves it for the rest of the run."""
+    logits_share: float = at_least(0, 0.1)
+    """Likewise for the logits that are held at once; 0: 16 Mi of them, as on a CPU."""
     checkpoint_activations: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass; less memory for about a third
     more time."""
@@ -76,6 +85,9 @@ class LearnSettings:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a decay in [0, 1), not {getattr(self, name)}")
+        for name in ("activations_share", "logits_share"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is a share of free memory, in [0, 1], not {getattr(self, name):g}")
         if self.decay_share > 1:
             raise ValueError(f"decay_share is a share of all updates, in [0, 1], not {self.decay_share}")
         if self.optimizer != "muon" and self.momentum != LearnSettings.momentum:

@@ -3,6 +3,7 @@ matrix, and the KL and the surrogate of a trial step. Everything as one flat vec
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,13 +16,16 @@ from upslope.learn.optimizer import Optimizer, flat
 from upslope.learn.ranks import sum_numbers
 from upslope.learn.scorer import Scorer
 from upslope.learn.settings import LOGITS_BUDGET, TOKEN_BUDGET
-from upslope.model.distribution import divergence
-from upslope.model.policy import TokenDistributions
+from upslope.model.budgets import LOGIT_BYTES
+from upslope.model.distribution import TokenDistributions, divergence
+from upslope.model.policy import Policy
 from upslope.model.states import rectangle
 from upslope.types import Batch
 
 KEPT_BUDGET = 128 * 2**20
-"""Entries of the old distributions that are kept; beyond it they are computed anew at every measurement."""
+"""Entries of the old distributions that are kept on a CPU; beyond it they are computed anew at every measurement."""
+KEPT_BYTES = 4
+"""Of each."""
 SECOND_ORDER_BUDGET = 8 * 2**20
 """Tokens x layers x hidden size in one micro-batch of a Fisher product: a gradient that can be differentiated again
 holds several hundred bytes for each."""
@@ -29,9 +33,20 @@ LEAST_CURVED = 8
 """Problems that Fisher products are averaged over, whatever the share: with one or two, most steps go astray."""
 
 
+def most_kept(policy: Policy) -> int:
+    """Entries of distributions that may be kept: so many bytes as logits at work may take, on a device of known
+    memory."""
+    budgets = policy.budgets
+    if not budgets.measured(budgets.shares.logits):
+        return KEPT_BUDGET
+    return budgets.logits(KEPT_BUDGET) * LOGIT_BYTES // KEPT_BYTES
+
+
 class MeasuredRegion:
-    """Stands at the weights it was made at (the origin). No matrix is ever formed: beside the model there are the
-    origin, a handful of vectors of a gradient's size, and the graph of one micro-batch."""
+    """Stands at the weights it was made at (the origin). No matrix is ever formed: beside the model there are a handful
+    of vectors of a gradient's size, and the graph of one micro-batch; and the origin, if the weights are to be moved
+    from here, or its distributions are too many to be kept. It lies in the host's memory where the device has one of
+    its own."""
 
     def __init__(
         self, scorer: Scorer, optimizer: Optimizer, objective: Loss, states: Batch, fisher_share: float = 1.0
@@ -40,14 +55,19 @@ class MeasuredRegion:
         and has none. ``fisher_share`` of its problems, evenly spaced, give the states of Fisher products."""
         self._scorer, self._optimizer, self._objective = scorer, optimizer, objective
         self._masters = list(optimizer.masters.values())
-        self._origin = [m.detach().clone() for m in self._masters]
+        self._origin: list[Tensor] | None = None
         self._sizes = [m.numel() for m in self._masters]
         self._num_states = int(states.mask_NT.sum())
         self._graphs: list[Sequence[Tensor | None]] | None = None
-        keep = self._num_states * scorer.policy.vocabulary <= KEPT_BUDGET
+        keep = self._num_states * scorer.policy.vocabulary <= most_kept(scorer.policy)
+        if not keep:
+            self._remembered()
+        mine, logits = scorer.ranks.share(states), scorer.policy.budgets.logits(LOGITS_BUDGET)
+        self._cut = [part.num_rollouts for part in scorer.micro_batches(mine, most_logits=logits)]
+        """Rows of every micro-batch: the same ones at every measurement."""
         kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
         loss = 0.0
-        for part, counts in scorer.passes(states, most_logits=LOGITS_BUDGET):
+        for part, counts in self._passes(states):
             now = self._distributions(part)
             kept += [now.logp_RV] if keep else []
             if counts:
@@ -106,8 +126,8 @@ class MeasuredRegion:
         """Set the weights to origin + step; a zero step restores them bit for bit."""
         self._optimizer.moved = True
         pieces = torch.split(step, self._sizes)
-        for master, origin, piece in zip(self._masters, self._origin, pieces, strict=True):
-            master.copy_(origin + piece.view_as(origin))
+        for master, origin, piece in zip(self._masters, self._remembered(), pieces, strict=True):
+            master.copy_(origin.to(master.device) + piece.view_as(origin))
         self._optimizer.publish()
         self._graphs = None
 
@@ -115,7 +135,7 @@ class MeasuredRegion:
     def measure(self) -> tuple[float, float]:
         """(policy loss, mean KL(origin || now) in nats a token) over the states, at the weights as moved."""
         loss = kl = 0.0
-        for index, (part, counts) in enumerate(self._passes()):
+        for index, (part, counts) in enumerate(self._passes(self.states)):
             now = self._distributions(part)
             loss += counts * self._loss(part, now)
             kl += counts * self._far(index, part, now)
@@ -139,16 +159,18 @@ class MeasuredRegion:
         """Mean KL(origin || now) in nats a token over the states; ``after_NT`` then has the log-probabilities of their
         tokens as they are now."""
         kl, after = 0.0, [self.states.mask_NT[:0] * self.states.reward_N.new_zeros(())]
-        for index, (part, counts) in enumerate(self._passes()):
+        for index, (part, counts) in enumerate(self._passes(self.states)):
             now = self._distributions(part)
             kl += counts * self._far(index, part, now)
             after += [rectangle(now.logp_R, part.mask_NT)] if counts else []
         self.after_NT = torch.cat([part for of_rank in self._scorer.ranks.gather(after) for part in of_rank])
         return self._summed(kl)
 
-    def _passes(self) -> Iterator[tuple[Batch, bool]]:
-        """The same micro-batches at every measurement."""
-        return self._scorer.passes(self.states, most_logits=LOGITS_BUDGET)
+    def _passes(self, states: Batch) -> Iterator[tuple[Batch, bool]]:
+        ranks, ends = self._scorer.ranks, itertools.accumulate(self._cut)
+        mine = ranks.share(states)
+        parts = (mine.take(range(end - num, end)) for num, end in zip(self._cut, ends, strict=True))
+        return ranks.passes(parts, states)
 
     def _before(self, index: int, part: Batch) -> Tensor:
         if self._kept is not None:
@@ -158,17 +180,25 @@ class MeasuredRegion:
 
     @contextmanager
     def _at_origin(self) -> Iterator[None]:
-        moved = [m.detach().clone() for m in self._masters]
-        self._set(self._origin)
+        self._exchange()
         try:
             yield
         finally:
-            self._set(moved)
+            self._exchange()
+
+    def _remembered(self) -> list[Tensor]:
+        """The origin, which is where the weights are when this is asked first."""
+        if self._origin is None:
+            self._origin = [m.detach().to("cpu", copy=True) for m in self._masters]
+        return self._origin
 
     @torch.no_grad()
-    def _set(self, weights: Sequence[Tensor]) -> None:
-        for master, weight in zip(self._masters, weights, strict=True):
-            master.copy_(weight)
+    def _exchange(self) -> None:
+        """The masters take the origin's place, and it theirs, one after the other."""
+        for master, origin in zip(self._masters, self._remembered(), strict=True):
+            held = master.detach().clone()
+            master.copy_(origin)
+            origin.copy_(held)
         self._optimizer.publish()
 
     @torch.no_grad()

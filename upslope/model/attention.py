@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
-from upslope.model.hf import attention_in_use, can_choose_attention, register_attention, text_config, use_attention
-from upslope.model.layout import HasTokens, Layout, Tokens, lay_out
-from upslope.model.precision import agree
+from upslope.model.hf import attention_in_use, register_attention, use_attention
+from upslope.model.layout import Layout
 
 NAME = "upslope"
 
@@ -108,62 +107,34 @@ def _grouped(
     query_NJRD = query_NH1D.reshape(num_rows, num_heads // repeats, repeats, width)
     mask = None if visible is None else visible[:, None, None, :]
     out = scaled_dot_product_attention(query_NJRD, key_NJSD, value_NJSD, attn_mask=mask, scale=scale)
-    return out.reshape(num_rows, num_heads, 1, width)
+    return out.reshape(num_rows, num_heads, 1, value_NJSD.shape[-1])
 
 
 register_attention(NAME, attention)
 _OWN: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-"""What every admitted model ran with before."""
+"""What every model that runs with ours ran with before."""
 
 
-def admit(model: Any) -> bool:
-    """Switch the model to this attention if it then computes what it computed before; say whether it did.
-
-    Declared features that short inputs cannot show (sliding windows, chunked or linear layers) rule a model out;
-    everything else is measured, on two prompts of which one is shared. A model not admitted is left as it was.
-    """
-    config = text_config(model)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if not can_choose_attention(model) or kinds != {"full_attention"} or window:
-        return False
-    before = attention_in_use(model)
-    if before == NAME:
-        return True
-    rollouts = [probe(p, r, config.vocab_size) for p, r in ((5, 3), (7, 4), (7, 6))]
-    layout = lay_out(rollouts, next(model.parameters()).device)
-    with torch.no_grad():
-        plain = torch.cat([_plain_rows(model, r) for r in rollouts])
-        use_attention(model, NAME)
-        try:
-            with planned(layout):
-                packed_logits = model(**layout.call()).logits[0]
-        except Exception:  # whatever an architecture does that is no plain attention over the tokens it is given
-            use_attention(model, before)
-            return False
-    if not agree(packed_logits, plain):
-        use_attention(model, before)
-        return False
-    _OWN[model] = before
-    return True
+def take_over(model: Any) -> None:
+    """Let the model run with this attention from now on."""
+    _OWN[model] = attention_in_use(model)
+    use_attention(model, NAME)
 
 
 def release(model: Any) -> None:
-    """Give an admitted model back the attention that it had."""
+    """Give a model back the attention that it had."""
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = _OWN.get(model, _OWN.get(inside))
     if own is not None:
         use_attention(model, own)
 
 
-def probe(num_prompt: int, num_response: int, vocabulary: int) -> Tokens:
-    """Some tokens to try a model on; prompts of equal length are equal."""
-    prompt = tuple((11 * i + num_prompt) % vocabulary for i in range(num_prompt))
-    response = tuple((7 * i + num_response) % vocabulary for i in range(num_response))
-    return Tokens(prompt, response, (True,) * num_response)
-
-
-def _plain_rows(model: Any, rollout: HasTokens) -> Tensor:
-    ids = torch.tensor([rollout.prompt + rollout.response], device=next(model.parameters()).device)
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
-    return logits[len(rollout.prompt) - 1 : -1]
+@contextmanager
+def own_attention(model: Any) -> Iterator[None]:
+    """The model runs with the attention that it had, for a while."""
+    current = attention_in_use(model)
+    release(model)
+    try:
+        yield
+    finally:
+        use_attention(model, current)

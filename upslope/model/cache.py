@@ -55,10 +55,10 @@ class Cache:
             for buffer in pair:
                 buffer[to_R, :, :num_columns] = buffer[from_R, :, :num_columns]
 
-    def open_columns(self, column_N: Tensor) -> None:
-        """The next token of row n goes to ``column_N[n]`` and sees what is up to there."""
+    def open_columns(self, column_N: Tensor, num_columns: int) -> None:
+        """The next token of row n goes to ``column_N[n]`` and sees what is up to there, within the first
+        ``num_columns``. Their number is the caller's to know: to read it here would be to wait for the device."""
         self._column_N = column_N
-        num_columns = int(column_N.max()) + 1
         self._visible_NS = torch.arange(num_columns, device=column_N.device) <= column_N[:, None]
 
     def extend(self, layer: int, key_NHD: Tensor, value_NHD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,12 +9,20 @@ and that is a fork. Nothing that it wrote is ever scored by other tokens than th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from upslope.errors import UserError
-from upslope.model.rendering import Renders
-from upslope.types import Message
+
+
+class ReadsBack(Protocol):
+    """What is asked of a renderer here."""
+
+    @property
+    def written_end(self) -> int | None: ...
+    def ids(self, text: str) -> tuple[int, ...]: ...
+    def whole_ids(self, text: str) -> tuple[int, ...]: ...
+    def spelled(self, ids: Sequence[int]) -> str: ...
 
 
 class Continued(NamedTuple):
@@ -29,10 +37,9 @@ class Continued(NamedTuple):
     forks: bool
 
 
-def continued(of: Renders, chat: Sequence[Message], row: Sequence[int], options: Mapping[str, Any]) -> Continued:
-    """What is read before the next turn of ``chat``, of which ``row`` are the tokens up to the end of the last one.
-    Raises UserError if the chat cannot be rendered, or the template writes nothing between two turns."""
-    text = of.rendered(chat, options, generate=True)
+def continued(of: ReadsBack, text: str, row: Sequence[int]) -> Continued:
+    """What is read before the next turn of a chat that is rendered as ``text``, of which ``row`` are the tokens up to
+    the end of the last turn. Raises UserError if the template writes nothing between two turns."""
     begin = _end_of(of.spelled(row), text)
     if begin is None and of.written_end is None:  # the template ends no turn, and the policy did
         begin = _end_of(of.spelled(row[:-1]), text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from upslope.model.layout import Layout
 from upslope.types import Sampling
 
 
@@ -54,3 +57,21 @@ def divergence(logp_RV: Tensor, other_RV: Tensor) -> Tensor:
     banned_RV = logp_RV == -torch.inf
     difference_RV = logp_RV.masked_fill(banned_RV, 0) - other_RV.masked_fill(banned_RV, 0)
     return (logp_RV.exp() * difference_RV).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class TokenDistributions:
+    """A model's distribution before each of R chosen tokens, and where these stand."""
+
+    layout: Layout
+    logp_RV: Tensor
+    """log pi(v | state) for every token v of the vocabulary; -inf for a banned one."""
+
+    @property
+    def logp_R(self) -> Tensor:
+        """Of the token that was chosen."""
+        return chosen(self.logp_RV, self.layout.target_R)
+
+    def rectangle(self, value_R: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Values of chosen tokens at their places in an NT rectangle of zeros."""
+        return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)

@@ -5,7 +5,8 @@
 2. For a name without a mask function of its own, no mask is made.
 3. A config says which attention is in use (``_attn_implementation``; there is no public way to ask), and a class says
    whether it lets its attention be chosen (``_supports_attention_backend``, likewise).
-4. The keyword that takes keys and values of earlier tokens is one of ``CACHE_KEYWORDS``; its name has changed.
+4. The keyword that takes what a model keeps of earlier tokens is one of ``CACHE_KEYWORDS``; a model that is given none
+   makes its own, and its output has it under the same name or another of these.
 5. Layers that can be computed again in the backward pass are marked (``GradientCheckpointingLayer``).
 6. A tokenizer's ``init_kwargs`` hold what it was made from, and are written with it.
 7. safetensors and tokenizers, which are written in Rust, raise what the system said as text: ``... (os error 28)``.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -29,17 +30,18 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface
+from transformers import AttentionInterface, Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as hf_logging
 
 from upslope.errors import UserError
 from upslope.plugins import said
 
-CACHE_KEYWORDS = ("cache", "past_key_values")
-"""Newest first: transformers 5.24 renamed the second to the first."""
+CACHE_KEYWORDS = ("cache", "past_key_values", "cache_params", "state", "mems")
+"""Newest first: transformers 5.24 renamed the second and the third to the first. The last two are of models that keep
+something else than keys and values (RWKV, XLNet)."""
 LOADED_FROM = ("is_local", "local_files_only")
 """What transformers notes in a tokenizer of how it was loaded."""
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -60,6 +62,24 @@ def text_config(model: Any) -> Any:
     whose own has neither layers nor a vocabulary."""
     config = model.config
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def cache_bytes(model: Any) -> int:
+    """Bytes that the keys and values of one token take, over all layers; of whole attention where a config has no such
+    numbers, or others for every layer."""
+
+    def said_of(name: str) -> int:
+        try:
+            value = getattr(config, name, None)
+        except Exception:  # transformers refuses to say one number of what layers have of their own
+            value = None
+        return value if type(value) is int and value > 0 else 0
+
+    config = text_config(model)
+    heads = said_of("num_attention_heads") or 1
+    depth = said_of("head_dim") or -(-said_of("hidden_size") // heads) or 1
+    cached = (said_of("num_key_value_heads") or heads) * depth
+    return 2 * (said_of("num_hidden_layers") or 1) * cached * int(next(model.parameters()).element_size())
 
 
 def attention_in_use(module: Any) -> str:
@@ -111,9 +131,37 @@ def system_errors(folder: Path) -> Iterator[None]:
 
 def cache_keyword(model: Any) -> str:
     """The keyword under which this model's forward takes the keys and values of earlier tokens."""
+    return next((name for name in CACHE_KEYWORDS if name in _parameters(model)), CACHE_KEYWORDS[1])
+
+
+def cache_of(out: Any) -> Any:
+    """What a model's output hands on to its next call. Raises LookupError if that is nothing."""
+    found = next((out[name] for name in CACHE_KEYWORDS if name in out and out[name] is not None), None)
+    if found is None:
+        raise LookupError("the model keeps nothing of earlier tokens")
+    return found
+
+
+def keep_rows(cache: Any, rows: Tensor) -> None:
+    """Drop all other rows of what a model keeps. States of recurrent layers can only be put in an order, of which rows
+    may be left out; a model's own kind of cache may select them in a way of its own."""
+    if type(cache).batch_select_indices is Cache.batch_select_indices:
+        cache.reorder_cache(rows)
+    else:
+        cache.batch_select_indices(rows)
+
+
+def accepted(model: Any, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the arguments of a call, those that this model's forward takes."""
+    known = _parameters(model)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    return {name: value for name, value in call.items() if open_ended or name in known}
+
+
+def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
+    """Of the class: an instance may have been wrapped."""
     inside = model.get_base_model() if hasattr(model, "get_base_model") else model
-    known = inspect.signature(type(inside).forward).parameters  # of the class: an instance may have been wrapped
-    return next((name for name in CACHE_KEYWORDS if name in known), CACHE_KEYWORDS[-1])
+    return inspect.signature(type(inside).forward).parameters
 
 
 def marked_layers(model: Any) -> list[nn.Module]:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from upslope.forks import Fork
 from upslope.native.spans import Spans
-from upslope.types import Fork
 
 
 class HasTokens(Protocol):
@@ -53,7 +53,7 @@ class Tokens(NamedTuple):
     forks: tuple[Fork, ...] = ()
 
 
-class RowPiece(NamedTuple):
+class ForkPiece(NamedTuple):
     """A stretch of a response and the prompt that stands before it: all of it, where there are no forks."""
 
     prompt: tuple[int, ...]
@@ -62,9 +62,10 @@ class RowPiece(NamedTuple):
     row: int
     column: int
     """Which rollout, and the place of its first token in the whole response."""
+    forks: tuple[Fork, ...] = ()
 
 
-def pieces_of(rollouts: Sequence[HasTokens]) -> list[RowPiece]:
+def pieces_of(rollouts: Sequence[HasTokens]) -> list[ForkPiece]:
     """What a model is given of these rollouts: a sequence each, and one more for every fork.
 
     >>> row = Tokens((5, 6), (7, 2, 9, 8), (True, True, False, True), (Fork(3, (5, 9)),))
@@ -76,13 +77,8 @@ def pieces_of(rollouts: Sequence[HasTokens]) -> list[RowPiece]:
         starts = [Fork(0, rollout.prompt), *rollout.forks]
         for start, end in zip(starts, [*(f.begin for f in rollout.forks), len(rollout.response)], strict=True):
             inside = slice(start.begin, end)
-            found.append(RowPiece(start.prompt, rollout.response[inside], rollout.mask[inside], row, start.begin))
+            found.append(ForkPiece(start.prompt, rollout.response[inside], rollout.mask[inside], row, start.begin))
     return found
-
-
-def chosen_in(pieces: Sequence[RowPiece]) -> list[tuple[int, int]]:
-    """(which piece, which of its tokens) of every token that the policy chose, in the order of a layout."""
-    return [(i, t) for i, piece in enumerate(pieces) for t, chosen in enumerate(piece.mask) if chosen]
 
 
 def num_read(rollout: HasTokens) -> int:
@@ -232,7 +228,7 @@ def _layout(
     )
 
 
-def _runs_of_equal_prompts(pieces: Sequence[RowPiece], share: bool) -> list[list[int]]:
+def _runs_of_equal_prompts(pieces: Sequence[ForkPiece], share: bool) -> list[list[int]]:
     runs: list[list[int]] = []
     for row, piece in enumerate(pieces):
         if share and runs and pieces[runs[-1][0]].prompt == piece.prompt:

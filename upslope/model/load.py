@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from upslope.errors import Unavailable, UserError
-from upslope.model.adapter import base_name, load_adapter, names_base
+from upslope.model.adapter import ADAPTER_CONFIG, base_name, load_adapter, names_base
+from upslope.model.directory import require_config, require_directory, require_tokenizer
 from upslope.model.hf import forget_origin, quiet_loading
+from upslope.model.keys import require_keys
 from upslope.model.sound import require_sound
 from upslope.plugins import said
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-"""One of which every tokenizer's directory has."""
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -28,9 +26,10 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     also where that is the end token (as in SmolLM2). Raises UserError in one line."""
     _require_there(name)
     if names_base(Path(name)):
-        model, tokenizer = load(base_name(Path(name)), dtype)
+        model, tokenizer = load(_base_of(name), dtype)
         return load_adapter(model, Path(name)), tokenizer
-    _require_config(name)
+    if Path(name).is_dir():
+        require_directory(Path(name))
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -41,16 +40,17 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
                 dtype=dtype,
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are told of; ``_require_all`` does not ignore them
+                ignore_mismatched_sizes=True,  # so that they are told of; ``require_keys`` does not ignore them
             )
     except Exception as error:  # what a damaged file or a strange configuration makes transformers raise is anything
-        raise unloadable(name, error) from error
-    _require_all(name, found)
+        raise _quantized(name) or unloadable(name, error) from error
+    if any(not p.is_floating_point() or p.dtype.itemsize == 1 for p in model.parameters()):
+        raise _quantized(name) or UserError(f"model {name!r}: its weights are no floating-point numbers")
+    require_keys(name, found, getattr(config, "architectures", None) or ())
     if not isinstance(tokenizer.model_max_length, int | float):
         raise UserError(
             f"model {name!r}: model_max_length = {tokenizer.model_max_length!r} in its tokenizer is no number"
         )
-    _warn_of_unused(name, found["unexpected_keys"])
     return model, tokenizer
 
 
@@ -58,7 +58,7 @@ def load_words(name: str) -> tuple[Any, Any]:
     """(tokenizer, generation config) as ``load`` has them, without the weights. Raises UserError in one line."""
     _require_there(name)
     if names_base(Path(name)):
-        return load_words(base_name(Path(name)))
+        return load_words(_base_of(name))
     _require_config(name)
     try:
         with quiet_loading():
@@ -73,7 +73,7 @@ def load_positions(name: str) -> int:
     Raises UserError in one line."""
     _require_there(name)
     if names_base(Path(name)):
-        return load_positions(base_name(Path(name)))
+        return load_positions(_base_of(name))
     _require_config(name)
     try:
         with quiet_loading():
@@ -98,8 +98,34 @@ def _require_there(name: str) -> None:
 
 
 def _require_config(name: str) -> None:
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise UserError(f"model {name!r}: the directory holds no config.json, so it is no Hugging Face model")
+    if Path(name).is_dir():
+        require_config(Path(name))
+
+
+def _base_of(adapter: str) -> str:
+    """The model that an adapter belongs to. Raises UserError if that is a directory which is not there."""
+    base = base_name(Path(adapter))
+    try:
+        _require_there(base)
+    except UserError:
+        raise UserError(
+            f"model {adapter!r} is an adapter to {base!r}, and there is no such directory; put the model there, or "
+            f"write where it is as base_model_name_or_path into {adapter}/{ADAPTER_CONFIG}"
+        ) from None
+    return base
+
+
+def _quantized(name: str) -> UserError | None:
+    """What is wrong with quantized weights; None where the config names no quantization."""
+    with contextlib.suppress(Exception), quiet_loading():
+        found = getattr(AutoConfig.from_pretrained(name, trust_remote_code=False), "quantization_config", None)
+        if found:
+            method = found.get("quant_method") if isinstance(found, Mapping) else getattr(found, "quant_method", None)
+            return UserError(
+                f"model {name!r}: its weights are quantized ({getattr(method, 'value', method)}), and such weights "
+                "cannot be trained; give the model that they were made from, or a dequantized copy"
+            )
+    return None
 
 
 def unloadable(name: str, error: Exception) -> UserError:
@@ -122,27 +148,6 @@ def _unreachable(error: BaseException | None) -> bool:
     return False
 
 
-def _warn_of_unused(name: str, keys: Iterable[str]) -> None:
-    """Some architectures' files hold what this one has no use for; a config.json with too few layers looks the same."""
-    unused = sorted(map(str, keys))
-    if unused:
-        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
-        warnings.warn(f"model {name!r}: its config.json has no place for {unused[0]!a}{more}, left out", stacklevel=3)
-
-
-def _require_all(name: str, found: Mapping[str, Any]) -> None:
-    """Raise UserError if weights of the model were in no file, or of another shape: transformers fills them with chance
-    and warns. Weights that are tied to others are in no file and not missing."""
-    for what, keys in (("are missing", found["missing_keys"]), ("have another shape", found["mismatched_keys"])):
-        names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(
-                f"model {name!r}: weights {what} in its files: {names[0]}{more}; they would be random. Its "
-                "config.json or its weights are damaged, or of another model"
-            )
-
-
 def load_tokenizer(name: str) -> Any | None:
     """The tokenizer of a local directory; None if it has none."""
     if not (Path(name) / "tokenizer_config.json").is_file():
@@ -154,8 +159,8 @@ def open_tokenizer(name: str) -> Any:
     """The tokenizer of a directory, which need not hold a model, or of the hub. Raises UserError in one line."""
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise UserError(f"tokenizer {name!r}: there is no such directory")
-    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
-        raise UserError(f"tokenizer {name!r}: the directory holds none of {', '.join(TOKENIZER_FILES)}")
+    if Path(name).is_dir():
+        require_tokenizer(Path(name), f"tokenizer {name!r}")
     try:
         with quiet_loading():
             return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))

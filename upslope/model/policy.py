@@ -5,37 +5,46 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from upslope.errors import UserError
-from upslope.model import attention
-from upslope.model.distribution import adjusted, chosen, entropy
-from upslope.model.fast import FastTrunk
+from upslope.model import admission, attention
+from upslope.model.admission import PlainWay
+from upslope.model.budgets import Budgets
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.decoder import AloneDecoder, SharedPromptDecoder
+from upslope.model.distribution import TokenDistributions, adjusted, entropy
+from upslope.model.fast import Decoder, FastTrunk
 from upslope.model.fast_trunks import Admit, measured
+from upslope.model.gauge import gauge_of
 from upslope.model.hf import (
-    attention_in_use,
-    quiet_loading,
+    accepted,
+    cache_bytes,
     recompute_layers,
     system_errors,
     text_config,
-    use_attention,
 )
-from upslope.model.layout import HasTokens, Layout, RowPiece, chosen_in, lay_out, pieces_of
-from upslope.model.renderer import ChatRenderer, Renderer
+from upslope.model.known import NeverDrawn, outgrown, unknown_ids
+from upslope.model.layout import HasTokens, Layout, lay_out, pieces_of
+from upslope.model.lengths import LengthPiece, pieces, scored_in, turn_of, turns
+from upslope.model.plain import before_tokens, plain_call, trunk_only
+from upslope.model.renderer import Renderer
+from upslope.model.saved import save_model
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
 from upslope.types import Sampling
 
 _TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """Of every model that became a policy in this process, as long as it lives."""
+
+
+PLAIN_WAY = PlainWay(side_by_side=True, keeps="all rows")
+"""Of a packed model, where somebody wants it."""
 
 
 def tokenizer_of(model: Any) -> Any | None:
@@ -48,6 +57,11 @@ def max_positions(model: Any) -> int:
     return int(getattr(text_config(model), "max_position_embeddings", None) or sys.maxsize)
 
 
+def num_embedded(model: Any) -> int:
+    """How many tokens the model can read."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
 class Policy:
     """A model, its tokenizer, and the renderer between tokens and text. The weights here are the ones that compute;
     masters, if any, are the optimizer's."""
@@ -57,20 +71,32 @@ class Policy:
         self.model = model.eval()  # no dropout: the sampler and the learner must be one distribution
         self.tokenizer = tokenizer
         _TOKENIZERS[model] = tokenizer
-        self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config)
+        self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config, num_embedded(model))
         if max(self.renderer.end_ids) >= self.vocabulary:
             raise UserError(
                 f"the model's eos_token_id {max(self.renderer.end_ids)} is outside its vocabulary of "
                 f"{self.vocabulary}; mend its generation_config.json or config.json"
             )
-        self.packs = attention.admit(model)
-        probes = [attention.probe(p, r, self.vocabulary) for p, r in ((3, 2), (2, 1))]
-        self.apart = head_stands_apart(model, lambda part: self._run(part, probes, every=True)[1])
+        self.budgets = Budgets(gauge_of(self.device))
+        """How much is computed at once, for everything that computes with this policy."""
+        self.never = NeverDrawn(unknown_ids(tokenizer, self.vocabulary, self.end_ids), self.vocabulary)
+        self.turns = turns(model)
+        self.packs = admission.admit(model)
+        self.plain = PLAIN_WAY if self.packs else admission.plain_way(model)
+        probes = [admission.probe(p, r, model) for p, r in ((3, 2), (2, 1))[: 2 if self.plain.side_by_side else 1]]
+        self.apart = head_stands_apart(model, lambda part: self._called(part, probes, every=True)[1])
         self.checkpointing = self.native = False
         self.computes_in: torch.dtype | None = None
         """Where that is not what the parameters are kept in."""
         self._admit = self._measured() if self.packs and self.apart else None
         self.native = self._admit is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever watches should know of how the model is run, in lines: why it is not packed, and tokens that it
+        cannot read."""
+        path = () if self.packs else (self.plain.told(type(self.model).__name__),)
+        return (*path, *outgrown(self.tokenizer, num_embedded(self.model)))
 
     def release(self) -> None:
         """Give the model back its own attention, with which it can be called and generate like any other."""
@@ -79,12 +105,8 @@ class Policy:
     @contextlib.contextmanager
     def as_any_other(self) -> Iterator[Any]:
         """The model to be called the ordinary way for a while, with its own attention."""
-        chosen = attention_in_use(self.model)
-        self.release()
-        try:
+        with attention.own_attention(self.model):
             yield self.model
-        finally:
-            use_attention(self.model, chosen)
 
     def checkpoint_activations(self) -> None:
         """From now on keep only each layer's input for the backward pass. Raises UserError if the model cannot."""
@@ -103,18 +125,17 @@ class Policy:
     @property
     def cache_bytes(self) -> int:
         """Bytes that the keys and values of one token take, over all layers."""
-        config = text_config(self.model)
-        all_heads = getattr(config, "num_attention_heads", 1)
-        heads = getattr(config, "num_key_value_heads", None) or all_heads
-        depth = getattr(config, "head_dim", None) or config.hidden_size // all_heads
-        size = next(self.model.parameters()).element_size()
-        return int(2 * config.num_hidden_layers * heads * depth * size)
+        return cache_bytes(self.model)
 
     @property
     def width(self) -> int:
         """Layers times hidden size: what the activations of one token are proportional to."""
         config = text_config(self.model)
-        return int(getattr(config, "num_hidden_layers", 1) * getattr(config, "hidden_size", 1))
+        return int(self.num_layers * getattr(config, "hidden_size", 1))
+
+    @property
+    def num_layers(self) -> int:
+        return int(getattr(text_config(self.model), "num_hidden_layers", 1))
 
     @property
     def vocabulary(self) -> int:
@@ -136,23 +157,7 @@ class Policy:
         """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones. Its
         generation_config.json names every token that ends a response, the chat template's too: whoever opens it stops
         where this policy does."""
-        compute = {name: parameter.data for name, parameter in self.model.named_parameters()}
-        generation = self.model.generation_config
-        listed = generation.eos_token_id
-        try:
-            if set(self.end_ids) - {*(listed if isinstance(listed, list) else [listed])}:
-                generation.eos_token_id = list(self.end_ids)
-            for name, parameter in self.model.named_parameters():
-                parameter.data = (weights or {}).get(name, parameter.data)
-            with quiet_loading(), system_errors(folder):
-                self.model.save_pretrained(folder)
-                if not (folder / GENERATION_CONFIG_NAME).exists():  # an adapter is saved without
-                    ids = {name: getattr(generation, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
-                    GenerationConfig(**ids).save_pretrained(folder)
-        finally:
-            generation.eos_token_id = listed
-            for name, parameter in self.model.named_parameters():
-                parameter.data = compute[name]
+        save_model(self.model, folder, weights or {}, self.end_ids)
         with system_errors(folder):
             self.tokenizer.save_pretrained(folder)
 
@@ -170,9 +175,10 @@ class Policy:
         """Where the model stands before each chosen token of the rollouts, with gradient: one pass of the trunk."""
         if self.apart:
             return States.of(*self.hidden(trunk_of(self.model), rollouts))
-        layout, out = self._run(self.model, rollouts, output_hidden_states=True)
-        hidden_RD = self._at_tokens(out.hidden_states[-1], rollouts, layout)
-        return States.of(layout, hidden_RD, self._logits(out, rollouts, layout))
+        layout, (hidden_RD, logits_RV) = self._run(
+            self.model, rollouts, "hidden_states", "logits", output_hidden_states=True
+        )
+        return States.of(layout, hidden_RD, self.never.ban_(logits_RV))
 
     def hidden(self, trunk: Any, rollouts: Sequence[HasTokens]) -> tuple[Layout, Tensor]:
         """Last hidden states of the trunk, or of a copy of it, before each chosen token, [R, D]."""
@@ -180,12 +186,36 @@ class Policy:
         if fast is not None:
             layout = self._laid_out(rollouts)
             return layout, fast.states(layout, checkpointing=self.checkpointing)
-        layout, out = self._run(trunk, rollouts, every=True)
-        return layout, self._at_tokens(out.last_hidden_state, rollouts, layout)
+        layout, (hidden_RD,) = self._run(trunk, rollouts, "last_hidden_state", every=True)
+        return layout, hidden_RD
 
     def head(self, source_CX: Tensor) -> Tensor:
         """Logits [C, V] of a piece of ``States.source_RX``, in memory of their own."""
-        return self.model.get_output_embeddings()(source_CX) if self.apart else source_CX.clone()
+        logits_CV = self.model.get_output_embeddings()(source_CX) if self.apart else source_CX.clone()
+        return self.never.ban_(logits_CV)
+
+    def decoder(
+        self,
+        num_rows: int,
+        max_tokens: int,
+        prompts: Sequence[int] | None = None,
+        *,
+        packed: bool = True,
+        room: int = 0,
+        columns: int = 1,
+    ) -> Decoder:
+        """A decoder that was tried. ``prompts``: how long those are that will be placed in it, None: of any length;
+        ``room``: tokens that a row advances at most, if more than it writes; ``columns``: see
+        ``SharedPromptDecoder``."""
+        lengths, room = prompts or (1, max(self.turns, default=0) + 1), max(room, max_tokens)
+        if len({turn_of(n - 1 + more, self.turns) for n in lengths for more in (0, max_tokens)}) > 1:
+            return AloneDecoder(self.model, num_rows, room, self.turns)
+        fast = self.fast_trunk if packed else None
+        if fast is not None:
+            return fast.decoder(self.model.get_output_embeddings(), num_rows, room)
+        if packed and self.packs:
+            return SharedPromptDecoder(self.model, num_rows, room, columns)
+        return self.plain.decoder(self.model, num_rows, room)
 
     @property
     def fast_trunk(self) -> FastTrunk | None:
@@ -199,7 +229,7 @@ class Policy:
     def _measured(self) -> Admit | None:
         """The fast trunk that computes what the model does: measured, not believed. A model that none applies to as it
         is now (float64, an adapter) keeps to the other path even if it is changed later."""
-        rollouts = [attention.probe(p, r, self.vocabulary) for p, r in ((5, 3), (5, 4), (2, 1))]
+        rollouts = [admission.probe(p, r, self.model) for p, r in ((5, 3), (5, 4), (2, 1))]
         layout, body = self._laid_out(rollouts), trunk_of(self.model)
         return measured(body, lambda fast: fast.states(layout), lambda: self.hidden(body, rollouts)[1])
 
@@ -207,25 +237,44 @@ class Policy:
         return lay_out(rollouts, self.device, share_prompts=self.packs)
 
     def _run(
+        self, module: Any, rollouts: Sequence[HasTokens], *wanted: str, **how: Any
+    ) -> tuple[Layout, tuple[Tensor, ...]]:
+        """[R, X] each: these outputs of the model, or of a part of it, before every chosen token. One pass, or as many
+        as there are rows, or pieces of them, that cannot share one."""
+        layout, parts = self._laid_out(rollouts), pieces_of(rollouts)
+        passes = pieces(parts, self.turns) if self.turns else [[LengthPiece(i, part) for i, part in enumerate(parts)]]
+        if not self.packs and not self.plain.side_by_side:
+            passes = [[piece] for together in passes for piece in together]
+        found = [self._picked(module, [piece.tokens for piece in together], wanted, **how) for together in passes]
+        if len(passes) == 1:
+            return layout, found[0]
+        places = [(parts[i].row, parts[i].column + column) for i, column in scored_in(passes)]
+        order_R = torch.tensor(sorted(range(len(places)), key=places.__getitem__), device=self.device)
+        return layout, tuple(torch.cat(parts)[order_R] for parts in zip(*found, strict=True))
+
+    def _picked(
+        self, module: Any, rollouts: Sequence[HasTokens], wanted: Sequence[str], *, every: bool = False, **more: Any
+    ) -> tuple[Tensor, ...]:
+        """The same of one pass."""
+        layout, out = self._called(module, rollouts, every=every, **more)
+        found = []
+        for name in wanted:
+            out_NSX = out.hidden_states[-1] if name == "hidden_states" else out[name]
+            if not self.packs:
+                out_RX = before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
+            else:  # of the logits, a packed call has computed no others
+                out_RX = out_NSX[0] if name == "logits" and not every else out_NSX[0][layout.predictor_R]
+            found.append(out_RX)
+        return tuple(found)
+
+    def _called(
         self, module: Any, rollouts: Sequence[HasTokens], *, every: bool = False, **more: Any
     ) -> tuple[Layout, Any]:
         """Call the model, or a part of it, on the rollouts' tokens; ``every``: with outputs at every position."""
         layout = self._laid_out(rollouts)
-        call = layout.call() if self.packs else plain_call(pieces_of(rollouts), self.end_ids[0], self.device)
+        call = layout.call() if self.packs else plain_call(rollouts, self.end_ids[0], self.device)
         with attention.planned(layout):
-            return layout, module(**(trunk_only(call) if every else call), **more)
-
-    def _logits(self, out: Any, rollouts: Sequence[HasTokens], layout: Layout) -> Tensor:
-        """[R, V], of a call's output; a packed call has computed no others."""
-        return out.logits[0] if self.packs else self._at_tokens(out.logits, rollouts, layout)
-
-    def _at_tokens(self, out_NSX: Tensor, rollouts: Sequence[HasTokens], layout: Layout) -> Tensor:
-        """[R, X]: outputs at every position, picked where they predict the chosen tokens."""
-        if self.packs:
-            return out_NSX[0][layout.predictor_R]
-        pieces = pieces_of(rollouts)
-        piece_R, place_R = torch.tensor(chosen_in(pieces), device=out_NSX.device).reshape(-1, 2).T
-        return before_tokens(out_NSX, pieces)[piece_R, place_R]
+            return layout, module(**accepted(module, (trunk_only(call) if every else call) | more))
 
     def distributions(self, rollouts: Sequence[HasTokens], sampling: Sampling) -> TokenDistributions:
         """The model's whole distribution before each chosen token of the rollouts, with gradient as often as wanted.
@@ -233,9 +282,8 @@ class Policy:
         The given ids are scored, at the given temperature and with the same ban on early ends; top-k and top-p must be
         off (``scorable``). Where the chosen tokens' scores are enough, ``states`` and ``token_scores`` hold far less.
         """
-        layout, out = self._run(self.model, rollouts)
-        logits_RV = self._logits(out, rollouts, layout)
-        logits_RV = adjusted(logits_RV, layout.column_R, sampling, self.end_tensor)
+        layout, (logits_RV,) = self._run(self.model, rollouts, "logits")
+        logits_RV = adjusted(self.never.ban_(logits_RV), layout.column_R, sampling, self.end_tensor)
         return TokenDistributions(layout, logits_RV.log_softmax(dim=1))
 
     def score(self, rollouts: Sequence[HasTokens], sampling: Sampling, num_columns: int) -> tuple[Tensor, Tensor]:
@@ -248,45 +296,3 @@ class Policy:
             entropy_R = entropy(found.logp_RV)
         shape = (len(rollouts), num_columns)
         return found.rectangle(found.logp_R, shape), found.rectangle(entropy_R, shape)
-
-
-@dataclass(frozen=True)
-class TokenDistributions:
-    """A model's distribution before each of R chosen tokens, and where these stand."""
-
-    layout: Layout
-    logp_RV: Tensor
-    """log pi(v | state) for every token v of the vocabulary; -inf for a banned one."""
-
-    @property
-    def logp_R(self) -> Tensor:
-        """Of the token that was chosen."""
-        return chosen(self.logp_RV, self.layout.target_R)
-
-    def rectangle(self, value_R: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Values of chosen tokens at their places in an NT rectangle of zeros."""
-        return value_R.new_zeros(shape).index_put((self.layout.row_R, self.layout.column_R), value_R)
-
-
-def plain_call(rollouts: Sequence[RowPiece], padding: int, device: torch.device) -> dict[str, Any]:
-    """Arguments for any transformers model, the ordinary way: rows padded on the right, with attention mask."""
-    rows = [list(r.prompt) + list(r.response[:-1]) for r in rollouts]
-    width = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([r + [padding] * (width - len(r)) for r in rows], device=device),
-        "attention_mask": torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows], device=device),
-        "use_cache": False,
-    }
-
-
-def trunk_only(call: dict[str, Any]) -> dict[str, Any]:
-    """The same call without what concerns the head, for outputs at every position."""
-    return {name: value for name, value in call.items() if name != "logits_to_keep"}
-
-
-def before_tokens(out_NSX: Tensor, rollouts: Sequence[RowPiece]) -> Tensor:
-    """[N, T, X] before each response token, of a plain call's outputs [N, S, X] at every position."""
-    num_columns = max(len(r.response) for r in rollouts)
-    first_N1 = torch.tensor([len(r.prompt) - 1 for r in rollouts], device=out_NSX.device)[:, None]
-    index_NT = (first_N1 + torch.arange(num_columns, device=out_NSX.device)).clamp(max=out_NSX.shape[1] - 1)
-    return torch.take_along_dim(out_NSX, index_NT[:, :, None], dim=1)

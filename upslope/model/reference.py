@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from upslope.model.budgets import Budgets
+from upslope.model.distribution import TokenDistributions
 from upslope.model.layout import HasTokens
-from upslope.model.policy import Policy, TokenDistributions
+from upslope.model.policy import Policy
 from upslope.model.states import States
 from upslope.types import Sampling
 
@@ -33,6 +35,11 @@ class Reference:
     @property
     def vocabulary(self) -> int:
         return self._policy.vocabulary
+
+    @property
+    def budgets(self) -> Budgets:
+        """The policy's: both compute on one device, for one update."""
+        return self._policy.budgets
 
     @property
     def end_tensor(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Between text and tokens: the only place where anything is tokenised or read back as text.
+"""Between text and tokens: what everybody asks of it (``ChatRenderer`` in chat_renderer.py is the one there is).
 
 What a policy wrote is kept as the tokens it wrote and never tokenised again: other tokens can spell the same text, and
 they would be scored in place of the ones that were drawn.
@@ -7,29 +7,12 @@ they would be scored in place of the ones that were drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from upslope.errors import UserError
-from upslope.model.continued import Continued, continued
-from upslope.model.ends import find_end_ids
-from upslope.model.rendering import NOTHING, TemplateRendering, refusals
-from upslope.model.tools_shown import hears_tools, with_tools
-from upslope.model.turns import PROBE, Refused, Turn, end_of_turn, require_named, turns_of
-from upslope.plugins import said
+from upslope.model.chat_template import NOTHING
+from upslope.model.continued import Continued
 from upslope.types import Message, Problem
-
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
-)
-"""What a tokenizer without a chat template gets: ``User: ...``, a blank line, ``Assistant:`` and a new line."""
-
-ANCHOR = "\n"
-"""Stands before text that is to be tokenised as if it followed other text; nothing merges with it."""
-BEFORE = 8
-"""Tokens before a turn that are read back with it, so that its first token is read as one that follows others."""
 
 
 class Shown(NamedTuple):
@@ -62,12 +45,26 @@ class Renderer(Protocol):
         """What stands before a document, so that its first token is predicted too; not empty."""
         ...
 
+    @property
+    def written_start(self) -> tuple[int, ...]:
+        """What the tokenizer itself writes before any text: the start token, or nothing."""
+        ...
+
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
-        """The tokens of the chat so far, up to where the assistant begins to write; never empty. ``options`` are
-        further arguments of the chat template.
+        """The tokens of the chat so far, up to where the assistant begins to write, or goes on with a message of its
+        own that ends the chat; never empty. ``options`` are further arguments of the chat template.
 
         Raises UserError if the messages cannot be rendered, or make no tokens.
         """
+        ...
+
+    def holds_template(self, text: str) -> bool:
+        """Whether a string is a prompt that the chat template has written already."""
+        ...
+
+    def raw_ids(self, text: str) -> tuple[int, ...]:
+        """A string as it stands, behind one start token where the tokenizer or the template writes one; never empty.
+        Raises UserError if it makes no tokens."""
         ...
 
     def response_ids(self, text: str) -> tuple[int, ...]:
@@ -111,184 +108,20 @@ class Renderer(Protocol):
 
 
 def prompt_of(renderer: Renderer, problem: Problem) -> tuple[int, ...]:
-    """The tokens of a problem's prompt, with what its row gives the chat template. Raises as ``prompt_ids``."""
+    """The tokens of a problem's prompt, with what its row gives the chat template, or as it stands (``Problem.form``).
+    Raises as ``prompt_ids``."""
+    if is_raw(renderer, problem):
+        if len(problem.messages) != 1 or problem.messages[0]["role"] != "user":
+            told = f"task.template = raw is for prompts that are strings, and this is a chat of {len(problem.messages)}"
+            raise UserError(f"{problem.id}: {told} messages; set task.template=auto")
+        return renderer.raw_ids(problem.messages[0]["content"])
     if problem.template:
         return renderer.prompt_ids(problem.messages, problem.template)
     return renderer.prompt_ids(problem.messages)
 
 
-@dataclass(frozen=True)
-class ChatRenderer:
-    """By a transformers tokenizer and its chat template, or the plain one where it has none."""
-
-    tokenizer: Any
-    end_ids: tuple[int, ...]
-
-    @staticmethod
-    def of(tokenizer: Any, generation_config: Any = None) -> ChatRenderer:
-        """Responses end with the tokenizer's end token, those of the model's generation config, and the one that the
-        chat template ends a turn with. Raises UserError if there is none."""
-        made = ChatRenderer(tokenizer, find_end_ids(tokenizer, generation_config))
-        written = made.written_end
-        return made if written is None or written in made.end_ids else replace(made, end_ids=(*made.end_ids, written))
-
-    @property
-    def start_ids(self) -> tuple[int, ...]:
-        """The start token, or the end token where there is none."""
-        start = self.tokenizer.bos_token_id
-        return (self.end_ids[0] if start is None else start,)
-
-    @property
-    def turn_end_id(self) -> int:
-        """As the chat template ends a turn, or the first end token where it ends turns with none of them."""
-        written = self.written_end
-        return self.end_ids[0] if written is None or written not in self.end_ids else written
-
-    def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
-        messages, options = with_tools(self, messages, options)
-        ids = self.whole_ids(self.rendered(messages, options, generate=True))
-        if not ids:
-            raise UserError(f"the chat template makes no tokens of {list(messages)!r}; a prompt must not be empty")
-        return ids
-
-    def response_ids(self, text: str) -> tuple[int, ...]:
-        return (*self.ids(text), self.end_ids[0])
-
-    def shown_turns(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> list[Shown]:
-        messages, options = with_tools(self, messages, options)
-        rows: list[tuple[list[int], list[bool]]] = []
-        so_far = ""
-        for turn in turns_of(messages, TemplateRendering(self, options)):
-            require_named(options.get("tools"), turn.prompt, "the tools")
-            prompt = self.whole_ids(turn.prompt)
-            if not prompt:
-                raise UserError("the chat template makes no tokens of what stands before an assistant's turn")
-            heard = self._heard(rows[-1][0], so_far, turn.prompt, prompt) if rows else None
-            if heard is None:
-                rows.append(([], []))
-                heard = prompt
-            ids, mask = rows[-1]
-            response = self._written(turn, prompt)
-            ids += [*heard, *response]
-            mask += [*[False] * len(heard), *[True] * len(response)]
-            so_far = turn.prompt + self.spelled(response)
-        firsts = [mask.index(True) for _, mask in rows]
-        return [
-            Shown(tuple(ids[:first]), tuple(ids[first:]), tuple(mask[first:]))
-            for (ids, mask), first in zip(rows, firsts, strict=True)
-        ]
-
-    def _heard(self, ids: Sequence[int], so_far: str, text: str, prompt: tuple[int, ...]) -> tuple[int, ...] | None:
-        """What is read between a row so far and the turn that the prompt is of; None if the row is not how the prompt
-        begins. Where only its tokens are others (the prompt's text was tokenised across the end of what was written),
-        they stay as they were written."""
-        if prompt[: len(ids)] == tuple(ids):
-            return prompt[len(ids) :]
-        between = self.ids(text[len(so_far) :]) if text.startswith(so_far) else ()
-        near = ids[-BEFORE:]
-        read = self.spelled([*near, *between])[len(self.spelled(near)) :]
-        return between if between and read == text[len(so_far) :] else None
-
-    def next_turn(
-        self,
-        chat: Sequence[Message],
-        new: Sequence[Message],
-        row: Sequence[int],
-        options: Mapping[str, Any] = NOTHING,
-    ) -> Continued:
-        both, options = with_tools(self, [*chat, *new], options)
-        return continued(self, both, row, options)
-
-    def middle_ids(self, text: str) -> tuple[int, ...]:
-        ids = self.ids(text)
-        if self.text(ids) == text:
-            return ids
-        # Tokenizers made by SentencePiece put a space before whatever they are given: let them put it elsewhere.
-        before, both = self.ids(ANCHOR), self.ids(ANCHOR + text)
-        if both[: len(before)] == before and self.text(both) == self.text(before) + text:
-            return both[len(before) :]
-        # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
-        if "".join(self.text(ids).split()) != "".join(text.split()):
-            raise UserError(f"the tokenizer cannot write {text!r} in the middle of a response without changing it")
-        return ids
-
-    def text(self, response: Sequence[int]) -> str:
-        return self._read(response, special=False)
-
-    def spelled(self, ids: Sequence[int]) -> str:
-        """Tokens as text, special ones too: for people to read."""
-        return self._read(ids, special=True)
-
-    def _read(self, ids: Sequence[int], *, special: bool) -> str:
-        found = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
-        return str(found)
-
-    def ids(self, text: str) -> tuple[int, ...]:
-        # Not verbose: transformers would warn of texts that are too long for the model, which is said where it matters.
-        try:
-            return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-        except Exception as error:  # half a character, a word that a vocabulary lacks: whatever its library raises
-            raise UserError(f"the tokenizer cannot read {text!a:.60}: {said(error, str):.200}") from error
-
-    def whole_ids(self, text: str) -> tuple[int, ...]:
-        """A rendered chat as tokens. A chat template writes its own start token."""
-        plain = not self.tokenizer.chat_template and self.tokenizer.bos_token_id is not None
-        return (self.tokenizer.bos_token_id, *self.ids(text)) if plain else self.ids(text)
-
-    def rendered(self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool) -> str:
-        how = {
-            "chat_template": None if getattr(self.tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
-            "add_generation_prompt": generate,
-            "tokenize": False,
-        }
-        with refusals(messages):
-            return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
-
-    def _written(self, turn: Turn, prompt: tuple[int, ...]) -> tuple[int, ...]:
-        """A turn's tokens after those of its prompt, checked against its text: tokenised apart, as a policy writes
-        after what it read, or else as part of a text. Raises UserError."""
-        apart = self.ids(turn.written)
-        near = prompt[-BEFORE:]
-        start = len(self.spelled(near))
-        read = self.spelled([*near, *apart])[start:]
-        ids = apart
-        if read != turn.written:
-            whole = self.whole_ids(turn.prompt + turn.written)
-            if whole[: len(prompt)] == prompt and self.spelled([*near, *whole[len(prompt) :]])[start:] == turn.written:
-                ids = whole[len(prompt) :]
-            # A vocabulary of words cannot say where spaces are; anything else that is not there is a fault.
-            elif "".join(read.split()) != "".join(turn.written.split()):
-                raise UserError(
-                    f"the tokenizer cannot write {turn.written!r:.60} without changing it, it makes {read!r:.60}"
-                )
-        return ids if ids and ids[-1] in self._special_ids else (*ids, self.turn_end_id)
-
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        known = getattr(self.tokenizer, "added_tokens_decoder", {})
-        return frozenset([*(i for i, token in known.items() if token.special), *self.end_ids])
-
-    @cached_property
-    def ends(self) -> tuple[str, ...]:
-        return tuple(self.spelled([i]) for i in sorted(self._special_ids))
-
-    @cached_property
-    def hears_tools(self) -> bool:
-        """Whether the chat template takes a tool's messages."""
-        return hears_tools(self)
-
-    @cached_property
-    def tells_tools(self) -> dict[tuple[str, ...], bool]:
-        """Whether the chat template writes tools of these names, of those that were tried."""
-        return {}
-
-    @cached_property
-    def written_end(self) -> int | None:
-        """The special token that the chat template writes after what an assistant says; None if it writes none."""
-        try:
-            chat = ({"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE})
-            after = self.rendered(chat, NOTHING, generate=False).rpartition(PROBE)[2]
-        except Refused:  # a chat that is really asked for says why
-            return None
-        ids = self.ids(end_of_turn(after, self.ends))
-        return ids[-1] if ids else None
+def is_raw(renderer: Renderer, problem: Problem) -> bool:
+    """Whether a problem's prompt is taken as it stands, without the chat template."""
+    if problem.form == "auto" and problem.plain:
+        return renderer.holds_template(problem.messages[0]["content"])
+    return problem.form == "raw"

@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from upslope.model.budgets import Budgets
 from upslope.model.distribution import adjusted, chosen, divergence, entropy
 from upslope.model.head import token_logps
 from upslope.model.states import States
 from upslope.types import Sampling
 
 HEAD_BUDGET = 16 * 2**20
-"""Logits held at once (entries)."""
+"""Logits held at once (entries) on a CPU."""
 
 
-def most_tokens(vocabulary: int) -> int:
-    """How many tokens' logits may be held at once."""
-    return max(1, HEAD_BUDGET // vocabulary)
+def most_tokens(vocabulary: int, budgets: Budgets | None = None) -> int:
+    """How many tokens' logits may be held at once; without ``budgets``, on a CPU."""
+    return max(1, (HEAD_BUDGET if budgets is None else budgets.logits(HEAD_BUDGET)) // vocabulary)
 
 
 class LanguageModel(Protocol):
@@ -27,6 +28,8 @@ class LanguageModel(Protocol):
 
     @property
     def vocabulary(self) -> int: ...
+    @property
+    def budgets(self) -> Budgets: ...
     @property
     def end_tensor(self) -> Tensor: ...
     def head(self, source_CX: Tensor) -> Tensor: ...
@@ -72,7 +75,7 @@ def token_scores(
             other_CV = adjusted(other_CV, mine.column_R, sampling, model.end_tensor).log_softmax(dim=1)
         return logp_C, entropy_C, divergence(logp_CV, other_CV)
 
-    num, most = states.num_tokens, most_tokens(model.vocabulary)
+    num, most = states.num_tokens, most_tokens(model.vocabulary, model.budgets)
     if num <= most:
         return TokenScores(*score(slice(0, num)))
     pieces = [
@@ -86,7 +89,7 @@ def token_scores(
 def likeliest(model: LanguageModel, states: States, sampling: Sampling, num: int) -> tuple[Tensor, Tensor]:
     """(ids [R, K], log-probabilities [R, K]) of the K = ``num`` likeliest tokens before each chosen one, likeliest
     first, under the distribution that it was drawn from. A pass of the head of its own."""
-    most, found = most_tokens(model.vocabulary), []
+    most, found = most_tokens(model.vocabulary, model.budgets), []
     for start in range(0, states.num_tokens, most):
         part = states.take(slice(start, start + most))
         logits_CV = model.head(part.source_RX)

@@ -12,6 +12,8 @@ from upslope.model.layout import lay_out_prompts
 from upslope.native.heads import Heads
 from upslope.native.ops import Ops
 
+MOST_CARRIED = 1 / 2
+"""Share of rows that ended which a GPU carries along: their work is little there, and a new shape is expensive."""
 PREFILL_TOKENS = 2048
 """Prompt tokens in one pass."""
 
@@ -36,11 +38,10 @@ class Layers(Protocol):
 
 
 class TableDecoder:
-    """A table of rows as ``Decoder`` describes it. ``keep`` costs nothing, so rows that ended are not carried along: a
-    row that advances more than ``max_tokens`` times is an error."""
+    """A table of rows as ``Decoder`` describes it. On a CPU ``keep`` costs nothing, so rows that ended are not carried
+    along: a row that advances more than ``max_tokens`` times is an error there."""
 
     refills = True
-    slack = 0.0
 
     def __init__(
         self,
@@ -60,7 +61,11 @@ class TableDecoder:
         self._layers, self._head, self._ops, self._heads = layers, head, ops, heads
         self._laid_out = laid_out
         self._device = like.device
+        self.slack = 0.0 if like.device.type == "cpu" else MOST_CARRIED
         self._table = ops.table(heads, num_layers, num_rows, max_tokens, like)
+        self._begun = [0] * num_rows
+        """How often all had advanced when each row was placed: known without a look at the device."""
+        self._num_advances = self._oldest = 0
         self._prompt_of_row: list[Any] = [None] * num_rows
         self._known: dict[tuple[int, ...], Any] = {}
         self._begin_N = torch.zeros_like(self._table.written_N)
@@ -76,6 +81,8 @@ class TableDecoder:
             self._prompt_of_row[row] = self._known[ids]
             self._begin_N[row] = len(ids) - 1
             self._table.written_N[row] = 0
+            self._begun[row] = self._num_advances
+        self._oldest = min(self._begun)
         self._assigned = False
         longest = int(self._begin_N.max()) + self._table.room
         if len(self._angles[0]) < longest:
@@ -86,7 +93,7 @@ class TableDecoder:
         table = self._table
         if not self._assigned:
             self._assign()
-        if int(table.written_N.max()) >= table.room:
+        if not self.slack and self._num_advances - self._oldest >= table.room:
             raise RuntimeError(f"a row that has room for {table.room} tokens was to be given another")
         position_N = self._begin_N + table.written_N
         cosine_NF, sine_NF = (angle.index_select(0, position_N) for angle in self._angles)
@@ -96,18 +103,24 @@ class TableDecoder:
 
         hidden_NC = self._layers.through(token_N, position_N, mix)
         table.written_N += 1
+        if self.slack:  # a row that is carried along stays in its last place
+            table.written_N.clamp_(max=table.room - 1)
+        self._num_advances += 1
         return self._head(hidden_NC)
 
     def keep(self, rows: Tensor) -> None:
         self._table.keep(rows)
         self._begin_N = self._begin_N[rows]
-        self._prompt_of_row = [self._prompt_of_row[row] for row in rows.tolist()]
+        kept: list[int] = rows.tolist()
+        self._prompt_of_row, self._begun = [self._prompt_of_row[r] for r in kept], [self._begun[r] for r in kept]
+        self._oldest = min(self._begun, default=self._num_advances)
         self._assigned = False
 
     def widen(self, num: int) -> None:
         self._table.widen(num)
         self._begin_N = torch.cat([self._begin_N, self._begin_N.new_zeros(num)])
         self._prompt_of_row += [None] * num
+        self._begun += [self._num_advances] * num
         self._assigned = False
 
     def renew(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from transformers.utils import get_json_schema
 
 from upslope.errors import UserError
-from upslope.model.rendering import NOTHING, Renders
+from upslope.model.chat_template import DEVELOPER, NOTHING, ChatTemplate
 from upslope.model.turns import PROBE, Refused
 from upslope.tasks.tools.calls import PLAIN_CALL
 from upslope.tasks.tools.toolbox import Tool
@@ -39,48 +39,62 @@ def schema_of(tool: Tool) -> Mapping[str, Any]:
     return {**made, "function": {**made["function"], "name": tool.name}}
 
 
-def with_tools(
-    of: Renders, messages: Sequence[Message], options: Mapping[str, Any]
-) -> tuple[Sequence[Message], Mapping[str, Any]]:
-    """The chat, and the template's options, with the tools among these told as the template can tell them. Schemas that
-    a row of data gave are left as they are."""
-    tools = options.get("tools") or ()
-    if not any(isinstance(tool, Tool) for tool in tools):
-        return messages, options
-    schemas = [schema_of(tool) if isinstance(tool, Tool) else tool for tool in tools]
-    if not of.hears_tools:
-        messages = heard_from_user(messages)
-    told = {**options, "tools": schemas}
-    names = tuple(schema["function"]["name"] for schema in schemas)
-    if names not in of.tells_tools:
+class ToldTools:
+    """Puts the tools among a chat template's options where the template can tell of them."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        self._tells: dict[tuple[str, ...], bool] = {}
+        """Whether the template writes tools of these names, of those that were tried."""
+
+    def __call__(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> tuple[Sequence[Message], Mapping[str, Any]]:
+        """The chat, and the template's options, with the tools among these told as the template can tell them. Schemas
+        that a row of data gave are left as they are."""
+        tools = options.get("tools") or ()
+        if not any(isinstance(tool, Tool) for tool in tools):
+            return messages, options
+        schemas = [schema_of(tool) if isinstance(tool, Tool) else tool for tool in tools]
+        if not self._hears:
+            messages = heard_from_user(messages)
+        told = {**options, "tools": schemas}
+        if self._are_told(schemas, told):
+            return messages, told
+        plain = PLAIN + "\n".join(json.dumps(schema["function"]) for schema in schemas)
+        return _before(messages, plain), {key: value for key, value in options.items() if key != "tools"}
+
+    def _are_told(self, schemas: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> bool:
+        names = tuple(schema["function"]["name"] for schema in schemas)
+        if names not in self._tells:
+            try:
+                text = self._template([{"role": "user", "content": PROBE}], told, generate=True)
+            except Refused:  # some say that they have no place for tools
+                text = ""
+            self._tells[names] = all(name in text for name in names)
+        return self._tells[names]
+
+    @functools.cached_property
+    def _hears(self) -> bool:
+        """Whether the template writes the messages of tools, after turns that called them in their text."""
+        told = ("one told", "another told")
+        chat: list[Message] = [{"role": "user", "content": "a"}]
+        for text in told:
+            chat += [{"role": "assistant", "content": PROBE}, {"role": "tool", "name": "tool", "content": text}]
         try:
-            text = of.rendered([{"role": "user", "content": PROBE}], told, generate=True)
-        except Refused:  # some say that they have no place for tools
-            text = ""
-        of.tells_tools[names] = all(name in text for name in names)
-    if of.tells_tools[names]:
-        return messages, told
-    plain = PLAIN + "\n".join(json.dumps(schema["function"]) for schema in schemas)
-    place = 0 if messages[0]["role"] in ("system", "user") else None
-    if place is None:
-        messages = [{"role": "user", "content": plain}, *messages]
-    else:
-        both = (messages[0]["content"], plain) if messages[0]["role"] == "system" else (plain, messages[0]["content"])
-        messages = [{**messages[0], "content": "\n\n".join(both)}, *messages[1:]]
-    return messages, {key: value for key, value in options.items() if key != "tools"}
+            written = self._template(chat, NOTHING, generate=True)
+        except Refused:
+            return False
+        return all(text in written for text in told)
 
 
-def hears_tools(of: Renders) -> bool:
-    """Whether a chat template writes the messages of tools, after turns that called them in their text."""
-    told = ("one told", "another told")
-    chat: list[Message] = [{"role": "user", "content": "a"}]
-    for text in told:
-        chat += [{"role": "assistant", "content": PROBE}, {"role": "tool", "name": "tool", "content": text}]
-    try:
-        written = of.rendered(chat, NOTHING, generate=True)
-    except Refused:
-        return False
-    return all(text in written for text in told)
+def _before(messages: Sequence[Message], plain: str) -> list[Message]:
+    """The chat with a text behind what its system says, or else before what its user says first."""
+    first, role = messages[0], messages[0]["role"]
+    if role not in ("system", DEVELOPER, "user"):
+        return [{"role": "user", "content": plain}, *messages]
+    both = (plain, first["content"]) if role == "user" else (first["content"], plain)
+    return [{**first, "content": "\n\n".join(both)}, *messages[1:]]
 
 
 def heard_from_user(messages: Sequence[Message]) -> list[Message]:

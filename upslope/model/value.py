@@ -45,7 +45,7 @@ def value_model(model: Any, *, own_copy: bool) -> ValueModel:
     """A critic for this causal LM: on a copy of its body, all of it trainable, or on its own hidden states.
 
     The copy shares no storage with the model and runs with the same attention, which must have been chosen by now
-    (``attention.admit``). Make it before adapters are added: it is trained whole.
+    (``admission.admit``). Make it before adapters are added: it is trained whole.
     """
     trunk = copy.deepcopy(trunk_of(model)) if own_copy else None  # with an adapter's layers, if there are any
     if trunk is not None:

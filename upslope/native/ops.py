@@ -1,8 +1,10 @@
 """What a fast trunk computes between its matrix products, as one contract: the C kernels keep it (``kernels``), plain
-torch does (``torch_ops``), and a GPU's would be one more module beside these two."""
+torch does (``torch_ops``), and Triton's do (``triton_ops``), which are imported where they are asked for."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -175,5 +177,10 @@ KINDS: tuple[Ops, ...] = (kernels, torch_ops)
 
 
 def ops_for(device: torch.device, dtype: torch.dtype) -> Ops:
-    """The fastest there are for this device and dtype, on this machine."""
+    """The fastest there are for this device and dtype, on this machine; Triton's on a GPU, where UPSLOPE_TRITON=1."""
+    if device.type == "cuda" and os.environ.get("UPSLOPE_TRITON") == "1" and importlib.util.find_spec("triton"):
+        from upslope.native import triton_ops
+
+        if triton_ops.available(dtype, device):
+            return triton_ops
     return next(ops for ops in KINDS if ops.available(dtype, device))

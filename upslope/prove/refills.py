@@ -8,9 +8,9 @@ from typing import Any
 
 from upslope.algo.sample import Attempts, mixed
 from upslope.errors import Exhausted
+from upslope.model.chat_template import NOTHING
 from upslope.model.continued import Continued
 from upslope.model.renderer import Shown
-from upslope.model.rendering import NOTHING
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.rollout.base import Request
 from upslope.rollout.scripted import ScriptedSampler
@@ -52,8 +52,15 @@ class ScriptedTask(Task):
 
     end_ids = start_ids = (2,)
     turn_end_id = 2
+    written_start = ()
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
+        return (3,)
+
+    def holds_template(self, text: str) -> bool:
+        return False
+
+    def raw_ids(self, text: str) -> tuple[int, ...]:
         return (3,)
 
     def response_ids(self, text: str) -> tuple[int, ...]:

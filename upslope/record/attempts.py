@@ -65,6 +65,7 @@ STEP_SCHEMA = pa.schema(
         ("forks", TOKENS),
         ("calls", pa.int32()),
         ("wrong_calls", pa.int32()),
+        ("extra", pa.string()),
     ],
     metadata={"upslope.attempts": str(SCHEMA_VERSION)},
 )
@@ -148,6 +149,7 @@ def _attempt(problem: Problem, rollout: Rollout, spell: Spell | None) -> dict[st
         "forks": [fork.begin for fork in rollout.forks] if rollout.turns else None,
         "calls": rollout.calls,
         "wrong_calls": rollout.wrong_calls,
+        "extra": json.dumps(dict(rollout.score.extra)) if rollout.score.extra else None,
     }
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from upslope.forks import Fork
 from upslope.record.attempts import FLAGS, TOKENS
-from upslope.types import Fork, Group, Problem, Rollout, Score
+from upslope.types import Group, Problem, Rollout, Score
 
 AHEAD = "ahead"
 EXACT = pa.list_(pa.float64())
@@ -49,10 +50,12 @@ SCHEMA = pa.schema(
         ("calls", pa.int32()),
         ("wrong_calls", pa.int32()),
         ("chat", pa.string()),
+        ("told", pa.string()),
+        ("extra", pa.string()),
     ]
 )
-"""Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts``, ``steps`` and ``chat`` are JSON. What
-a world said of it (``earned``) is its score by now."""
+"""Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts``, ``steps``, ``chat``, ``told`` and
+``extra`` are JSON. What a world said of it (``earned``) is its score by now."""
 OF_STEP = b"upslope.step"
 
 
@@ -166,6 +169,8 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "calls": r.calls,
         "wrong_calls": r.wrong_calls,
         "chat": json.dumps(r.chat),
+        "told": json.dumps(dict(score.told)),
+        "extra": json.dumps(dict(score.extra)),
     }
 
 
@@ -178,9 +183,11 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         tuple((place, reward) for place, reward in json.loads(row["steps"])),
         _tuple(row["by_token"]),
         tuple(row.get("by_turn") or ()),
-        row["timed_out"],
-        row.get("right"),
-        row.get("decided", True),
+        timed_out=row["timed_out"],
+        right=row.get("right"),
+        decided=row.get("decided", True),
+        told=json.loads(row.get("told") or "{}"),  # a file of an older version has neither
+        extra=json.loads(row.get("extra") or "{}"),
     )
     return Rollout(
         row["problem"],

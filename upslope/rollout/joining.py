@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -72,9 +72,17 @@ class JoinedRows:
     all come at the beginning. What a guest is told does not depend on the company it has."""
 
     def __init__(
-        self, decoder: Decoder, num_rows: int, room: int, end_ids: Sequence[int], device: torch.device
+        self,
+        decoder: Decoder,
+        num_rows: int,
+        room: int,
+        end_ids: Sequence[int],
+        device: torch.device,
+        ban: Callable[[Tensor], Tensor] = lambda logits_NV: logits_NV,
     ) -> None:
-        """The decoder was made for ``num_rows`` and for ``room`` tokens a row."""
+        """The decoder was made for ``num_rows`` and for ``room`` tokens a row. ``ban``: what is never drawn gets no
+        chance in logits [N, V]."""
+        self._ban = ban
         self._decoder, self._end_ids, self._device = decoder, torch.tensor(end_ids, device=device), device
         self._ends = frozenset(end_ids)
         self.num_rows, self.room = num_rows, room
@@ -119,7 +127,8 @@ class JoinedRows:
         self._drop()
         if not self._seats:
             return []
-        logits_NV = self._decoder.advance(torch.tensor([seat.newest for seat in self._seats], device=self._device))
+        newest_N = torch.tensor([seat.newest for seat in self._seats], device=self._device)
+        logits_NV = self._ban(self._decoder.advance(newest_N))
         told: list[tuple[Seat, TokenTold, bool]] = []
         for (sampling, num_top), rows in self._alike().items():
             group = [self._seats[row] for row in rows]

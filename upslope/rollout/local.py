@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from upslope.model.budgets import LOGIT_BYTES
 from upslope.model.fast import Decoder
+from upslope.model.gauge import out_of_memory
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, More, Progress, Request, require_room, to_rollout
-from upslope.rollout.decoder import decoder_for
+from upslope.rollout.block_draw import draw_in_blocks
 from upslope.rollout.draw import draw
 from upslope.rollout.queue import RequestQueue
 from upslope.rollout.running import RunningBatch, Written
@@ -20,8 +22,13 @@ from upslope.rollout.stopping import StopStrings
 from upslope.types import Rollout, Sampling
 
 CACHE_BUDGET = 2 * 2**30
-"""Bytes for keys and values, where the number of rows is left to us."""
-MOST_ROWS = 512
+"""Bytes for keys and values on a CPU, where the number of rows is left to us."""
+MOST_ROWS, MOST_ROWS_ON_A_DEVICE = 512, 2048
+LOOK_EVERY = 16
+"""Positions between two looks at a device: a look is to wait for it. A CPU is never behind, and is looked at after
+every position."""
+COLUMNS = 64
+"""Of keys and values, by which rows on a device come to see more at once: every shape is new to it once."""
 
 
 class LocalSampler:
@@ -37,15 +44,24 @@ class LocalSampler:
         max_rows: int = 0,
         packed: bool = True,
         renewed: Callable[[], bool] | None = None,
+        look_every: int | None = None,
     ) -> None:
         """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
-        ``packed=False`` takes the ordinary way. ``renewed`` is asked before every token whether it has loaded other
-        weights meanwhile: attempts go on with these, over the keys and values they have, and each rollout says which
-        version drew which token (``Rollout.versions``)."""
+        ``packed=False`` takes the ordinary way. ``look_every`` positions are drawn between two looks at who has ended,
+        None: as the device wants it; what is drawn does not depend on it. Only where a request has a listener, which
+        may speak, where more requests may come, or where there are stop strings, there is a look after each.
+        ``renewed`` is asked at every look whether it has loaded other weights meanwhile: attempts go on with these,
+        over the keys and values they have, and each rollout says which version drew which token
+        (``Rollout.versions``)."""
         self._policy = policy
         self._max_rows = max_rows
         self._packed = packed and policy.packs
         self._renewed = renewed
+        on_cpu = policy.device.type == "cpu"
+        self._look_every = look_every or (1 if on_cpu else LOOK_EVERY)
+        self._far = not on_cpu or self._look_every > 1
+        """Whether a look is something to be saved, and a new shape expensive."""
+        self._at_once = 0
         self.version = 0
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
@@ -62,12 +78,11 @@ class LocalSampler:
         finished: Finished | None = None,
         more: More | None = None,
     ) -> list[Rollout]:
-        """See ``Sampler.generate``. ``progress`` is called after every token."""
+        """See ``Sampler.generate``. ``progress`` is called after every look."""
         require_room(requests, sampling, self._policy.max_positions)
         rollouts: dict[int, Rollout] = {}
-        num_written = 0
-        for num_drawn, ended in self._run(requests, sampling, address, more):
-            num_written += num_drawn
+        queue = RequestQueue(requests, more, lambda late: require_room(late, sampling, self._policy.max_positions))
+        for num_written, ended in self._fitting(queue, rollouts, sampling, address):
             for written in ended:
                 rollouts[written.place] = to_rollout(
                     written.request,
@@ -89,11 +104,38 @@ class LocalSampler:
 
     def _affordable(self, requests: Sequence[Request], sampling: Sampling) -> int:
         """How many rows the budget holds, if all of them were as long as the longest can get."""
+        policy, budgets = self._policy, self._policy.budgets
         longest = max((len(r.prompt) for r in requests), default=0) + sampling.max_tokens
-        return max(1, min(MOST_ROWS, CACHE_BUDGET // (longest * self._policy.cache_bytes)))
+        each, most = longest * policy.cache_bytes, MOST_ROWS
+        if budgets.measured(budgets.shares.cache):
+            each, most = each + LOGIT_BYTES * policy.vocabulary, MOST_ROWS_ON_A_DEVICE
+        return max(1, min(most, budgets.cache_bytes(CACHE_BUDGET) // each))
 
-    def _decoder(self, num_rows: int, max_tokens: int) -> Decoder:
-        return decoder_for(self._policy, num_rows, max_tokens, packed=self._packed)
+    def _decoder(self, num_rows: int, max_tokens: int, queue: RequestQueue, look_every: int) -> Decoder:
+        lengths = None if queue.grows else [len(queued.request.prompt) for queued in queue]
+        room = max_tokens + look_every - 1  # rows that ended advance until the next look
+        columns = COLUMNS if self._far else 1
+        return self._policy.decoder(num_rows, max_tokens, lengths, packed=self._packed, room=room, columns=columns)
+
+    def _fitting(
+        self, queue: RequestQueue, rollouts: Mapping[int, Rollout], sampling: Sampling, address: Address
+    ) -> Iterator[tuple[int, Sequence[Written]]]:
+        """Yields at every look how many tokens are written and which requests ended. If the device runs out of memory,
+        those without a rollout begin anew, half as many at once; their draws are the same."""
+        budgets, told = self._policy.budgets, 0
+        while True:
+            written = sum(len(rollout.response) for rollout in rollouts.values())
+            try:
+                for num_drawn, ended in self._run(queue, sampling, address):
+                    written += num_drawn
+                    told = max(told, written)
+                    yield told, ended
+                return
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            budgets.answer(budgets.halve_rows(self._at_once))
+            queue.begin_anew(rollouts)
 
     def _has_others(self) -> bool:
         """Whether other weights were loaded since this was asked last."""
@@ -101,37 +143,43 @@ class LocalSampler:
 
     @torch.no_grad()
     def _run(
-        self, requests: Sequence[Request], sampling: Sampling, address: Address, more: More | None
+        self, queue: RequestQueue, sampling: Sampling, address: Address
     ) -> Iterator[tuple[int, Sequence[Written]]]:
-        """Yields, token by token, how many rows drew one and which requests ended with it.
+        """Yields, look by look, how many tokens were written and which requests have ended.
 
         One batch serves them all, or a wave of them where the decoder cannot refill. While more can come, a batch that
         has nobody left waits for them.
         """
         device = self._policy.device
         end_ids = torch.tensor(self._policy.end_ids, device=device)
+        requests = [queued.request for queued in queue]
         stops = StopStrings(sampling.stop, self._policy.renderer)
         size = self._max_rows or self._affordable(requests, sampling)
-        queue = RequestQueue(requests, more, lambda late: require_room(late, sampling, self._policy.max_positions))
+        size = self._policy.budgets.bounded("sampled_rows", size)
+        alone = not queue.grows and not stops and not any(request.listener for request in requests)
+        every = self._look_every if alone else 1
+        next_of = draw_in_blocks if self._far else draw
         while queue.has_next(idle=True):
             self._has_others()
-            num_rows = min(size, len(queue))
-            decoder = self._decoder(num_rows, sampling.max_tokens)
+            num_rows = most = self._at_once = min(size, len(queue))
+            decoder = self._decoder(num_rows, sampling.max_tokens, queue, every)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
-            most = num_rows
             _begin(range(num_rows), queue, decoder, batch)
             while batch.live or (decoder.refills and queue.has_next(idle=True)):
                 if decoder.refills and queue.has_next(idle=not batch.live):
                     num_rows = _refill(num_rows, most, queue, decoder, batch)
-                live = batch.live
-                num_rows = _drop(num_rows, live, decoder, batch)
-                logits_NV = decoder.advance(batch.newest_N)
-                token_N, logp_N = draw(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
-                free = batch.write(token_N, logp_N, end_ids)
+                num_rows = _drop(num_rows, batch.live, decoder, batch, by_bucket=self._far)
+                for _ in range(1 if every == 1 else min(every, batch.most_left)):
+                    logits_NV = self._policy.never.ban_(decoder.advance(batch.newest_N))
+                    token_N, logp_N = next_of(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
+                    batch.write(token_N, logp_N, end_ids)
+                if self._far:
+                    batch.require_finite()
+                num_drawn, free = batch.look()
                 if stops:
                     free = batch.stop(free, stops, sampling.min_tokens, self._policy.end_ids)
                 batch.hear(free)
-                yield len(live), batch.take(free)
+                yield num_drawn, batch.take(free)
                 if self._has_others():  # before anybody begins, so that a prompt and its first token are of one version
                     decoder.renew()
                     batch.renew(self.version)
@@ -173,10 +221,18 @@ def _begin(free: Sequence[int], queue: RequestQueue, decoder: Decoder, batch: Ru
         decoder.place(rows, [b.request.prompt for b in begun])
 
 
-def _drop(num_rows: int, live: Sequence[int], decoder: Decoder, batch: RunningBatch) -> int:
-    """Drop the rows that ended, once they are worth it; returns how many rows are left."""
-    if num_rows - len(live) <= decoder.slack * num_rows:
+def _drop(num_rows: int, live: Sequence[int], decoder: Decoder, batch: RunningBatch, *, by_bucket: bool) -> int:
+    """Drop the rows that ended, once they are worth it; returns how many rows are left. ``by_bucket``: a power of two,
+    where the decoder may carry rows along, since another number of rows is another shape."""
+    kept = list(live)
+    if by_bucket and decoder.slack:
+        bucket = 1 << (len(live) - 1).bit_length()
+        served = set(live)
+        kept += [row for row in range(num_rows) if row not in served][: max(0, bucket - len(live))]
+    elif num_rows - len(live) <= decoder.slack * num_rows:
         return num_rows
-    decoder.keep(torch.tensor(live, device=batch.newest_N.device))
-    batch.keep(live)
-    return len(live)
+    if len(kept) == num_rows:
+        return num_rows
+    decoder.keep(torch.tensor(kept, device=batch.newest_N.device))
+    batch.keep(kept)
+    return len(kept)

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from upslope.errors import NonFinite
 from upslope.rollout.address import Address
 from upslope.rollout.base import Listener, Request
+from upslope.rollout.draw import NOT_FINITE
 from upslope.rollout.stopping import StopStrings
 
 
@@ -41,7 +43,8 @@ class Written:
 
 
 class RunningBatch:
-    """N rows, each with a position of its own; a free one stays at 0.
+    """N rows, each with a position of its own; a free one stays at 0. Everything between two looks happens on the
+    device: a row whose attempt ends stays at its length, and whatever it is given afterwards goes unheeded behind it.
 
     What the world says is laid down in a row beforehand, and read token by token like what the policy says, so that no
     decoder has to know of it: a row that hears advances with all others.
@@ -62,23 +65,35 @@ class RunningBatch:
         self.position_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """Of the token that is to be drawn next, within the response."""
         self._live_N = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        """Whether the row is served and its attempt has not ended."""
         self._given_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """Where the world's last words end, as a position."""
         self._first_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         self._stop_N = torch.full((num_rows,), max_tokens, device=device)
         """The positions of an attempt's turn: its first token's, and the one before which it is cut."""
-        self._chosen_NT = torch.ones(num_rows, max_tokens, dtype=torch.bool, device=device)
+        shape = (num_rows, max_tokens + 1)  # and one place for what ended rows are given
+        self._chosen_NT = torch.ones(*shape, dtype=torch.bool, device=device)
         self._listening: dict[int, Listener] = {}
         self._stopped: set[int] = set()
         self._unanswered: dict[int, int] = {}
-        self._uniform_NT = torch.zeros(num_rows, max_tokens, dtype=real, device=device)
-        self._token_NT = torch.zeros(num_rows, max_tokens, dtype=torch.long, device=device)
-        self._logp_NT = torch.zeros(num_rows, max_tokens, dtype=real, device=device)
+        self._uniform_NT = torch.zeros(*shape, dtype=real, device=device)
+        self._token_NT = torch.zeros(*shape, dtype=torch.long, device=device)
+        self._logp_NT = torch.zeros(*shape, dtype=real, device=device)
+        self._num_writes = self._num_seen = self._since_look = 0
+        self._over_N: Tensor | None = None
+        """The rows whose attempts have ended since the last look."""
+        self._over_by: dict[int, int] = {}
+        """How often will have been written when each row's attempt is over at the latest."""
 
     @property
     def live(self) -> list[int]:
-        """The rows whose attempts have not ended."""
+        """The rows whose attempts had not ended at the last look."""
         return sorted(self._served)
+
+    @property
+    def most_left(self) -> int:
+        """Tokens that the longest of the live rows may still get."""
+        return max(self._over_by[row] for row in self._served) - self._num_writes
 
     @property
     def uniform_N(self) -> Tensor:
@@ -91,21 +106,28 @@ class RunningBatch:
         row_R = torch.tensor(rows, device=device)
         requests = [q.request for q in queued]
         uniforms = self._address.uniforms([(r.problem_id, r.sample) for r in requests], self._max_tokens)
-        self._uniform_NT[row_R] = torch.from_numpy(uniforms).to(real).to(device)
+        self._uniform_NT[row_R, : self._max_tokens] = torch.from_numpy(uniforms).to(real).to(device)
         self.newest_N[row_R] = torch.tensor([r.prompt[-1] for r in requests], device=device)
         self._live_N[row_R] = True
         self._first_N[row_R] = torch.tensor([r.begin for r in requests], device=device)
-        self._stop_N[row_R] = torch.tensor([r.end or self._max_tokens for r in requests], device=device)
+        self._stop_N[row_R] = torch.tensor([self._stop(r) for r in requests], device=device)
         self.position_N[row_R] = self._first_N[row_R]
         self._given_N[row_R] = 0
         self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
-        self._spans.update((row, [(q.request.begin, self._version)]) for row, q in zip(rows, queued, strict=True))
+        self._num_seen += sum(r.begin for r in requests)
+        self._over_by.update(
+            (row, self._num_writes + self._stop(r) - r.begin) for row, r in zip(rows, requests, strict=True)
+        )
+        self._spans.update((row, [(r.begin, self._version)]) for row, r in zip(rows, requests, strict=True))
         pairs = zip(rows, requests, strict=True)
         self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
 
-    def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> list[int]:
-        """Every row takes the token it drew, or the world's; returns the rows whose attempts have ended with it."""
+    def _stop(self, request: Request) -> int:
+        return min(request.end or self._max_tokens, self._max_tokens)
+
+    def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> None:
+        """Every row takes the token it drew, or the world's."""
         at_N1 = self.position_N[:, None]
         chosen_N = self.position_N >= self._given_N
         token_N = torch.where(chosen_N, token_N, self._token_NT.gather(1, at_N1)[:, 0])
@@ -116,8 +138,22 @@ class RunningBatch:
         self.position_N = self.position_N + self._live_N
         stops_N = chosen_N & torch.isin(token_N, end_ids)
         over_N = self._live_N & (stops_N | (self.position_N == self._stop_N))
-        ended: list[int] = over_N.nonzero()[:, 0].tolist()
-        return ended
+        self._live_N = self._live_N ^ over_N
+        self._over_N = over_N if self._over_N is None else self._over_N | over_N
+        self._num_writes += 1
+        self._since_look += 1
+
+    def look(self) -> tuple[int, list[int]]:
+        """(how many tokens live rows got since the last look, the rows whose attempts have ended)."""
+        once, ended = self._since_look == 1, [] if self._over_N is None else self._over_N.nonzero()[:, 0].tolist()
+        new = len(self._served) if once else int(self.position_N.sum()) - self._num_seen
+        self._over_N, self._since_look, self._num_seen = None, 0, self._num_seen + new
+        return new, ended
+
+    def require_finite(self) -> None:
+        """Raise NonFinite if a row has a log-probability that is none (``draw_in_blocks``)."""
+        if bool(self._logp_NT.isnan().any()):
+            raise NonFinite(NOT_FINITE)
 
     def stop(self, ended: Sequence[int], stops: StopStrings, min_tokens: int, end_ids: Sequence[int]) -> list[int]:
         """The same rows, and those whose policy has just completed a stop string; not before ``min_tokens``."""
@@ -168,6 +204,7 @@ class RunningBatch:
             return []
         row_R = torch.tensor(rows, device=self._live_N.device)
         lengths = self.position_N[row_R].tolist()
+        self._num_seen -= sum(lengths)
         tokens = self._token_NT[row_R, : max(lengths)].tolist()
         logps = self._logp_NT[row_R, : max(lengths)].tolist()
         masks = self._chosen_NT[row_R, : max(lengths)].tolist()
@@ -177,6 +214,7 @@ class RunningBatch:
         stopped, self._stopped = self._stopped, set()  # all of them are among these rows
         for row in rows:
             self._listening.pop(row, None)
+            self._over_by.pop(row)
         return [
             Written(
                 *self._served.pop(row),
@@ -202,8 +240,9 @@ class RunningBatch:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows, which must be free."""
-        self._served = {new: self._served[old] for new, old in enumerate(rows)}
-        self._spans = {new: self._spans[old] for new, old in enumerate(rows)}
+        self._served = {new: self._served[old] for new, old in enumerate(rows) if old in self._served}
+        self._spans = {new: self._spans[old] for new, old in enumerate(rows) if old in self._spans}
+        self._over_by = {new: self._over_by[old] for new, old in enumerate(rows) if old in self._over_by}
         self._listening = {new: self._listening[old] for new, old in enumerate(rows) if old in self._listening}
         self._unanswered = {new: self._unanswered[old] for new, old in enumerate(rows) if old in self._unanswered}
         row_R = torch.tensor(rows, device=self._live_N.device)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from upslope.forks import Fork
 from upslope.model.renderer import Renderer
 from upslope.rollout.base import Listener, Request
+from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode, Reply
-from upslope.types import Ended, Fork, Message, Problem, Rollout, Sampling, Score
+from upslope.types import Ended, Message, Problem, Rollout, Sampling, Score
 
 
 class OngoingAttempt:
@@ -24,6 +26,7 @@ class OngoingAttempt:
         listener: Listener | None,
     ) -> None:
         self.problem, self.sample, self.episode, self._listener = problem, sample, episode, listener
+        self._sampling = sampling
         self._opening, self._prompt = tuple(opening), prompt
         self._row = [*prompt]
         self._most_positions = len(prompt) + sampling.max_tokens
@@ -37,6 +40,8 @@ class OngoingAttempt:
         self._forks: list[Fork] = []
         self._unanswered = 0
         self._chat: list[Message] = []
+        self._resumed: set[int] = set()
+        """Which messages of the chat go on with the one before them, which somebody else began for the assistant."""
         self._last: Ended = "stop"
 
     @property
@@ -79,7 +84,9 @@ class OngoingAttempt:
         self._row += rollout.response
         self._unanswered += rollout.unanswered
         self._last = rollout.ended
-        text = renderer.text(rollout.response)
+        text = text_read(renderer, rollout, self._sampling)
+        if [*self._opening, *self._chat][-1]["role"] == "assistant":
+            self._resumed.add(len(self._chat))
         self._chat.append({"role": "assistant", "content": text})
         return text
 
@@ -89,7 +96,7 @@ class OngoingAttempt:
         if not reply:
             self._unanswered += reply is not None
             return False
-        before = (*self._opening, *self._chat)
+        before = self._as_read()
         tokens = tuple(each for each in reply if isinstance(each, int))
         forks = False
         if tokens:
@@ -114,6 +121,16 @@ class OngoingAttempt:
         self._last = "length"
         return False
 
+    def _as_read(self) -> list[Message]:
+        """The whole chat so far, a turn that somebody else began in one message."""
+        found = list(self._opening)
+        for place, message in enumerate(self._chat):
+            if place in self._resumed:
+                found[-1] = {**found[-1], "content": found[-1]["content"] + message["content"]}
+            else:
+                found.append(message)
+        return found
+
     def rollout(self, renderer: Renderer, ended: Ended, earned: Score | None) -> Rollout:
         """The whole attempt."""
         one = len(set(self._versions)) == 1
@@ -126,7 +143,7 @@ class OngoingAttempt:
             logp=tuple(self._logp) if len(self._logp) == len(self._tokens) else None,  # kept attempts have none
             version=max(self._versions),
             ended=ended,
-            text=renderer.text(self._tokens),
+            text=renderer.text(self._tokens) if self.converses else str(self._chat[-1]["content"]),
             unanswered=self._unanswered,
             versions=None if one else tuple(self._versions),
             turns=tuple(self._turns[1:]),

@@ -15,7 +15,6 @@ import torch
 from upslope.errors import Unavailable
 from upslope.model.growing import GrowingText
 from upslope.model.policy import Policy
-from upslope.rollout.decoder import decoder_for
 from upslope.rollout.joining import Guest, JoinedRows, Seat, TokenTold
 from upslope.rollout.local import CACHE_BUDGET
 from upslope.rollout.reading import read_texts
@@ -193,8 +192,9 @@ class ServingEngine:
         if not self._policy.packs:  # nobody can join it later
             num_rows = min(num_rows, self._num_fitting(room))
         num_rows = max(1, num_rows)
-        decoder = decoder_for(self._policy, num_rows, room)
-        table = JoinedRows(decoder, num_rows, room, self._policy.end_ids, self._policy.device)
+        policy = self._policy
+        decoder = policy.decoder(num_rows, room)
+        table = JoinedRows(decoder, num_rows, room, policy.end_ids, policy.device, policy.never.ban_)
         self._tables.append(table)
         return table
 

@@ -20,10 +20,7 @@ class Words:
     def __init__(self, policy: Policy) -> None:
         self._renderer, self._spell = policy.renderer, policy.tokenizer.decode
         self._vocabulary = policy.vocabulary
-        start = policy.tokenizer.bos_token_id
-        written = start is not None and list(policy.tokenizer("").input_ids[:1]) == [start]
-        self._start: tuple[int, ...] = (start,) if written else ()
-        """What the tokenizer writes before any text."""
+        self._start = policy.renderer.written_start
         self._lock = threading.Lock()
         self.spelled = functools.lru_cache(maxsize=2**16)(self._spelled)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from upslope.tasks.base import Task
     from upslope.tasks.elsewhere import OnTimeout
-    from upslope.tasks.rewards import RewardFunction
+    from upslope.tasks.reward_calls import RewardFunction
+    from upslope.types import Form
 
 __all__ = ["code", "gsm8k", "math", "open", "pocket", "rows"]
 
@@ -123,6 +124,9 @@ def open(
     reward_weights: Sequence[float] = (),
     seed: int = 0,
     options: Mapping[str, object] | None = None,
+    template: Form = "auto",
+    chat_template_kwargs: Mapping[str, object] | None = None,
+    keep_special: bool = False,
     where: str = "",
     reward_workers: int = 0,
     reward_timeout: float = 0.0,
@@ -131,7 +135,8 @@ def open(
     whole: bool = False,
 ) -> Task:
     """The task of a name, or a user's own by ``FILE.py:NAME``; ``where`` is a condition on the columns of its training
-    problems (``0 < pass_rate < 0.8``). ``reward_workers`` processes score its attempts, each within ``reward_timeout``
+    problems (``0 < pass_rate < 0.8``). ``template``, ``chat_template_kwargs`` and ``keep_special`` are settings of that
+    name (docs/settings.md). ``reward_workers`` processes score its attempts, each within ``reward_timeout``
     seconds (0: no limit); ``on_timeout`` ``mask`` leaves out those whose check takes longer, ``stop`` is a UserError.
     ``right``: the reward from which on an attempt is right. ``whole``: nothing is learnt from a file that is not
     divided, so all of it is held out. Raises UserError."""
@@ -146,6 +151,9 @@ def open(
         reward_weights=reward_weights,
         seed=seed,
         options=options,
+        template=template,
+        chat_template_kwargs=chat_template_kwargs,
+        keep_special=keep_special,
         where=where,
         reward_workers=reward_workers,
         reward_timeout=reward_timeout,

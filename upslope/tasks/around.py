@@ -17,7 +17,7 @@ class AroundTask(Task):
         self._inner = inner
         self.name, self.max_tokens, self.reads_answers = inner.name, inner.max_tokens, inner.reads_answers
         self.has_reward, self.says_right = inner.has_reward, inner.says_right
-        self.independent = inner.independent
+        self.independent, self.keep_special = inner.independent, inner.keep_special
 
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._inner.problems(split)

@@ -42,6 +42,8 @@ class Task(Protocol):
     """The longest attempt that the task suggests, in tokens; None: it has no opinion."""
     reads_answers: bool = True
     """Whether ``Score.extracted`` means something: without an answer it is None."""
+    keep_special: bool = False
+    """Whether the text that is scored has the special tokens of the response, but for the one that ends it."""
     has_reward: bool = True
     """False where nothing says what is right, so that the task can be imitated or read, and not attempted."""
     independent: bool = False
@@ -99,13 +101,18 @@ class Task(Protocol):
 
     def fingerprint(self) -> str:
         """A hash of everything that problems, demonstrations and documents depend on (cache keys, run.toml)."""
-        lines: list[list[object]] = [[split, vars(p)] for split, side in sides(self).items() for p in side]
-        lines += [["demonstrations", vars(p)] for p in self.demonstrations()]
+        lines: list[list[object]] = [[split, _told(p)] for split, side in sides(self).items() for p in side]
+        lines += [["demonstrations", _told(p)] for p in self.demonstrations()]
         lines.append(["documents", *self.documents()])
         digest = hashlib.sha256()
         for line in lines:
             digest.update(json.dumps(line, sort_keys=True, default=repr).encode() + b"\n")
         return digest.hexdigest()
+
+
+def _told(problem: Problem) -> dict[str, object]:
+    """Its fields; the form where it is not left open, so that data of earlier versions keep their hash."""
+    return {name: value for name, value in vars(problem).items() if name != "form" or value != "auto"}
 
 
 def scores_of(

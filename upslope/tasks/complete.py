@@ -13,12 +13,13 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import describe, is_own, said, unless_interrupted
+from upslope.plugins.world import world_of
 from upslope.tasks.at_work import at_work, on
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
 from upslope.tasks.guarded import GuardedEpisode, require_spans, require_steps
 from upslope.tasks.problem_set import half_character, require_text
-from upslope.tasks.rewards import finite
+from upslope.tasks.reward_values import finite
 from upslope.types import Problem, Score
 
 NEEDED: Mapping[str, str] = {
@@ -67,6 +68,7 @@ class Completed(Task):
         self.has_reward = bool(getattr(own, "has_reward", True))
         self.independent = bool(getattr(own, "independent", False))
         self.says_right = bool(getattr(own, "says_right", True))
+        self.keep_special = bool(getattr(own, "keep_special", False))
 
     def problems(self, split: Split) -> Sequence[Problem]:
         if split not in self._sides:
@@ -195,7 +197,10 @@ class Completed(Task):
         if own is None:
             return getattr(Task, method)(self, *arguments)
         try:
-            return own(*arguments)
+            if method == "episode":  # asked in the thread that samples, where nothing of the process is changed
+                return own(*arguments)
+            with world_of(type(self._own).__module__).inside():
+                return own(*arguments)
         except UserError:
             raise
         except BaseException as error:

@@ -1,23 +1,27 @@
 """Chats in a row of data: messages with what chat templates read of them, tools, and which turns are imitated.
 
-Besides ``role`` and ``content`` a message may have ``name``, ``tool_calls``, ``tool_call_id`` and
-``reasoning_content``, as the chat templates of transformers read them, and, of an assistant, ``train: false`` or
-``weight: 0`` (OpenAI's word for it): read, never imitated.
+``content`` is text, or a list of blocks ``{"type": "text", "text": ...}``, which are put together. Besides it and
+``role`` a message may have ``name``, ``tool_calls``, ``tool_call_id`` and ``reasoning_content``, as the chat templates
+of transformers read them, and, of an assistant, ``train: false`` or ``weight: 0`` (OpenAI's word for it): read, never
+imitated; or ``prefix: true`` in the last message: the beginning of an answer, which attempts go on with.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upslope.errors import UserError, nearest
 from upslope.types import Message
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXTS = ("name", "tool_call_id", "reasoning_content")
 """Keys of a message that hold text."""
-KEYS = ("role", "content", "tool_calls", *TEXTS, "train", "weight")
+KEYS = ("role", "content", "tool_calls", *TEXTS, "train", "weight", "prefix")
+OPEN_TAG = re.compile(r"<[A-Za-z][\w-]*>\s*\Z")
+"""No answer ends so: whoever opens a tag goes on."""
 OURS = (
     *("conversation", "messages", "tools", "documents", "chat_template", "tokenize", "padding", "truncation"),
     *("add_generation_prompt", "continue_final_message", "max_length", "return_tensors", "return_dict"),
@@ -43,7 +47,19 @@ def read_only(chat: Sequence[Message]) -> tuple[Message, ...]:
 
 def prompt_in(chat: Sequence[Message]) -> tuple[Message, ...]:
     """The chat as it is read, whatever of it is imitated."""
-    return tuple({key: value for key, value in message.items() if key != "train"} for message in chat)
+    return tuple({key: value for key, value in m.items() if key not in ("train", "prefix")} for m in chat)
+
+
+def is_beginning(message: Message) -> bool:
+    """Whether an assistant's message that ends a chat is the beginning of an answer, to be gone on with: it says so
+    (``prefix``), or it ends with a tag that it opens (``<think>``).
+
+    >>> is_beginning({"role": "assistant", "content": "Let me see.\\n<think>"})
+    True
+    """
+    if "prefix" in message:
+        return bool(message["prefix"])
+    return message["role"] == "assistant" and OPEN_TAG.search(message["content"]) is not None
 
 
 def until_answered(chat: Sequence[Message]) -> tuple[Message, ...]:
@@ -61,13 +77,7 @@ def options_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a row gives its chat template besides messages: the columns ``tools`` and ``chat_template_kwargs``."""
     options: dict[str, Any] = {}
     if row.get("chat_template_kwargs") is not None:
-        given = _json(row["chat_template_kwargs"])
-        if not isinstance(given, dict):
-            raise UserError(f"{where}: chat_template_kwargs must be an object, not {given!r:.60}")
-        taken = [key for key in OURS if key in given]
-        if taken:
-            raise UserError(f"{where}: chat_template_kwargs cannot set {taken[0]!r}; drop it")
-        options |= _filled(given)
+        options |= template_options(_json(row["chat_template_kwargs"]), f"{where}: chat_template_kwargs")
     tools = _json(row.get("tools"))
     if tools:
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
@@ -76,12 +86,26 @@ def options_of(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return options
 
 
+def template_options(given: Any, what: str) -> dict[str, Any]:
+    """Further arguments for a chat template. Raises UserError, beginning with ``what``, for what is no table, and for
+    an argument that is not to be given."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{what} must be an object, not {given!r:.60}")
+    taken = [key for key in OURS if key in given]
+    if taken:
+        raise UserError(f"{what} cannot set {taken[0]!r}; drop it")
+    filled: dict[str, Any] = _filled(dict(given))
+    return filled
+
+
 def _message(message: Mapping[str, Any], where: str) -> Message:
     role, content, calls = (message.get(key) for key in ("role", "content", "tool_calls"))
     if role not in ROLES:
         raise UserError(f"{where}: message role {role!r}{nearest(str(role), ROLES)}")
     if content is None and calls:
         content = ""
+    if isinstance(content, list):
+        content = _joined(content, where)
     if not isinstance(content, str):
         raise UserError(f"{where}: message content must be text, not {type(content).__name__}")
     extra = [key for key, item in message.items() if key not in KEYS and item is not None]
@@ -97,9 +121,28 @@ def _message(message: Mapping[str, Any], where: str) -> Message:
         if role != "assistant":
             raise UserError(f"{where}: a {role} message has tool_calls; only an assistant calls tools")
         made["tool_calls"] = _calls(calls, where)
+    if message.get("prefix") is not None:
+        if role != "assistant" or not isinstance(message["prefix"], bool):
+            raise UserError(f"{where}: message key 'prefix' must be true or false, in an assistant's message")
+        made["prefix"] = message["prefix"]
     if not _is_imitated(message, role, where):
         made["train"] = False
     return made
+
+
+def _joined(blocks: Sequence[Any], where: str) -> str:
+    """The text of content in blocks, as chat templates that take blocks write them: one after the other."""
+    texts = []
+    for block in blocks:
+        text = block.get("text") if isinstance(block, Mapping) else block
+        if not isinstance(text, str):
+            kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
+            raise UserError(
+                f"{where}: message content has a block of the kind {kind!r}; only text can be read, "
+                '{"type": "text", "text": ...}'
+            )
+        texts.append(text)
+    return "".join(texts)
 
 
 def _is_imitated(message: Mapping[str, Any], role: str, where: str) -> bool:

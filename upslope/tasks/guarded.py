@@ -9,7 +9,7 @@ from typing import Any
 from upslope.errors import UserError
 from upslope.plugins import describe, said, unless_interrupted
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
-from upslope.tasks.rewards import finite
+from upslope.tasks.reward_values import finite
 from upslope.types import Message, Score
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import describe, load_object, unless_interrupted
+from upslope.plugins.world import world_of
 from upslope.tasks.base import Task
 from upslope.tasks.complete import NEEDED, Completed, missing
 from upslope.tasks.kind import TaskKind
@@ -59,7 +60,8 @@ def _make(factory: Callable[..., Any], spec: str, needed: list[str], **arguments
     if lacks is not None:
         raise UserError(f"task {spec} needs its option {lacks!r}: give task.options.{lacks}=VALUE")
     try:
-        made = factory(**arguments)
+        with world_of(getattr(factory, "__module__", None)).inside():
+            made = factory(**arguments)
     except UserError:
         raise
     except BaseException as error:

@@ -5,6 +5,7 @@ Every option either takes effect or is refused: nothing is accepted and ignored.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -19,11 +20,15 @@ from upslope.tasks.episode import ConversationLimits
 from upslope.tasks.kind import TaskKind
 from upslope.tasks.mixture import Mixed
 from upslope.tasks.own import own_kind
-from upslope.tasks.rewards import NO_REWARDS, RewardFunction, Rewards, unwrapped
+from upslope.tasks.reward_calls import RewardFunction
+from upslope.tasks.reward_names import names_apart
+from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.right import rule_of, unmarked, with_right
 from upslope.tasks.row_task import RowTask
 from upslope.tasks.tools.with_tools import ToolFunction, ToolSettings, WithTools
 from upslope.tasks.where import Where
+from upslope.tasks.worded import Worded
+from upslope.types import Form
 
 
 def open_task(
@@ -36,6 +41,9 @@ def open_task(
     reward_weights: Sequence[float] = (),
     seed: int = 0,
     options: Mapping[str, object] | None = None,
+    template: Form = "auto",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    keep_special: bool = False,
     where: str = "",
     reward_workers: int = 0,
     reward_timeout: float = 0.0,
@@ -53,10 +61,12 @@ def open_task(
     """The task of that name, or the user's own by ``FILE.py:NAME``; without a name the user's ``data`` and ``rewards``.
 
     ``columns`` names the file's own column for each field that is called otherwise there. ``seed`` makes the problems
-    of a generated task. ``where`` is a condition on the columns of the training problems. Files are never divided by
-    the seed: the held-out rows of a file are the same in all runs. ``reward_workers`` processes score; with
-    ``reward_timeout`` (seconds an attempt) there is at least one, and ``on_timeout`` says what becomes of an attempt
-    whose check takes longer. Task and rewards are then opened in each of them, so they have to be named, not handed in.
+    of a generated task. ``template``, ``chat_template_kwargs`` and ``keep_special`` say how a model reads the prompts,
+    and rewards the attempts (``TaskSettings``). ``where`` is a condition on the columns of the training problems. Files
+    are never divided by the seed: the held-out rows of a file are the same in all runs. ``reward_workers`` processes
+    score; with ``reward_timeout`` (seconds an attempt) there is at least one, and ``on_timeout`` says what becomes of
+    an attempt whose check takes longer. Task and rewards are then opened in each of them, so they have to be named, not
+    handed in.
 
     With ``tools`` (functions, FILE.py:NAME) or an ``environment`` (a class, FILE.py:CLASS) attempts are conversations
     of at most ``max_turns`` and ``max_seconds``, each call of at most ``tool_seconds``; 0: no limit. Reward functions
@@ -95,6 +105,8 @@ def open_task(
         task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
     loaded = given["rewards"]
     task = with_right(task, loaded if isinstance(loaded, Rewards) else NO_REWARDS, right)
+    if template != "auto" or chat_template_kwargs or keep_special:
+        task = Worded(task, template, chat_template_kwargs or {}, keep_special=keep_special)
     task = Where(task, where) if where else task
     if equipped:
         told = loaded if isinstance(loaded, Rewards) else NO_REWARDS
@@ -105,6 +117,7 @@ def open_task(
         raise UserError("task.also is mixed into task.data; give --data as well")
     common: dict[str, Any] = {"columns": columns, "seed": seed, "options": options, "where": where}
     common |= {"tools": tools, "environment": environment}
+    common |= {"template": template, "chat_template_kwargs": chat_template_kwargs}
     return Mixed(task, [(other, open_task(name, data=other, **common)) for other in also], weights)
 
 
@@ -144,17 +157,20 @@ def load_rewards(
     if not all(math.isfinite(weight) for weight in weights):
         raise UserError(f"reward weights must be finite numbers, got {', '.join(map(str, weights))}")
     modules = {} if modules is None else modules
-    functions: dict[str, RewardFunction] = {}
-    deciding: list[str] = []
+    functions: list[RewardFunction] = []
+    deciding: list[bool] = []
+    given: list[str | RewardFunction] = []
     for spec in specs:
         plain_spec, decides = unmarked(spec) if isinstance(spec, str) else (spec, False)
         function = load_object(plain_spec, "reward", modules) if isinstance(plain_spec, str) else plain_spec
         if not callable(function):
             raise UserError(f"reward {spec!r} is a {type(function).__name__}, not a function")
-        plain = unwrapped(function)
-        name = str(getattr(plain, "__name__", type(plain).__name__))
-        if name in functions:
-            raise UserError(f"two reward functions are called {name!r}: rename one, their values are reported by name")
-        functions[name] = function
-        deciding += [name] if decides else []
-    return Rewards(functions, tuple(map(float, weights)) or (1.0,) * len(functions), tuple(deciding))
+        if inspect.isclass(function):
+            raise UserError(f"reward {said(spec)} is a class; give an object of it: my_reward = {function.__name__}()")
+        functions.append(function)
+        deciding.append(decides)
+        given.append(plain_spec)
+    names = names_apart(given, functions)
+    named = dict(zip(names, functions, strict=True))
+    decided_by = tuple(name for name, decides in zip(names, deciding, strict=True) if decides)
+    return Rewards(named, tuple(map(float, weights)) or (1.0,) * len(named), decided_by)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 
 from upslope.errors import UserError, nearest
-from upslope.tasks.rewards import RewardFunction
+from upslope.tasks.reward_calls import RewardFunction
 from upslope.types import Problem
 
 NO_COLUMNS = frozenset(

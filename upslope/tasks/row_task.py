@@ -32,6 +32,10 @@ class RowTask(Task):
     def build(self, row: Mapping[str, Any], where: str) -> Problem:
         """The problem in a row; its id is empty if the row has none. Raises UserError that begins with ``where``."""
 
+    def look_over(self, rows: Sequence[Row]) -> None:
+        """Whatever has to be known of all rows before one becomes a problem; nothing, as it stands here."""
+        return
+
     @abstractmethod
     def without_files(self) -> Iterable[Row]:
         """Rows where the user gave no file. Raises UserError if there are none."""
@@ -43,7 +47,8 @@ class RowTask(Task):
     @cached_property
     def _set(self) -> ProblemSet:
         rows = file_rows(self._files) if self._files else self.without_files()
-        renamed = renamed_rows(rows, self._columns, self.fields)
+        renamed = list(renamed_rows(rows, self._columns, self.fields))
+        self.look_over(renamed)
         source = " and ".join(str(path) for path, _ in self._files) or "the data"
         return make_problem_set(self.name, renamed, self.build, source, self.undivided)
 

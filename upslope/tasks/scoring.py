@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from upslope.errors import UserError, nearest
 from upslope.tasks.base import Task, scores_of, sides
 from upslope.tasks.complete import complete
+from upslope.tasks.response import Response
 from upslope.tasks.text_files import json_lines, open_text
 from upslope.types import Problem, Score
 
@@ -34,7 +35,7 @@ def score_file(task: Task, source: Path | TextIO | None, out: TextIO, err: TextI
     scores: list[Score] = []
     for batch in _batches(task, source):
         problems = [problem for _, problem in batch]
-        new = scores_of(task, problems, [row["response"] for row, _ in batch])
+        new = scores_of(task, problems, [_response(row) for row, _ in batch])
         for (row, _), score in zip(batch, new, strict=True):
             added = {"reward": score.reward, "extracted": score.extracted}
             if score.timed_out:
@@ -75,6 +76,12 @@ def _batches(task: Task, source: Path | TextIO) -> Iterator[list[tuple[dict[str,
         yield batch  # nothing lost: the good lines before the bad one go out first
         raise
     yield batch
+
+
+def _response(row: Mapping[str, Any]) -> Response:
+    """With its tokens where the line has them, as one of ``upslope eval --attempts`` has."""
+    found = next((row[key] for key in ("tokens", "completion_ids") if isinstance(row.get(key), list)), None)
+    return Response(row["response"], found if found and all(type(i) is int for i in found) else None)
 
 
 def _name(stream: TextIO) -> str:

@@ -4,9 +4,9 @@ A row is one problem:
 
 ========================  =============================================================================================
 ``prompt``                the problem: a string, or a list of chat messages ``{"role": ..., "content": ...}`` (as TRL
-                          has it)
+                          has it); one of the assistant's at its end is a beginning, which attempts go on with
 ``messages``              instead of ``prompt``: a chat, of which all assistant turns are imitated; what stands before
-                          a final one is the prompt of whoever attempts it
+                          a final one is the prompt of whoever attempts it, unless that one is a beginning
 ``demonstration``         optional: a response to imitate; ``completion`` is the same (string, or messages, of which the
                           assistant's are imitated)
 ``truth``                 optional: the right answer; ``answer`` is the same where there is no ``truth``
@@ -17,7 +17,9 @@ A row is one problem:
 anything else             handed to the reward functions by its name, as are ``truth``, ``answer``, ``id`` and so on
 ========================  =============================================================================================
 
-``upslope.tasks.conversation`` says what else a message may hold.
+``upslope.tasks.conversation`` says what else a message may hold. The final assistant turn of ``messages`` is taken for
+the beginning of an answer if it says so (``prefix: true``), if it ends with a tag that it opens (``<think>``), or if it
+is the same text in all rows and they have something to judge by; ``prefix: false`` says that it is none.
 
 A file may call its columns otherwise: ``columns`` says which of them is the prompt, and so on. Files are read as
 ``upslope.tasks.files`` says.
@@ -31,22 +33,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from upslope.errors import UserError
 from upslope.tasks.columns import Columns, listed
-from upslope.tasks.conversation import chat_of, options_of, prompt_in, read_only
+from upslope.tasks.conversation import chat_of, is_beginning, options_of, prompt_in, read_only
 from upslope.tasks.files import Files, find_files
 from upslope.tasks.problem_set import Row
 from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.row_task import RowTask
 from upslope.types import Message, Problem
 
+PROMPTING = frozenset({"messages", "id", "split", "tools", "chat_template_kwargs"})
+"""Columns of rows that are there to be imitated."""
 
-def problem_of(row: Mapping[str, Any], where: str) -> Problem:
-    """The problem in a row of the user's file; its id is empty if the row has none."""
+
+def problem_of(row: Mapping[str, Any], where: str, beginning: str = "") -> Problem:
+    """The problem in a row of the user's file; its id is empty if the row has none. ``beginning``: a final text of the
+    assistant's that is no answer."""
     prompt, messages = row.get("prompt"), row.get("messages")
     if (prompt is None) == (messages is None):
         raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}")
@@ -60,12 +66,13 @@ def problem_of(row: Mapping[str, Any], where: str) -> Problem:
         after = ({"role": "assistant", "content": given[0]},) if isinstance(given[0], str) else chat_of(given[0], where)
         if after[-1]["role"] != "assistant":
             raise UserError(f"{where}: a demonstration must be text, or messages that end with an assistant's")
-    if chat[-1]["role"] == "assistant":
-        if messages is None:
-            raise UserError(f"{where}: 'prompt' ends with an assistant message; use 'messages' to give a demonstration")
+    last = chat[-1]
+    begins = messages is None or is_beginning(last) or ("prefix" not in last and last["content"] == beginning != "")
+    chat = tuple({key: value for key, value in message.items() if key != "prefix"} for message in chat)
+    if last["role"] == "assistant" and not begins:
         given.append(chat)
         chat, after = chat[:-1], chat[-1:]
-    if not any(message["content"].strip() for message in chat):
+    if not any(message["content"].strip() for message in chat if message["role"] != "assistant"):
         raise UserError(f"{where}: the prompt is empty")
     if len(given) > 1:
         raise UserError(f"{where}: has several demonstrations; keep one of demonstration, completion, messages[-1]")
@@ -103,6 +110,22 @@ def _conversation(
     return whole
 
 
+def common_beginning(chats: Sequence[Any]) -> str:
+    """The text with which the assistant ends every chat of several; empty if they end otherwise. Nobody is shown one
+    answer to different questions.
+
+    >>> chat = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "The sum is"}]
+    >>> common_beginning([chat, [{"role": "user", "content": "2?"}, chat[1]]]), common_beginning([chat])
+    ('The sum is', '')
+    """
+    lasts = [chat[-1] if isinstance(chat, list) and chat else None for chat in chats]
+    if len(lasts) < 2 or not all(isinstance(m, dict) and m.get("role") == "assistant" for m in lasts):
+        return ""
+    texts = {str(message["content"]) for message in lasts if message is not None and message.get("content")}
+    asked = {json.dumps(chat[:-1], default=str) for chat in chats}
+    return texts.pop() if len(texts) == 1 and len(asked) > 1 else ""
+
+
 class UserTask(RowTask):
     """The user's rows and the user's rewards. Without rewards it can be imitated, but not scored."""
 
@@ -116,9 +139,14 @@ class UserTask(RowTask):
     def __init__(self, files: Files, rewards: Rewards, columns: Columns = MappingProxyType({})) -> None:
         super().__init__(files, rewards, columns)
         self.has_reward = bool(rewards.functions)
+        self._beginning = ""
+
+    def look_over(self, rows: Sequence[Row]) -> None:
+        to_judge = all(row.value.keys() - PROMPTING for row in rows)  # something that a reward may ask for
+        self._beginning = common_beginning([row.value.get("messages") for row in rows]) if to_judge else ""
 
     def build(self, row: Mapping[str, Any], where: str) -> Problem:
-        return problem_of(row, where)
+        return problem_of(row, where, self._beginning)
 
     def without_files(self) -> Iterable[Row]:
         raise UserError("task user has no data: give --data FILE.jsonl")

@@ -14,7 +14,7 @@ from upslope.errors import UserError
 from upslope.learn.build import build_learner
 from upslope.learn.learner import Learner
 from upslope.learn.settings import LearnSettings
-from upslope.model import attention
+from upslope.model import admission
 from upslope.model.adapter import add_adapter, has_adapter, load_adapter
 from upslope.model.hf import recompute_layers
 from upslope.model.load import load
@@ -26,6 +26,7 @@ from upslope.record.checkpoint import Checkpoint
 from upslope.record.load import load_model
 from upslope.record.recorder import Recorder
 from upslope.training.settings import RunSettings
+from upslope.training.shares import share_memory
 
 
 def assemble(
@@ -36,22 +37,27 @@ def assemble(
     recorder: Recorder,
     saved: Checkpoint | None,
     build: Callable[..., Learner] = build_learner,
+    device: torch.device | None = None,
 ) -> Learner:
     """A learner around ``model``: the start of the run, or (``saved``) what the checkpoint holds.
 
     With ``learn.lora_rank`` the model is the frozen base in both cases, and the base is the reference; a copy of the
     policy is kept by the recorder, so that a resumed run has the one it had. The order matters: the critic copies the
     model before an adapter is added, the reference copies it before anything is cast. ``build`` takes what
-    ``build_learner`` does.
+    ``build_learner`` does; ``device`` is where it all goes, None: where the model is.
     """
-    learn, device = settings.learn, next(model.parameters()).device
+    learn, device = settings.learn, device or next(model.parameters()).device
+    if not learn.lora_rank or recipe.has_critic:
+        model = model.to(device)
     value = None
-    attention.admit(model)
+    admission.admit(model)
     if recipe.has_critic:
         value = value_model(model, own_copy=isinstance(recipe.critic, OwnCopy))
-    model = with_adapter(model, learn, settings.seed, saved).to(device)
-    policy = Policy(model, tokenizer)
+    model = with_adapter(model, learn, settings.seed, saved)
     dtype = compute_dtype(learn, recipe, model, device)
+    model = onto(model, device, dtype) if learn.lora_rank else model
+    policy = Policy(model, tokenizer)
+    share_memory(policy, settings)
     reference = None
     if recipe.refers:
         reference = refer(policy, settings, recorder, saved)
@@ -97,6 +103,16 @@ def with_adapter(model: Any, learn: LearnSettings, seed: int, saved: Checkpoint 
     if saved is not None:
         return load_adapter(model, saved.folder)
     return add_adapter(model, rank=learn.lora_rank, alpha=learn.lora_alpha, targets=learn.lora_targets, seed=seed)
+
+
+def onto(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model with an adapter, moved to the device: there what is frozen arrives in ``dtype``, so that the base is
+    never held in full beside what computes. The adapter, and the critic's copy made before, keep their precision."""
+    if device.type != "cpu":
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+    return model.to(device)
 
 
 def refer(policy: Policy, settings: RunSettings, recorder: Recorder, saved: Checkpoint | None) -> Reference:

@@ -132,9 +132,11 @@ def check_shown(recipe: Recipe, task: Task) -> None:
         problems = ()
     for problem in problems:
         if problem.demonstration is None and problem.columns.get("messages") is not None:
+            role = problem.messages[-1]["role"]
+            what = "the beginning of an answer" if role == "assistant" else f"a message of the {role}'s"
             raise UserError(
-                f"{problem.id}: its messages end with a message of the {problem.messages[-1]['role']}'s, so that "
-                "nothing is to be imitated after it; end them with the assistant's, or drop the row"
+                f"{problem.id}: its messages end with {what}, so that nothing is to be imitated after it; end them "
+                "with the assistant's, or drop the row"
             )
     if not task.demonstrations():
         raise UserError(f"task {task.name} has no demonstrations; this recipe needs some")

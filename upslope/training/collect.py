@@ -14,25 +14,26 @@ from typing import Any, Protocol
 from upslope.algo.learnable import Learnable
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
+from upslope.model.chat_renderer import reading
 from upslope.model.renderer import Renderer
 from upslope.record.drawn import DrawnStep
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
+from upslope.tasks.response import Standing
 from upslope.training.beside import Outlet, beside
 from upslope.training.blocks import TextBlocks
 from upslope.training.known import KnownProblems
-from upslope.training.scored import score
+from upslope.training.prompt_notes import SpecialWatch
+from upslope.training.scored import metrics_told, score, standing_at
 from upslope.training.short_of import why_short
 from upslope.training.shown import shown_group
-from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled
+from upslope.training.source import FileOrder, MixedDemonstrations, Order, Shuffled, pool_of
 from upslope.types import Group, Problem, Rollout, Sampling
 
 LEAST_SHARE = 1 / 8
 """Assumed of the problems still untried, however few groups were kept so far."""
-
-
 WORTH_A_THREAD = 0.1
 """Share of the time that scoring must take before it is done beside the sampling. Two threads that both use torch cost
 a small model a third of its speed."""
@@ -82,18 +83,20 @@ class Collector:
         blocks: TextBlocks | None = None,
         order: Order = "shuffled",
         cuts: bool = False,
+        steps: int = 0,
     ) -> None:
-        """``max_positions``: how long a prompt and the text to imitate may be together; ``cuts``: what is longer loses
-        its end. ``blocks``: of the text that is read in the place of the task's documents; None: those, whole.
-        ``order``: of the problems (``Shuffled`` or ``FileOrder``)."""
-        self._task, self._sampler, self._renderer, self._sampling = task, sampler, renderer, sampling
+        """``max_positions``: of prompt and text to imitate together; ``cuts``: what is longer loses its end.
+        ``blocks``: of text in the place of the task's documents; None: those, whole. ``order``: of the problems.
+        ``steps``: of the run, which rewards are told."""
+        self._task, self._sampler, self._sampling = task, sampler, sampling
+        self._renderer, self._watch = reading(renderer, special=task.keep_special), SpecialWatch()
         self._seed, self._per_step, self._max_positions, self._cuts = seed, per_step, max_positions, cuts
         self.blocks, self._order = blocks, order
+        self._steps, self._standing = steps, Standing()
         self._pools: dict[str, Shuffled[Any] | FileOrder[Any]] = {}
         self._mixture: MixedDemonstrations | None = None
         self._scoring, self._timed_out = 0.0, 0
-        self.known: KnownProblems | None = None
-        """What is known of the problems, where the recipe draws them by that."""
+        self.known: KnownProblems | None = None  # where the recipe draws problems by what is known of them
         self.overlaps = False
         """Whether attempts are scored beside the sampling, from what scoring took the last time."""
 
@@ -104,6 +107,7 @@ class Collector:
             given = self._imitate(sample, step)
             return Collected(given, given)
         self._timed_out = 0
+        self._standing = standing_at(step, self._steps, self._per_step, len(pool_of(self._task, "training problems")))
         problems = self._problems(sample, step)
         groups = self._attempt(problems, sample, step, progress)
         if not groups:
@@ -117,6 +121,8 @@ class Collector:
             self.known.learn(step, found.attempted)
         if self._timed_out:
             found.told["timed_out"] = self._timed_out
+        found.told.update(metrics_told(found.attempted))
+        self._watch(found.attempted, self._renderer)
         return found
 
     def _problems(self, sample: Attempts, step: int) -> list[Problem]:
@@ -130,7 +136,7 @@ class Collector:
         comes of them. Raises UserError where there are fewer than a step takes."""
         if isinstance(sample, Documents):
             return ()
-        found = self._found("training problems" if isinstance(sample, Attempts) else "demonstrations")
+        found = pool_of(self._task, "training problems" if isinstance(sample, Attempts) else "demonstrations")
         if isinstance(sample, Learnable) or (isinstance(sample, Attempts) and sample.refill):
             return found
         taken: dict[str, Problem] = {}
@@ -149,7 +155,7 @@ class Collector:
     def knowing(self, sample: Learnable) -> KnownProblems:
         """What is known of the training problems so far."""
         if self.known is None:
-            self.known = KnownProblems(self._found("training problems"), sample, self._seed)
+            self.known = KnownProblems(pool_of(self._task, "training problems"), sample, self._seed)
         return self.known
 
     def state(self) -> dict[str, Any]:
@@ -192,7 +198,7 @@ class Collector:
 
     def _scored(self, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]) -> list[Group]:
         start = time.perf_counter()
-        groups = score(self._task, self._renderer, problems, attempts)
+        groups = score(self._task, self._renderer, problems, attempts, self._standing)
         self._scoring += time.perf_counter() - start
         return [self._known_of(group) for group in groups]
 
@@ -278,22 +284,10 @@ class Collector:
     def _take(self, kind: str, step: int, num: int) -> list[Any]:
         """A step's share of the task's problems, demonstrations or documents, each kind in an order of its own."""
         if kind not in self._pools:
-            found = self._found(kind)
+            found = pool_of(self._task, kind)
             in_order = self._order == "file"
             self._pools[kind] = FileOrder(found, kind) if in_order else Shuffled(found, self._seed, kind)
         return self._pools[kind].take(step, num)
-
-    def _found(self, kind: str) -> Sequence[Any]:
-        find: dict[str, Callable[[], Sequence[Any]]] = {
-            "training problems": lambda: self._task.problems("train"),
-            "demonstrations": self._task.demonstrations,
-            "documents": self._task.documents,
-        }
-        found = find[kind]()
-        if not found:
-            mend = " (--text gives it some)" if kind == "documents" else ""
-            raise UserError(f"task {self._task.name} has no {kind}; this recipe needs some{mend}")
-        return found
 
     def _document(self, text: str, step: int, index: int) -> Group:
         problem = Problem(f"document/{step}/{index}", (), demonstration=text)

@@ -33,4 +33,5 @@ def collector(
         blocks=blocks,
         order=settings.sample.order,
         cuts=settings.task.too_long == "truncate",
+        steps=settings.steps,
     )

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from upslope.errors import UserError, nearest
+from upslope.model.chat_renderer import reading
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
 from upslope.tasks.base import Task
-from upslope.training.scored import score
+from upslope.tasks.response import NO_RUN, Standing
+from upslope.training.scored import metrics_told, score
 from upslope.training.statistics import mean_interval, pass_at_k, wilson
 from upslope.training.tally import (
     decided,
@@ -98,6 +100,7 @@ def evaluate(
     progress: Progress | None = None,
     by: str = "",
     num_there: int | None = None,
+    standing: Standing = NO_RUN,
 ) -> Evaluation:
     """Attempt every problem greedily and, if ``samples`` > 0, that many times from ``sampling``.
 
@@ -107,14 +110,15 @@ def evaluate(
     nothing says what is right (``Score.decided``) there is a mean reward and none of the shares. ``num_there``: how
     many problems there are, of which these were chosen; None: these.
 
-    ``by`` names a column of the problems: greedy accuracy is also reported for each of its values. Raises UserError as
-    ``column_of`` does.
+    ``by`` names a column of the problems: greedy accuracy is also reported for each of its values. ``standing`` is what
+    rewards are told of the run. Raises UserError as ``column_of`` does.
     """
     kind = column_of(problems, by) if by else []
+    renderer = reading(renderer, special=task.keep_special)
     address = Address(seed, "eval")
     surest = replace(sampling, temperature=0.0)
     surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, episode=task.episode)
-    greedy = score(task, renderer, problems, surely)
+    greedy = score(task, renderer, problems, surely, standing)
     attempts = [g.rollouts[0] for g in greedy]
     says = decided(attempts)
     row: dict[str, Any] = {}
@@ -127,7 +131,7 @@ def evaluate(
         "length": sum(r.num_chosen for r in attempts) / len(attempts),
         "truncated": sum(r.ended == "length" for r in attempts) / len(attempts),
     } | of_worlds(attempts)
-    row |= of_rewards(attempts) | of_clocks(attempts)
+    row |= of_rewards(attempts) | of_clocks(attempts) | metrics_told(greedy)
     if by and says:
         right = {k: [solved(r) for r, its in zip(attempts, kind, strict=True) if its == k] for k in dict.fromkeys(kind)}
         row["by"] = {k: asdict(wilson(sum(of), len(of))) | {"num_problems": len(of)} for k, of in right.items()}
@@ -136,7 +140,7 @@ def evaluate(
     if samples and says:
         further = None if progress is None else after(progress, attempts)
         drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, further, episode=task.episode)
-        sampled = score(task, renderer, problems, drawn)
+        sampled = score(task, renderer, problems, drawn, standing)
         num_right = [sum(map(solved, g.rollouts)) for g in sampled]
         ks = sorted({min(2**i, samples) for i in range(samples.bit_length() + 1)})
         row["pass_at"] = {

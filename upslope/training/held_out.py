@@ -8,6 +8,7 @@ from typing import Any
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Demonstrations, Documents
+from upslope.errors import UserError
 from upslope.model.policy import Policy
 from upslope.record.journal import num_samples
 from upslope.rollout.base import Progress, Sampler
@@ -17,6 +18,7 @@ from upslope.training.chosen import chosen_problems
 from upslope.training.corpora import Text, block_length
 from upslope.training.evaluate import Evaluation, evaluate
 from upslope.training.held_out_loss import HeldOutText, plain_scorer, predicted
+from upslope.training.scored import standing_at
 from upslope.training.settings import RunSettings
 from upslope.training.shown import held_out_groups
 from upslope.types import Group, Problem
@@ -44,6 +46,7 @@ class HeldOut:
     ) -> None:
         """Raises UserError for a held-out demonstration that the model is too short for."""
         self._setting, self._seed = settings.eval, settings.seed
+        self._steps, self._per_step = settings.steps, settings.problems
         self._scorer = plain_scorer(policy, micro_batch)
         self._task, self._sampler, self._imitates = task, sampler, recipe.sample
         there = held_out_problems(settings, task)
@@ -93,8 +96,15 @@ class HeldOut:
             progress=progress,
             by=self._setting.by,
             num_there=self._num_there,
+            standing=standing_at(step, self._steps, self._per_step, self._num_training()),
         )
         return Evaluation(found.row | losses, found.greedy)
+
+    def _num_training(self) -> int:
+        try:
+            return len(self._task.problems("train"))
+        except UserError:  # it may have held-out ones alone
+            return 0
 
     def losses(self) -> dict[str, Any]:
         """``held_out_loss`` nats a token of what the recipe imitates: held-out demonstrations where it imitates such,

@@ -15,7 +15,8 @@ from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.tasks.text_alone import TextAlone
-from upslope.training.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
+from upslope.training.settings import DEFAULT_RECIPE, RunSettings
+from upslope.training.task_settings import TaskSettings
 
 
 def resolve_recipe(recipe: dict[str, Any]) -> Recipe:

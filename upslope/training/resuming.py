@@ -28,7 +28,22 @@ SHAPE = tuple(
     for name in ("samplers", "ranks", "rewards", "shard", "address", "patience", "vllm_python", "vllm_url", "most_gap")
 )
 """Of a cluster, all but what changes what is learnt from whom: ``staleness`` and ``engine``."""
-CHANGEABLE = ("steps", "epochs", "minutes", "tokens", "learn.lr", "save", "eval", "threads", "track", *SHAPE, *TIMES)
+ROOM = ("learn.activations_share", "learn.logits_share", "sample.cache_share")
+"""Shares of a GPU's memory, which change no result."""
+CHANGEABLE = (
+    "steps",
+    "epochs",
+    "minutes",
+    "tokens",
+    "learn.lr",
+    "save",
+    "eval",
+    "threads",
+    "track",
+    *SHAPE,
+    *TIMES,
+    *ROOM,
+)
 """Settings that may be given along with ``--resume``: they say how far and how fast, not what is learnt from whom."""
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from upslope.errors import UserError
+from upslope.model.chat_template import NOTHING
 from upslope.model.renderer import Renderer, prompt_of
-from upslope.model.rendering import NOTHING
 from upslope.training.shown import shown_rows
 from upslope.types import Message, Problem, Sampling
 

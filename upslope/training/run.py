@@ -15,6 +15,7 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import NonFinite, Stopped, UserError
 from upslope.learn.learner import Learner
 from upslope.learn.probe import Probe
+from upslope.model.gauge import wait_for
 from upslope.model.pieces import TokenTexts
 from upslope.record import attempts
 from upslope.record.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ from upslope.training.fitting import Fitted
 from upslope.training.held_out import HeldOut
 from upslope.training.measuring import is_measured, renew_reference
 from upslope.training.memory import Keeper, peak_gb
+from upslope.training.prompt_notes import notes_of_run
 from upslope.training.readable import require_readable
 from upslope.training.results import Results
 from upslope.training.saving import Saving
@@ -89,7 +91,7 @@ class Run(Results):
         """What others have to say of a step, for its line in the journal."""
         self._memory = Keeper()
         self._spell = TokenTexts(self.policy.tokenizer)
-        learner.watch = self._learned
+        learner.watch, self.policy.budgets.say = self._learned, view.message
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -101,12 +103,11 @@ class Run(Results):
         self.view.start(self.recorder.name, what, self.settings.steps, self.first_step)
         if self.folder is not None and isinstance(self.view, ReadsRecords):
             self.view.records_in(self.folder)
-        for note in self._notes:
+        of_prompts = notes_of_run(self.recipe, self.task, self.policy.renderer)
+        for note in (*self._notes, *self.policy.notes, *of_prompts, *self._fitted.lines):
             self.view.message(note)
         if self._notes:
             self.recorder.add({"kind": "resume", "step": self.first_step, "notes": list(self._notes)})
-        for line in self._fitted.lines:
-            self.view.message(line)
         if self._fitted.told and self.first_step == 0:
             self.recorder.add({"kind": "rows", "step": 0, "too_long": self._fitted.told})
         with self.signals, said_to(self.view.message):
@@ -154,6 +155,7 @@ class Run(Results):
         self.first_step, self.resumed = saved.step, saved
         self._saving.saved = saved.step
         self._spent, self._tokens = float(saved.state["spent"]), int(saved.state["tokens"])
+        self.policy.budgets.remember(saved.state.get("caps", {}))
         self.collect.load(self.recipe.sample, saved.state)
         oldest = self.settings.cluster.staleness
         self.collect = with_drawn(self.collect, saved, self.task, oldest, self.view.message)
@@ -179,6 +181,7 @@ class Run(Results):
             ) from error
         finally:
             self._memory.check(name)
+            wait_for(self.policy.device)  # else the next phase would be charged for this one's work
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._phase_began
 
     @contextlib.contextmanager

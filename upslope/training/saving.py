@@ -47,6 +47,8 @@ class Saving:
         """So many steps are done, in ``spent`` seconds and ``tokens`` tokens; ``shown``: an attempt of the last one."""
         self.finished, self._shown = step, shown or self._shown
         self._state = {"spent": spent, "tokens": tokens} | dict(self._collects().state())
+        if self._learner.policy.budgets.caps:
+            self._state["caps"] = dict(self._learner.policy.budgets.caps)
         for optimizer in self._learner.optimizers:
             optimizer.moved = False
 

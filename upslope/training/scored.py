@@ -11,23 +11,43 @@ from dataclasses import replace
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer
 from upslope.tasks.base import Task, scores_of
+from upslope.tasks.response import NO_RUN, Response, Standing
 from upslope.types import Group, Problem, Rollout, Score
 
 
 def score(
-    task: Task, renderer: Renderer, problems: Sequence[Problem], attempts: Sequence[Sequence[Rollout]]
+    task: Task,
+    renderer: Renderer,
+    problems: Sequence[Problem],
+    attempts: Sequence[Sequence[Rollout]],
+    standing: Standing = NO_RUN,
 ) -> list[Group]:
-    """Every attempt with the task's score, problem by problem. Raises UserError for a NaN or infinite reward."""
+    """Every attempt with the task's score, problem by problem; rewards are told the run's ``standing``. Raises
+    UserError for a NaN or infinite reward."""
     asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
     flat = [r for rollouts in attempts for r in rollouts]
     left = [place for place, r in enumerate(flat) if r.earned is None]
-    given = scores_of(task, [asked[i] for i in left], [flat[i].answer for i in left], of="attempts") if left else []
+    responses = [Response(flat[i].answer, flat[i].response, standing) for i in left]
+    given = scores_of(task, [asked[i] for i in left], responses, of="attempts") if left else []
     score_of = {place: r.earned for place, r in enumerate(flat)} | dict(zip(left, given, strict=True))
     scored = iter([_scored(renderer, rollout, score_of[place] or Score(0.0)) for place, rollout in enumerate(flat)])
     return [
         Group(problem, tuple(next(scored) for _ in rollouts))
         for problem, rollouts in zip(problems, attempts, strict=True)
     ]
+
+
+def metrics_told(groups: Sequence[Group]) -> dict[str, float]:
+    """The mean of what reward functions told of the batches that these attempts were scored in, as a journal has it."""
+    scores = [rollout.score for group in groups for rollout in group.rollouts]
+    names = dict.fromkeys(name for each in scores for name in each.told)
+    found = {name: [each.told[name] for each in scores if name in each.told] for name in names}
+    return {f"logged/{name}": math.fsum(values) / len(values) for name, values in found.items()}
+
+
+def standing_at(step: int, steps: int, per_step: int, num_problems: int) -> Standing:
+    """A run's standing before number ``step`` of its ``steps`` turns."""
+    return Standing(step, steps, step * per_step / max(num_problems, 1))
 
 
 def _scored(renderer: Renderer, rollout: Rollout, score: Score) -> Rollout:

@@ -64,7 +64,7 @@ def run_to_end(
     with process_state(settings, device):
         company = company or Nobody()
         company.begin(model, tokenizer, recipe, settings, view.message, recorder.folder)
-        learner = assemble(model.to(device), tokenizer, recipe, settings, recorder, saved, company.build)
+        learner = assemble(model, tokenizer, recipe, settings, recorder, saved, company.build, device)
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
         blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)

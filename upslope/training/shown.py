@@ -74,6 +74,11 @@ def shown_tokens(
         part = renderer.middle_ids(text[begin:stop]) if index else renderer.response_ids(text[begin:stop])[:-1]
         ids += part
         mask += [index % 2 == 0] * len(part)
+    told = len(ids)
+    while told and not renderer.text(ids[told - 1 : told]).strip() and ids[told - 1] not in renderer.end_ids:
+        told -= 1  # a template writes a line's end behind the end of a turn
+    if told and mask[told - 1] and ids[told - 1] in renderer.end_ids:  # the text has it already
+        return (*ids[:told],), (*mask[:told],)
     return (*ids, end), (*mask, True)
 
 

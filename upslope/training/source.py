@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 from upslope.errors import UserError
 from upslope.rollout.address import Address
-from upslope.tasks.base import Shares
+from upslope.tasks.base import Shares, Task
 from upslope.text.order import Mixture
 from upslope.types import Problem
 
 T = TypeVar("T")
 Order = Literal["shuffled", "file"]
+
+
+def pool_of(task: Task, kind: str) -> Sequence[Any]:
+    """The task's training problems, demonstrations or documents. Raises UserError if there are none."""
+    find: dict[str, Callable[[], Sequence[Any]]] = {
+        "training problems": lambda: task.problems("train"),
+        "demonstrations": task.demonstrations,
+        "documents": task.documents,
+    }
+    found = find[kind]()
+    if not found:
+        mend = " (--text gives it some)" if kind == "documents" else ""
+        raise UserError(f"task {task.name} has no {kind}; this recipe needs some{mend}")
+    return found
 
 
 class Shuffled(Generic[T]):

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from upslope.model.chat_renderer import reading
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.local import LocalSampler
+from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task
 from upslope.training.chosen import chosen_problems
 from upslope.training.evaluate import Evaluation, evaluate
+from upslope.training.prompt_notes import SpecialWatch, prompt_notes
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
+from upslope.training.shares import share_memory
 from upslope.training.start import MakeView, resolve_model, with_limit
 
 
@@ -35,6 +39,7 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
         training = model.training
         policy = Policy(model, tokenizer)
         try:
+            share_memory(policy, settings)
             yield policy
         finally:
             policy.release()
@@ -52,11 +57,14 @@ def evaluate_on(
     around the sampler."""
     settings = with_limit(settings, task, policy.max_positions)
     there = task.problems("test")
-    return evaluate(
+    problems = chosen_problems(task, settings.eval.problems)
+    for note in prompt_notes(problems, policy.renderer):
+        WATCH.say(note)
+    found = evaluate(
         task,
         keep(LocalSampler(policy, max_rows=settings.sample.max_rows)),
         policy.renderer,
-        chosen_problems(task, settings.eval.problems),
+        problems,
         replace(settings.sample.sampling(), temperature=settings.eval.temperature),
         samples=settings.eval.samples,
         seed=settings.seed,
@@ -64,3 +72,5 @@ def evaluate_on(
         by=settings.eval.by,
         num_there=len(there),
     )
+    SpecialWatch()(found.greedy, reading(policy.renderer, special=task.keep_special))
+    return found

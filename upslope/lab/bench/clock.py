@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from upslope.lab.bench.ceiling import wait_for
+from upslope.model.gauge import wait_for
 
 
 class Clock:

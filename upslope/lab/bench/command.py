@@ -16,6 +16,7 @@ from upslope.algo.critic import LearnedCritic
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts
 from upslope.errors import UserError
+from upslope.inspect.data_stream import data_stream
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.bench.ceiling import measure_ceiling
 from upslope.lab.bench.figures import (
@@ -53,7 +54,7 @@ def bench_command(settings: RunSettings, shape: str | None, repeat: int, *, as_j
     """Measure, and print a table or one JSON object; what is under way goes to standard error."""
     found = bench(settings, shape, repeat, lambda text: print(f"upslope bench: {text}", file=sys.stderr, flush=True))
     if as_json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps(found, allow_nan=False), file=data_stream())
     else:
         print_figures(found, Console())
 

@@ -12,16 +12,19 @@ from rich.console import Console
 from rich.text import Text
 
 from upslope.errors import UserError
+from upslope.inspect.data_stream import data_stream
 from upslope.inspect.words import visible
 from upslope.lab.dataset.alike import Alike, shared_problems
 from upslope.lab.dataset.judged import Judged, odd_rewards, rewards_known
 from upslope.lab.dataset.lengths import TokenLengths, of_demonstrations, of_prompts
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.names import is_new, is_pocket
-from upslope.model.renderer import ChatRenderer, prompt_of
+from upslope.model.renderer import prompt_of
 from upslope.record.load import load_model_positions
 from upslope.tasks.base import Task
 from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import with_prompt_lengths
+from upslope.training.prompt_notes import prompt_notes
 from upslope.training.settings import RunSettings
 from upslope.training.start import resolve_words
 from upslope.types import Problem
@@ -47,15 +50,18 @@ def data_command(settings: RunSettings, row: int, *, as_json: bool) -> None:
         "held-out prompts": of_prompts(held_out, renderer, positions - longest),
         "demonstrations": of_demonstrations(shown, renderer, positions),
     }
+    notes = prompt_notes(train, renderer)
     same, rewards = shared_problems(train, held_out), rewards_known(task, shown)
     if as_json:
         told: dict[str, Any] = {"train": len(train), "held_out": len(held_out), "demonstrations": len(shown)}
         told |= {"lengths": {name: asdict(found) | {"spread": found.spread} for name, found in lengths.items()}}
         told |= {"alike": [asdict(pair) for pair in same], "rewards": [asdict(judgement) for judgement in rewards]}
-        print(json.dumps(told, indent=1))
+        told |= {"notes": notes}
+        print(json.dumps(told, indent=1), file=data_stream())
         return
     console = Console()
     lines = [f"{len(train)} training problems, {len(held_out)} held out, {len(shown)} demonstrations"]
+    lines += [f"LOOK: {note}" for note in notes]
     lines += _of_lengths(lengths, longest, positions) + _of_alike(same, len(held_out)) + _of_rewards(rewards)
     for line in lines:
         console.print(Text(visible(line)), soft_wrap=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from upslope.model.load import TOKENIZER_FILES
+from upslope.model.directory import TOKENIZER_FILES
 from upslope.model.names import config_of_new, folder_and_best
 from upslope.native.places import cache_folder
 from upslope.record import checkpoint

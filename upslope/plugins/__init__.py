@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import sys
 import traceback
@@ -13,6 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from upslope.errors import UserError, nearest
+from upslope.plugins import files
+from upslope.plugins.loading import module_of_file
+from upslope.plugins.world import settle, world_of_file
 
 LONGEST = 500
 """Characters that are quoted of what a user's object says."""
@@ -23,7 +25,7 @@ _IMPORTED: set[str] = set()
 def is_own(value: Any) -> bool:
     """Whether a function, a class or an object of one is the package's and not a user's."""
     module = getattr(value, "__module__", None) or ""
-    return module.partition(".")[0] == __name__.partition(".")[0]
+    return module.partition(".")[0] == __name__.partition(".")[0] and not module.startswith(files.__name__)
 
 
 def names_a_file(spec: str) -> bool:
@@ -49,30 +51,44 @@ def load_object(spec: str, what: str, modules: dict[str, ModuleType] | None = No
     file, _, name = spec.rpartition(":")
     if not Path(file).is_file():
         raise UserError(f"there is no {what} file {file}")
-    place = str(Path(file).resolve())  # one file is one module, whatever folder its path is written from
+    path = Path(file).resolve()
+    place = str(path)  # one file is one module, whatever folder its path is written from
     if place not in modules:
-        modules[place] = _import(Path(file))
+        modules[place] = _import(path)
     if not hasattr(modules[place], name):
         own = [k for k, v in vars(modules[place]).items() if not k.startswith("_") and not inspect.ismodule(v)]
         raise UserError(f"{what} {spec!r}: {file} has no {name!r}{nearest(name, own)}")
-    return getattr(modules[place], name)
+    found = getattr(modules[place], name)
+    settle(getattr(found, "__module__", None), world_of_file(path))  # it may come from a neighbour
+    return found
 
 
 def _import(path: Path) -> ModuleType:
-    folder = str(path.resolve().parent)
+    folder = str(path.parent)
     if folder not in sys.path:
-        sys.path.append(folder)  # the file may import its neighbours; at the end, so that it shadows nothing
-    spec = importlib.util.spec_from_file_location(f"upslope_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, "spec_from_file_location knows every .py file"
-    module = importlib.util.module_from_spec(spec)
-    _IMPORTED.add(str(path.resolve()))
-    sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up here
+        sys.path.append(folder)  # for imports that its code makes later, from anywhere; it shadows nothing there
+    world = world_of_file(path)
+    _IMPORTED.add(str(path))
     try:
-        spec.loader.exec_module(module)
+        with world.inside(loading=True):
+            module = module_of_file(path)
     except BaseException as error:
         unless_interrupted(error)
-        raise UserError(f"importing {path} failed: {describe(error, str(path.resolve()))}") from error
+        raise UserError(f"importing {path} failed: {_why(error, str(path))}") from error
+    settle(module.__name__, world)
     return module
+
+
+def _why(error: BaseException, file: str) -> str:
+    at = describe(error, file)
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SystemExit) and any(Path(frame.filename).name == "argparse.py" for frame in frames):
+        place = at.partition(" at ")[2]
+        return (
+            f"it reads a command line (argparse){f' at {place}' if place else ''}, and there is none for it here; put "
+            'that under if __name__ == "__main__":, or give its arguments defaults'
+        )
+    return at
 
 
 def unless_interrupted(error: BaseException) -> None:
@@ -85,8 +101,8 @@ def unless_interrupted(error: BaseException) -> None:
 def blamed(error: BaseException) -> str:
     """What went wrong in a user's file that was imported, with the place there; empty if the error came from none."""
     frames = traceback.extract_tb(error.__traceback__)
-    files = [frame.filename for frame in frames if str(Path(frame.filename).resolve()) in _IMPORTED]
-    return describe(error, files[-1]) if files else ""
+    own = [frame.filename for frame in frames if str(Path(frame.filename).resolve()) in _IMPORTED]
+    return describe(error, own[-1]) if own else ""
 
 
 def describe(error: BaseException, file: str) -> str:

@@ -1,0 +1,150 @@
+"""What can be seen of a model's directory before anything of it is loaded: files that are not there, or not whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from upslope.errors import UserError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""What transformers looks for."""
+ELSEWHERE = {
+    "*.gguf": "llama.cpp's",
+    "*.onnx": "ONNX's",
+    "*.h5": "TensorFlow's",
+    "*.msgpack": "Flax's",
+    "consolidated*": "the maker's own",
+    "*.pt": "a script's own",
+    "*.pth": "a script's own",
+    "*.distcp": "torch.distributed's",
+    "*model_states.pt": "DeepSpeed's",
+}
+"""Weights that transformers does not read, and whose form that is."""
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "vocab.bpe",
+    "source.spm",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+"""One of which every tokenizer's directory has."""
+POINTER = b"version https://git-lfs"
+MOST_HEADER = 100_000_000
+"""Bytes of a safetensors header, as that format bounds it."""
+
+
+def require_directory(folder: Path) -> None:
+    """Raise UserError unless the directory has a config that names an architecture, whole weights and a tokenizer."""
+    require_config(folder)
+    _require_weights(folder)
+    require_tokenizer(folder, f"model {str(folder)!r}")
+
+
+def require_config(folder: Path) -> None:
+    """Raise UserError without a config.json, or for one that does not say what the model is."""
+    _require_no_pointers(folder, f"model {str(folder)!r}")
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"model {str(folder)!r}: the directory holds no config.json, so it is no Hugging Face model")
+    config = _json(file)
+    if isinstance(config, dict) and not config.get("model_type"):
+        raise UserError(
+            f"model {str(folder)!r}: its config.json has no model_type, which says what the model is; take the "
+            "config.json that came with the weights"
+        )
+
+
+def require_tokenizer(folder: Path, what: str) -> None:
+    """Raise UserError for a directory without one; ``what`` it is of."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"{what}: the directory holds no tokenizer (none of {', '.join(TOKENIZER_FILES[:4])}); copy the "
+            "tokenizer's files there from the model that the weights began with"
+        )
+
+
+def _require_no_pointers(folder: Path, what: str) -> None:
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size < 1024:
+            with file.open("rb") as stream:
+                pointer = stream.read(len(POINTER)) == POINTER
+            if pointer:
+                raise UserError(
+                    f"{what}: {file.name} is a pointer of git-lfs and not the file itself; run `git lfs pull` there, "
+                    "or download it again"
+                )
+
+
+def _require_weights(folder: Path) -> None:
+    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        others = [(kind, p.name) for kind in ELSEWHERE for p in sorted(folder.glob(kind))]
+        if others:
+            why = f"{others[0][1]} is in {ELSEWHERE[others[0][0]]} form, which transformers does not read; convert it"
+        elif any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+            name = next(iter(sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]))).name
+            why = f"{name} is there, and the index that says what is in which file is not; download it as well"
+        else:
+            why = "they may not have been downloaded"
+        raise UserError(f"model {str(folder)!r}: the directory holds no weights (no {WEIGHTS[0]}): {why}")
+    for file in _shards(folder, found):
+        if not file.is_file():
+            raise UserError(
+                f"model {str(folder)!r}: {found.name} names {file.name}, and there is no such file; download it as well"
+            )
+        if file.suffix == ".safetensors":
+            _require_whole(folder, file)
+
+
+def _shards(folder: Path, found: Path) -> Iterator[Path]:
+    if found.suffix != ".json":
+        yield found
+        return
+    index = _json(found)
+    weights = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+        raise UserError(f"model {str(folder)!r}: {found.name} has no weight_map, which says what is in which file")
+    for name in sorted(set(weights.values())):
+        if Path(name).name != name:
+            raise UserError(f"model {str(folder)!r}: {found.name} names {name!r:.80}, which is not in the directory")
+        yield folder / name
+
+
+def _require_whole(folder: Path, file: Path) -> None:
+    """Raise UserError if a safetensors file ends before the last weight that its header names."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        num = int.from_bytes(start, "little")
+        if len(start) < 8 or num > min(MOST_HEADER, size - 8):
+            raise UserError(
+                f"model {str(folder)!r} cannot be loaded: {file.name} is no safetensors file, or was cut off in its "
+                f"header ({size:,} bytes are there); copy or download it again"
+            )
+        try:
+            header = json.loads(stream.read(num))
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except Exception:  # whatever it is, safetensors says so
+            return
+    wanted = 8 + num + max(ends, default=0)
+    if size < wanted:
+        raise UserError(
+            f"model {str(folder)!r} cannot be loaded: {file.name} was cut off: it has {size:,} bytes, and its header "
+            f"names weights up to {wanted:,}; copy or download it again"
+        )
+
+
+def _json(file: Path) -> Any:
+    """None for what is no JSON: transformers says so."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
