@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no toml": (["train", "none.toml"], "run file none.toml: "),
     "model": (["train", "--model", "./nowhere"], "model './nowhere': there is no such directory"),
     "model below": (["train", "--model", "no/such/model"], "model 'no/such/model': there is no such directory"),
-    "no model": (["train", "--model", "./empty"], "model './empty': the directory holds no config.json"),
+    "no model": (["train", "--model", "./empty"], "model 'empty': the directory holds no config.json"),
     "hub": (["train", "--model", "nobody/nothing"], "model 'nobody/nothing' cannot be loaded now: "),
     "stage": (["train", "--model", "pocket:sf"], "pocket has no stage 'sf'; did you mean 'sft'?"),
     "device": ([*BLANK, "device=gpu"], "device 'gpu' cannot be used here: "),

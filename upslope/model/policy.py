@@ -259,7 +259,7 @@ class Policy:
         layout, out = self._called(module, rollouts, every=every, **more)
         found = []
         for name in wanted:
-            out_NSX = out.hidden_states[-1] if name == "hidden_states" else out[name]
+            out_NSX = out.hidden_states[-1] if name == "hidden_states" else getattr(out, name)
             if not self.packs:
                 out_RX = before_tokens(out_NSX, rollouts)[layout.row_R, layout.column_R]
             else:  # of the logits, a packed call has computed no others

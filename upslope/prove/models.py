@@ -70,6 +70,9 @@ class Toy(nn.Module):
         self.config = SimpleNamespace(hidden_size=width, vocab_size=vocabulary)
         self.generation_config = None
 
+    def get_input_embeddings(self) -> SimpleNamespace:
+        return SimpleNamespace(weight=self.base_model.embedding.theta)
+
     def get_output_embeddings(self) -> SimpleNamespace:
         return SimpleNamespace(weight=self.head.theta)
 
