@@ -266,6 +266,20 @@ def test_the_learner_scores_what_was_sampled_over_turns() -> None:
         assert logp_NT[0].tolist() == pytest.approx(list(rollout.logp), abs=1e-9)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_turn_that_the_prompt_begins_is_one_turn_for_the_template(family: str) -> None:
+    subject, begun = renderer(family), {"role": "assistant", "content": "I think"}
+    asked = replace(ASKED, messages=(*ASKED.messages, begun))
+    (found,) = converse(
+        saying(subject, " of it.", "4."), subject, [Attempted(asked, 0, Asking(user("Is it?")))], SAMPLING, HERE
+    )
+    assert (found.forks, found.num_turns) == ((), 2)
+    chat = [*ASKED.messages, {**begun, "content": "I think of it."}, *user("Is it?")]
+    whole = subject.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    read = subject.spelled((*found.prompt, *found.response[: found.turns[0]]))
+    assert "".join(read.split()) == "".join(whole.split())
+
+
 def test_progress_and_ends_are_told_as_for_single_turns() -> None:
     subject = renderer("smollm2")
     told: list[tuple[int, int]] = []
