@@ -14,6 +14,8 @@ import upslope
 PACKAGE = Path(upslope.__file__).parent
 ORDER = (
     *(
+        "forks",
+        "marks",
         "types",
         "errors",
         "bounds",

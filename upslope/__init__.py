@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # a type checker and an editor see the same names
     from upslope.errors import Stopped as Stopped, UserError as UserError
     from upslope.lab.pipeline.command import pipeline as pipeline
     from upslope.tasks.base import Task as Task
+    from upslope.tasks.episode import ConversationLimits as ConversationLimits, Episode as Episode
     from upslope.training.run import Run as Run
     from upslope.types import (
         Batch as Batch,
@@ -78,6 +79,7 @@ _MODULES = {
     "upslope.errors": ("Stopped", "UserError"),
     "upslope.lab.pipeline.command": ("pipeline",),
     "upslope.tasks.base": ("Task",),
+    "upslope.tasks.episode": ("ConversationLimits", "Episode"),
     "upslope.training.run": ("Run",),
     "upslope.types": ("Batch", "Problem", "Rollout", "Sampling", "Score"),
 }

@@ -26,9 +26,11 @@ PATHS = (
     ("task", "data"),
     ("task", "eval_data"),
     ("task", "name"),
+    ("task", "environment"),
     ("recipe", "name"),
 )
-"""Keys that may hold a path; so may every entry of ``task.rewards`` and ``task.text``, and the kind of every slot."""
+"""Keys that may hold a path; so may every entry of ``task.rewards``, ``tools`` and ``text``, and the kind of every
+slot."""
 
 
 def load_settings(
@@ -185,8 +187,9 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         if slot != "name" and isinstance(kind, str) and names_a_file(kind):
             recipe[slot] = value | {"kind": _beside(kind, folder)} if isinstance(value, dict) else _beside(kind, folder)
     task = table.get("task", {})
-    if isinstance(task, dict) and isinstance(task.get("rewards"), list):
-        task["rewards"] = [_beside(r, folder) if isinstance(r, str) else r for r in task["rewards"]]
+    for name in ("rewards", "tools"):
+        if isinstance(task, dict) and isinstance(task.get(name), list):
+            task[name] = [_beside(r, folder) if isinstance(r, str) else r for r in task[name]]
     if isinstance(task, dict) and isinstance(task.get("text"), list):
         task["text"] = [_text_beside(t, folder) if isinstance(t, str) else t for t in task["text"]]
 

@@ -13,26 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from upslope.forks import Fork
+from upslope.marks import FULL_MARKS, comes_to
+
 if TYPE_CHECKING:  # tasks import this file and must not pay for torch
     from torch import Tensor
 
 Message = Mapping[str, Any]
 """``role`` and ``content``, both text; what else the chat template reads of it (``tool_calls``, ``name``)."""
-Ended = Literal["stop", "stop_string", "length"]
+Ended = Literal["stop", "stop_string", "length", "turns", "seconds"]
 Form = Literal["auto", "chat", "raw"]
-FULL_MARKS = 1.0
-"""The reward from which on an attempt is right, unless a task says otherwise."""
-NEARLY = 1e-6
-"""How much less is still as much: 0.7 + 0.2 + 0.1 is less than 1 in floating point."""
-
-
-def comes_to(value: float, least: float) -> bool:
-    """Whether a reward is at least so much, up to rounding.
-
-    >>> comes_to(0.7 + 0.2 + 0.1, 1.0), comes_to(0.999, 1.0)
-    (True, False)
-    """
-    return value >= least - NEARLY * max(1.0, abs(least))
 
 
 @dataclass(frozen=True)
@@ -89,6 +79,8 @@ class Score:
     token with which the response reached that many characters."""
     by_token: tuple[float, ...] | None = None
     """The same rewards, one number for every token of the response. Left out, it is made of ``steps``."""
+    by_turn: tuple[float, ...] = ()
+    """Further rewards, one for each turn of the policy's (fewer: the first ones), paid at its end."""
     told: Mapping[str, float] = field(default_factory=dict)
     """What reward functions say of the whole batch that it was scored in, by name (``log_metric``)."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -130,8 +122,8 @@ class Rollout:
     version: int
     """How many turns of the loop the weights that wrote it had been through; of several, the newest."""
     ended: Ended
-    """``stop``: the policy wrote an end token (the last of ``response``). ``stop_string``: one of ``Sampling.stop``,
-    which its last token completes. ``length``: it was cut."""
+    """``stop``: with an end token, and its world, if any, had no more to say. ``stop_string``: with a token that
+    completes one of ``Sampling.stop``. ``length``: cut. ``turns``, ``seconds``: a conversation reached that limit."""
     text: str
     """The response decoded without special tokens, up to the end of a stop string: what the reward reads."""
     score: Score = Score(0.0)
@@ -139,6 +131,25 @@ class Rollout:
     """How often the world was asked in between and had nothing to say."""
     versions: tuple[int, ...] | None = None
     """Per response token, where not all were written by weights of ``version``."""
+    turns: tuple[int, ...] = ()
+    """Where each turn after the first begins: a token of the response that the policy chose."""
+    forks: tuple[Fork, ...] = ()
+    calls: int = 0
+    wrong_calls: int = 0
+    """How often it called a tool, and how often of these in vain."""
+    chat: tuple[Message, ...] = ()
+    """A conversation after its prompt, message by message; empty where there was none."""
+    earned: Score | None = None
+    """What its world says that it earned, in place of the task; None: the task is asked."""
+
+    @property
+    def num_turns(self) -> int:
+        return 1 + len(self.turns)
+
+    @property
+    def answer(self) -> str:
+        """What is judged: the text, of a conversation its last turn's."""
+        return next((str(m["content"]) for m in reversed(self.chat) if m["role"] == "assistant"), self.text)
 
     @property
     def reward(self) -> float:
@@ -187,6 +198,8 @@ class Batch:
     """What its group counts for beside the others (``Group.weight``); None: all alike."""
     version_NT: Tensor | None = None
     """int64; turns of the loop that the weights which wrote the token had been through."""
+    turn_NT: Tensor | None = None
+    """int64; of which turn of its attempt a token is, from 0; None: no attempt has several."""
     limit: int = 0
     """The longest response that sampling allows, in tokens; 0: unknown (given text)."""
     sampler_logp_NT: Tensor | None = None

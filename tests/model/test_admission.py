@@ -13,7 +13,9 @@ from tiny import TOKENIZER
 from transformers import AutoModelForCausalLM
 
 from upslope.errors import UserError
+from upslope.forks import Fork
 from upslope.model import admission
+from upslope.model.hf import use_attention
 from upslope.model.layout import Tokens
 from upslope.model.lengths import named_reaches, pieces, turns
 from upslope.model.plain import row_by_itself, whole_pass
@@ -109,6 +111,29 @@ def test_a_short_row_does_not_depend_on_its_neighbours():
         alone, _ = policy.score([short], Sampling(), 20)
         beside, _ = policy.score([short, long], Sampling(), 20)
     torch.testing.assert_close(beside[0], alone[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_forked_attempt_has_the_angles_of_each_of_its_prompts(packed):
+    """Behind a prompt of its own a fork is a row of its own: short where that is short, cut where it gets long."""
+    policy = Policy(copy.deepcopy(built("angles by length")), TOKENIZER)
+    if not packed:
+        use_attention(policy.model, "sdpa")
+        policy.packs = policy.native = False
+        policy.plain = admission.plain_way(policy.model)
+    response, mask = tuple(range(20, 34)), (True,) * 4 + (False,) + (True,) * 9
+    forked = Tokens(PROMPTS[2], response, mask, (Fork(5, PROMPTS[0]), Fork(9, PROMPTS[3])))
+    alone = [Tokens(PROMPTS[2], response[:5], mask[:5]), Tokens(PROMPTS[0], response[5:9], mask[5:9])]
+    alone.append(Tokens(PROMPTS[3], response[9:], mask[9:]))
+    assert {len(r.prompt) + len(r.response) - 1 > 12 for r in alone} == {True, False}
+    other = Tokens(PROMPTS[1], (9,) * 14, (True,) * 14)
+    with torch.no_grad():
+        both, _ = policy.score([other, forked, other], Sampling(), 14)
+        apart = [policy.score([row], Sampling(), len(row.response))[0][0] for row in alone]
+        own = [row_by_itself(built("angles by length"), row, (12,)).log_softmax(-1) for row in alone]
+    torch.testing.assert_close(both[1], torch.cat(apart), rtol=0, atol=1e-5)
+    said = torch.cat(own)[range(14), list(response)] * torch.tensor(mask)
+    torch.testing.assert_close(both[1], said, rtol=0, atol=2e-5)
 
 
 def test_a_row_is_cut_where_its_angles_turn():

@@ -8,8 +8,8 @@ import pytest
 from tiny import TOKENIZER
 
 from upslope.model.byte_pairs import learn_tokenizer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.growing import GrowingText
-from upslope.model.renderer import ChatRenderer
 
 TEXTS = ["naïve café — 🙂🙃 end", "Tom has 3 apples.\n#### 12", "日本語のテキスト", "  spaces  and\ttabs "]
 BYTES = ChatRenderer.of(learn_tokenizer(TEXTS * 4, 280))

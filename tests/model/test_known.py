@@ -8,10 +8,10 @@ from naive import flat
 from tiny import TOKENIZER, drawn, model, problems
 
 from upslope.errors import UserError
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.known import NeverDrawn, unknown_ids
 from upslope.model.pocket import build_tokenizer
 from upslope.model.policy import Policy
-from upslope.model.renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.types import Sampling
 

@@ -10,8 +10,9 @@ import pytest
 import templated
 
 from upslope.errors import UserError
+from upslope.model.chat_renderer import ChatRenderer, reading
 from upslope.model.chat_template import PLAIN_TEMPLATE
-from upslope.model.renderer import ChatRenderer, is_raw, prompt_of, reading
+from upslope.model.renderer import is_raw, prompt_of
 from upslope.training.prompt_notes import SpecialWatch, prompt_notes, special_note
 from upslope.training.shown import shown_rows
 from upslope.types import Form, Group, Problem, Rollout

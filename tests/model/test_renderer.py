@@ -10,8 +10,8 @@ from tiny import TOKENIZER, bare_tokenizer as bare, policy
 
 import upslope
 from upslope.errors import UserError
-from upslope.model import chat_template, renderer
-from upslope.model.renderer import ChatRenderer
+from upslope.model import chat_renderer, chat_template
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.text import encoder
 
 MESSAGES = ({"role": "user", "content": "Tom has 18 apples."},)
@@ -122,11 +122,11 @@ def test_all_tokenising_is_in_one_file():
     elsewhere = {
         f"{path.relative_to(package)}:{line}"
         for path in package.rglob("*.py")
-        if path not in (Path(renderer.__file__), Path(encoder.__file__), Path(chat_template.__file__))
+        if path not in (Path(chat_renderer.__file__), Path(encoder.__file__), Path(chat_template.__file__))
         for line in tokenising(path.read_text(encoding="utf-8"))
     }
     assert elsewhere == set()
-    assert len(tokenising(Path(renderer.__file__).read_text(encoding="utf-8"))) == 3
+    assert len(tokenising(Path(chat_renderer.__file__).read_text(encoding="utf-8"))) == 3
     rendering = Path(chat_template.__file__).read_text(encoding="utf-8")
     assert len(tokenising(rendering)) == 1 and '"tokenize": False' in rendering
 

@@ -8,9 +8,9 @@ from tiny import TOKENIZER, group, model, policy, random_groups
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from upslope.model.attention import planned
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.layout import lay_out
 from upslope.model.policy import Policy
-from upslope.model.renderer import ChatRenderer
 from upslope.types import Sampling
 
 

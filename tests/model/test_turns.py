@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from upslope.errors import UserError
-from upslope.model.renderer import ChatRenderer, Shown
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.renderer import Shown
 
 FAMILIES = tuple(templated.SPECIAL)
 TAKES_TOOLS = ("qwen2.5", "qwen3", "llama3")
@@ -269,8 +270,8 @@ def test_a_template_that_does_not_say_what_the_assistant_says_is_refused() -> No
 
 def test_a_tokenizer_that_changes_a_text_is_refused() -> None:
     class Deaf(ChatRenderer):
-        def _ids(self, text: str) -> tuple[int, ...]:
-            return super()._ids(text.replace("4", "5"))
+        def ids(self, text: str) -> tuple[int, ...]:
+            return super().ids(text.replace("4", "5"))
 
     with pytest.raises(UserError, match="the tokenizer cannot write 'I think of it: 4"):
         Deaf(templated.tokenizer("smollm2"), (313,)).shown_turns(talk(1))

@@ -21,6 +21,7 @@ from upslope.algo import (
     objective,
     regulariser,
     sample,
+    turn_advantage,
     update,
 )
 from upslope.algo.advantage import ConstantBaseline, GroupZScore, spread
@@ -419,6 +420,14 @@ def plugged_in(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - (1.0 - num_correct / num_samples) ** k  # type: ignore[no-any-return]
 
 
+def all_of_it(earned_NK: Tensor, gamma: float) -> Tensor:
+    return earned_NK.sum(dim=1, keepdim=True).expand_as(earned_NK).clone()
+
+
+def as_if_many(value_N: Tensor, group_N: Tensor) -> Tensor:
+    return torch.full_like(value_N, 1e9)
+
+
 def last_word(reward_N: Tensor, mask_NT: Tensor) -> Tensor:
     """The outcome in the last column."""
     return torch.nn.functional.pad(reward_N[:, None], (mask_NT.shape[1] - 1, 0))
@@ -525,6 +534,8 @@ DEFECTS = [
     Defect("ascent", "the other way", putting(LocalOptimizer, "step", uphill)),
     Defect("replies", "the outcome at the last word, whoever spoke", putting(prepare, "outcome_at_last", last_word)),
     Defect("replies", "as many choices as words", putting(aggregate, "alike_in_rollout", by_share_of_choices)),
+    Defect("turn-credit", "what was earned before counts too", putting(turn_advantage, "turns_to_go", all_of_it)),
+    Defect("turn-credit", "the mean holds the attempt itself", putting(turn_advantage, "size_by_group", as_if_many)),
     Defect("learnable-problems", "all alike", putting(learnable, "chances", all_alike)),
     Defect("learnable-problems", "weights forgotten", putting(KnownProblems, "weight", lambda self, chance, num: 1.0)),
     Defect("stale-versions", "the cap ignored", putting(TruncatedWeights, "__call__", uncapped)),

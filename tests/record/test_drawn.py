@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from upslope.forks import Fork
 from upslope.record.drawn import DrawnStep, any_drawn, read_drawn, write_drawn
 from upslope.types import Group, Problem, Rollout, Score
 
@@ -15,8 +16,16 @@ FULL = Score(
     parts={"form": 0.7, "truth": None},
     steps=((3, 0.25), (9, -1e-17)),
     by_token=(0.0, 0.25, 1e-300),
+    by_turn=(0.5, 1 / 3),
     timed_out=False,
 )
+TALK = {
+    "turns": (2,),
+    "forks": (Fork(2, (5, 6, 9)),),
+    "calls": 3,
+    "wrong_calls": 1,
+    "chat": ({"role": "assistant", "content": "né"}, {"role": "tool", "name": "add", "content": "4"}),
+}
 
 
 def rollout(name, sample, *, score=FULL, **more):
@@ -26,7 +35,9 @@ def rollout(name, sample, *, score=FULL, **more):
 
 
 def step(number):
-    first = Group(PROBLEMS["a"], (rollout("a", 0), rollout("a", 1, versions=(6, 6, 7))), weight=1 / 7)
+    first = Group(
+        PROBLEMS["a"], (rollout("a", 0), rollout("a", 1, versions=(6, 6, 7), ended="turns", **TALK)), weight=1 / 7
+    )
     second = Group(PROBLEMS["b"], (rollout("b", 0, score=Score(0.0), ended="length"), rollout("b", 1, logp=None)))
     fewer = Group(PROBLEMS["b"], (second.rollouts[1],))
     elsewhere = Group(PROBLEMS["a"], (rollout("a", 5, version=4),))  # kept, and none of the attempted

@@ -9,7 +9,7 @@ import pytest
 from tiny import TOKENIZER, policy, problems
 
 from upslope.errors import UserError
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, Progress, Request
 from upslope.rollout.groups import sample_groups

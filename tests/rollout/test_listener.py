@@ -10,8 +10,8 @@ import torch
 from naive import ENDS, HERE, SAMPLING, policy
 from samplers import PROMPTS, every
 
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.hf import use_attention
-from upslope.model.renderer import ChatRenderer
 from upslope.rollout.base import Request
 from upslope.rollout.draw import draw
 from upslope.rollout.groups import sample_groups

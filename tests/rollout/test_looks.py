@@ -13,6 +13,7 @@ from upslope.errors import NonFinite, UserError
 from upslope.model import decoder
 from upslope.model.hf import use_attention
 from upslope.rollout import local
+from upslope.rollout.base import Request
 from upslope.rollout.block_draw import BLOCK, draw_in_blocks
 from upslope.rollout.draw import draw
 from upslope.rollout.local import LocalSampler
@@ -122,6 +123,56 @@ def test_progress_is_told_at_every_look_and_ends_at_the_totals():
     rollouts = flat(drawn(subject, problems(4), 3, SAMPLING, HERE, lambda *told: seen.append(told), by=sampler))
     assert seen == sorted(seen)
     assert seen[-1] == (sum(len(r.response) for r in rollouts), len(rollouts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_later_turns_of_attempts_are_cut_where_they_end_whenever_it_is_looked(kind):
+    """Turns that begin at a token of their own, and are cut before others, beside whole attempts."""
+    subject, sampling = subject_of(kind), Sampling(max_tokens=20)
+    prompts = [subject.renderer.prompt_ids(p.messages) for p in problems(6)]
+    spans = ((0, 0), (7, 0), (3, 11), (0, 5), (12, 19), (19, 0))
+    requests = [
+        Request(f"p/{i}", 0, (*prompt, *range(5, 5 + begin)), begin=begin, end=end)
+        for i, (prompt, (begin, end)) in enumerate(zip(prompts, spans, strict=True))
+    ]
+    how = {"packed": kind != "plain"}
+    expected = LocalSampler(subject, **how).generate(requests, sampling, HERE)
+    assert any(r.ended == "length" for r in expected)
+    for rollout, (begin, end) in zip(expected, spans, strict=True):
+        assert len(rollout.response) <= (end or 20) - begin
+    for every, rows in ((8, 0), (5, 2), (16, 4)):
+        told = []
+        sampler = LocalSampler(subject, look_every=every, max_rows=rows, **how)
+        got = sampler.generate(requests, sampling, HERE, lambda *now: told.append(now))  # noqa: B023
+        assert [(r.response, r.ended) for r in got] == [(r.response, r.ended) for r in expected]
+        assert told == sorted(told) and told[-1] == (sum(len(r.response) for r in got), len(got))
+
+
+@pytest.mark.parametrize("kind", ["shared", "plain"])
+def test_turns_that_come_later_are_kept_where_attempts_begin_anew(kind):
+    """Memory is short once further requests have come: those without a rollout are written again, and no others."""
+    subject = subject_of(kind)
+    prompts = [subject.renderer.prompt_ids(p.messages) for p in problems(5)]
+    requests = [Request(p.id, n, prompt) for p, prompt in zip(problems(5), prompts, strict=True) for n in range(4)]
+    how = {"packed": kind != "plain"}
+    expected = LocalSampler(subject, **how).generate(requests, SAMPLING, HERE)
+    other, lines, ended = subject_of(kind), [], []
+    other.budgets.gauge, other.budgets.say = StandInGauge(10**9), lines.append
+    later, calls = [requests[12:16], requests[16:]], [0]
+
+    def refuse(module, given):
+        calls[0] += 1
+        if given[0].shape[-1] == 1 and given[0].numel() > 7 and calls[0] > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def more(idle):
+        return later.pop(0) if later else None
+
+    other.model.get_input_embeddings().register_forward_pre_hook(refuse)
+    sampler = LocalSampler(other, max_rows=12, **how)
+    got = sampler.generate(requests[:12], SAMPLING, HERE, None, lambda place, _: ended.append(place), more)
+    assert [r.response for r in got] == [r.response for r in expected]
+    assert lines and sorted(ended) == list(range(20))
 
 
 @pytest.mark.parametrize("kind", ["shared", "plain"])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tiny import TOKENIZER, model
 
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 
 RENDERER = ChatRenderer.of(TOKENIZER)
 END, START = RENDERER.end_ids[0], RENDERER.start_ids[0]

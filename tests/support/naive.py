@@ -6,7 +6,7 @@ import tiny
 import torch
 from tiny import TOKENIZER
 
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.rollout.address import Address
 from upslope.rollout.draw import draw
 from upslope.types import Sampling

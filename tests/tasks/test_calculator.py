@@ -12,7 +12,7 @@ from hypothesis import given as every, strategies as st
 
 import upslope as up
 from upslope.errors import UserError
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.tasks.calculator import MAX_DIGITS, MAX_LENGTH, Calculator, filled, value_of
 from upslope.training.shown import shown_tokens
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from upslope.errors import UserError
+from upslope.marks import comes_to
 from upslope.tasks.base import Task
 from upslope.tasks.complete import complete
 from upslope.tasks.registry import open_task
 from upslope.tasks.right import require_right
 from upslope.tasks.scoring import score_file
-from upslope.types import Problem, Score, comes_to
+from upslope.types import Problem, Score
 
 REWARDS = """
 def correctness(completions, **_):

@@ -23,8 +23,9 @@ from upslope.training import held_out
 from upslope.training.best import Best, worth
 from upslope.training.checks import check_measured
 from upslope.training.evaluate import Evaluation
-from upslope.training.settings import EvalSettings, RunSettings, SaveSettings, TaskSettings
+from upslope.training.settings import EvalSettings, RunSettings, SaveSettings
 from upslope.training.start import launch
+from upslope.training.task_settings import TaskSettings
 from upslope.training.view import NullView
 
 SCORES = {1: 0.2, 2: 0.8, 3: 0.8, 4: 0.1, 5: 0.3}

@@ -25,7 +25,7 @@ from upslope.tasks.base import Task
 from upslope.training.blocks import as_group
 from upslope.training.corpora import Text, opened_text
 from upslope.training.held_out_loss import HeldOutText, Predicted, chosen_documents, plain_scorer, predicted
-from upslope.training.settings import TaskSettings
+from upslope.training.task_settings import TaskSettings
 from upslope.types import Problem, Sampling, Score
 
 

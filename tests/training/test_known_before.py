@@ -14,7 +14,7 @@ import torch
 
 from upslope.algo.sample import Attempts, Demonstrations
 from upslope.cli import main
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.training.chosen import chosen_problems
 from upslope.training.collect import Collector
 from upslope.training.room import Room

@@ -15,9 +15,10 @@ from upslope.errors import UserError
 from upslope.tasks.base import Task
 from upslope.training.corpora import Text
 from upslope.training.length import with_steps, with_steps_of_text
-from upslope.training.settings import RunSettings, TaskSettings
+from upslope.training.settings import RunSettings
 from upslope.training.source import MixedDemonstrations, Shuffled
 from upslope.training.start import launch
+from upslope.training.task_settings import TaskSettings
 from upslope.training.view import NullView
 from upslope.types import Problem
 

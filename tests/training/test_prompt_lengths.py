@@ -12,12 +12,13 @@ from tiny import TOKENIZER
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab.evaluation import evaluated
-from upslope.model.renderer import ChatRenderer, prompt_of
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.renderer import prompt_of
 from upslope.tasks.registry import open_task
 from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import PromptLengths, with_prompt_lengths
-from upslope.training.settings import TaskSettings
 from upslope.training.start import launched
+from upslope.training.task_settings import TaskSettings
 from upslope.training.view import NullView
 
 RENDERER = ChatRenderer.of(TOKENIZER)

@@ -12,7 +12,7 @@ from tiny import TOKENIZER, group, problems
 from upslope.algo.sample import Attempts, mixed, rewarded
 from upslope.config import load_settings
 from upslope.errors import Exhausted, UserError
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.rollout.scripted import ScriptedSampler
 from upslope.tasks.base import Task
 from upslope.training.collect import Collector

@@ -9,7 +9,7 @@ import tiny
 
 from upslope.errors import UserError
 from upslope.model.byte_pairs import learn_tokenizer
-from upslope.model.renderer import ChatRenderer
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.tasks.user import problem_of
 from upslope.training.room import Room, require_room_for
 from upslope.types import Problem, Sampling

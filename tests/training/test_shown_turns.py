@@ -22,9 +22,9 @@ from upslope.cli.commands import app
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.learn.prepare import passes
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.layout import lay_out
 from upslope.model.policy import Policy
-from upslope.model.renderer import ChatRenderer
 from upslope.record.checkpoint import newest
 from upslope.rollout.address import Address
 from upslope.tasks import user

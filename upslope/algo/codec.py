@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from upslope.algo import learnable, sample
+from upslope.algo import learnable, sample, turn_advantage
 from upslope.algo.recipe import Recipe
 from upslope.algo.slots import KINDS
 from upslope.errors import UserError, nearest
@@ -31,7 +31,7 @@ KEEPS = {"everything": sample.everything, "rewarded": sample.rewarded, "mixed": 
 """What ``sample.keep`` can be, by name."""
 SLOTS = KINDS
 """Every value that a slot can take by name: here all modules that register some are loaded."""
-ALSO = (learnable,)
+ALSO = (learnable, turn_advantage)
 """Those that the family uses nothing of."""
 HERE = Path(__file__).resolve().parents[1]
 _OPENED: dict[str, ModuleType] = {}

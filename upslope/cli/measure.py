@@ -13,6 +13,7 @@ import typer
 from upslope.cli.options import (
     Data,
     Dtype,
+    EnvironmentSpec,
     EvalData,
     ModelName,
     Overrides,
@@ -20,6 +21,7 @@ from upslope.cli.options import (
     RewardWeights,
     TaskName,
     TextSources,
+    ToolSpecs,
     Trust,
     app,
 )
@@ -37,6 +39,8 @@ def evaluate_model(
     reward: RewardSpecs = None,
     reward_weight: RewardWeights = None,
     text: TextSources = None,
+    tools: ToolSpecs = None,
+    environment: EnvironmentSpec = None,
     samples: Annotated[int, typer.Option(help="Attempts a problem for pass@k; 0: greedy only.")] = 0,
     problems: Annotated[
         int | None,
@@ -72,7 +76,7 @@ def evaluate_model(
     from upslope.training.tables import task_options
 
     given = {"sample.max_tokens": max_tokens, "seed": seed}
-    options = task_options(task, data, eval_data, reward, reward_weight, text)
+    options = task_options(task, data, eval_data, reward, reward_weight, text, tools, environment)
     whole = data is not None or any(o.partition("=")[0].strip() == "task.data" for o in overrides or ())
     options |= {k: v for k, v in given.items() if v is not None} | {
         "model": model,

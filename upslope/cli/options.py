@@ -75,4 +75,10 @@ TextSources = Annotated[
 EvalData = Annotated[str | None, typer.Option(help="File of held-out problems.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code that a run made elsewhere names.")]
 RewardSpecs = Annotated[list[str] | None, typer.Option("--reward", help="FILE.py:FUNCTION; repeat for several.")]
+ToolSpecs = Annotated[
+    list[str] | None, typer.Option("--tools", help="FILE.py:NAME,NAME: functions that attempts may call; repeatable.")
+]
+EnvironmentSpec = Annotated[
+    str | None, typer.Option("--environment", help="FILE.py:CLASS whose methods attempts may call.")
+]
 RewardWeights = Annotated[list[float] | None, typer.Option("--reward-weight", help="One for each --reward.")]

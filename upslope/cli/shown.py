@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from upslope.cli.options import Data, ModelName, Overrides, TaskName, app
+from upslope.cli.options import Data, EnvironmentSpec, ModelName, Overrides, TaskName, ToolSpecs, app
 
 
 @app.command(name="shown")
@@ -18,6 +18,8 @@ def show_demonstration(
     overrides: Overrides = None,
     task: TaskName = None,
     data: Data = None,
+    tools: ToolSpecs = None,
+    environment: EnvironmentSpec = None,
     row: Annotated[int, typer.Option(min=1, help="Which of the demonstrations, from 1.")] = 1,
 ) -> None:
     """A demonstration as the model's chat template writes it, what is imitated coloured (or, in a file, in «»).
@@ -28,14 +30,15 @@ def show_demonstration(
     from upslope.config import load_settings
     from upslope.errors import UserError
     from upslope.inspect.words import visible
-    from upslope.model.renderer import ChatRenderer
+    from upslope.model.chat_renderer import ChatRenderer
     from upslope.training.named import open_run_task
     from upslope.training.prompt_lengths import with_prompt_lengths
     from upslope.training.shown import shown_rows
     from upslope.training.start import resolve_words
     from upslope.training.tables import task_options
 
-    settings = load_settings(None, overrides or (), task_options(task, data, None, None, None) | {"model": model})
+    options = task_options(task, data, None, None, None, None, tools, environment) | {"model": model}
+    settings = load_settings(None, overrides or (), options)
     renderer = ChatRenderer.of(*resolve_words(settings))
     opened = with_prompt_lengths(open_run_task(settings.task, settings.seed), settings.task, renderer)
     found = opened.demonstrations()

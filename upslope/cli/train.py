@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from upslope.cli.options import Data, EvalData, RewardSpecs, RewardWeights, TaskName, TextSources, Trust, app
+from upslope.cli.options import (
+    Data,
+    EnvironmentSpec,
+    EvalData,
+    RewardSpecs,
+    RewardWeights,
+    TaskName,
+    TextSources,
+    ToolSpecs,
+    Trust,
+    app,
+)
 from upslope.errors import Stopped, UserError
 
 
@@ -26,6 +37,8 @@ def train_model(
     reward: RewardSpecs = None,
     reward_weight: RewardWeights = None,
     text: TextSources = None,
+    tools: ToolSpecs = None,
+    environment: EnvironmentSpec = None,
     model: Annotated[
         str | None, typer.Option(help="Directory, hub id, run folder, pocket[:STAGE], new:llama or new:DIR.")
     ] = None,
@@ -80,7 +93,7 @@ def train_model(
         "track": track or None,
     }
     require_filled({"--model": model, "--name": name, "--out": out})
-    options = task_options(task, data, eval_data, reward, reward_weight, text)
+    options = task_options(task, data, eval_data, reward, reward_weight, text, tools, environment)
     options |= {k: v for k, v in given.items() if v is not None}
     options |= cluster_options(cluster) if cluster is not None else {}
     files = [a for a in arguments or [] if a.endswith(".toml") and "=" not in a]

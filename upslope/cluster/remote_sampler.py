@@ -15,7 +15,7 @@ from upslope.cluster.crew import MOST_DEATHS, Crew, Member, fate
 from upslope.cluster.parcel import Parcel
 from upslope.errors import NonFinite, UserError
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, require_room
+from upslope.rollout.base import Finished, More, Progress, Request, require_room
 from upslope.types import Rollout, Sampling
 
 MOMENT = 0.1
@@ -55,6 +55,7 @@ class RemoteSampler:
     """
 
     listens = True
+    takes_more = False
 
     def __init__(self, crew: Crew, max_positions: int, *, in_flight: bool = False) -> None:
         """``in_flight``: new weights reach attempts in the middle; so one that is written twice, since its process
@@ -87,6 +88,7 @@ class RemoteSampler:
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         """See ``Sampler.generate``. Each process takes consecutive requests, and no problem is divided."""
         require_room(requests, sampling, self._max_positions)

@@ -20,6 +20,11 @@ class AroundSampler:
         return self._inner.listens
 
     @property
+    def takes_more(self) -> bool:
+        """Not through whatever stands here: turns come in rounds."""
+        return False
+
+    @property
     def version(self) -> int:
         return self._inner.version
 

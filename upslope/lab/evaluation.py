@@ -17,7 +17,7 @@ from upslope.inspect.terminal import TerminalView
 from upslope.inspect.words import visible
 from upslope.lab.kept import KeptSampler
 from upslope.lab.rows import RowFile, mark_of
-from upslope.model.renderer import reading
+from upslope.model.chat_renderer import reading
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY

@@ -12,7 +12,7 @@ from upslope.lab.around import AroundSampler
 from upslope.lab.rows import Mark, Row, RowFile
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, Sampler
+from upslope.rollout.base import Finished, More, Progress, Request, Sampler
 from upslope.rollout.stopping import text_read
 from upslope.types import Rollout, Sampling
 
@@ -21,7 +21,8 @@ class KeptSampler(AroundSampler):
     """Another sampler, whose attempts go to ``file`` as soon as each has ended; what is there is not made again.
 
     A row has the problem's ``id``, ``sample`` (of its attempts), ``temperature``, ``response`` (the text, so that
-    ``upslope score`` reads the file), ``tokens``, ``chosen`` (0 where the world wrote), ``ended`` and ``unanswered``.
+    ``upslope score`` reads the file), ``tokens``, ``chosen`` (0 where the world wrote), ``ended`` and ``unanswered``;
+    a later turn of a conversation also ``begin``, the token of the attempt that it begins with.
     Log-probabilities are not kept: this is for evaluation. Draws are addressed, so an attempt made later is the one
     that would have been made at once, to rounding.
     """
@@ -30,7 +31,9 @@ class KeptSampler(AroundSampler):
         """Raises UserError for rows of ``file`` that were made otherwise."""
         super().__init__(sampler)
         self._file, self._renderer = file, renderer
-        self._kept = {(row["id"], row["sample"], row["temperature"]): row for row in file.read(mark)}
+        self._kept = {
+            (row["id"], row["sample"], row["temperature"], row.get("begin", 0)): row for row in file.read(mark)
+        }
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         raise RuntimeError("attempts are kept of one policy only")
@@ -42,10 +45,11 @@ class KeptSampler(AroundSampler):
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         done: dict[int, Rollout] = {}
         for place, request in enumerate(requests):
-            row = self._kept.get((request.problem_id, request.sample, sampling.temperature))
+            row = self._kept.get((request.problem_id, request.sample, sampling.temperature, request.begin))
             if row is not None:
                 done[place] = self._rollout(request, row)
         left = [place for place in range(len(requests)) if place not in done]
@@ -61,7 +65,7 @@ class KeptSampler(AroundSampler):
                 finished(place, rollout)
 
         def made(number: int, rollout: Rollout) -> None:
-            self._keep(rollout, sampling)
+            self._keep(rollout, sampling, requests[left[number]].begin)
             end(left[number], rollout)
 
         seen(0, 0)
@@ -71,7 +75,7 @@ class KeptSampler(AroundSampler):
             self._inner.generate([requests[i] for i in left], sampling, address, seen, made)
         return [done[place] for place in range(len(requests))]
 
-    def _keep(self, rollout: Rollout, sampling: Sampling) -> None:
+    def _keep(self, rollout: Rollout, sampling: Sampling, begin: int) -> None:
         row: Row = {
             "id": rollout.problem_id,
             "sample": rollout.sample,
@@ -83,8 +87,10 @@ class KeptSampler(AroundSampler):
             "unanswered": rollout.unanswered,
             "prompt_crc": prompt_crc(rollout.prompt),
         }
+        if begin:
+            row["begin"] = begin
         self._file.add(row)
-        self._kept[rollout.problem_id, rollout.sample, sampling.temperature] = row
+        self._kept[rollout.problem_id, rollout.sample, sampling.temperature, begin] = row
 
     def _rollout(self, request: Request, row: Row) -> Rollout:
         """Raises UserError for an attempt at another prompt."""

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from upslope.errors import UserError
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.rows import Row, RowFile, mark_of
+from upslope.model.chat_renderer import reading
 from upslope.model.policy import Policy
-from upslope.model.renderer import reading
 from upslope.plugins import source
 from upslope.rollout.address import Address
 from upslope.rollout.groups import sample_groups

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from upslope.learn.settings import ACTIVATION_BUDGET, ACTIVATIONS, ACTIVATIONS_OF_LAYERS, TOKEN_BUDGET
+from upslope.model.layout import num_read
 from upslope.model.policy import Policy
 from upslope.types import Batch
 
@@ -41,7 +42,7 @@ def micro_batches(
     rows: list[int] = []
     logits = tokens = 0
     for row, rollout in enumerate(batch.rollouts):
-        prompt, response = len(rollout.prompt), len(rollout.response)
+        prompt, response = num_read(rollout) - len(rollout.response), len(rollout.response)
         shared = bool(rows) and policy.packs and batch.rollouts[rows[-1]].prompt == rollout.prompt
         with_logits = (response if policy.packs else prompt + response) * policy.vocabulary
         if most_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from upslope.algo.sample import Attempts
 from upslope.algo.wanted import require_rectangle
 from upslope.errors import UserError
 from upslope.rollout.address import Address
-from upslope.types import Batch, Group, given
+from upslope.types import Batch, Group, Rollout, given
 
 
 def to_batch(
@@ -42,6 +43,7 @@ def to_batch(
         way_NT = rectangle([r.score.by_token or () for r in rollouts], dtype)
         reward_NT, reward_N = reward_NT + at_chosen(way_NT, mask_NT), reward_N + way_NT.sum(dim=1)
     draw_weights = [g.weight for g in groups for _ in g.rollouts]
+    several = any(r.turns for r in rollouts)
     versions = [r.versions or (r.version,) * len(r.response) for r in rollouts]
     return Batch(
         rollouts=rollouts,
@@ -52,9 +54,23 @@ def to_batch(
         group_N=torch.tensor(group_of, dtype=torch.long, device=device),
         truncated_N=torch.tensor([r.ended == "length" for r in rollouts], dtype=torch.bool, device=device),
         draw_weight_N=torch.tensor(draw_weights, dtype=dtype, device=device) if set(draw_weights) - {1.0} else None,
+        turn_NT=rectangle([turn_numbers(r) for r in rollouts], torch.long).reshape(len(rollouts), width)
+        if several
+        else None,
         limit=limit,
         sampler_logp_NT=rectangle([r.logp or () for r in rollouts], dtype) if sampled else None,
     )
+
+
+def turn_numbers(rollout: Rollout) -> list[int]:
+    """Of which turn each token is; what the world says after a turn counts as that turn's.
+
+    >>> mask = (True, True, False, True, True)
+    >>> shown = Rollout("toy", 0, (5,), (7, 2, 9, 8, 2), mask, None, 0, "stop", "", turns=(3,))
+    >>> turn_numbers(shown)
+    [0, 0, 0, 1, 1]
+    """
+    return [bisect.bisect_right(rollout.turns, place) for place in range(len(rollout.response))]
 
 
 def judge(batch: Batch, recipe: Recipe) -> Batch:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from upslope.errors import NonFinite
+from upslope.model.layout import num_read
 from upslope.types import Batch
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def share_of(batch: Batch, rank: int, size: int) -> Batch:
 
 def row_tokens(batch: Batch) -> list[int]:
     """Tokens of every row, prompt and response."""
-    return [len(rollout.prompt) + len(rollout.response) for rollout in batch.rollouts]
+    return [num_read(rollout) for rollout in batch.rollouts]
 
 
 def shares(lengths: Sequence[int], size: int) -> list[range]:

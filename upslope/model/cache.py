@@ -15,7 +15,8 @@ class Cache:
     """A buffer [N, Hkv, S, D] a layer; column s of a row holds the token at its position s, wherever other rows are.
 
     Life: a row begins with ``fill``, from the packed pass that ``remember`` listened to, or with ``copy``, from a row
-    that has the same prompt; then for each token ``open_columns`` and, in every layer, ``extend``; ``keep`` drops rows.
+    that has the same prompt; then for each token ``open_columns`` and, in every layer, ``extend``; ``keep`` drops rows,
+    ``widen`` adds some.
     Columns behind a row's newest are never seen, so a row that begins anew need not clear what was there.
     """
 

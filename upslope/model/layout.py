@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from upslope.forks import Fork
 from upslope.native.spans import Spans
 
 
@@ -33,6 +34,11 @@ class HasTokens(Protocol):
         """Per response token: whether it is to be scored."""
         ...
 
+    @property
+    def forks(self) -> tuple[Fork, ...]:
+        """Where the response goes on behind another prompt."""
+        ...
+
 
 class Tokens(NamedTuple):
     """The least that can be laid out and scored.
@@ -44,6 +50,40 @@ class Tokens(NamedTuple):
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     mask: tuple[bool, ...]
+    forks: tuple[Fork, ...] = ()
+
+
+class ForkPiece(NamedTuple):
+    """A stretch of a response and the prompt that stands before it: all of it, where there are no forks."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    mask: tuple[bool, ...]
+    row: int
+    column: int
+    """Which rollout, and the place of its first token in the whole response."""
+    forks: tuple[Fork, ...] = ()
+
+
+def pieces_of(rollouts: Sequence[HasTokens]) -> list[ForkPiece]:
+    """What a model is given of these rollouts: a sequence each, and one more for every fork.
+
+    >>> row = Tokens((5, 6), (7, 2, 9, 8), (True, True, False, True), (Fork(3, (5, 9)),))
+    >>> [(piece.prompt, piece.response, piece.column) for piece in pieces_of([row])]
+    [((5, 6), (7, 2, 9), 0), ((5, 9), (8,), 3)]
+    """
+    found = []
+    for row, rollout in enumerate(rollouts):
+        starts = [Fork(0, rollout.prompt), *rollout.forks]
+        for start, end in zip(starts, [*(f.begin for f in rollout.forks), len(rollout.response)], strict=True):
+            inside = slice(start.begin, end)
+            found.append(ForkPiece(start.prompt, rollout.response[inside], rollout.mask[inside], row, start.begin))
+    return found
+
+
+def num_read(rollout: HasTokens) -> int:
+    """Tokens of a rollout that a model is given: its prompts and its response."""
+    return len(rollout.prompt) + sum(len(fork.prompt) for fork in rollout.forks) + len(rollout.response)
 
 
 @dataclass(frozen=True)
@@ -127,27 +167,28 @@ def lay_out(rollouts: Sequence[HasTokens], device: torch.device, *, share_prompt
         positions.extend(range(first_position, first_position + len(tokens)))
         return start
 
-    for rows in _runs_of_equal_prompts(rollouts, share_prompts):
-        prompt = rollouts[rows[0]].prompt
+    pieces = pieces_of(rollouts)
+    for rows in _runs_of_equal_prompts(pieces, share_prompts):
+        prompt = pieces[rows[0]].prompt
         if not prompt:
-            raise ValueError(f"rollout {rows[0]} has an empty prompt: nothing predicts its first token")
+            raise ValueError(f"rollout {pieces[rows[0]].row} has an empty prompt: nothing predicts its first token")
         start = append(prompt, 0)
         last = start + len(prompt) - 1
         if len(rows) == 1:
-            append(rollouts[rows[0]].response[:-1], len(prompt))
+            append(pieces[rows[0]].response[:-1], len(prompt))
             stems.append((start, len(ids) - start))
         else:
             stems.append((start, len(prompt)))
         first_branch = len(branches)
         for row in rows:
-            rollout = rollouts[row]
+            piece = pieces[row]
             begin = last + 1
-            if len(rows) > 1 and len(rollout.response) > 1:
-                begin = append(rollout.response[:-1], len(prompt))
+            if len(rows) > 1 and len(piece.response) > 1:
+                begin = append(piece.response[:-1], len(prompt))
                 branches.append((begin, len(ids) - begin, start, len(prompt)))
-            for column, (token, chosen) in enumerate(zip(rollout.response, rollout.mask, strict=True)):
+            for i, (token, chosen) in enumerate(zip(piece.response, piece.mask, strict=True)):
                 if chosen:
-                    scored.append((last if column == 0 else begin + column - 1, token, row, column))
+                    scored.append((last if i == 0 else begin + i - 1, token, piece.row, piece.column + i))
         children.append((first_branch, len(branches) - first_branch))
 
     return _layout(ids, positions, device, scored, stems, branches, children)
@@ -187,10 +228,10 @@ def _layout(
     )
 
 
-def _runs_of_equal_prompts(rollouts: Sequence[HasTokens], share: bool) -> list[list[int]]:
+def _runs_of_equal_prompts(pieces: Sequence[ForkPiece], share: bool) -> list[list[int]]:
     runs: list[list[int]] = []
-    for row, rollout in enumerate(rollouts):
-        if share and runs and rollouts[runs[-1][0]].prompt == rollout.prompt:
+    for row, piece in enumerate(pieces):
+        if share and runs and pieces[runs[-1][0]].prompt == piece.prompt:
             runs[-1].append(row)
         else:
             runs.append([row])

@@ -54,7 +54,7 @@ def turn_of(num_tokens: int, turns: Sequence[int]) -> int:
     return sum(num_tokens > turn for turn in turns)
 
 
-class RowPiece(NamedTuple):
+class LengthPiece(NamedTuple):
     """A row as far as one computation goes, which scores the tokens that stand before its end and after the last turn.
     ``row`` is its number among all rows."""
 
@@ -62,7 +62,7 @@ class RowPiece(NamedTuple):
     tokens: HasTokens
 
 
-def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[RowPiece]]:
+def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[LengthPiece]]:
     """The rows that can share a pass: one list where no row is beyond a turn. A token is scored by the pass over the
     tokens before it, as it was drawn, so a row that goes beyond a turn is in two lists.
 
@@ -70,12 +70,22 @@ def pieces(rollouts: Sequence[HasTokens], turns: Sequence[int]) -> list[list[Row
     >>> [[(p.row, p.tokens.response, p.tokens.mask) for p in found] for found in pieces([row], [3])]
     [[(0, (3, 4), (True, True))], [(0, (3, 4, 5), (False, False, True))]]
     """
-    lists: list[list[RowPiece]] = [[] for _ in range(len(turns) + 1)]
+    lists: list[list[LengthPiece]] = [[] for _ in range(len(turns) + 1)]
     for row, rollout in enumerate(rollouts):
         prompt = len(rollout.prompt)
         where = [turn_of(prompt + column, turns) for column in range(len(rollout.response))] or [0]
         for turn in dict.fromkeys(where):
             end = max(column for column, at in enumerate(where) if at == turn) + 1
             mask = tuple(chosen and at == turn for chosen, at in zip(rollout.mask[:end], where, strict=False))
-            lists[turn].append(RowPiece(row, Tokens(rollout.prompt, rollout.response[:end], mask)))
+            lists[turn].append(LengthPiece(row, Tokens(rollout.prompt, rollout.response[:end], mask)))
     return [found for found in lists if found]
+
+
+def scored_in(passes: Sequence[Sequence[LengthPiece]]) -> list[tuple[int, int]]:
+    """(row, column) of every token that is scored, pass by pass.
+
+    >>> row = Tokens((1, 2), (3, 4, 5), (True,) * 3)
+    >>> scored_in(pieces([row], [3]))
+    [(0, 0), (0, 1), (0, 2)]
+    """
+    return [(p.row, column) for found in passes for p in found for column, chosen in enumerate(p.tokens.mask) if chosen]

@@ -13,12 +13,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from upslope.errors import UserError
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.hf import quiet_loading, text_config
 from upslope.model.load import open_tokenizer, unloadable
 from upslope.model.names import config_of_new, is_new, is_pocket
 from upslope.model.pocket import build_tokenizer
 from upslope.model.precision import agree
-from upslope.model.renderer import ChatRenderer
 from upslope.model.settings import NewModelSettings
 from upslope.model.shape import derived_shape, num_weights, require_memory
 from upslope.model.sound import require_sound

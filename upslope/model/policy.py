@@ -11,13 +11,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from upslope.errors import UserError
 from upslope.model import admission, attention
 from upslope.model.admission import PlainWay
 from upslope.model.budgets import Budgets
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.decoder import AloneDecoder, SharedPromptDecoder
 from upslope.model.distribution import TokenDistributions, adjusted, entropy
 from upslope.model.fast import Decoder, FastTrunk
@@ -26,16 +25,16 @@ from upslope.model.gauge import gauge_of
 from upslope.model.hf import (
     accepted,
     cache_bytes,
-    quiet_loading,
     recompute_layers,
     system_errors,
     text_config,
 )
 from upslope.model.known import NeverDrawn, outgrown, unknown_ids
-from upslope.model.layout import HasTokens, Layout, lay_out
-from upslope.model.lengths import RowPiece, pieces, turn_of, turns
+from upslope.model.layout import HasTokens, Layout, lay_out, pieces_of
+from upslope.model.lengths import LengthPiece, pieces, scored_in, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, trunk_only
-from upslope.model.renderer import ChatRenderer, Renderer
+from upslope.model.renderer import Renderer
+from upslope.model.saved import save_model
 from upslope.model.states import States
 from upslope.model.trunk import head_stands_apart, trunk_of
 from upslope.types import Sampling
@@ -158,23 +157,7 @@ class Policy:
         """An ordinary Hugging Face directory; ``weights`` by parameter name stand in for the compute ones. Its
         generation_config.json names every token that ends a response, the chat template's too: whoever opens it stops
         where this policy does."""
-        compute = {name: parameter.data for name, parameter in self.model.named_parameters()}
-        generation = self.model.generation_config
-        listed = generation.eos_token_id
-        try:
-            if set(self.end_ids) - {*(listed if isinstance(listed, list) else [listed])}:
-                generation.eos_token_id = list(self.end_ids)
-            for name, parameter in self.model.named_parameters():
-                parameter.data = (weights or {}).get(name, parameter.data)
-            with quiet_loading(), system_errors(folder):
-                self.model.save_pretrained(folder)
-                if not (folder / GENERATION_CONFIG_NAME).exists():  # an adapter is saved without
-                    ids = {name: getattr(generation, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
-                    GenerationConfig(**ids).save_pretrained(folder)
-        finally:
-            generation.eos_token_id = listed
-            for name, parameter in self.model.named_parameters():
-                parameter.data = compute[name]
+        save_model(self.model, folder, weights or {}, self.end_ids)
         with system_errors(folder):
             self.tokenizer.save_pretrained(folder)
 
@@ -258,18 +241,14 @@ class Policy:
     ) -> tuple[Layout, tuple[Tensor, ...]]:
         """[R, X] each: these outputs of the model, or of a part of it, before every chosen token. One pass, or as many
         as there are rows, or pieces of them, that cannot share one."""
-        layout = self._laid_out(rollouts)
-        passes = (
-            pieces(rollouts, self.turns)
-            if self.turns
-            else [[RowPiece(row, rollout) for row, rollout in enumerate(rollouts)]]
-        )
+        layout, parts = self._laid_out(rollouts), pieces_of(rollouts)
+        passes = pieces(parts, self.turns) if self.turns else [[LengthPiece(i, part) for i, part in enumerate(parts)]]
         if not self.packs and not self.plain.side_by_side:
-            passes = [[piece] for part in passes for piece in part]
-        found = [self._picked(module, [piece.tokens for piece in part], wanted, **how) for part in passes]
+            passes = [[piece] for together in passes for piece in together]
+        found = [self._picked(module, [piece.tokens for piece in together], wanted, **how) for together in passes]
         if len(passes) == 1:
             return layout, found[0]
-        places = [(p.row, column) for part in passes for p in part for column, c in enumerate(p.tokens.mask) if c]
+        places = [(parts[i].row, parts[i].column + column) for i, column in scored_in(passes)]
         order_R = torch.tensor(sorted(range(len(places)), key=places.__getitem__), device=self.device)
         return layout, tuple(torch.cat(parts)[order_R] for parts in zip(*found, strict=True))
 

@@ -32,6 +32,7 @@ from upslope.prove import (
     splitting,
     stale,
     to_go,
+    turn_credit,
     values,
     versions,
     whole_ratio,
@@ -80,4 +81,5 @@ CLAIMS: tuple[Claim, ...] = (
     replies.replies,
     drawing.learnable_problems,
     versions.stale_versions,
+    turn_credit.turn_credit,
 )

@@ -9,6 +9,7 @@ from typing import Any
 from upslope.algo.sample import Attempts, mixed
 from upslope.errors import Exhausted
 from upslope.model.chat_template import NOTHING
+from upslope.model.continued import Continued
 from upslope.model.renderer import Shown
 from upslope.prove.claim import Check, Fact, claim, equal, vanishes
 from upslope.rollout.base import Request
@@ -51,6 +52,7 @@ class ScriptedTask(Task):
 
     end_ids = start_ids = (2,)
     turn_end_id = 2
+    written_start = ()
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:
         return (3,)
@@ -68,6 +70,9 @@ class ScriptedTask(Task):
         raise RuntimeError("nothing is imitated here")
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
+        raise RuntimeError("no world speaks here")
+
+    def next_turn(self, *_: object) -> Continued:
         raise RuntimeError("no world speaks here")
 
     def text(self, response: Sequence[int]) -> str:

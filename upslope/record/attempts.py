@@ -22,8 +22,8 @@ WORDS = pa.list_(pa.string())
 
 SCHEMA_VERSION = 3
 """Stands in the metadata of every file, as ``upslope.attempts``. 1, which no file says, had neither the texts of single
-tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``,
-``weight`` and ``after_logp``."""
+tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``, ``weight`` and
+``after_logp``, and no conversations: ``turns``, ``forks``, ``calls`` and ``wrong_calls``."""
 GROUP_ROWS = 64
 """Attempts in one row group: whoever looks at one attempt reads no more than so many."""
 Spell = Callable[[Sequence[int]], Sequence[str]]
@@ -61,14 +61,20 @@ STEP_SCHEMA = pa.schema(
         ("versions", TOKENS),
         ("right", pa.bool_()),
         ("parts", pa.string()),
+        ("turns", TOKENS),
+        ("forks", TOKENS),
+        ("calls", pa.int32()),
+        ("wrong_calls", pa.int32()),
         ("extra", pa.string()),
     ],
     metadata={"upslope.attempts": str(SCHEMA_VERSION)},
 )
 """One row an attempt. ``version`` is of the weights that wrote it; where new weights reached it in the middle, the
-newest, and ``versions`` has that of every token (else null). ``learner_logp`` is from before the step's first update,
-tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``, ``weight`` and
-``after_logp``."""
+newest, and ``versions`` has that of every token (else null). ``turns`` are the tokens with which turns after the
+first begin, ``forks`` those before which the chat so far was rendered anew; null in an attempt of one turn.
+``learner_logp`` is from before the step's first update, ``entropy`` and ``top_*`` from the first pass over the
+attempt, ``ratio``, ``clipped`` and ``push`` from the last. They are null for attempts that were not scored, and
+where neither recipe nor settings ask for them."""
 
 EVAL_SCHEMA = pa.schema(
     [
@@ -76,6 +82,7 @@ EVAL_SCHEMA = pa.schema(
         for name in (
             *("problem", "sample", "prompt_text", "response_text", "prompt", "response", "prompt_pieces"),
             *("response_pieces", "mask", "ended", "reward", "extracted", "sampler_logp", "right", "parts"),
+            *("turns", "forks", "calls", "wrong_calls"),
         )
     ],
     metadata=STEP_SCHEMA.metadata,
@@ -138,6 +145,10 @@ def _attempt(problem: Problem, rollout: Rollout, spell: Spell | None) -> dict[st
         "parts": json.dumps(dict(rollout.score.parts)) if rollout.score.parts else None,
         "kept": False,
         "sampler_logp": rollout.logp,
+        "turns": rollout.turns or None,
+        "forks": [fork.begin for fork in rollout.forks] if rollout.turns else None,
+        "calls": rollout.calls,
+        "wrong_calls": rollout.wrong_calls,
         "extra": json.dumps(dict(rollout.score.extra)) if rollout.score.extra else None,
     }
 

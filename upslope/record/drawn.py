@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from upslope.forks import Fork
 from upslope.record.attempts import FLAGS, TOKENS
 from upslope.types import Group, Problem, Rollout, Score
 
@@ -42,12 +43,19 @@ SCHEMA = pa.schema(
         ("timed_out", pa.bool_()),
         ("right", pa.bool_()),
         ("decided", pa.bool_()),
+        ("by_turn", EXACT),
+        ("turns", TOKENS),
+        ("fork_begins", TOKENS),
+        ("fork_prompts", pa.list_(TOKENS)),
+        ("calls", pa.int32()),
+        ("wrong_calls", pa.int32()),
+        ("chat", pa.string()),
         ("told", pa.string()),
         ("extra", pa.string()),
     ]
 )
-"""Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts``, ``steps``, ``told`` and ``extra`` are
-JSON."""
+"""Every field of a ``Rollout`` and its ``Score``, to the last bit; ``parts``, ``steps``, ``chat``, ``told`` and
+``extra`` are JSON. What a world said of it (``earned``) is its score by now."""
 OF_STEP = b"upslope.step"
 
 
@@ -154,6 +162,13 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "timed_out": score.timed_out,
         "right": score.right,
         "decided": score.decided,
+        "by_turn": score.by_turn,
+        "turns": r.turns,
+        "fork_begins": [fork.begin for fork in r.forks],
+        "fork_prompts": [fork.prompt for fork in r.forks],
+        "calls": r.calls,
+        "wrong_calls": r.wrong_calls,
+        "chat": json.dumps(r.chat),
         "told": json.dumps(dict(score.told)),
         "extra": json.dumps(dict(score.extra)),
     }
@@ -167,6 +182,7 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         json.loads(row["parts"]),
         tuple((place, reward) for place, reward in json.loads(row["steps"])),
         _tuple(row["by_token"]),
+        tuple(row.get("by_turn") or ()),
         timed_out=row["timed_out"],
         right=row.get("right"),
         decided=row.get("decided", True),
@@ -186,6 +202,14 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
         score,
         row["unanswered"],
         _tuple(row["versions"]),
+        tuple(row.get("turns") or ()),  # files from before there were conversations have none of these
+        tuple(
+            Fork(begin, tuple(prompt))
+            for begin, prompt in zip(row.get("fork_begins") or (), row.get("fork_prompts") or (), strict=True)
+        ),
+        row.get("calls") or 0,
+        row.get("wrong_calls") or 0,
+        tuple(json.loads(row.get("chat") or "[]")),
     )
 
 

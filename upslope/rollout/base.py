@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -16,6 +16,9 @@ Progress = Callable[[int, int], None]
 """Called with (tokens written so far, requests finished so far)."""
 Finished = Callable[[int, Rollout], None]
 """Called with a request's place among those given, and its rollout."""
+More = Callable[[bool], "Sequence[Request] | None"]
+"""Further requests that can begin by now; None: there will be no more. Called with whether nothing is being written:
+then it waits until there are some."""
 
 
 class Listener(Protocol):
@@ -46,6 +49,19 @@ class Request:
     """Not empty."""
     listener: Listener | None = field(default=None, compare=False, repr=False)
     """Who may speak in between; None: the policy writes alone."""
+    begin: int = field(default=0, repr=False)
+    """Which token of the attempt is the first to be written: a later turn's prompt holds the tokens before it."""
+    end: int = field(default=0, repr=False)
+    """Before which one it is cut, where that is earlier than ``max_tokens``; 0: it is not."""
+
+    def stop(self, sampling: Sampling) -> int:
+        """Before which token of the attempt it is cut."""
+        return min(self.end or sampling.max_tokens, sampling.max_tokens)
+
+    def turn(self, sampling: Sampling) -> Sampling:
+        """The same, its tokens counted from this turn's first."""
+        most = self.stop(sampling) - self.begin
+        return replace(sampling, max_tokens=most, min_tokens=min(max(0, sampling.min_tokens - self.begin), most))
 
 
 class Sampler(Protocol):
@@ -69,6 +85,8 @@ class Sampler(Protocol):
       takes number t of ``address.uniforms``, and those that stand where the world speaks are not taken. Whoever cannot
       take numbers seeds itself with ``address.key``. So what is written does not depend on the order of the requests,
       their company, or a restart.
+    - *Turns.* A request may be a later turn of an attempt: its tokens are those from ``begin`` on, in their draws, for
+      ``min_tokens`` and for where they are cut (``end``). The rollout's response is this turn's alone.
     - *The version.* Every rollout carries the version of the weights that wrote it; where new weights reach it in the
       middle, that of each token as well, and ``logp`` is of what each token was drawn from.
     - *No text.* ``text`` is empty and ``score`` is none yet.
@@ -77,6 +95,12 @@ class Sampler(Protocol):
     @property
     def listens(self) -> bool:
         """Whether it pauses for a request's listener. One that does not is never given any."""
+        ...
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether ``generate`` takes ``more``: requests that come while others are written. One that does not is never
+        given any, and its turns are asked for in rounds."""
         ...
 
     @property
@@ -95,8 +119,9 @@ class Sampler(Protocol):
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
-        """One rollout for each request, in their order.
+        """One rollout for each request, in their order; those that ``more`` gives are numbered on.
 
         ``finished`` is told of every rollout, once, as soon as it has ended; ``progress`` of how far all of them are,
         before that, with numbers that never fall and end at the totals. What either raises ends the generation. All
@@ -111,11 +136,12 @@ class Sampler(Protocol):
 def require_room(requests: Sequence[Request], sampling: Sampling, max_positions: int) -> None:
     """Raise UserError unless every prompt and the longest response to it fit the model's positions."""
     for request in requests:
-        if len(request.prompt) + sampling.max_tokens > max_positions:
+        most = request.turn(sampling).max_tokens
+        if len(request.prompt) + most > max_positions:
+            answer = f"further {most}" if request.begin else f"max_tokens={most}"
             raise UserError(
-                f"problem {request.problem_id}: {len(request.prompt)} prompt tokens and "
-                f"max_tokens={sampling.max_tokens} do not fit the model's {max_positions} positions; "
-                "lower sample.max_tokens or shorten the prompt"
+                f"problem {request.problem_id}: {len(request.prompt)} prompt tokens and {answer} do not fit the "
+                f"model's {max_positions} positions; lower sample.max_tokens or shorten the prompt"
             )
 
 

@@ -9,6 +9,7 @@ from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Request, Sampler
+from upslope.rollout.converse import Attempted, converse
 from upslope.rollout.listener import Listeners
 from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode
@@ -40,17 +41,14 @@ def sample_groups(
 
     ``progress`` and ``finished`` are called in the thread that calls this; what they raise ends the generation.
     """
-    listeners = Listeners(renderer)
-    requests = [
-        Request(problem.id, sample, prompt, listeners.of(episode(problem)))
-        for problem, prompt in [(p, prompt_of(renderer, p)) for p in problems]
-        for sample in range(num_samples)
-    ]
-    if any(request.listener for request in requests) and not getattr(sampler, "listens", False):
+    attempts = [Attempted(p, sample, episode(p)) for p in problems for sample in range(num_samples)]
+    worlds = [attempt.episode for attempt in attempts if attempt.episode is not None]
+    if any(world.stops for world in worlds) and not getattr(sampler, "listens", False):
         raise UserError(
             f"the sampler {type(sampler).__name__} does not pause for the task's world (a calculator, say); sample in "
             "this process, or take the world away (gsm8k: calculator=false)"
         )
+    converses = any(not world.stops for world in worlds)
     ended: dict[int, Rollout] = {}
     num_left = [num_samples] * len(problems)
 
@@ -58,17 +56,24 @@ def sample_groups(
         return [ended[index * num_samples + sample] for sample in range(num_samples)]
 
     def end(place: int, rollout: Rollout) -> None:
-        ended[place] = replace(rollout, text=text_read(renderer, rollout, sampling))
+        text = rollout.text if converses else text_read(renderer, rollout, sampling)
+        ended[place] = replace(rollout, text=text)
         index = place // num_samples
         num_left[index] -= 1
         if finished is not None and not num_left[index]:
             finished(index, group(index))
 
-    returned = sampler.generate(requests, sampling, address, progress, end)
-    if len(returned) != len(requests):
+    if converses:
+        returned = converse(sampler, renderer, attempts, sampling, address, progress, end)
+    else:
+        listeners = Listeners(renderer)
+        prompts = {p.id: prompt_of(renderer, p) for p in problems}
+        requests = [Request(p.id, n, prompts[p.id], listeners.of(world)) for p, n, world in attempts]
+        returned = sampler.generate(requests, sampling, address, progress, end)
+    if len(returned) != len(attempts):
         who = type(sampler).__name__
         raise UserError(
-            f"the sampler {who} returned {len(returned)} rollouts for {len(requests)} requests; one for each"
+            f"the sampler {who} returned {len(returned)} rollouts for {len(attempts)} requests; one for each"
         )
     for place, rollout in enumerate(returned):
         if place not in ended:  # a sampler that tells of nothing before it is through

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from upslope.errors import UserError
 from upslope.model.renderer import Renderer
 from upslope.tasks.episode import Episode
 
@@ -45,4 +46,12 @@ class EpisodeListener:
         if not any(text.find(stop, max(0, known + 1 - len(stop))) >= 0 for stop in self._episode.stops):
             return None
         answer = self._episode.reply(text)
-        return None if answer is None else self._renderer.middle_ids(answer)
+        if answer is None or isinstance(answer, str):
+            return None if answer is None else self._renderer.middle_ids(answer)
+        tokens = tuple(each for each in answer if isinstance(each, int))
+        if len(tokens) < len(answer):
+            raise UserError(
+                "an episode with stops replied with messages, in the middle of a turn; give it no stops, so that it is "
+                "asked when a turn ends, or let it reply with text"
+            )
+        return tokens

@@ -3,7 +3,6 @@ time; whoever ends gives up the row and becomes a rollout."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -14,10 +13,11 @@ from upslope.model.fast import Decoder
 from upslope.model.gauge import out_of_memory
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
+from upslope.rollout.base import Finished, More, Progress, Request, require_room, to_rollout
 from upslope.rollout.block_draw import draw_in_blocks
 from upslope.rollout.draw import draw
-from upslope.rollout.running import Queued, RunningBatch, Written
+from upslope.rollout.queue import RequestQueue
+from upslope.rollout.running import RunningBatch, Written
 from upslope.rollout.stopping import StopStrings
 from upslope.types import Rollout, Sampling
 
@@ -35,6 +35,7 @@ class LocalSampler:
     """Samples from the very weights the learner computes with; a ``Sampler``."""
 
     listens = True
+    takes_more = True
 
     def __init__(
         self,
@@ -48,9 +49,10 @@ class LocalSampler:
         """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
         ``packed=False`` takes the ordinary way. ``look_every`` positions are drawn between two looks at who has ended,
         None: as the device wants it; what is drawn does not depend on it. Only where a request has a listener, which
-        may speak, or where there are stop strings, there is a look after each. ``renewed`` is asked at every look
-        whether it has loaded other weights meanwhile: attempts go on with these, over the keys and values they have,
-        and each rollout says which version drew which token (``Rollout.versions``)."""
+        may speak, where more requests may come, or where there are stop strings, there is a look after each.
+        ``renewed`` is asked at every look whether it has loaded other weights meanwhile: attempts go on with these,
+        over the keys and values they have, and each rollout says which version drew which token
+        (``Rollout.versions``)."""
         self._policy = policy
         self._max_rows = max_rows
         self._packed = packed and policy.packs
@@ -74,11 +76,13 @@ class LocalSampler:
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         """See ``Sampler.generate``. ``progress`` is called after every look."""
         require_room(requests, sampling, self._policy.max_positions)
         rollouts: dict[int, Rollout] = {}
-        for num_written, ended in self._fitting(requests, rollouts, sampling, address):
+        queue = RequestQueue(requests, more, lambda late: require_room(late, sampling, self._policy.max_positions))
+        for num_written, ended in self._fitting(queue, rollouts, sampling, address):
             for written in ended:
                 rollouts[written.place] = to_rollout(
                     written.request,
@@ -96,7 +100,7 @@ class LocalSampler:
             if finished is not None:
                 for written in ended:
                     finished(written.place, rollouts[written.place])
-        return [rollouts[place] for place in range(len(requests))]
+        return [rollouts[place] for place in range(len(rollouts))]
 
     def _affordable(self, requests: Sequence[Request], sampling: Sampling) -> int:
         """How many rows the budget holds, if all of them were as long as the longest can get."""
@@ -107,23 +111,22 @@ class LocalSampler:
             each, most = each + LOGIT_BYTES * policy.vocabulary, MOST_ROWS_ON_A_DEVICE
         return max(1, min(most, budgets.cache_bytes(CACHE_BUDGET) // each))
 
-    def _decoder(self, num_rows: int, max_tokens: int, queue: Sequence[Queued], look_every: int) -> Decoder:
-        lengths = [len(queued.request.prompt) for queued in queue]
+    def _decoder(self, num_rows: int, max_tokens: int, queue: RequestQueue, look_every: int) -> Decoder:
+        lengths = None if queue.grows else [len(queued.request.prompt) for queued in queue]
         room = max_tokens + look_every - 1  # rows that ended advance until the next look
         columns = COLUMNS if self._far else 1
         return self._policy.decoder(num_rows, max_tokens, lengths, packed=self._packed, room=room, columns=columns)
 
     def _fitting(
-        self, requests: Sequence[Request], rollouts: Mapping[int, Rollout], sampling: Sampling, address: Address
+        self, queue: RequestQueue, rollouts: Mapping[int, Rollout], sampling: Sampling, address: Address
     ) -> Iterator[tuple[int, Sequence[Written]]]:
         """Yields at every look how many tokens are written and which requests ended. If the device runs out of memory,
         those without a rollout begin anew, half as many at once; their draws are the same."""
         budgets, told = self._policy.budgets, 0
-        while len(rollouts) < len(requests):
+        while True:
             written = sum(len(rollout.response) for rollout in rollouts.values())
-            left = [Queued(place, request) for place, request in enumerate(requests) if place not in rollouts]
             try:
-                for num_drawn, ended in self._run(left, sampling, address):
+                for num_drawn, ended in self._run(queue, sampling, address):
                     written += num_drawn
                     told = max(told, written)
                     yield told, ended
@@ -132,6 +135,7 @@ class LocalSampler:
                 if not out_of_memory(error):
                     raise
             budgets.answer(budgets.halve_rows(self._at_once))
+            queue.begin_anew(rollouts)
 
     def _has_others(self) -> bool:
         """Whether other weights were loaded since this was asked last."""
@@ -139,29 +143,32 @@ class LocalSampler:
 
     @torch.no_grad()
     def _run(
-        self, asked: Sequence[Queued], sampling: Sampling, address: Address
+        self, queue: RequestQueue, sampling: Sampling, address: Address
     ) -> Iterator[tuple[int, Sequence[Written]]]:
         """Yields, look by look, how many tokens were written and which requests have ended.
 
-        One batch serves them all, or a wave of them where the decoder cannot refill.
+        One batch serves them all, or a wave of them where the decoder cannot refill. While more can come, a batch that
+        has nobody left waits for them.
         """
         device = self._policy.device
         end_ids = torch.tensor(self._policy.end_ids, device=device)
-        requests = [queued.request for queued in asked]
+        requests = [queued.request for queued in queue]
         stops = StopStrings(sampling.stop, self._policy.renderer)
         size = self._max_rows or self._affordable(requests, sampling)
         size = self._policy.budgets.bounded("sampled_rows", size)
-        every = 1 if stops or any(request.listener for request in requests) else self._look_every
+        alone = not queue.grows and not stops and not any(request.listener for request in requests)
+        every = self._look_every if alone else 1
         next_of = draw_in_blocks if self._far else draw
-        queue = deque(asked)
-        while queue:
+        while queue.has_next(idle=True):
             self._has_others()
-            num_rows = self._at_once = min(size, len(queue))
+            num_rows = most = self._at_once = min(size, len(queue))
             decoder = self._decoder(num_rows, sampling.max_tokens, queue, every)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
             _begin(range(num_rows), queue, decoder, batch)
-            while live := batch.live:
-                num_rows = _drop(num_rows, live, decoder, batch, by_bucket=self._far)
+            while batch.live or (decoder.refills and queue.has_next(idle=True)):
+                if decoder.refills and queue.has_next(idle=not batch.live):
+                    num_rows = _refill(num_rows, most, queue, decoder, batch)
+                num_rows = _drop(num_rows, batch.live, decoder, batch, by_bucket=self._far)
                 for _ in range(1 if every == 1 else min(every, batch.most_left)):
                     logits_NV = self._policy.never.ban_(decoder.advance(batch.newest_N))
                     token_N, logp_N = next_of(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
@@ -176,8 +183,6 @@ class LocalSampler:
                 if self._has_others():  # before anybody begins, so that a prompt and its first token are of one version
                     decoder.renew()
                     batch.renew(self.version)
-                if decoder.refills:
-                    _begin(free, queue, decoder, batch)
 
 
 def by_token(spans: Sequence[tuple[int, int]], num: int) -> tuple[int, ...] | None:
@@ -192,11 +197,26 @@ def by_token(spans: Sequence[tuple[int, int]], num: int) -> tuple[int, ...] | No
     return tuple(version for (begin, version), end in zip(spans, ends, strict=True) for _ in range(begin, end))
 
 
-def _begin(free: Sequence[int], queue: deque[Queued], decoder: Decoder, batch: RunningBatch) -> None:
+def _refill(num_rows: int, most: int, queue: RequestQueue, decoder: Decoder, batch: RunningBatch) -> int:
+    """Requests take the rows that are free, and new ones where those do not suffice and there were more before; returns
+    how many rows there are now."""
+    live = {*batch.live}
+    free = [row for row in range(num_rows) if row not in live]
+    wanting = min(len(queue) - len(free), most - num_rows)
+    if wanting > 0:
+        decoder.widen(wanting)
+        batch.grow(wanting)
+        free += range(num_rows, num_rows + wanting)
+        num_rows += wanting
+    _begin(free, queue, decoder, batch)
+    return num_rows
+
+
+def _begin(free: Sequence[int], queue: RequestQueue, decoder: Decoder, batch: RunningBatch) -> None:
     """The next requests take the free rows, as far as there are both."""
     rows = free[: len(queue)]
     if rows:
-        begun = [queue.popleft() for _ in rows]
+        begun = [queue.take() for _ in rows]
         batch.begin(rows, begun)
         decoder.place(rows, [b.request.prompt for b in begun])
 

@@ -54,6 +54,7 @@ class RunningBatch:
         self, num_rows: int, max_tokens: int, address: Address, device: torch.device, version: int = 0
     ) -> None:
         """``version``: of the weights that write; ``renew`` tells of others."""
+        self._size = (max_tokens, device)
         real = torch.float32 if device.type == "mps" else torch.float64  # no float64 there
         self._served: dict[int, Queued] = {}
         self._version = version
@@ -67,6 +68,9 @@ class RunningBatch:
         """Whether the row is served and its attempt has not ended."""
         self._given_N = torch.zeros(num_rows, dtype=torch.long, device=device)
         """Where the world's last words end, as a position."""
+        self._first_N = torch.zeros(num_rows, dtype=torch.long, device=device)
+        self._stop_N = torch.full((num_rows,), max_tokens, device=device)
+        """The positions of an attempt's turn: its first token's, and the one before which it is cut."""
         shape = (num_rows, max_tokens + 1)  # and one place for what ended rows are given
         self._chosen_NT = torch.ones(*shape, dtype=torch.bool, device=device)
         self._listening: dict[int, Listener] = {}
@@ -78,8 +82,8 @@ class RunningBatch:
         self._num_writes = self._num_seen = self._since_look = 0
         self._over_N: Tensor | None = None
         """The rows whose attempts have ended since the last look."""
-        self._begun: dict[int, int] = {}
-        """How often had been written when each row began."""
+        self._over_by: dict[int, int] = {}
+        """How often will have been written when each row's attempt is over at the latest."""
 
     @property
     def live(self) -> list[int]:
@@ -89,7 +93,7 @@ class RunningBatch:
     @property
     def most_left(self) -> int:
         """Tokens that the longest of the live rows may still get."""
-        return self._max_tokens - self._num_writes + max(self._begun[row] for row in self._served)
+        return max(self._over_by[row] for row in self._served) - self._num_writes
 
     @property
     def uniform_N(self) -> Tensor:
@@ -105,13 +109,22 @@ class RunningBatch:
         self._uniform_NT[row_R, : self._max_tokens] = torch.from_numpy(uniforms).to(real).to(device)
         self.newest_N[row_R] = torch.tensor([r.prompt[-1] for r in requests], device=device)
         self._live_N[row_R] = True
+        self._first_N[row_R] = torch.tensor([r.begin for r in requests], device=device)
+        self._stop_N[row_R] = torch.tensor([self._stop(r) for r in requests], device=device)
+        self.position_N[row_R] = self._first_N[row_R]
         self._given_N[row_R] = 0
         self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
-        self._begun.update((row, self._num_writes) for row in rows)
-        self._spans.update((row, [(0, self._version)]) for row in rows)
+        self._num_seen += sum(r.begin for r in requests)
+        self._over_by.update(
+            (row, self._num_writes + self._stop(r) - r.begin) for row, r in zip(rows, requests, strict=True)
+        )
+        self._spans.update((row, [(r.begin, self._version)]) for row, r in zip(rows, requests, strict=True))
         pairs = zip(rows, requests, strict=True)
         self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
+
+    def _stop(self, request: Request) -> int:
+        return min(request.end or self._max_tokens, self._max_tokens)
 
     def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> None:
         """Every row takes the token it drew, or the world's."""
@@ -124,7 +137,7 @@ class RunningBatch:
         self.newest_N = token_N
         self.position_N = self.position_N + self._live_N
         stops_N = chosen_N & torch.isin(token_N, end_ids)
-        over_N = self._live_N & (stops_N | (self.position_N == self._max_tokens))
+        over_N = self._live_N & (stops_N | (self.position_N == self._stop_N))
         self._live_N = self._live_N ^ over_N
         self._over_N = over_N if self._over_N is None else self._over_N | over_N
         self._num_writes += 1
@@ -145,9 +158,14 @@ class RunningBatch:
     def stop(self, ended: Sequence[int], stops: StopStrings, min_tokens: int, end_ids: Sequence[int]) -> list[int]:
         """The same rows, and those whose policy has just completed a stop string; not before ``min_tokens``."""
         newest, position, given = self.newest_N.tolist(), self.position_N.tolist(), self._given_N.tolist()
+        first = self._first_N.tolist()
         for row in self._served:
             chosen = min_tokens < position[row] > given[row] and newest[row] not in end_ids
-            if chosen and stops.may_end(newest[row]) and stops.ends(self._token_NT[row, : position[row]].tolist()):
+            if (
+                chosen
+                and stops.may_end(newest[row])
+                and stops.ends(self._token_NT[row, first[row] : position[row]].tolist())
+            ):
                 self._stopped.add(row)
         return sorted({*ended, *self._stopped})
 
@@ -159,9 +177,10 @@ class RunningBatch:
         for row, listener in self._listening.items():
             if row in ended or position[row] <= given[row] or not listener.pauses(newest[row]):
                 continue
-            reply = listener.reply(self._token_NT[row, : position[row]].tolist())
+            first, stop = int(self._first_N[row]), int(self._stop_N[row])
+            reply = listener.reply(self._token_NT[row, first : position[row]].tolist())
             if reply:
-                self._lay_down(row, position[row], reply[: self._max_tokens - position[row]])
+                self._lay_down(row, position[row], reply[: stop - position[row]])
             elif reply is not None:
                 self._unanswered[row] = self._unanswered.get(row, 0) + 1
 
@@ -189,30 +208,41 @@ class RunningBatch:
         tokens = self._token_NT[row_R, : max(lengths)].tolist()
         logps = self._logp_NT[row_R, : max(lengths)].tolist()
         masks = self._chosen_NT[row_R, : max(lengths)].tolist()
+        firsts = self._first_N[row_R].tolist()
         self._live_N[row_R] = False
         self.position_N[row_R] = 0
         stopped, self._stopped = self._stopped, set()  # all of them are among these rows
         for row in rows:
             self._listening.pop(row, None)
-            self._begun.pop(row)
+            self._over_by.pop(row)
         return [
             Written(
                 *self._served.pop(row),
-                tuple(token_T[:length]),
-                tuple(mask_T[:length]),
-                tuple(logp_T[:length]),
+                tuple(token_T[first:length]),
+                tuple(mask_T[first:length]),
+                tuple(logp_T[first:length]),
                 self._unanswered.pop(row, 0),
-                tuple(self._spans.pop(row)),
+                tuple((place - first, version) for place, version in self._spans.pop(row)),
                 row in stopped,
             )
-            for row, length, token_T, mask_T, logp_T in zip(rows, lengths, tokens, masks, logps, strict=True)
+            for row, first, length, token_T, mask_T, logp_T in zip(
+                rows, firsts, lengths, tokens, masks, logps, strict=True
+            )
         ]
+
+    def grow(self, num: int) -> None:
+        """So many more rows, free ones, behind the others."""
+        max_tokens, device = self._size
+        fresh = RunningBatch(num, max_tokens, self._address, device)
+        for name, mine in vars(self).items():
+            if isinstance(mine, torch.Tensor):
+                setattr(self, name, torch.cat([mine, getattr(fresh, name)]))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows, which must be free."""
         self._served = {new: self._served[old] for new, old in enumerate(rows) if old in self._served}
         self._spans = {new: self._spans[old] for new, old in enumerate(rows) if old in self._spans}
-        self._begun = {new: self._begun[old] for new, old in enumerate(rows) if old in self._begun}
+        self._over_by = {new: self._over_by[old] for new, old in enumerate(rows) if old in self._over_by}
         self._listening = {new: self._listening[old] for new, old in enumerate(rows) if old in self._listening}
         self._unanswered = {new: self._unanswered[old] for new, old in enumerate(rows) if old in self._unanswered}
         row_R = torch.tensor(rows, device=self._live_N.device)
@@ -220,3 +250,4 @@ class RunningBatch:
         self._uniform_NT, self._token_NT = self._uniform_NT[row_R], self._token_NT[row_R]
         self._logp_NT = self._logp_NT[row_R]
         self._given_N, self._chosen_NT = self._given_N[row_R], self._chosen_NT[row_R]
+        self._first_N, self._stop_N = self._first_N[row_R], self._stop_N[row_R]

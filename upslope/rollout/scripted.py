@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
+from upslope.rollout.base import Finished, More, Progress, Request, require_room, to_rollout
 from upslope.types import Rollout, Sampling
 
 Told = tuple[Sequence[int], Sequence[float]]
@@ -47,6 +47,7 @@ class ScriptedSampler:
     """
 
     listens = True
+    takes_more = False
 
     def __init__(self, script: Script, *, end_ids: Sequence[int], max_positions: int = sys.maxsize) -> None:
         """``max_positions``: how long the model that it stands for lets prompt and response together be."""
@@ -66,6 +67,7 @@ class ScriptedSampler:
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         """See ``Sampler.generate``. ``progress`` is called after every request."""
         require_room(requests, sampling, self._max_positions)
@@ -76,8 +78,9 @@ class ScriptedSampler:
         for place, request in enumerate(requests):
             self.asked.append(request)
             told, logp = self._told(request)
-            response = _heard(request, told, [0.0] * len(told) if sampling.greedy else logp, sampling, self._end_ids)
-            _require_possible(request, told, logp, response, sampling, self._end_ids)
+            here = request.turn(sampling)
+            response = _heard(request, told, [0.0] * len(told) if sampling.greedy else logp, here, self._end_ids)
+            _require_possible(request, told, logp, response, here, self._end_ids)
             rollouts.append(
                 to_rollout(
                     request,
@@ -100,7 +103,7 @@ class ScriptedSampler:
         if callable(self._script):
             return self._script(request)
         response = self._script.get((request.problem_id, request.sample))
-        if response is None:
+        if response is None or request.begin:
             raise UserError(f"the script has nothing for sample {request.sample} of problem {request.problem_id}")
         return response, [0.0] * len(response)
 

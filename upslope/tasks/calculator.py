@@ -20,6 +20,8 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from upslope.tasks.episode import Episode
+
 OPEN, EQUALS, CLOSE = "<<", "=", ">>"
 MAX_LENGTH = 100
 """Longest expression, in characters: it also bounds how deep brackets go, and how large numbers get."""
@@ -35,7 +37,7 @@ class _Silent(Exception):
     """The expression has no value that can be written."""
 
 
-class Calculator:
+class Calculator(Episode):
     """The ``Episode`` of an attempt that may calculate; it remembers nothing, so one serves all.
 
     >>> Calculator().reply("He has 3*6 = <<3*6=")

@@ -3,44 +3,94 @@ that may be none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import describe, said, unless_interrupted
-from upslope.tasks.episode import Episode
+from upslope.tasks.episode import ConversationLimits, Episode, Reply
 from upslope.tasks.reward_values import finite
+from upslope.types import Message, Score
 
 
-class GuardedEpisode:
-    """A user's episode; every fault of its ``reply`` is a UserError that begins with ``where``."""
+class GuardedEpisode(Episode):
+    """A user's episode; every fault of its methods is a UserError that begins with ``where``."""
 
     def __init__(self, own: Episode, where: str, file: str) -> None:
         """Raises UserError if it has no ``reply`` or no ``stops``."""
         stops = getattr(own, "stops", None)
         texts = isinstance(stops, tuple | list) and all(isinstance(stop, str) and stop for stop in stops)
-        if not (callable(getattr(own, "reply", None)) and stops and texts):
+        if not (callable(getattr(own, "reply", None)) and texts):
             raise UserError(
                 f"{where}: episode() returned a {type(own).__name__}; it needs reply(text), and stops, a tuple of "
-                "texts that are not empty"
+                "texts that are not empty (no texts: it is asked at the end of every turn)"
             )
-        self._reply: Callable[[str], Any] = own.reply
-        self._where, self._file = f"{where}: the episode's reply()", file
-        self.stops: Sequence[str] = tuple(stops)
+        self._own, self._where, self._file = own, f"{where}: the episode's", file
+        self.stops: Sequence[str] = tuple(stops or ())
+        limits = getattr(own, "limits", ConversationLimits())
+        if not isinstance(limits, ConversationLimits):
+            raise UserError(f"{where}: episode() has limits = {said(limits):.60}; give upslope.ConversationLimits(...)")
+        self.limits = limits
 
-    def reply(self, text: str) -> str | None:
+    @property
+    def calls(self) -> int:  # type: ignore[override]
+        return int(getattr(self._own, "calls", 0))
+
+    @property
+    def wrong_calls(self) -> int:  # type: ignore[override]
+        return int(getattr(self._own, "wrong_calls", 0))
+
+    def reply(self, text: str) -> Reply:
+        answer: Reply = self._call("reply", text)
+        if self.stops and answer is not None and not isinstance(answer, str):
+            raise UserError(
+                f"{self._where} reply() returned {said(answer):.60}; it must be text, or None where nothing is asked"
+            )
+        require_reply(answer, f"{self._where} reply()")
+        return answer
+
+    def opening(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if not hasattr(self._own, "opening"):
+            return messages
+        found = self._call("opening", messages)
+        require_messages(found, f"{self._where} opening()")
+        return tuple(found)
+
+    def score(self, chat: Sequence[Message]) -> Score | None:
+        found = self._call("score", chat) if hasattr(self._own, "score") else None
+        if not isinstance(found, Score | None):
+            raise UserError(f"{self._where} score() returned {said(found):.60}; it must be a Score, or None")
+        return found
+
+    def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            answer = self._reply(text)
+            return getattr(self._own, method)(*arguments)
         except UserError:
             raise
         except BaseException as error:
             unless_interrupted(error)
-            raise UserError(f"{self._where} crashed: {describe(error, self._file)}") from error
-        if answer is not None and not isinstance(answer, str):
+            raise UserError(f"{self._where} {method}() crashed: {describe(error, self._file)}") from error
+
+
+def require_reply(answer: Any, where: str) -> None:
+    """Raise UserError, beginning with ``where``, for what is neither text, nor messages, nor tokens, nor None."""
+    if answer is None or isinstance(answer, str):
+        return
+    items = answer if isinstance(answer, tuple | list) else [answer]
+    if all(type(item) is int for item in items):
+        return
+    require_messages(answer, where)
+
+
+def require_messages(chat: Any, where: str) -> None:
+    """Raise UserError, beginning with ``where``, unless these are messages with a role and text."""
+    for message in chat if isinstance(chat, tuple | list) else [chat]:
+        texts = isinstance(message, Mapping) and all(isinstance(message.get(k), str) for k in ("role", "content"))
+        if not texts:
             raise UserError(
-                f"{self._where} returned {said(answer):.60}; it must be text, or None where nothing is asked"
+                f"{where} returned {said(message):.60}; it must be text, tokens, messages "
+                "{'role': ..., 'content': ...}, or None where nothing is asked"
             )
-        return answer
 
 
 def require_spans(spans: Any, length: int, where: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,14 +16,16 @@ from upslope.plugins import load_object, names_a_file, said
 from upslope.tasks.base import Task
 from upslope.tasks.builtin import FOR_DATA, TASKS, WORLDS
 from upslope.tasks.elsewhere import Elsewhere, OnTimeout
+from upslope.tasks.episode import ConversationLimits
 from upslope.tasks.kind import TaskKind
 from upslope.tasks.mixture import Mixed
 from upslope.tasks.own import own_kind
 from upslope.tasks.reward_calls import RewardFunction
 from upslope.tasks.reward_names import names_apart
 from upslope.tasks.rewards import NO_REWARDS, Rewards
-from upslope.tasks.right import unmarked, with_right
+from upslope.tasks.right import rule_of, unmarked, with_right
 from upslope.tasks.row_task import RowTask
+from upslope.tasks.tools.with_tools import ToolFunction, ToolSettings, WithTools
 from upslope.tasks.where import Where
 from upslope.tasks.worded import Worded
 from upslope.types import Form
@@ -46,6 +48,11 @@ def open_task(
     reward_workers: int = 0,
     reward_timeout: float = 0.0,
     on_timeout: OnTimeout = "stop",
+    tools: Sequence[str | ToolFunction] = (),
+    environment: str | Callable[[], Any] = "",
+    max_turns: int = 0,
+    max_seconds: float = 0.0,
+    tool_seconds: float = 0.0,
     also: Sequence[str] = (),
     weights: Sequence[float] = (),
     right: float | None = None,
@@ -60,6 +67,10 @@ def open_task(
     score; with ``reward_timeout`` (seconds an attempt) there is at least one, and ``on_timeout`` says what becomes of
     an attempt whose check takes longer. Task and rewards are then opened in each of them, so they have to be named, not
     handed in.
+
+    With ``tools`` (functions, FILE.py:NAME) or an ``environment`` (a class, FILE.py:CLASS) attempts are conversations
+    of at most ``max_turns`` and ``max_seconds``, each call of at most ``tool_seconds``; 0: no limit. Reward functions
+    then see them whole, and are called in this process.
 
     ``also`` are further files or folders whose demonstrations are mixed in, read as ``data`` is, with ``weights`` for
     ``data`` and each of them (none: by size). ``right`` is the reward from which on an attempt counts as right
@@ -83,6 +94,12 @@ def open_task(
     task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
     if whole and isinstance(task, RowTask):
         task.undivided = "test"
+    equipped = ToolSettings(tools, environment, ConversationLimits(max_turns, 0, max_seconds), tool_seconds)
+    if equipped and rewards and (reward_workers or reward_timeout):
+        raise UserError(
+            "with task.tools or task.environment reward functions see whole conversations, in this process; leave "
+            "task.reward_workers and task.reward_timeout out"
+        )
     if reward_workers or reward_timeout:
         spec = {**given, "name": name, "rewards": _named(rewards), "reward_weights": reward_weights, "options": options}
         task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
@@ -91,11 +108,15 @@ def open_task(
     if template != "auto" or chat_template_kwargs or keep_special:
         task = Worded(task, template, chat_template_kwargs or {}, keep_special=keep_special)
     task = Where(task, where) if where else task
+    if equipped:
+        told = loaded if isinstance(loaded, Rewards) else NO_REWARDS
+        task = WithTools(task, equipped, told, modules, rule_of(told, right))
     if not also:
         return task
     if data is None:
         raise UserError("task.also is mixed into task.data; give --data as well")
     common: dict[str, Any] = {"columns": columns, "seed": seed, "options": options, "where": where}
+    common |= {"tools": tools, "environment": environment}
     common |= {"template": template, "chat_template_kwargs": chat_template_kwargs}
     return Mixed(task, [(other, open_task(name, data=other, **common)) for other in also], weights)
 

@@ -17,7 +17,7 @@ from upslope.tasks.awaited import all_of
 from upslope.tasks.response import Standing
 from upslope.tasks.reward_values import checked_values, listed_values
 from upslope.tasks.trainer_state import TrainerState, WrittenDown
-from upslope.types import Problem
+from upslope.types import Message, Problem
 
 RewardFunction = Callable[..., Any]
 NOT_COLUMNS = frozenset({"prompt", "completion", "completion_ids"})
@@ -25,7 +25,7 @@ NOT_COLUMNS = frozenset({"prompt", "completion", "completion_ids"})
 UNKNOWN: Mapping[str, str] = {
     "completion_ids": "what is scored here is text, and nothing says its tokens (a line's 'tokens' does); give it the "
     "default None",
-    "environments": "only TRL's trainer has it; give it the default None",
+    "environments": "there is none without task.environment; give it the default None",
 }
 """Why there is none of something that TRL's trainer passes."""
 
@@ -57,7 +57,16 @@ class _Call:
 class RewardCalls:
     """One batch of responses, and the functions that judge it."""
 
-    def __init__(self, problems: Sequence[Problem], responses: Sequence[str]) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        responses: Sequence[str],
+        *,
+        chats: Sequence[Sequence[Message]] = (),
+        environments: Sequence[Any] = (),
+    ) -> None:
+        """``chats``: of conversations, all messages after each prompt, which stand in the place of responses to chats.
+        ``environments``: what each conversation was with; handed on themselves."""
         self._problems = problems
         self.written = WrittenDown(len(problems))
         pairs = list(zip(problems, responses, strict=True))
@@ -67,6 +76,10 @@ class RewardCalls:
             "completions": [str(r) if p.plain else [{"role": "assistant", "content": str(r)}] for p, r in pairs],
             **{name: [problem.columns.get(name) for problem in problems] for name in names},
         }
+        if chats:
+            shown = zip(problems, self._lists["completions"], chats, strict=True)
+            self._lists["completions"] = [text if p.plain else [dict(m) for m in chat] for p, text, chat in shown]
+        self._environments = [each for each in environments if each is not None]
         tokens = [getattr(response, "tokens", None) for response in responses]
         if all(ids is not None for ids in tokens):
             self._lists["completion_ids"] = [list(ids) for ids in tokens if ids is not None]
@@ -137,11 +150,13 @@ class RewardCalls:
     def _wanted(self, name: str, function: RewardFunction) -> dict[str, Any]:
         """The arguments that a function takes, every cell its own copy: what it does to them nobody else sees, and no
         later step."""
-        others = {
+        others: dict[str, Any] = {
             "trainer_state": TrainerState.of(self._standing),
             "log_metric": self.written.log_metric,
             "log_extra": self.written.log_extra,
         }
+        if self._environments:
+            others["environments"] = list(self._environments)
         taken = taken_by(name, function, list(self._lists | others))
         # A column of one of these names comes first.
         return {key: list(map(_copied, self._lists[key])) if key in self._lists else others[key] for key in taken}

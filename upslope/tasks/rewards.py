@@ -22,10 +22,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from upslope.errors import UserError
 from upslope.tasks.reward_calls import RewardCalls, RewardFunction
-from upslope.types import Problem, Score
+from upslope.types import Message, Problem, Score
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,20 @@ class Rewards:
     deciding: tuple[str, ...] = ()
     """Those that are marked to decide what is right (``upslope.tasks.right``)."""
 
+    def of_conversation(self, problem: Problem, chat: Sequence[Message], environment: Any = None) -> Score:
+        """The same for one conversation, which the functions are given whole: all messages after the prompt, and its
+        ``environments`` where it has one."""
+        said = [str(m["content"]) for m in chat if m["role"] == "assistant"]
+        calls = RewardCalls([problem], said[-1:] or [""], chats=[chat], environments=(environment,))
+        return self._scores(calls, [problem])[0]
+
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """The weighted sum of the applicable rewards of each response."""
         if not problems and not responses:
             return []
-        calls = RewardCalls(problems, responses)
+        return self._scores(RewardCalls(problems, responses), problems)
+
+    def _scores(self, calls: RewardCalls, problems: Sequence[Problem]) -> list[Score]:
         values = calls.values(self.functions)
         told = calls.written.metrics
         scores = []

@@ -10,7 +10,7 @@ One rule for accuracy, pass@k, pass rates and learnable problems:
 - Several functions of any other weights decide nothing: the largest sum is not known, and a wrong answer of the right
   form may earn 1. There is a mean reward then, and no accuracy.
 
-All comparisons allow for rounding (``upslope.types.comes_to``).
+All comparisons allow for rounding (``upslope.marks.comes_to``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from upslope.errors import UserError
+from upslope.marks import FULL_MARKS, NEARLY, comes_to
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Task
 from upslope.tasks.rewards import Rewards
-from upslope.types import FULL_MARKS, NEARLY, Problem, Score, comes_to
+from upslope.types import Problem, Score
 
 MARK = "=right"
 """Behind the name of a reward function that decides."""

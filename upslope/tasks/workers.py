@@ -236,4 +236,4 @@ def _standard_error() -> int:
 def _score(fields: Mapping[str, Any]) -> Score:
     steps = tuple((int(place), float(reward)) for place, reward in fields["steps"])
     by_token = None if fields["by_token"] is None else tuple(fields["by_token"])
-    return Score(**{**fields, "steps": steps, "by_token": by_token})
+    return Score(**{**fields, "steps": steps, "by_token": by_token, "by_turn": tuple(fields["by_turn"])})

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from upslope.algo.learnable import Learnable
 from upslope.algo.sample import Attempts, Demonstrations, Documents, Sample
 from upslope.errors import Exhausted, UserError
-from upslope.model.renderer import Renderer, reading
+from upslope.model.chat_renderer import reading
+from upslope.model.renderer import Renderer
 from upslope.record.drawn import DrawnStep
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler

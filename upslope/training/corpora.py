@@ -18,7 +18,7 @@ from upslope.model.renderer import Renderer
 from upslope.native.places import cache_folder
 from upslope.text.corpus import open_corpus
 from upslope.training.blocks import DEFAULT_BLOCK, Index, TextBlocks, TokenStore
-from upslope.training.settings import TaskSettings
+from upslope.training.task_settings import TaskSettings
 
 BETWEEN_WORDS = 10.0
 """Seconds between two messages while a corpus is made."""

@@ -38,6 +38,8 @@ def to_document(
         table["name"] = _absolute(table["name"])
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
+    table["tools"] = [_absolute(tool) if names_a_file(tool) else tool for tool in table["tools"]]
+    table["environment"] = _absolute(table["environment"]) if table["environment"] else ""
     table["text"] = [_absolute_pattern(source) for source in table["text"]]
     name = settings.recipe["name"]
     unnamed = list(objects)

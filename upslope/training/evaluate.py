@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from upslope.errors import UserError, nearest
-from upslope.model.renderer import Renderer, reading
+from upslope.model.chat_renderer import reading
+from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups

@@ -15,7 +15,8 @@ from upslope.tasks.base import Task
 from upslope.tasks.builtin import DEFAULT, FOR_DATA
 from upslope.tasks.registry import open_task
 from upslope.tasks.text_alone import TextAlone
-from upslope.training.settings import DEFAULT_RECIPE, RunSettings, TaskSettings
+from upslope.training.settings import DEFAULT_RECIPE, RunSettings
+from upslope.training.task_settings import TaskSettings
 
 
 def resolve_recipe(recipe: dict[str, Any]) -> Recipe:
@@ -49,6 +50,8 @@ def open_run_task(settings: TaskSettings, seed: int, *, whole: bool = False) -> 
     if settings.text_alone:
         require_nothing_else(settings)
         return TextAlone()
+    if (settings.tools or settings.environment) and not (settings.name or settings.data):
+        raise UserError("task.tools and task.environment need problems to use them on; give --data or --task")
     return open_task(**task_spec(settings, seed), whole=whole)
 
 

@@ -9,7 +9,7 @@ from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Split, Task
-from upslope.training.settings import TaskSettings
+from upslope.training.task_settings import TaskSettings
 from upslope.types import Problem
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Documents
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.chat_template import DEVELOPER
 from upslope.model.rendered import foreign_mark
-from upslope.model.renderer import ChatRenderer, Renderer, is_raw
+from upslope.model.renderer import Renderer, is_raw
 from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task
 from upslope.types import Group, Problem

@@ -67,7 +67,8 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def made_with(settings: RunSettings, task: Task, base: Any | None, text: str | None = None) -> dict[str, str]:
     """What a run's results depend on beside its settings, by name: hashes of the data, of ``text`` (its fingerprint),
     of the user's code and of an adapter's ``base`` model, and versions."""
-    specs = [settings.task.name, *settings.task.rewards, *(value for _, value in dotted(settings.recipe))]
+    task_specs = [settings.task.name, *settings.task.rewards, *settings.task.tools, settings.task.environment]
+    specs = [*task_specs, *(value for _, value in dotted(settings.recipe))]
     code = [source(spec) + spec.rpartition(":")[2] for spec in specs if isinstance(spec, str) and names_a_file(spec)]
     found: dict[str, str] = {}
     with contextlib.suppress(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,8 +26,11 @@ def score(
     UserError for a NaN or infinite reward."""
     asked = [p for p, rollouts in zip(problems, attempts, strict=True) for _ in rollouts]
     flat = [r for rollouts in attempts for r in rollouts]
-    scores = scores_of(task, asked, [Response(r.text, r.response, standing) for r in flat], of="attempts")
-    scored = iter([_scored(renderer, rollout, given) for rollout, given in zip(flat, scores, strict=True)])
+    left = [place for place, r in enumerate(flat) if r.earned is None]
+    responses = [Response(flat[i].answer, flat[i].response, standing) for i in left]
+    given = scores_of(task, [asked[i] for i in left], responses, of="attempts") if left else []
+    score_of = {place: r.earned for place, r in enumerate(flat)} | dict(zip(left, given, strict=True))
+    scored = iter([_scored(renderer, rollout, score_of[place] or Score(0.0)) for place, rollout in enumerate(flat)])
     return [
         Group(problem, tuple(next(scored) for _ in rollouts))
         for problem, rollouts in zip(problems, attempts, strict=True)
@@ -52,9 +56,26 @@ def _scored(renderer: Renderer, rollout: Rollout, score: Score) -> Rollout:
         raise UserError(f"{where} is {score.reward}")
     if score.steps:
         score = replace(score, by_token=tokens_of_steps(renderer, rollout, score.steps, where))
+    if score.by_turn:
+        score = replace(score, by_token=tokens_of_turns(rollout, score, where))
     if score.by_token is not None and len(score.by_token) != len(rollout.response):
         raise UserError(f"{where} has {len(score.by_token)} values by token, and the response {len(rollout.response)}")
-    return replace(rollout, score=score)
+    return replace(rollout, score=score, earned=None)
+
+
+def tokens_of_turns(rollout: Rollout, score: Score, where: str) -> tuple[float, ...]:
+    """The rewards by token that the score has so far, and those by turn, each at the turn's last token that the policy
+    chose. Raises UserError, beginning with ``where``, for one that is no number, and for more of them than turns."""
+    if len(score.by_turn) > rollout.num_turns or not all(map(math.isfinite, score.by_turn)):
+        raise UserError(
+            f"{where} has the rewards {list(score.by_turn)} by turn; give finite numbers, at most one for each of the "
+            f"{rollout.num_turns} turns"
+        )
+    found = list(score.by_token or (0.0,) * len(rollout.response))
+    begins = [0, *rollout.turns, len(rollout.response)]
+    for (begin, end), reward in zip(itertools.pairwise(begins), score.by_turn, strict=False):
+        found[max(place for place in range(begin, end) if rollout.mask[place])] += reward
+    return tuple(found)
 
 
 def tokens_of_steps(

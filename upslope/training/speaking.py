@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from upslope.model.chat_renderer import reading
 from upslope.model.load import pick_device
 from upslope.model.policy import Policy
 from upslope.model.precision import cast_weights, pick_dtype
-from upslope.model.renderer import reading
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.at_work import WATCH

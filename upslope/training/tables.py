@@ -39,10 +39,13 @@ def task_options(
     rewards: Sequence[str] | None,
     reward_weights: Sequence[float] | None,
     text: Sequence[str] | None = None,
+    tools: Sequence[str] | None = None,
+    environment: str | None = None,
 ) -> dict[str, Any]:
     """What the task is, by dotted key of the settings, without what was not given. Raises UserError for an option that
     was given empty, as by a variable of the shell that is not set: nothing may take another task's place in silence."""
     require_filled({"--task": name, "--data": data, "--eval-data": eval_data, "--text": all(text or ["-"]) or ""})
+    require_filled({"--tools": all(tools or ["-"]) or "", "--environment": environment})
     given = {
         "task.name": name,
         "task.data": data,
@@ -50,6 +53,8 @@ def task_options(
         "task.rewards": list(rewards or ()) or None,
         "task.reward_weights": list(reward_weights or ()) or None,
         "task.text": list(text or ()) or None,
+        "task.tools": list(tools or ()) or None,
+        "task.environment": environment,
     }
     return {key: value for key, value in given.items() if value is not None}
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from upslope.types import FULL_MARKS, Rollout, comes_to
+from upslope.marks import FULL_MARKS, comes_to
+from upslope.types import Rollout
 
 
 def solved(rollout: Rollout) -> bool:
@@ -38,11 +39,19 @@ def solved_by_vote(rollouts: Sequence[Rollout]) -> bool:
 
 def of_worlds(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """``heard`` tokens of the world an attempt, ``unanswered`` how often an attempt asked it and it had nothing to say;
-    nothing where no world spoke or was asked."""
+    of conversations also ``turns`` and ``calls`` of tools an attempt, ``wrong_calls`` among them, ``forks`` in all, and
+    ``unfinished``, the share that a limit of turns or seconds ended; nothing where no world spoke or was asked."""
     heard, unanswered = sum(r.num_heard for r in rollouts), sum(r.unanswered for r in rollouts)
-    if not heard and not unanswered:
+    if not heard and not unanswered and not any(r.chat for r in rollouts):
         return {}
-    return {"heard": heard / len(rollouts), "unanswered": unanswered / len(rollouts)}
+    found = {"heard": heard / len(rollouts), "unanswered": unanswered / len(rollouts)}
+    if any(r.chat for r in rollouts):
+        found["turns"] = sum(r.num_turns for r in rollouts) / len(rollouts)
+        found["forks"] = sum(len(r.forks) for r in rollouts)
+        found["calls"] = sum(r.calls for r in rollouts) / len(rollouts)
+        found["wrong_calls"] = sum(r.wrong_calls for r in rollouts) / len(rollouts)
+        found["unfinished"] = sum(r.ended in ("turns", "seconds") for r in rollouts) / len(rollouts)
+    return found
 
 
 def of_clocks(rollouts: Sequence[Rollout]) -> dict[str, int]:

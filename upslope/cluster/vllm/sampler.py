@@ -17,7 +17,7 @@ from upslope.cluster.vllm.handover import Handover
 from upslope.errors import NonFinite, Unavailable, UserError
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, require_room, to_rollout
+from upslope.rollout.base import Finished, More, Progress, Request, require_room, to_rollout
 from upslope.types import Rollout, Sampling
 
 LEAST_TEMPERATURE = 0.01
@@ -63,6 +63,7 @@ class VllmSampler:
     """
 
     listens = False
+    takes_more = False
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class VllmSampler:
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         """See ``Sampler.generate``. ``progress`` is called after every piece that comes, a few tokens of a request."""
         require_room(requests, sampling, self._max_positions)
@@ -138,15 +140,16 @@ class VllmSampler:
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
-            "min_tokens": sampling.min_tokens,
-            "max_tokens": sampling.max_tokens,
+            "min_tokens": request.turn(sampling).min_tokens,
+            "max_tokens": request.turn(sampling).max_tokens,
             "stop_token_ids": list(self._policy.end_ids),
             "ignore_eos": True,  # our end tokens, and no other
             "logprobs": 0,  # of the token that was drawn alone
             "detokenize": False,
         }
         if not sampling.greedy:
-            how["seed"] = address.key(request.problem_id, request.sample) >> 1  # it is signed there
+            turn = f"\x00{request.begin}" if request.begin else ""  # a later turn draws other numbers
+            how["seed"] = address.key(request.problem_id + turn, request.sample) >> 1  # it is signed there
         return {"token_ids": list(request.prompt), "stream": True, "sampling_params": how}
 
     def _require_ours(self, choice: Mapping[str, Any], request: Request) -> None:
@@ -161,7 +164,7 @@ class VllmSampler:
 
     def _rollout(self, request: Request, draft: Draft, sampling: Sampling, why: str) -> Rollout:
         over = bool(draft.tokens) and draft.tokens[-1] in self._policy.end_ids
-        full = len(draft.tokens) == sampling.max_tokens
+        full = len(draft.tokens) == request.turn(sampling).max_tokens
         if why not in ("stop", "length") or not (over or full):
             raise Unavailable(
                 f"problem {request.problem_id}: the vLLM server broke off after {len(draft.tokens)} tokens ({why}); "

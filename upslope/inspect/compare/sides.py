@@ -8,7 +8,7 @@ from pathlib import Path
 from upslope.errors import UserError
 from upslope.inspect.reading.attempts import AttemptsFile
 from upslope.inspect.reading.places import RunPlace
-from upslope.types import FULL_MARKS, comes_to
+from upslope.marks import FULL_MARKS, comes_to
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from upslope.lab.around import AroundSampler
 from upslope.lab.bench.clock import Clock
 from upslope.learn.learner import Learner
 from upslope.rollout.address import Address
-from upslope.rollout.base import Finished, Progress, Request, Sampler
+from upslope.rollout.base import Finished, More, Progress, Request, Sampler
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
 from upslope.types import Batch, Problem, Rollout, Sampling, Score
@@ -74,6 +74,7 @@ class ClockedSampler(AroundSampler):
         address: Address,
         progress: Progress | None = None,
         finished: Finished | None = None,
+        more: More | None = None,
     ) -> list[Rollout]:
         ended: dict[int, Rollout] = {}
 

@@ -17,8 +17,9 @@ from upslope.inspect.words import visible
 from upslope.lab.dataset.alike import Alike, shared_problems
 from upslope.lab.dataset.judged import Judged, odd_rewards, rewards_known
 from upslope.lab.dataset.lengths import TokenLengths, of_demonstrations, of_prompts
+from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.names import is_new, is_pocket
-from upslope.model.renderer import ChatRenderer, prompt_of
+from upslope.model.renderer import prompt_of
 from upslope.record.load import load_model_positions
 from upslope.tasks.base import Task
 from upslope.training.named import open_run_task

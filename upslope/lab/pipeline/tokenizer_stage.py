@@ -12,8 +12,8 @@ from upslope.lab.tokenizing import write_tokenizer
 from upslope.model.byte_pairs import require_vocabulary
 from upslope.text.documents import find_sources
 from upslope.training.pipeline.made_of import TEXT, content_of, text_of
-from upslope.training.settings import TaskSettings
 from upslope.training.tables import names, to_settings
+from upslope.training.task_settings import TaskSettings
 from upslope.training.view import View
 from upslope.versions import running
 

@@ -35,7 +35,7 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
     <div class="row">
       <h1>${attempt.problem}</h1>
       <span>attempt ${attempt.sample ?? place} · reward <b class=${good(attempt) ? "good" : "bad"}>${number(attempt.reward)}</b>${parts(attempt)}${" · "}
-        ended by ${attempt.ended === "length" ? "the limit" : attempt.ended === "stop_string" ? "a stop string" : "itself"}${attempt.extracted ? html` · answer <code>${attempt.extracted}</code>` : " · no answer found"}
+        ended by ${ENDED[attempt.ended] ?? attempt.ended}${conversation(attempt)}${attempt.extracted ? html` · answer <code>${attempt.extracted}</code>` : " · no answer found"}
         ${attempt.version !== undefined && ` · weights of version ${number(attempt.version)}`}${attempt.kept === false ? " · left out" : ""}</span>
     </div>
     <div class="columns">
@@ -59,6 +59,17 @@ function Scale({ mode }) {
   return html`<p class="scale quiet">${ends.map((value) => html`<i style=${{ background: colour(value, scale, mode.two) }}>${show(value)}</i>`)} ${mode.words}</p>`;
 }
 
+/** What ended an attempt. */
+const ENDED = { stop: "itself", stop_string: "a stop string", length: "the limit", turns: "the limit of turns", seconds: "the limit of seconds" };
+
+/** How many turns a conversation had, and what happened in them. */
+function conversation(attempt) {
+  if (!attempt.turns?.length) return "";
+  const [forks, calls] = [attempt.forks?.length ?? 0, attempt.calls ?? 0];
+  const wrong = attempt.wrong_calls ? `, ${attempt.wrong_calls} of them wrong` : "";
+  return ` · ${attempt.turns.length + 1} turns${calls ? ` · ${calls} calls of tools${wrong}` : ""}${forks ? ` · forked ${forks} times` : ""}`;
+}
+
 /** The prompt, then the response token by token; whatever the model wrote is text and nothing else. */
 function Text({ attempt, mode, onOver, onHold, held }) {
   const place = useRef(null);
@@ -78,6 +89,8 @@ function Text({ attempt, mode, onOver, onHold, held }) {
       token.dataset.place = i;
       token.textContent = piece === "" ? "␀" : piece.replaceAll("\n", "⏎\n");
       if (mode && (!attempt.mask || attempt.mask[i])) token.style.background = colour(mode.values[i], scale, mode.two);
+      if (attempt.turns?.includes(i)) token.classList.add("turn");
+      if (attempt.forks?.includes(i)) token.classList.add("fork");
       if (attempt.clipped?.[i]) token.classList.add("clipped");
       parts.append(token);
     });
@@ -92,7 +105,8 @@ function Text({ attempt, mode, onOver, onHold, held }) {
   return html`
     <details class="prompt" open><summary>prompt${attempt.prompt ? `, ${number(attempt.prompt.length)} tokens` : ""}</summary><pre>${prompt}</pre></details>
     <pre class="response" ref=${place} onMouseOver=${(e) => of(e) !== undefined && onOver(+of(e))} onClick=${(e) => of(e) !== undefined && onHold(+of(e))}></pre>
-    ${attempt.mask?.includes(false) && html`<p class="quiet"><span class="token world">grey</span>: the world's words (a tool, a calculator, a template), no choice of the policy's.</p>`}`;
+    ${attempt.mask?.includes(false) && html`<p class="quiet"><span class="token world">grey</span>: the world's words (a tool, a calculator, a template), no choice of the policy's.</p>`}
+    ${attempt.turns?.length > 0 && html`<p class="quiet"><span class="token turn">bar</span>: a turn begins${attempt.forks?.length ? html`; <span class="token turn fork">double</span>: the chat so far was rendered anew before it, since its template writes it otherwise now` : ""}.</p>`}`;
 }
 
 const chance = (logp) => (Number.isFinite(logp) ? Math.exp(logp) : null);

@@ -45,7 +45,7 @@ export function Search({ run, query, keys }) {
   return html`
     <form class="row search" onSubmit=${go}>
       ${FIELDS.map(([name, words, type]) => html`<input name=${name} type=${type} step="any" placeholder=${words} aria-label=${words} value=${query.get(name) ?? ""} />`)}
-      <select name="ended" aria-label="how it ended">${["any", "stop", "stop_string", "length"].map((value) => html`<option selected=${value === (query.get("ended") ?? "any")}>${value}</option>`)}</select>
+      <select name="ended" aria-label="how it ended">${["any", "stop", "stop_string", "length", "turns", "seconds"].map((value) => html`<option selected=${value === (query.get("ended") ?? "any")}>${value}</option>`)}</select>
       <select name="kind" aria-label="of what">${["step", "eval"].map((value) => html`<option selected=${value === kind}>${value}</option>`)}</select>
       <button>search</button>
     </form>

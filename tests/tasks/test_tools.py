@@ -1,0 +1,255 @@
+"""Tools as people write them: read from what a policy writes, called within limits, and told to the model."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import templated
+
+from upslope.errors import UserError
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.rollout.address import Address
+from upslope.rollout.base import Request
+from upslope.rollout.groups import sample_groups
+from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.registry import open_task
+from upslope.tasks.tools.calls import Call, calls_in
+from upslope.tasks.tools.toolbox import Tool, Toolbox, named
+from upslope.training.scored import score
+from upslope.types import Group, Sampling
+
+HERE = Address(0, "sample")
+TRL_FILE = '''
+def add(a: int, b: int) -> int:
+    """
+    Add two numbers.
+
+    Args:
+        a: The first.
+        b: The second.
+
+    Returns:
+        The sum.
+    """
+    return a + b
+
+
+async def later(text: str) -> str:
+    """
+    Say it later.
+
+    Args:
+        text: What to say.
+    """
+    return text + "!"
+
+
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def reset(self, start=0, **kwargs):
+        self.count = start
+        return f" It stands at {start}."
+
+    def raise_by(self, step: int) -> str:
+        """
+        Raise the counter.
+
+        Args:
+            step: By how much.
+        """
+        self.count += step
+        return f"It stands at {self.count}."
+
+    def get_reward(self) -> float:
+        return float(self.count == 5)
+
+    def _hidden(self):
+        raise AssertionError
+
+    @property
+    def never(self):
+        raise AssertionError
+
+
+def seen(completions, environments=None, **kwargs):
+    counts = [e.count for e in environments] if environments else [0] * len(completions)
+    return [float(len(c)) + count for c, count in zip(completions, counts)]
+'''
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("trl_file.py").write_text(TRL_FILE)
+    rows = [{"id": f"r/{i}", "prompt": [{"role": "user", "content": "Count to 5."}], "start": i} for i in range(2)]
+    for side in ("train", "test"):
+        Path(f"{side}.jsonl").write_text("".join(json.dumps({**r, "id": f"{side}/{r['id']}"}) + "\n" for r in rows))
+    return tmp_path
+
+
+QWEN = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+LLAMA = '{"name": "add", "parameters": {"a": 1, "b": 2}}'
+PLAIN = 'I add.\ncall: add {"a": 1, "b": 2}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [QWEN, LLAMA, PLAIN, f"<think>call: no</think>{QWEN}", f"[{LLAMA}]", QWEN.removesuffix("</tool_call>")],
+)
+def test_calls_are_read_in_every_format(text: str) -> None:
+    assert calls_in(text) == [Call("add", {"a": 1, "b": 2})]
+
+
+def test_several_calls_come_in_order_and_text_without_one_has_none() -> None:
+    assert calls_in(f"First {QWEN} then {QWEN}") == calls_in(QWEN) * 2
+    assert calls_in(PLAIN + '\ncall: sub {"a": 1}') == [*calls_in(PLAIN), Call("sub", {"a": 1})]
+    for text in ("It is 4.", "{1, 2}", '{"a": 1}', "[3]", "I call: that good", ""):
+        assert calls_in(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<tool_call>add(1, 2)</tool_call>", "no JSON"),
+        ('<tool_call>{"arguments": {}}</tool_call>', '"name"'),
+        ('<tool_call>{"name": "add", "arguments": 3}</tool_call>', "no JSON object"),
+        ('<tool_call>{"name": "sub", "arguments": {}}</tool_call>', "there is no tool 'sub'; there are add"),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', "missing a required argument: 'b'"),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2, "c": 3}}</tool_call>', "unexpected keyword"),
+        ('<tool_call>{"name": "add", "arguments": {"a": "1", "b": 2}}</tool_call>', "a must be int, not '1'"),
+        ('<tool_call>{"name": "add", "arguments": {"a": true, "b": 2}}</tool_call>', "a must be int, not True"),
+        ("call: add {1}", "no JSON"),
+        ('{"name": "add", "parameters": {"a": 1', "no JSON"),
+    ],
+)
+def test_a_wrong_call_is_answered_with_what_is_wrong(text: str, why: str) -> None:
+    def add(a: int, b: int) -> int:
+        raise AssertionError("it is not to be called")
+
+    (call,) = calls_in(text)
+    answer = Toolbox(named([add])).answer(call)
+    assert answer.failed and why in json.loads(answer.text)["error"]
+
+
+def test_a_tool_that_raises_or_takes_too_long_answers_with_that() -> None:
+    hang = threading.Event()
+
+    def broken(x: float) -> float:
+        return 1 / x
+
+    def slow() -> None:
+        hang.wait(30)
+
+    box = Toolbox(named([broken, slow]), seconds=0.05)
+    assert json.loads(box.answer(Call("broken", {"x": 0})).text)["error"] == "ZeroDivisionError: division by zero"
+    assert json.loads(box.answer(Call("slow")).text)["error"] == "it took longer than 0.05 s"
+    hang.set()
+    assert box.answer(Call("broken", {"x": 2})).text == "0.5"
+
+
+def saying(subject: ChatRenderer, turns: Callable[[Request], Sequence[str]]) -> ScriptedSampler:
+    asked: dict[tuple[str, int], int] = {}
+
+    def write(request: Request) -> tuple[list[int], list[float]]:
+        number = asked[request.problem_id, request.sample] = asked.get((request.problem_id, request.sample), -1) + 1
+        tokens = [*subject.ids(turns(request)[number]), subject.turn_end_id]
+        return tokens, [-0.5] * len(tokens)
+
+    return ScriptedSampler(write, end_ids=subject.end_ids)
+
+
+def attempted(task: Any, family: str, *turns: str, num: int = 1) -> list[Group]:
+    subject = ChatRenderer.of(templated.tokenizer(family))
+    problems = task.problems("train")[:num]
+    sampler = saying(subject, lambda _: turns)
+    attempts = sample_groups(sampler, subject, problems, 1, Sampling(max_tokens=900), HERE, episode=task.episode)
+    return score(task, subject, problems, attempts)
+
+
+def call_in(family: str, name: str, **arguments: Any) -> str:
+    written = json.dumps({"name": name, "parameters" if family == "llama3" else "arguments": arguments})
+    if family in ("qwen2.5", "qwen3"):
+        return f"<tool_call>\n{written}\n</tool_call>"
+    return written if family == "llama3" else f"call: {name} {json.dumps(arguments)}"
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3", "llama3", "mistral", "gemma", "smollm2"])
+def test_a_file_written_for_trl_works_unchanged_with_every_template(files: Path, family: str) -> None:
+    task = open_task("user", data=".", tools=("trl_file.py:add,later",), rewards=("trl_file.py:seen",))
+    call = call_in(family, "add", a=2, b=3)
+    turns = (call, call_in(family, "later", text="five"), "It is 5.")
+    ((rollout,),) = [g.rollouts for g in attempted(task, family, *turns)]
+    assert (rollout.calls, rollout.wrong_calls, rollout.ended, rollout.num_turns) == (2, 0, "stop", 3)
+    assert [m["content"] for m in rollout.chat] == [call, "5", rollout.chat[2]["content"], "five!", "It is 5."]
+    assert rollout.reward == 5 and rollout.answer == "It is 5."
+    subject = ChatRenderer.of(templated.tokenizer(family))
+    told, heard = subject.spelled(rollout.prompt), subject.spelled(rollout.response)
+    assert "The first." in told or family in ("qwen3", "llama3"), "the schema has the docstring's words"
+    assert "add" in told and "five!" in heard
+    chosen = [i for i, mine in zip(rollout.response, rollout.mask, strict=True) if mine]
+    assert subject.text(chosen) == call + rollout.chat[2]["content"] + "It is 5."
+
+
+def test_an_environment_written_for_trl_works_unchanged(files: Path) -> None:
+    """One of its own for each attempt, which begins as its row says, has its methods for tools, and judges."""
+    task = open_task("user", data=".", environment="trl_file.py:Counter")
+    turns = [call_in("qwen2.5", "raise_by", step=2), call_in("qwen2.5", "raise_by", step=3), "Done."]
+    first, second = (group.rollouts[0] for group in attempted(task, "qwen2.5", *turns, num=2))
+    assert [r.reward for r in (first, second)] == [1.0, 0.0]
+    assert [m["content"] for m in second.chat if m["role"] == "tool"] == ["It stands at 3.", "It stands at 6."]
+    subject = ChatRenderer.of(templated.tokenizer("qwen2.5"))
+    told = subject.spelled(second.prompt)
+    assert "Count to 5. It stands at 1." in told and '"raise_by"' in told
+    assert not any(name in told for name in ("reset", "get_reward", "_hidden", "never"))
+    task.check_rewards()
+
+
+def test_rewards_see_the_environment_and_are_added_to_its_own(files: Path) -> None:
+    task = open_task("user", data=".", environment="trl_file.py:Counter", rewards=("trl_file.py:seen",))
+    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", call_in("qwen2.5", "raise_by", step=5), "Done.")]
+    assert rollout.score.parts == {"seen": 3.0 + 5.0, "Counter": 1.0} and rollout.reward == 9.0
+
+
+def test_wrong_calls_are_counted_and_the_conversation_goes_on(files: Path) -> None:
+    task = open_task("user", data=".", tools=("trl_file.py:add",), rewards=("trl_file.py:seen",), max_turns=2)
+    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", "<tool_call>add</tool_call>", QWEN)]
+    assert (rollout.calls, rollout.wrong_calls, rollout.ended) == (2, 1, "turns")
+
+
+def test_the_same_files_make_the_same_task_and_others_another(files: Path) -> None:
+    specs = ("trl_file.py:add", "trl_file.py:add", "trl_file.py:later")
+    made = [open_task("user", data=".", tools=(each,)).fingerprint() for each in specs]
+    assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"tools": ("trl_file.py:ad",)}, "trl_file.py has no 'ad'.*add"),
+        ({"tools": ("trl_file.py:add", "trl_file.py:add")}, "two tools are called 'add'"),
+        ({"tools": ("trl_file.py:TRL",)}, "has no 'TRL'"),
+        ({"environment": "trl_file.py:add"}, "environment add cannot be made: TypeError"),
+        ({"tools": ("trl_file.py:add",), "rewards": ("trl_file.py:seen",), "reward_workers": 1}, "leave task.reward_w"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(files: Path, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        open_task("user", data=".", **settings)
+
+
+def test_a_tool_without_hints_is_refused_by_name(files: Path) -> None:
+    Path("bare.py").write_text("def bare(x):\n    return x\n")
+    task = open_task("user", data=".", tools=("bare.py:bare",), rewards=("trl_file.py:seen",))
+    with pytest.raises(UserError, match=r"tool 'bare' cannot be described: .*type hint"):
+        attempted(task, "qwen2.5", "Done.")
+
+
+def test_a_tool_is_named_as_its_function() -> None:
+    assert repr(named([max])) == "(Tool('max'),)" and Tool("a", max) != Tool("b", max)

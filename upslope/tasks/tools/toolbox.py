@@ -1,0 +1,134 @@
+"""Tools, and what comes of a call: its result as text, or an error that whoever called is told."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from upslope.errors import UserError
+from upslope.plugins import unless_interrupted
+from upslope.tasks.tools.calls import Call
+
+MOST_SAID = 10_000
+"""Characters of a result that are kept."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that a policy may call, by its name.
+
+    >>> Tool("add", max)
+    Tool('add')
+    """
+
+    name: str
+    function: Callable[..., Any]
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+
+def named(functions: Sequence[Callable[..., Any]]) -> tuple[Tool, ...]:
+    """Tools by their functions' own names. Raises UserError for two of one name."""
+    tools = tuple(Tool(str(getattr(f, "__name__", type(f).__name__)), f) for f in functions)
+    names = [tool.name for tool in tools]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two tools are called {twice!r}; rename one")
+    return tools
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a call gave.
+
+    >>> Answered("4", failed=False).text
+    '4'
+    """
+
+    text: str
+    failed: bool
+
+
+class Toolbox:
+    """The tools of an attempt."""
+
+    def __init__(self, tools: Sequence[Tool], seconds: float = 0.0) -> None:
+        """``seconds``: what a call may take; 0: any time. A call that takes longer is answered with that, and left
+        alone: nothing can stop a function of Python from outside."""
+        self._tools, self._seconds = {tool.name: tool.function for tool in tools}, seconds
+
+    def answer(self, call: Call) -> Answered:
+        """The result of a call, or what was wrong with it. Whatever a tool raises is for whoever called it."""
+        fault = call.fault or self._misfit(call)
+        if fault:
+            return _error(fault)
+        function = self._tools[call.name]
+        return (
+            _within(lambda: _run(function, call.arguments), self._seconds)
+            if self._seconds
+            else _run(function, call.arguments)
+        )
+
+    def _misfit(self, call: Call) -> str:
+        if call.name not in self._tools:
+            return f"there is no tool {call.name!r}; there are {', '.join(self._tools)}"
+        try:
+            inspect.signature(self._tools[call.name]).bind(**call.arguments)
+        except TypeError as error:
+            return f"{call.name}: {error}"
+        except ValueError:  # written in C, without a signature: the call will show
+            return ""
+        return _mistyped(self._tools[call.name], call.arguments)
+
+
+KINDS: Mapping[type, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    bool: (bool,),
+    list: (list,),
+    dict: (dict,),
+}
+"""What JSON gives for a parameter of a plain type."""
+
+
+def _mistyped(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """The first argument that is not of its parameter's plain type; other hints are the tool's own affair."""
+    try:
+        hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
+    except Exception:  # a hint may name anything
+        return ""
+    for name, value in arguments.items():
+        kinds = KINDS.get(hints.get(name, object))
+        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            return f"{getattr(function, '__name__', 'tool')}: {name} must be {hints[name].__name__}, not {value!r:.40}"
+    return ""
+
+
+def _run(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answered:
+    try:
+        found = function(**arguments)
+        if inspect.iscoroutine(found):
+            found = asyncio.run(found)
+        return Answered(str(found)[:MOST_SAID], failed=False)  # as TRL shows it
+    except BaseException as error:
+        unless_interrupted(error)
+        return _error(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _within(work: Callable[[], Answered], seconds: float) -> Answered:
+    found: list[Answered] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else _error(f"it took longer than {seconds:g} s")
+
+
+def _error(what: str) -> Answered:
+    return Answered(json.dumps({"error": what[:MOST_SAID]}), failed=True)
