@@ -18,6 +18,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
+from upslope.errors import UserError
 from upslope.model.adapter import add_adapter
 from upslope.model.llama.admission import native_trunk
 from upslope.model.policy import Policy
@@ -193,7 +194,7 @@ OTHERS = {
 def test_who_does_not_take_it(name):
     try:
         subject = Policy(OTHERS[name](), TOKENIZER)
-    except RuntimeError as error:  # transformers itself has no way to multiply the two precisions
+    except UserError as error:  # transformers itself has no way to multiply the two precisions
         assert name == "norms in another precision" and "dtype" in str(error)
         assert native_trunk(with_a_wider_norm().model) is None
         return
