@@ -84,7 +84,9 @@ def test_a_run_its_epochs_and_an_evaluation_see_them(data: str) -> None:
 
 
 def test_data_sets_that_are_mixed_are_filtered_each(data: str, tmp_path: Path) -> None:
-    (tmp_path / "other.jsonl").write_text("".join(json.dumps({"prompt": "a" + " b" * i, "completion": "1"}) + "\n" for i in range(16)))
+    (tmp_path / "other.jsonl").write_text(
+        "".join(json.dumps({"prompt": "a" + " b" * i, "completion": "1"}) + "\n" for i in range(16))
+    )
     for weights, shares in (((), (1 / 2, 1 / 2)), ((3.0, 1.0), (3 / 4, 1 / 4))):
         settings = TaskSettings(data=data, also=("other.jsonl",), weights=weights)
         whole = open_run_task(settings, 0)
