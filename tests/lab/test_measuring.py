@@ -90,8 +90,24 @@ def test_an_id_of_the_datas_own_and_any_character_do_not_keep_it_from_going_on(f
 
 
 @pytest.mark.parametrize(
+    ("before", "what"),
+    [
+        ({"task.right": 0.5}, "right;"),
+        ({"sample.stop": ["a"]}, "stop strings;"),
+        ({"task.template": "raw"}, "wording of prompts;"),
+        ({"task.keep_special": True}, "wording of prompts;"),
+    ],
+)
+def test_what_was_left_to_its_default_later_is_another_measurement(folder, before, what):
+    measure_command(settings(**before), Path("out.jsonl"))
+    with pytest.raises(UserError, match=rf"out.jsonl row 1 was made with another {what}"):
+        measure_command(settings(), Path("out.jsonl"))
+
+
+@pytest.mark.parametrize(
     ("change", "what"),
     [
+        ({"task.template": "raw"}, "wording of prompts;"),
         ({"eval.samples": 3}, "samples;"),
         ({"eval.temperature": 0.5}, "sampling;"),
         ({"seed": 1}, "model and seed;"),  # the blank pocket model is a function of the seed

@@ -67,3 +67,13 @@ def test_without_a_rule_there_is_no_accuracy(said: Any) -> None:
 def test_what_only_a_run_can_follow_is_refused(said: Any, key: str) -> None:
     _, err = said("--reward", "gist.py:form", key, rc=2)
     assert f"upslope eval learns nothing, so {key.partition('=')[0]} is of no use to it" in err
+
+
+def test_rows_that_are_too_long_are_left_out_if_that_is_wanted(said: Any) -> None:
+    with Path("rows.jsonl").open("a") as file:
+        file.writelines(json.dumps({"prompt": f"Tom has {i} apples. " * 2000}) + "\n" for i in range(2))
+    given = ("--reward", "gist.py:form", "task.right=0.5", "--json")
+    _, refused = said(*given, rc=2)
+    assert "of 22 held-out problems 2 are too long" in refused and 'task.too_long = "drop"' in refused
+    out, err = said(*given, "task.too_long=drop")
+    assert json.loads(out)["num_held_out"] == 20 and "2 of 22 held-out problems left out" in err

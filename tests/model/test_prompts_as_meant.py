@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import templated
+from transformers import GenerationConfig
 
 from upslope.errors import UserError
 from upslope.model.chat_renderer import ChatRenderer, reading
@@ -47,6 +48,16 @@ def test_a_string_that_carries_the_template_does_not_get_it_twice(family: str) -
     assert prompt_of(subject, string(USER["content"])) == subject.prompt_ids([USER])
     assert len(prompt_of(subject, string(text, "chat"))) > len(prompt_of(subject, string(text)))
     assert subject.spelled(prompt_of(subject, string("2 + 2 =", "raw"))).endswith("2 + 2 =")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_end_token_that_is_a_word_says_nothing_of_the_template(family: str) -> None:
+    plain = templated.tokenizer(family)
+    words = plain("user", add_special_tokens=False).input_ids
+    subject = ChatRenderer.of(plain, GenerationConfig(eos_token_id=words))
+    assert set(words) <= set(subject.end_ids) and subject.marks == renderer(family).marks
+    assert not is_raw(subject, string("Which user asks this?"))
+    assert is_raw(subject, string(written(subject, USER)))
 
 
 @pytest.mark.parametrize("family", sorted(templated.BOS))

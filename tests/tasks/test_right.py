@@ -58,6 +58,8 @@ def judged(task: Task, text: str) -> bool | None:
         (GIST, {"right": 2.0}, False, True),
         (GIST, {"right": 3.5}, False, False),
         (("correctness=right", "whole", "form"), {}, False, True),
+        (("correctness=right",), {}, False, True),
+        (("correctness=right",), {"right": 2.5}, False, False),
         (("correctness=right", "whole", "form"), {"right": 2.5}, False, False),  # of the function that decides
         (("correctness=right", "whole=right"), {}, False, False),  # all that are marked
         (("correctness=right", "whole=right"), {"right": 0.5}, False, True),

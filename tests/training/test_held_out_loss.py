@@ -23,6 +23,7 @@ from upslope.record.journal import attempted
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.base import Task
 from upslope.training.blocks import as_group
+from upslope.training.chosen import chosen_problems
 from upslope.training.corpora import Text, opened_text
 from upslope.training.held_out_loss import HeldOutText, Predicted, chosen_documents, plain_scorer, predicted
 from upslope.training.task_settings import TaskSettings
@@ -195,6 +196,16 @@ def test_imitation_has_accuracy_and_the_loss_of_held_out_demonstrations_side_by_
     assert rows[0]["held_out_loss"] == pytest.approx(nats / sum(map(len, shown)), rel=1e-8)
     assert rows[0]["greedy"]["num_problems"] == 5
     assert "bits_per_byte" not in rows[0] and "sample" not in rows[0]
+
+
+def test_the_loss_is_of_the_very_problems_that_are_evaluated():
+    rows = run(task=Both(), recipe=SFT, eval={"problems": 2}).rows("eval")
+    chosen = chosen_problems(Both(), 2)
+    assert chosen != Both().problems("test")[:2]
+    shown = [RENDERER.response_ids(problem.demonstration) for problem in chosen]
+    prompt = RENDERER.prompt_ids(chosen[0].messages)
+    nats = sum(naive_nats(tiny.model(), prompt, response).item() for response in shown)
+    assert rows[0]["held_out_loss"] == pytest.approx(nats / sum(map(len, shown)), rel=1e-8)
 
 
 def test_only_counted_tokens_of_a_demonstration_are_predicted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from upslope.errors import UserError
 from upslope.lab.evaluation import evaluated
 from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.renderer import prompt_of
+from upslope.tasks.around import AroundTask
 from upslope.tasks.registry import open_task
 from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import PromptLengths, with_prompt_lengths
@@ -79,6 +81,31 @@ def test_a_run_its_epochs_and_an_evaluation_see_them(data: str) -> None:
     assert len(resumed.rows()) == 3
     settings, _, found = evaluated(load_settings(None, [*given, "device=cpu"]))
     assert found.row["num_held_out"] == 4 and open_run_task(settings.task, 0).problems("test")
+
+
+def test_data_sets_that_are_mixed_are_filtered_each(data: str, tmp_path: Path) -> None:
+    (tmp_path / "other.jsonl").write_text(
+        "".join(json.dumps({"prompt": "a" + " b" * i, "completion": "1"}) + "\n" for i in range(16))
+    )
+    for weights, shares in (((), (1 / 2, 1 / 2)), ((3.0, 1.0), (3 / 4, 1 / 4))):
+        settings = TaskSettings(data=data, also=("other.jsonl",), weights=weights)
+        whole = open_run_task(settings, 0)
+        most = sorted(lengths(whole.shares()[0][1]))[3]
+        task = with_prompt_lengths(whole, replace(settings, max_prompt_tokens=most), RENDERER)
+        found = task.shares()
+        assert all(num <= most for _, rows in found for num in lengths(rows))
+        assert len(found[0][1]) == 4 and len(found[1][1]) < 16
+        sizes = [len(rows) for _, rows in found]
+        expected = shares if weights else [size / sum(sizes) for size in sizes]
+        assert [share for share, _ in found] == pytest.approx(expected)
+
+
+def test_a_row_that_cannot_be_counted_is_named(data: str) -> None:
+    task = open_task("user", data=data, template="raw")
+    chat = replace(task.problems("train")[5], messages=({"role": "user", "content": "a"},) * 2)
+    strange = type("Strange", (AroundTask,), {"problems": lambda self, split: [chat]})(task)
+    with pytest.raises(UserError, match=r"user/train/5 \(.*train.jsonl row 6\).*; mend or drop the row"):
+        with_prompt_lengths(strange, TaskSettings(max_prompt_tokens=9), RENDERER).problems("train")
 
 
 def test_bounds_that_cross_are_refused() -> None:

@@ -168,10 +168,11 @@ def test_a_single_answer_ends_as_its_template_ends_turns_and_a_document_with_the
 def test_held_out_conversations_are_shown_as_they_would_be_imitated(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", {"messages": talk(1)})
     write(tmp_path / "test.jsonl", {"messages": talk(2)}, {"prompt": "Tom"}, {"prompt": "Tom", "completion": "18"})
-    groups = held_out_groups(user.open(str(tmp_path)), RENDERER, 3, 10**6)
+    there = user.open(str(tmp_path)).problems("test")
+    groups = held_out_groups(there[:3], RENDERER, 10**6)
     assert [len(g.rollouts) for g in groups] == [1, 1]
     assert groups[0].rollouts[0].num_chosen == sum(len(RENDERER.response_ids(m["content"])) for m in talk(2)[1::2])
-    assert len(held_out_groups(user.open(str(tmp_path)), RENDERER, 1, 10**6)) == 1
+    assert len(held_out_groups(there[:1], RENDERER, 10**6)) == 1
 
 
 def test_a_row_that_ends_with_a_user_cannot_be_imitated_and_can_be_attempted(tmp_path: Path) -> None:

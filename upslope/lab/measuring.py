@@ -61,7 +61,9 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     aside = Console(stderr=True)
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
         settings = with_limit(settings, task, policy.max_positions)
-        of_right = {} if settings.task.right is None else {"right": settings.task.right}
+        of_right: dict[str, Any] = {} if settings.task.right is None else {"right": settings.task.right}
+        wording = [settings.task.template, settings.task.chat_template_kwargs, settings.task.keep_special]
+        of_wording = {} if wording == ["auto", {}, False] else {"wording of prompts": wording}
         rewards = [[spec, source(spec)] for spec in settings.task.rewards]
         mark = mark_of(
             settings,
@@ -70,6 +72,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
             samples=settings.eval.samples,
             reward=[rewards, settings.task.reward_weights],
             **of_right,
+            **of_wording,
         )
         rows = file.read(mark)
         require_same(path, rows, problems)

@@ -81,7 +81,7 @@ class RowFile:
             row["id"]
         except (ValueError, TypeError, KeyError, RecursionError):
             self._foreign(number)
-        differ = [name for name in self._mark if made_with.get(name) != self._mark[name]]
+        differ = [name for name in {**self._mark, **made_with} if made_with.get(name) != self._mark.get(name)]
         if differ:
             raise UserError(
                 f"{self.path} row {number} was made with another {' and '.join(differ)}; choose another file, or give "

@@ -14,6 +14,7 @@ from upslope.model.chat_template import NOTHING, ChatTemplate, OptionedTemplate
 from upslope.model.continued import Continued, continued
 from upslope.model.ends import find_end_ids
 from upslope.model.known import require_embedded
+from upslope.model.rendered import TurnMarks
 from upslope.model.renderer import Renderer, Shown
 from upslope.model.tools_shown import ToldTools
 from upslope.model.turns import PROBE, Turn, end_of_turn, require_named, turns_of
@@ -70,7 +71,13 @@ class ChatRenderer:
         return ids
 
     def holds_template(self, text: str) -> bool:
-        return self.template.turn_marks(self._ends).are_in(text)
+        return self.marks.are_in(text)
+
+    @cached_property
+    def marks(self) -> TurnMarks:
+        """What the chat template writes around a turn. An end token that a config names may be any word; only special
+        ones say that a template was here."""
+        return self.template.turn_marks([self.spelled([i]) for i in sorted(self._special)])
 
     def raw_ids(self, text: str) -> tuple[int, ...]:
         ids, start = self.ids(text), self.tokenizer.bos_token_id
@@ -190,8 +197,12 @@ class ChatRenderer:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """All special tokens, and those that end a response."""
+        return self._special.union(self.end_ids)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
         known = getattr(self.tokenizer, "added_tokens_decoder", {})
-        return frozenset([*(i for i, token in known.items() if token.special), *self.end_ids])
+        return frozenset(i for i, token in known.items() if token.special)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:

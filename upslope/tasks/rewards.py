@@ -69,7 +69,8 @@ class Rewards:
                     f"{problem.id}: every reward function ({', '.join(parts)}) returned None; "
                     "at least one must return a number for each sample"
                 )
-            shown = parts if len(parts) > 1 or self.weights != (1.0,) else {}
+            needed = len(parts) > 1 or self.weights != (1.0,) or self.deciding  # a mark is judged by the part
+            shown = parts if needed else {}
             scores.append(Score(math.fsum(weighted), parts=shown, told=told, extra=calls.written.extra(i)))
         return scores
 

@@ -73,6 +73,13 @@ def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, 
     return fitting.found
 
 
+def fit_held_out(task: Task, settings: RunSettings, policy: Policy) -> Fitted:
+    """The same of held-out problems alone, which are attempted."""
+    fitting = _Fitting(task, settings, policy)
+    fitting.held_out(shown=False)
+    return fitting.found
+
+
 class _Fitting:
     def __init__(self, task: Task, settings: RunSettings, policy: Policy) -> None:
         self._inner, self._settings, self._how = task, settings, settings.task.too_long

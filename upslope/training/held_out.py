@@ -58,7 +58,7 @@ class HeldOut:
         """Demonstrations of the held-out problems, for a recipe that imitates the others'."""
         if there and isinstance(recipe.sample, Demonstrations):
             cuts = settings.task.too_long == "truncate"
-            self._shown = held_out_groups(task, policy.renderer, len(there), policy.max_positions, cuts=cuts)
+            self._shown = held_out_groups(there, policy.renderer, policy.max_positions, cuts=cuts)
         self._done: set[tuple[int, int]] = set()  # (step, samples)
         self._sampling = replace(settings.sample.sampling(), temperature=self._setting.temperature, top_k=0, top_p=1.0)
 

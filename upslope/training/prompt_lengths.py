@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
 from upslope.tasks.around import AroundTask
-from upslope.tasks.base import Split, Task
+from upslope.tasks.base import Shares, Split, Task
+from upslope.training.room import addressed
 from upslope.training.task_settings import TaskSettings
 from upslope.types import Problem
 
@@ -20,6 +22,7 @@ class PromptLengths(AroundTask):
     def __init__(self, task: Task, settings: TaskSettings, renderer: Renderer) -> None:
         super().__init__(task)
         self._least, self._most, self._renderer = settings.min_prompt_tokens, settings.max_prompt_tokens, renderer
+        self._weighted = bool(settings.weights)
         self._fits: dict[int, tuple[Problem, bool]] = {}  # the problem is kept, so that its number is nobody else's
 
     def problems(self, split: Split) -> Sequence[Problem]:
@@ -29,6 +32,13 @@ class PromptLengths(AroundTask):
     def demonstrations(self) -> Sequence[Problem]:
         found = super().demonstrations()
         return self._kept(found, "demonstrations") if found else found
+
+    def shares(self) -> Shares:
+        """Of every data set what is left; without weights, shares are by the size of that."""
+        kept = [(share, self._kept(rows, "demonstrations of one of the data sets")) for share, rows in super().shares()]
+        if self._weighted or not kept:
+            return kept
+        return [(len(rows) / sum(len(rows) for _, rows in kept), rows) for _, rows in kept]
 
     def fingerprint(self) -> str:
         told = f"{super().fingerprint()}\n{self._least} {self._most}"
@@ -54,7 +64,7 @@ class PromptLengths(AroundTask):
     def _is_kept(self, problem: Problem) -> bool:
         known = self._fits.get(id(problem))
         if known is None:
-            num = len(prompt_of(self._renderer, problem))
+            num = len(addressed(problem, self.place, partial(prompt_of, self._renderer, problem)))
             known = (problem, self._least <= num and (not self._most or num <= self._most))
             self._fits[id(problem)] = known
         return known[1]

@@ -82,8 +82,7 @@ def special_note(groups: Sequence[Group], renderer: Renderer) -> str:
     text has them there; empty if none does."""
     if not isinstance(renderer, ChatRenderer) or renderer.keeps_special:
         return ""
-    marks = renderer.template.turn_marks([renderer.spelled([i]) for i in sorted(renderer.special_ids)])
-    taken = renderer.template.apart | {*marks.tokens}
+    taken = renderer.template.apart | {*renderer.marks.tokens}
     names = {i: renderer.spelled([i]) for i in renderer.special_ids - {*renderer.end_ids}}
     names = {i: name for i, name in names.items() if name not in taken}
     attempts = [rollout for group in groups for rollout in group.rollouts]

@@ -8,7 +8,6 @@ from typing import Literal
 
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer, Shown, prompt_of
-from upslope.tasks.base import Task
 from upslope.types import Group, Problem, Rollout, Score
 
 
@@ -37,10 +36,12 @@ def _cut(shown: Shown, max_positions: int) -> Shown:
     return Shown(shown.prompt, shown.response[:room], shown.mask[:room])
 
 
-def held_out_groups(task: Task, renderer: Renderer, num: int, max_positions: int, *, cuts: bool = False) -> list[Group]:
-    """The demonstrations and conversations among the first ``num`` held-out problems, which are never imitated: to
-    measure how well they are predicted. Empty if there are none. Raises UserError, which names the problem."""
-    shown = [p for p in task.problems("test")[:num] if p.demonstration is not None]
+def held_out_groups(
+    problems: Sequence[Problem], renderer: Renderer, max_positions: int, *, cuts: bool = False
+) -> list[Group]:
+    """The demonstrations and conversations among these held-out problems, which are never imitated: to measure how well
+    they are predicted. Empty if there are none. Raises UserError, which names the problem."""
+    shown = [p for p in problems if p.demonstration is not None]
     return [shown_group(renderer, problem, max_positions, cuts=cuts) for problem in shown]
 
 

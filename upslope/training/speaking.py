@@ -17,6 +17,7 @@ from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task
 from upslope.training.chosen import chosen_problems
 from upslope.training.evaluate import Evaluation, evaluate
+from upslope.training.fitting import fit_held_out
 from upslope.training.prompt_notes import SpecialWatch, prompt_notes
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
@@ -56,9 +57,11 @@ def evaluate_on(
     """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says. ``keep`` may put something
     around the sampler."""
     settings = with_limit(settings, task, policy.max_positions)
+    fitted = fit_held_out(task, settings, policy)
+    task = fitted.task
     there = task.problems("test")
     problems = chosen_problems(task, settings.eval.problems)
-    for note in prompt_notes(problems, policy.renderer):
+    for note in (*policy.notes, *fitted.lines, *prompt_notes(problems, policy.renderer)):
         WATCH.say(note)
     found = evaluate(
         task,
