@@ -130,6 +130,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "weights: not there": (without("model.safetensors"), "no weights .*: they may not have been downloaded"),
     "weights: of another form": (other_form, r"model-q4.gguf is in llama.cpp's form"),
     "weights: a shard less": (index, "names model-00002-of-00002.safetensors, and there is no such file"),
+    "weights: of one byte": (
+        weights(lambda w: w.update({UP: w[UP].to(torch.int8)})),
+        r"one byte \(I8\): its weights are",
+    ),
+    "weights: fp8": (weights(lambda w: w.update({UP: w[UP].to(torch.float8_e4m3fn)})), r"up_proj\.weight in .*F8_E4M3"),
     "weights: quantized": (config(quantization_config={"quant_method": "gptq", "bits": 4}), r"quantized \(gptq\)"),
     "weights: too many": (
         config(num_hidden_layers=2),

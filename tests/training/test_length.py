@@ -108,6 +108,12 @@ def test_a_pass_without_a_whole_step_is_refused() -> None:
         length("grpo", 1, 11)
 
 
+def test_epochs_of_rows_that_may_be_dropped_are_refused() -> None:
+    settings = RunSettings(epochs=1, problems=4, task=TaskSettings(data="a", too_long="drop"))
+    with pytest.raises(UserError, match=r"epochs and task\.too_long = drop"):
+        with_steps(settings, FAMILY["sft"].recipe, Ten())  # type: ignore[arg-type]
+
+
 def test_a_run_keeps_the_steps_that_its_epochs_became(tmp_path: Path) -> None:
     given = ["epochs=1e-9", "recipe=sft", "model=pocket:blank", "eval.problems=0", f"out={tmp_path}", "name=run"]
     folder = launch(load_settings(None, given), NullView)

@@ -39,6 +39,8 @@ TOKENIZER_FILES = (
 POINTER = b"version https://git-lfs"
 MOST_HEADER = 100_000_000
 """Bytes of a safetensors header, as that format bounds it."""
+NARROW = ("I8", "U8", "F8_E4M3", "F8_E5M2")
+"""Kinds of numbers of quantized weights, as safetensors calls them: transformers would cast them, without their scales."""
 
 
 def require_directory(folder: Path) -> None:
@@ -132,8 +134,16 @@ def _require_whole(folder: Path, file: Path) -> None:
         try:
             header = json.loads(stream.read(num))
             ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+            narrow = [
+                (name, e["dtype"]) for name, e in header.items() if name.endswith("weight") and e["dtype"] in NARROW
+            ]
         except Exception:  # whatever it is, safetensors says so
             return
+    if narrow:
+        raise UserError(
+            f"model {str(folder)!r}: {narrow[0][0]} in {file.name} has numbers of one byte ({narrow[0][1]}): its weights "
+            "are quantized, and such cannot be trained; take the model in bfloat16 or float32"
+        )
     wanted = 8 + num + max(ends, default=0)
     if size < wanted:
         raise UserError(
