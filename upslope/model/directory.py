@@ -40,7 +40,7 @@ POINTER = b"version https://git-lfs"
 MOST_HEADER = 100_000_000
 """Bytes of a safetensors header, as that format bounds it."""
 NARROW = ("I8", "U8", "F8_E4M3", "F8_E5M2")
-"""Kinds of numbers of quantized weights, as safetensors calls them: transformers would cast them, without their scales."""
+"""Kinds of numbers of quantized weights, as safetensors calls them: transformers would cast them without a word."""
 
 
 def require_directory(folder: Path) -> None:
@@ -134,15 +134,14 @@ def _require_whole(folder: Path, file: Path) -> None:
         try:
             header = json.loads(stream.read(num))
             ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-            narrow = [
-                (name, e["dtype"]) for name, e in header.items() if name.endswith("weight") and e["dtype"] in NARROW
-            ]
+            kinds = {name: entry["dtype"] for name, entry in header.items() if name.endswith("weight")}
         except Exception:  # whatever it is, safetensors says so
             return
-    if narrow:
+    narrow = next((name for name, kind in kinds.items() if kind in NARROW), None)
+    if narrow is not None:
         raise UserError(
-            f"model {str(folder)!r}: {narrow[0][0]} in {file.name} has numbers of one byte ({narrow[0][1]}): its weights "
-            "are quantized, and such cannot be trained; take the model in bfloat16 or float32"
+            f"model {str(folder)!r}: {narrow} in {file.name} has numbers of one byte ({kinds[narrow]}): its weights are "
+            "quantized, and such cannot be trained; take the model in bfloat16 or float32"
         )
     wanted = 8 + num + max(ends, default=0)
     if size < wanted:
