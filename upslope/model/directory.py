@@ -140,8 +140,8 @@ def _require_whole(folder: Path, file: Path) -> None:
     narrow = next((name for name, kind in kinds.items() if kind in NARROW), None)
     if narrow is not None:
         raise UserError(
-            f"model {str(folder)!r}: {narrow} in {file.name} has numbers of one byte ({kinds[narrow]}): its weights are "
-            "quantized, and such cannot be trained; take the model in bfloat16 or float32"
+            f"model {str(folder)!r}: {narrow} in {file.name} has numbers of one byte ({kinds[narrow]}): its weights "
+            "are quantized, and such cannot be trained; take the model in bfloat16 or float32"
         )
     wanted = 8 + num + max(ends, default=0)
     if size < wanted:
