@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 VERSIONS := 'import importlib.metadata as m, sys; print("Python", sys.version.split()[0], *(f"{n} {m.version(n)}" for n in ("torch", "transformers", "tokenizers", "peft", "pyarrow", "typer", "pydantic", "numpy", "matplotlib")), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help train sums gsm8k test test-exhaustive test-oldest test-newest test-processors browser check docs links format lock clean
+.PHONY: help train sums gsm8k test cluster-test test-exhaustive test-oldest test-newest test-processors browser check docs links format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ gsm8k: $(VENV)/.run ## a real model learns the real GSM8K: make gsm8k MODEL=DIRE
 
 test: $(VENV)/.dev ## the tests, the slow ones too (TESTS='-m "not slow"' for the others)
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+# Without Ray or vLLM what needs them is skipped, with a line (-rs).
+cluster-test: $(VENV)/.dev ## several processes: all their tests, kills and hangs too, and weights against those of one process
+	$(PYTEST) $(BIN)/python -m pytest tests/cluster -rs
+	$(BIN)/python benchmarks/cluster_equality.py runs/cluster-equality
 
 test-exhaustive: $(VENV)/.dev ## every way to end a run, every malformed input, every damaged checkpoint: half an hour
 	$(PYTEST) $(BIN)/python -m pytest -n $(WORKERS) -m exhaustive

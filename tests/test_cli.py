@@ -497,8 +497,8 @@ def test_eval_prints_a_table(upslope: Command) -> None:
         "pass@2",
     ]
     # Nothing right of 4: the Wilson interval ends at z²/(n + z²) = 3.8415 / 7.8415 = 49.0 %.
-    assert lines[1].split()[2:] == ["0.0%", "0.0%", "to", "49.0%", "4"]
-    assert lines[5].startswith("mean reward 0.000, length ")
+    assert lines[1].split()[2:] == ["0.0%", "0.0%", "to", "49.0%", "4", "of", "1056"]
+    assert lines[5].startswith("mean reward 0.000, spread 0.000, length ")
 
 
 def test_eval_as_json_is_one_object_and_nothing_else(upslope: Command) -> None:

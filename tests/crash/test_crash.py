@@ -61,11 +61,18 @@ def test_every_file_is_flushed_before_it_counts(tapped, campaign):
     calls = [call.split(" ", 1) for call in campaign("grpo").changes(FULL)]
     flushed = {name for call, name in calls if call == "flush"}
     for name in campaign("grpo").whole:
-        folder, _, file = name.rpartition("/")
+        file = name.rpartition("/")[2]
         if name in ("folders", ".owner"):
             continue
-        aside = [n for n in flushed if n.endswith(f".{folder.rpartition('/')[2]}.part/{file}") or f"/.{file}." in n]
+        above = [f".{part}.part/{rest}" for part, rest in parted(name)]  # written aside, whole folders too
+        aside = [n for n in flushed if any(map(n.endswith, above)) or f"/.{file}." in n]
         assert aside or f"/{name}" in flushed, name
+
+
+def parted(name: str) -> list[tuple[str, str]]:
+    """A folder on the way to a file, and what is below it: of a/b/c (a, b/c) and (b, c)."""
+    parts = name.split("/")
+    return [(part, "/".join(parts[i + 1 :])) for i, part in enumerate(parts[:-1])]
 
 
 @pytest.mark.parametrize("number", SIGNALS)

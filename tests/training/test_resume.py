@@ -68,7 +68,8 @@ def journal(folder: Path) -> list[dict[str, object]]:
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     found = newest(folder / "checkpoints")
     assert found is not None
-    return {f"{p.name}/{n}": t for p in found.folder.glob("*.safetensors") for n, t in load_file(p).items()}
+    files = [*found.folder.glob("*.safetensors"), *found.folder.glob("resume/*.state")]
+    return {f"{p.name}/{n}": t for p in files for n, t in load_file(p).items()}
 
 
 def saved_start() -> Path:

@@ -54,7 +54,7 @@ def load_object(spec: str, what: str, modules: dict[str, ModuleType] | None = No
     path = Path(file).resolve()
     place = str(path)  # one file is one module, whatever folder its path is written from
     if place not in modules:
-        modules[place] = _import(path)
+        modules[place] = _import(path, file)
     if not hasattr(modules[place], name):
         own = [k for k, v in vars(modules[place]).items() if not k.startswith("_") and not inspect.ismodule(v)]
         raise UserError(f"{what} {spec!r}: {file} has no {name!r}{nearest(name, own)}")
@@ -63,7 +63,7 @@ def load_object(spec: str, what: str, modules: dict[str, ModuleType] | None = No
     return found
 
 
-def _import(path: Path) -> ModuleType:
+def _import(path: Path, file: str) -> ModuleType:
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)  # for imports that its code makes later, from anywhere; it shadows nothing there
@@ -74,7 +74,7 @@ def _import(path: Path) -> ModuleType:
             module = module_of_file(path)
     except BaseException as error:
         unless_interrupted(error)
-        raise UserError(f"importing {path} failed: {_why(error, str(path))}") from error
+        raise UserError(f"importing {file} failed: {_why(error, str(path))}") from error
     settle(module.__name__, world)
     return module
 

@@ -8,6 +8,8 @@ from typing import Literal
 from upslope.bounds import at_least, require_bounds
 
 Engine = Literal["local", "vllm"]
+MOST_PROCESSES = 65_536
+"""Of a kind."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         require_bounds(self)
+        for name in ("samplers", "rewards", "ranks"):
+            if getattr(self, name) > MOST_PROCESSES:
+                raise ValueError(f"{name} = {getattr(self, name):g} must be at most {MOST_PROCESSES:,}")
         if self.shard and self.ranks == 1:
             raise ValueError("shard = true needs several learners to share out among; set ranks to 2 or more")
         if self.staleness and not self.samplers:

@@ -24,7 +24,16 @@ WRONG: dict[str, tuple[str, ...]] = {
     "table": ("3", '"x"', "[]", '{"" = 3}'),
 }
 
-TAKES_HUGE = {"steps", "tokens", "minutes", "eval.every", "eval.temperature", "sample.temperature", "learn.lr"} | {
+TAKES_HUGE = {
+    "steps",
+    "tokens",
+    "minutes",
+    "eval.every",
+    "eval.text_tokens",
+    "eval.temperature",
+    "sample.temperature",
+    "learn.lr",
+} | {
     *("learn.weight_decay", "learn.clip", "learn.lora_alpha", "learn.measure_every", "save.keep", "save.rollouts"),
     *("save.every", "learn.eps", "learn.warmup", "learn.micro_batch", "eval.problems", "sample.max_rows"),
 }
