@@ -636,6 +636,8 @@ def test_naming_a_recipe_comes_before_patching_it_whatever_the_order(upslope: Co
     assert (table["name"], table["surrogate"]["kind"], table["sample"]["keep"]) == ("rft", "likelihood", "rewarded")
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_number_of_threads_does_not_change_a_bit() -> None:
     """Gradients of gathered rows are summed by several threads; in the order they finish, bits would differ."""
     weights = []

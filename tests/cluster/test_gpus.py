@@ -110,6 +110,8 @@ def test_nobody_is_put_on_the_first_learners_gpu(tmp_path, taken):
     assert not any("share" in text for text in said)
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_of_fewer_gpus_it_is_said_who_shares(tmp_path, taken):
     with cluster_with(1):
         said = trained(settings(tmp_path, samplers=2))

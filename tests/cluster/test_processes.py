@@ -157,6 +157,8 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_cluster_that_is_not_there_is_named(place):
     """In a process of its own: Ray's client leaves threads behind that disturb the next cluster of a process."""
     support = str(Path(__file__).parents[1] / "support")

@@ -84,6 +84,8 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_is_killed_goes_on_with_what_its_checkpoint_holds(place, undisturbed):
     """The kill comes after step 4, and the newest checkpoint is that of four steps, with step 4's attempts."""
     code = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1] / "support"), str(place)]

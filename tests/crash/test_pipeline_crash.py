@@ -131,6 +131,8 @@ def test_killed_in_each_stage(at: Place, tapped: None, stage: str) -> None:
     assert at.killed_at(own[2 * len(own) // 3]) == stage
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_while_it_notes_that_a_stage_is_done(at: Place, tapped: None) -> None:
     notes = [moment for moment, change in enumerate(at.changes, 1) if "stages.json" in change]
     assert at.killed_at(notes[len(notes) // 2]) in STAGES

@@ -35,8 +35,8 @@ LENGTHS = ((5, 3), (7, 4), (7, 6), (1, 2))
 MOST_WORK = {"cpu": 5e11}
 """Products of a weight and a number in one pass beyond a length that the config names, by kind of device: seconds."""
 MOST_WORK_ELSEWHERE = 5e14
-MOST_LOGITS = 2**28
-"""Held at once there."""
+MOST_LOGITS, MOST_SCORES = 2**28, 2**26
+"""Held at once there; and of attention, over all layers, which grow with the square of the length."""
 
 MakeDecoder = Callable[[Any, int, int], Decoder]
 Keeps = Literal["all rows", "a row", "a row that counts itself", "nothing"]
@@ -253,9 +253,10 @@ def _around(model: Any, length: int) -> list[Tokens]:
 def _cheap(model: Any, length: int) -> bool:
     weights = sum(p.numel() for p in model.parameters())
     most = MOST_WORK.get(next(model.parameters()).device.type, MOST_WORK_ELSEWHERE)
-    vocabulary = text_config(model).vocab_size
-    num = 2 * length + 8
-    return bool(num * weights <= most and 2 * num * vocabulary <= MOST_LOGITS)
+    config, num = text_config(model), 2 * length + 8
+    heads = getattr(config, "num_attention_heads", None) or 1
+    scores = num**2 * getattr(config, "num_hidden_layers", 1) * (heads if isinstance(heads, int) else max(heads))
+    return bool(num * weights <= most and 2 * num * config.vocab_size <= MOST_LOGITS and scores <= MOST_SCORES)
 
 
 def probe(num_prompt: int, num_response: int, model: Any) -> Tokens:

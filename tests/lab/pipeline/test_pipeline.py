@@ -224,6 +224,8 @@ def small_pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_pocket_model_is_made_once_by_its_pipeline_and_kept(small_pocket):
     wanted = RunSettings(device="cpu")
     model, _ = pocket_model("", wanted, TrainStage(), NullView)
