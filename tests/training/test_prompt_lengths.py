@@ -17,6 +17,7 @@ from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.renderer import prompt_of
 from upslope.tasks.around import AroundTask
 from upslope.tasks.registry import open_task
+from upslope.training import prompt_lengths
 from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import PromptLengths, with_prompt_lengths
 from upslope.training.start import launched
@@ -111,3 +112,14 @@ def test_a_row_that_cannot_be_counted_is_named(data: str) -> None:
 def test_bounds_that_cross_are_refused() -> None:
     with pytest.raises(ValueError, match="at least min_prompt_tokens = 9 and at most max_prompt_tokens = 3"):
         TaskSettings(min_prompt_tokens=9, max_prompt_tokens=3)
+
+
+def test_a_prompt_is_read_once_however_often_problems_are_asked_for(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the task within makes its problems of others: those with tools."""
+    task = open_task("user", data=data, tools=["python"])
+    task = with_prompt_lengths(task, TaskSettings(max_prompt_tokens=999), RENDERER)
+    read: list[str] = []
+    monkeypatch.setattr(prompt_lengths, "prompt_of", lambda renderer, p: read.append(p.id) or prompt_of(renderer, p))
+    assert task.problems("train") is task.problems("train") and len(task.problems("train")) == 8
+    assert task.demonstrations() is task.demonstrations()
+    assert sorted(read) == sorted([p.id for p in task.problems("train")] + [p.id for p in task.demonstrations()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,3 +52,30 @@ class AroundTask(Task):
 
     def problem_from_row(self, row: Mapping[str, Any], where: str) -> Problem | None:
         return self._inner.problem_from_row(row, where)
+
+
+class OtherRows(AroundTask):
+    """The same with something done to its problems and demonstrations, once: problems are asked for in every step."""
+
+    def __init__(self, inner: Task) -> None:
+        super().__init__(inner)
+        self._sides: dict[Split, Sequence[Problem]] = {}
+        self._demonstrations: Sequence[Problem] | None = None
+
+    @abstractmethod
+    def made(self, problems: Sequence[Problem], split: Split | None) -> Sequence[Problem]:
+        """What becomes of the problems of a side; None: of demonstrations."""
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        if split not in self._sides:
+            self._sides[split] = self.made(super().problems(split), split)
+        return self._sides[split]
+
+    def demonstrations(self) -> Sequence[Problem]:
+        if self._demonstrations is None:
+            found = super().demonstrations()
+            self._demonstrations = self.made(found, None) if found else found
+        return self._demonstrations
+
+    def shares(self) -> Shares:
+        return [(share, self.made(rows, None)) for share, rows in super().shares()]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from upslope.errors import UserError, nearest
-from upslope.tasks.around import AroundTask
+from upslope.tasks.around import OtherRows
 from upslope.tasks.base import Split, Task
 from upslope.types import Problem
 
@@ -39,7 +39,7 @@ NULL = object()
 _WORDS = {"true": True, "false": False, "null": NULL}
 
 
-class Where(AroundTask):
+class Where(OtherRows):
     """A task with only those training problems, and demonstrations, that fulfil a condition; all else is the task's."""
 
     def __init__(self, task: Task, where: str) -> None:
@@ -49,18 +49,13 @@ class Where(AroundTask):
         self._holds, self._names = condition(where)
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        """Raises UserError if no training problem fulfils it, or a column is in none of them."""
-        found = super().problems(split)
-        return self._kept(found, "training problems") if split == "train" else found
-
-    def demonstrations(self) -> Sequence[Problem]:
-        found = super().demonstrations()
-        return self._kept(found, "demonstrations") if found else found
+        return super().problems(split) if split == "train" else self._inner.problems(split)
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{super().fingerprint()}\n{self._where}".encode()).hexdigest()
 
-    def _kept(self, problems: Sequence[Problem], what: str) -> list[Problem]:
+    def made(self, problems: Sequence[Problem], split: Split | None) -> list[Problem]:
+        """Raises UserError if none fulfils it, or a column is in none of them."""
         known = dict.fromkeys(["id", *(name for p in problems for name in p.columns)])
         for name in self._names:
             if name not in known:
@@ -70,6 +65,7 @@ class Where(AroundTask):
                 )
         kept = [p for p in problems if self._holds({**p.columns, "id": p.id})]
         if not kept:
+            what = "training problems" if split else "demonstrations"
             raise UserError(f"task.where = {self._where!r}: none of the {len(problems)} {what} fulfils it")
         return kept
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from upslope.tasks.around import AroundTask
-from upslope.tasks.base import Shares, Split, Task
+from upslope.tasks.around import OtherRows
+from upslope.tasks.base import Split, Task
 from upslope.tasks.conversation import template_options
 from upslope.types import Form, Problem
 
 
-class Worded(AroundTask):
+class Worded(OtherRows):
     """A task whose problems say how they are to be put to a model."""
 
     def __init__(self, inner: Task, form: Form, options: Mapping[str, Any], *, keep_special: bool) -> None:
@@ -24,20 +24,8 @@ class Worded(AroundTask):
         super().__init__(inner)
         self._form, self._options = form, template_options(options, "task.chat_template_kwargs")
         self.keep_special = keep_special or inner.keep_special
-        self._made: dict[str, Sequence[Problem]] = {}
 
-    def problems(self, split: Split) -> Sequence[Problem]:
-        if split not in self._made:
-            self._made[split] = self._worded(super().problems(split))
-        return self._made[split]
-
-    def demonstrations(self) -> Sequence[Problem]:
-        return self._worded(super().demonstrations())
-
-    def shares(self) -> Shares:
-        return [(share, self._worded(problems)) for share, problems in super().shares()]
-
-    def _worded(self, problems: Sequence[Problem]) -> list[Problem]:
+    def made(self, problems: Sequence[Problem], split: Split | None) -> list[Problem]:
         return [replace(p, form=self._form, template={**self._options, **p.template}) for p in problems]
 
     def fingerprint(self) -> str:

@@ -8,14 +8,14 @@ from functools import partial
 
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
-from upslope.tasks.around import AroundTask
+from upslope.tasks.around import OtherRows
 from upslope.tasks.base import Shares, Split, Task
 from upslope.training.room import addressed
 from upslope.training.task_settings import TaskSettings
 from upslope.types import Problem
 
 
-class PromptLengths(AroundTask):
+class PromptLengths(OtherRows):
     """A task with only those problems, on both sides, and demonstrations whose prompt is neither shorter nor longer
     than it may be, as the model reads it."""
 
@@ -25,17 +25,10 @@ class PromptLengths(AroundTask):
         self._weighted = bool(settings.weights)
         self._fits: dict[int, tuple[Problem, bool]] = {}  # the problem is kept, so that its number is nobody else's
 
-    def problems(self, split: Split) -> Sequence[Problem]:
-        """Raises UserError if none is left."""
-        return self._kept(super().problems(split), f"{split} problems")
-
-    def demonstrations(self) -> Sequence[Problem]:
-        found = super().demonstrations()
-        return self._kept(found, "demonstrations") if found else found
-
     def shares(self) -> Shares:
         """Of every data set what is left; without weights, shares are by the size of that."""
-        kept = [(share, self._kept(rows, "demonstrations of one of the data sets")) for share, rows in super().shares()]
+        what = "demonstrations of one of the data sets"
+        kept = [(share, self._kept(rows, what)) for share, rows in self._inner.shares()]
         if self._weighted or not kept:
             return kept
         return [(len(rows) / sum(len(rows) for _, rows in kept), rows) for _, rows in kept]
@@ -68,6 +61,10 @@ class PromptLengths(AroundTask):
             known = (problem, self._least <= num and (not self._most or num <= self._most))
             self._fits[id(problem)] = known
         return known[1]
+
+    def made(self, problems: Sequence[Problem], split: Split | None) -> list[Problem]:
+        """Raises UserError if none is left."""
+        return self._kept(problems, f"{split} problems" if split else "demonstrations")
 
     def _kept(self, problems: Sequence[Problem], what: str) -> list[Problem]:
         kept = [problem for problem in problems if self._is_kept(problem)]

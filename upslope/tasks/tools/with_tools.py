@@ -12,8 +12,8 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import load_object, source
-from upslope.tasks.around import AroundTask
-from upslope.tasks.base import Shares, Split, Task
+from upslope.tasks.around import OtherRows
+from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import ConversationLimits, Episode
 from upslope.tasks.rewards import NO_REWARDS, Rewards
 from upslope.tasks.right import RightRule
@@ -45,7 +45,7 @@ class ToolSettings:
         return bool(self.tools or self.environment)
 
 
-class WithTools(AroundTask):
+class WithTools(OtherRows):
     """Every attempt at the task's problems is a conversation with tools.
 
     The user's reward functions see it whole, as TRL shows it to them, its environment too; what an environment says of
@@ -78,14 +78,8 @@ class WithTools(AroundTask):
             self._pays = callable(getattr(one, "get_reward", None))
         self.has_reward = task.has_reward or self._pays
 
-    def problems(self, split: Split) -> Sequence[Problem]:
-        return [self._equipped(problem) for problem in super().problems(split)]
-
-    def demonstrations(self) -> Sequence[Problem]:
-        return [self._equipped(problem) for problem in super().demonstrations()]
-
-    def shares(self) -> Shares:
-        return [(share, [self._equipped(problem) for problem in found]) for share, found in super().shares()]
+    def made(self, problems: Sequence[Problem], split: Split | None) -> list[Problem]:
+        return [self._equipped(problem) for problem in problems]
 
     def _equipped(self, problem: Problem) -> Problem:
         if not self._shown:
