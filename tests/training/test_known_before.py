@@ -95,6 +95,7 @@ def test_such_rows_are_left_out_or_shortened_and_counted(upslope, how: str, num:
     given([*ROWS[:4], LONG], [LONG, *ROWS[:4]])
     code, said = upslope(*RUN, *ACT, f"task.too_long={how}", "problems=4" if how == "drop" else "problems=5")
     assert code == 0 and "task.too_long: 1 of 5 training problems" in said and "1 of 5 held-out problems" in said
+    assert "are too long" not in said  # it is said already how many
     (row,) = journal("rows")
     assert {name: (of["num"], of["of"]) for name, of in row["too_long"].items()} == {
         "training problems": (1, 5),
@@ -128,6 +129,12 @@ SHOWN_LONG = [{"prompt": "Tom.", "completion": LONG["prompt"]}, {**LONG, "comple
 def test_too_long_a_demonstration_stops_the_run_before_it_begins(upslope) -> None:
     given([*SHOWN, *SHOWN_LONG], SHOWN)
     stops(upslope(*RUN, *SHOW), "train.jsonl row ", "of 10 demonstrations 2 are too long")
+
+
+def test_the_row_that_is_named_is_the_one_to_shorten(upslope) -> None:
+    longer = {"prompt": "Tom.", "completion": "Many" + LONG["prompt"]}
+    given([*SHOWN, SHOWN_LONG[0], longer], SHOWN)
+    stops(upslope(*RUN, *SHOW), "train.jsonl row 10)", "shorten the text 'Many")
 
 
 @pytest.mark.parametrize(("how", "num"), [("drop", 8), ("truncate", 9)])

@@ -15,8 +15,9 @@ from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Shares, Split, Task
 from upslope.tasks.text_alone import TextAlone
 from upslope.training.held_out import held_out_problems
-from upslope.training.room import MEND_ATTEMPTS, LongRow, Room, of_long
+from upslope.training.room import MEND_ATTEMPTS, LongRow, Room, longest_of, of_long, of_longest
 from upslope.training.settings import RunSettings
+from upslope.training.shown import mend_shown
 from upslope.types import Problem
 
 ALTERNATIVE = 'task.too_long = "drop" goes without such rows, "truncate" shortens them'
@@ -146,17 +147,14 @@ class _Fitting:
         """Raise UserError, or remember what becomes of them."""
         if not rows:
             return
-        line = of_long(rows, num, what, self._room.positions, self._inner.place, shown=shown)
+        longest, positions, place = longest_of(rows), self._room.positions, self._inner.place
         if self._how == "stop":
-            begins = (rows[0].problem.demonstration or "")[:40]
-            if shown and rows[0].problem.conversation:
-                begins = rows[0].problem.conversation[0]["content"][:40]
-            kind = "conversation" if shown and rows[0].problem.conversation else "text"
-            mend = f"shorten the {kind} {begins!r}" if shown else MEND_ATTEMPTS
-            raise UserError(f"{line}; {mend}; {ALTERNATIVE}")
+            mend = mend_shown(longest.problem) if shown else MEND_ATTEMPTS
+            raise UserError(f"{of_long(rows, num, what, positions, place, shown=shown)}; {mend}; {ALTERNATIVE}")
         done = "left out" if self._how == "drop" else "shortened"
         self.found.task = self._task
-        self.found.told[what] = {"num": len(rows), "of": num, "longest": max(row.total for row in rows)}
+        self.found.told[what] = {"num": len(rows), "of": num, "longest": longest.total}
+        line = of_longest(rows, positions, place, shown=shown)
         self.found.lines.append(f"task.too_long: {len(rows):,} of {num:,} {what} {done}; the longest is {line}")
 
 

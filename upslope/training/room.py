@@ -125,14 +125,24 @@ def of_long(
     rows: Sequence[LongRow], num: int, what: str, max_positions: int, place: RowPlace, *, shown: bool = False
 ) -> str:
     """The longest of these rows with its address, and how many of all ``num`` there are, in words."""
-    longest = max(rows, key=lambda row: row.total)
-    more = f"{longest.more} to imitate" if shown else f"max_tokens={longest.more}"
     many = f"; of {num:,} {what} {len(rows):,} are too long, and this is the longest" if len(rows) > 1 else ""
+    return f"{of_longest(rows, max_positions, place, shown=shown)}{many}"
+
+
+def of_longest(rows: Sequence[LongRow], max_positions: int, place: RowPlace, *, shown: bool = False) -> str:
+    """The longest of these rows with its address, in words."""
+    longest = longest_of(rows)
+    more = f"{longest.more} to imitate" if shown else f"max_tokens={longest.more}"
     kind = "" if shown else "problem "
     return (
         f"{kind}{place(longest.problem)}: {longest.prompt} prompt tokens and {more} do not fit the model's "
-        f"{max_positions} positions{many}"
+        f"{max_positions} positions"
     )
+
+
+def longest_of(rows: Sequence[LongRow]) -> LongRow:
+    """The row that takes the most tokens, the first of such."""
+    return max(rows, key=lambda row: row.total)
 
 
 def _num_shown(problem: Problem) -> int:

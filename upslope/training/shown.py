@@ -86,10 +86,15 @@ def shown_tokens(
 def require_shown_room(problem: Problem, prompt: Sequence[int], response: Sequence[int], max_positions: int) -> None:
     """Raise UserError unless a text to imitate fits the model's positions."""
     if len(prompt) + len(response) > max_positions:
-        what, text = "text", problem.demonstration or ""
-        if problem.conversation:
-            what, text = "conversation", problem.conversation[0]["content"]
         raise UserError(
             f"{problem.id}: {len(prompt)} prompt tokens and {len(response)} to imitate do not fit the model's "
-            f"{max_positions} positions; shorten the {what} {text[:40]!r}"
+            f"{max_positions} positions; {mend_shown(problem)}"
         )
+
+
+def mend_shown(problem: Problem) -> str:
+    """What to do about one that is too long to imitate."""
+    what, text = "text", problem.demonstration or ""
+    if problem.conversation:
+        what, text = "conversation", problem.conversation[0]["content"]
+    return f"shorten the {what} {text[:40]!r}"
