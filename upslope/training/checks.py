@@ -17,7 +17,7 @@ from upslope.tasks.right import require_right
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.text.documents import find_sources
 from upslope.training.chosen import chosen_problems
-from upslope.training.conveniences import check_conveniences
+from upslope.training.conveniences import check_conveniences, measures_something
 from upslope.training.corpora import reads_text
 from upslope.training.evaluate import column_of
 from upslope.training.known import KnownProblems
@@ -86,11 +86,9 @@ def check_cluster(settings: RunSettings, recipe: Recipe) -> None:
 
 def check_measured(settings: RunSettings, task: Task) -> None:
     """Raise UserError for settings of evaluations that would measure nothing."""
-    alone = isinstance(task, TextAlone)
-    if alone and settings.eval.samples:
+    if isinstance(task, TextAlone) and settings.eval.samples:
         raise UserError(f"eval.samples = {settings.eval.samples}: text alone has no problems to attempt; leave it out")
-    text = bool(settings.task.text and settings.eval.text_tokens and settings.task.text_held_out)
-    if settings.save.best and not text and (alone or not settings.eval.problems):
+    if settings.save.best and not measures_something(settings, task):
         raise UserError(
             "save.best keeps the checkpoint that did best at evaluations, and nothing is evaluated; set eval.problems, "
             "or eval.text_tokens for text"

@@ -24,7 +24,7 @@ def check_conveniences(settings: RunSettings, recipe: Recipe, task: Task) -> Non
             f"eval.patience = {settings.eval.patience} counts evaluations on the way, and eval.every = 0 makes none; "
             "set eval.every as well"
         )
-    if settings.eval.patience and not _measures(settings, task):
+    if settings.eval.patience and not measures_something(settings, task):
         raise UserError(
             f"eval.patience = {settings.eval.patience}: nothing is evaluated that could get better; set eval.problems, "
             "or eval.text_tokens for text"
@@ -58,7 +58,8 @@ def _check_order(settings: RunSettings, recipe: Recipe) -> None:
             raise UserError(f"sample.order = 'file': {reason}; leave one of them out")
 
 
-def _measures(settings: RunSettings, task: Task) -> bool:
+def measures_something(settings: RunSettings, task: Task) -> bool:
+    """Whether evaluations look at anything: problems, or held-out text."""
     text = bool(settings.task.text and settings.eval.text_tokens and settings.task.text_held_out)
     return text or (bool(settings.eval.problems) and not isinstance(task, TextAlone))
 
