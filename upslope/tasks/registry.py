@@ -87,10 +87,9 @@ def open_task(
     if eval_data is not None and data is None:
         raise UserError("--eval-data needs --data, the rows to learn from")
     given: dict[str, object] = {"data": data, "eval_data": eval_data, "columns": dict(columns or {}), "seed": seed}
-    given["rewards"] = NO_REWARDS
     kind.check(name, options or {}, given | {"rewards": rewards, "reward_weights": reward_weights})
-    if "rewards" in kind.takes:
-        given["rewards"] = load_rewards(rewards, reward_weights, modules)
+    loaded = load_rewards(rewards, reward_weights, modules) if "rewards" in kind.takes else NO_REWARDS
+    given["rewards"] = loaded
     task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
     if whole and isinstance(task, RowTask):
         task.undivided = "test"
@@ -103,14 +102,12 @@ def open_task(
     if reward_workers or reward_timeout:
         spec = {**given, "name": name, "rewards": _named(rewards), "reward_weights": reward_weights, "options": options}
         task = Elsewhere(task, spec, max(1, reward_workers), reward_timeout, on_timeout)
-    loaded = given["rewards"]
-    task = with_right(task, loaded if isinstance(loaded, Rewards) else NO_REWARDS, right)
+    task = with_right(task, loaded, right)
     if template != "auto" or chat_template_kwargs or keep_special:
         task = Worded(task, template, chat_template_kwargs or {}, keep_special=keep_special)
     task = Where(task, where) if where else task
     if equipped:
-        told = loaded if isinstance(loaded, Rewards) else NO_REWARDS
-        task = WithTools(task, equipped, told, modules, rule_of(told, right))
+        task = WithTools(task, equipped, loaded, modules, rule_of(loaded, right))
     if not also:
         return task
     if data is None:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +14,7 @@ from upslope.plugins import load_object, source
 from upslope.tasks.around import OtherRows
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import ConversationLimits, Episode
-from upslope.tasks.rewards import NO_REWARDS, Rewards
+from upslope.tasks.rewards import Rewards
 from upslope.tasks.right import RightRule
 from upslope.tasks.tools.sandboxed import BUILT_IN
 from upslope.tasks.tools.toolbox import named
@@ -56,13 +55,13 @@ class WithTools(OtherRows):
         self,
         task: Task,
         settings: ToolSettings,
-        rewards: Rewards = NO_REWARDS,
-        modules: dict[str, ModuleType] | None = None,
-        rule: RightRule | None = None,
+        rewards: Rewards,
+        modules: dict[str, ModuleType],
+        rule: RightRule | None,
     ) -> None:
-        """``rule``: when a conversation is right that reward functions or an environment judge."""
+        """``modules`` keeps files already imported; ``rule``: when a conversation is right that reward functions or an
+        environment judge."""
         super().__init__(task)
-        modules = {} if modules is None else modules
         self._settings, self._rewards, self._rule, self._lock = settings, rewards, rule, threading.Lock()
         self._tools = named([f for spec in settings.tools for f in _functions(spec, modules)])
         self._factory: Callable[[], Any] | None = None
@@ -95,7 +94,7 @@ class WithTools(OtherRows):
     def fingerprint(self) -> str:
         specs = [*self._settings.tools, self._settings.environment]
         parts = [super().fingerprint(), repr(self._settings.limits), repr(self._settings.seconds)]
-        parts += [source(_file_in(s)) if isinstance(s, str) else getattr(s, "__qualname__", "") for s in specs]
+        parts += [source(s) if isinstance(s, str) else getattr(s, "__qualname__", "") for s in specs]
         return hashlib.sha256("\n".join([*parts, *map(repr, specs)]).encode()).hexdigest()
 
     def episode(self, problem: Problem) -> Episode:
@@ -137,8 +136,3 @@ def _functions(spec: str | ToolFunction, modules: dict[str, ModuleType]) -> list
         if not callable(each):
             raise UserError(f"tool {spec!r} is a {type(each).__name__}, not a function")
     return found
-
-
-def _file_in(spec: str) -> str:
-    """The spec with its first name alone, which is how a file is named."""
-    return spec.partition(",")[0] if Path(spec.rpartition(":")[0]).suffix == ".py" else spec
