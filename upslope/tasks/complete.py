@@ -17,7 +17,7 @@ from upslope.plugins.world import world_of
 from upslope.tasks.at_work import at_work, on
 from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import Episode
-from upslope.tasks.guarded import GuardedEpisode, require_spans, require_steps
+from upslope.tasks.guarded import GuardedEpisode, is_message, require_spans, require_steps
 from upslope.tasks.problem_set import half_character, require_text
 from upslope.tasks.reward_values import finite
 from upslope.types import Problem, Score
@@ -163,7 +163,7 @@ class Completed(Task):
         if not isinstance(problem.id, str) or not problem.id:
             raise UserError(f"{where} has the id {said(problem.id):.60}; it must be a text of its own")
         chat = problem.messages
-        if not isinstance(chat, tuple | list) or not chat or not all(map(_is_message, chat)):
+        if not isinstance(chat, tuple | list) or not chat or not all(map(is_message, chat)):
             raise UserError(
                 f"{where} ({problem.id}): messages must be a tuple of {{'role': ..., 'content': ...}}, not "
                 f"{said(chat):.60}"
@@ -172,7 +172,7 @@ class Completed(Task):
             raise UserError(f"{where} ({problem.id}): truth must be text, not {said(problem.truth):.60} (str(x) of it)")
         if not isinstance(problem.demonstration, str | None):
             raise UserError(f"{where} ({problem.id}): demonstration must be text, or None")
-        if problem.conversation and not all(map(_is_message, problem.conversation)):
+        if problem.conversation and not all(map(is_message, problem.conversation)):
             raise UserError(
                 f"{where} ({problem.id}): conversation must be a tuple of {{'role': ..., 'content': ...}}, not "
                 f"{said(problem.conversation):.60}"
@@ -206,14 +206,6 @@ class Completed(Task):
         except BaseException as error:
             unless_interrupted(error)
             raise UserError(f"{self._where}: {method}() crashed: {describe(error, self._file)}") from error
-
-
-def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, Mapping)
-        and isinstance(message.get("role"), str)
-        and isinstance(message.get("content"), str)
-    )
 
 
 def _kind(value: Any) -> str:

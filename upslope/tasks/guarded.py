@@ -85,12 +85,16 @@ def require_reply(answer: Any, where: str) -> None:
 def require_messages(chat: Any, where: str) -> None:
     """Raise UserError, beginning with ``where``, unless these are messages with a role and text."""
     for message in chat if isinstance(chat, tuple | list) else [chat]:
-        texts = isinstance(message, Mapping) and all(isinstance(message.get(k), str) for k in ("role", "content"))
-        if not texts:
+        if not is_message(message):
             raise UserError(
                 f"{where} returned {said(message):.60}; it must be text, tokens, messages "
                 "{'role': ..., 'content': ...}, or None where nothing is asked"
             )
+
+
+def is_message(message: Any) -> bool:
+    """Whether it has a role and text."""
+    return isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
 def require_spans(spans: Any, length: int, where: str) -> None:
