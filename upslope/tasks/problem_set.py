@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
@@ -16,6 +17,8 @@ from upslope.types import Message, Problem
 
 HELD_OUT = 0.1
 """Share of the prompts that the hash holds out."""
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond 16 bits, alone."""
 
 
 class Row(NamedTuple):
@@ -141,7 +144,8 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 def half_character(text: str) -> str:
     """The first lone surrogate of a text, which no file and no tokenizer takes; empty if there is none."""
-    return next((c for c in text if "\ud800" <= c <= "\udfff"), "")
+    found = None if text.isascii() else HALF.search(text)
+    return found[0] if found else ""
 
 
 def _apart(held_out: Sequence[Problem], taken: Set[str]) -> list[Problem]:
