@@ -420,7 +420,7 @@ def plugged_in(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - (1.0 - num_correct / num_samples) ** k  # type: ignore[no-any-return]
 
 
-def all_of_it(earned_NK: Tensor, gamma: float) -> Tensor:
+def all_of_it(earned_NK: Tensor, mask_NK: Tensor, gamma: float) -> Tensor:
     return earned_NK.sum(dim=1, keepdim=True).expand_as(earned_NK).clone()
 
 
@@ -534,7 +534,7 @@ DEFECTS = [
     Defect("ascent", "the other way", putting(LocalOptimizer, "step", uphill)),
     Defect("replies", "the outcome at the last word, whoever spoke", putting(prepare, "outcome_at_last", last_word)),
     Defect("replies", "as many choices as words", putting(aggregate, "alike_in_rollout", by_share_of_choices)),
-    Defect("turn-credit", "what was earned before counts too", putting(turn_advantage, "turns_to_go", all_of_it)),
+    Defect("turn-credit", "what was earned before counts too", putting(turn_advantage, "discounted", all_of_it)),
     Defect("turn-credit", "the mean holds the attempt itself", putting(turn_advantage, "size_by_group", as_if_many)),
     Defect("learnable-problems", "all alike", putting(learnable, "chances", all_alike)),
     Defect("learnable-problems", "weights forgotten", putting(KnownProblems, "weight", lambda self, chance, num: 1.0)),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from upslope.algo.advantage import Divisor, centred, scaled, size_by_group
+from upslope.algo.returns import discounted
 from upslope.algo.slots import Advantage, ByToken, Compares, kind
 from upslope.types import Batch, given
 
@@ -45,7 +46,7 @@ class ByTurn(Advantage):
         turn_NT = torch.zeros_like(batch.mask_NT, dtype=torch.long) if batch.turn_NT is None else batch.turn_NT
         earned_NK = by_turn(reward_NT * batch.mask_NT, turn_NT)
         has_NK = by_turn(batch.mask_NT.to(reward_NT.dtype), turn_NT) > 0
-        to_go_NK = turns_to_go(earned_NK, self.gamma)
+        to_go_NK = discounted(earned_NK, torch.ones_like(has_NK), self.gamma)
         row_P, turn_P = has_NK.nonzero(as_tuple=True)
         group_P = batch.group_N[row_P] * has_NK.shape[1] + turn_P
         value_P = to_go_NK[row_P, turn_P]
@@ -67,15 +68,3 @@ def by_turn(value_NT: Tensor, turn_NT: Tensor) -> Tensor:
     """
     num_turns = int(turn_NT.max()) + 1
     return value_NT.new_zeros(len(value_NT), num_turns).scatter_add(1, turn_NT, value_NT)
-
-
-def turns_to_go(earned_NK: Tensor, gamma: float) -> Tensor:
-    """G_k = R_k + gamma G_{k+1}, [N, K]: what is earned from each turn on.
-
-    >>> turns_to_go(torch.tensor([[1.0, 0.0, 4.0]]), 0.5).tolist()
-    [[2.0, 2.0, 4.0]]
-    """
-    found_NK = earned_NK.clone()
-    for k in reversed(range(earned_NK.shape[1] - 1)):
-        found_NK[:, k] += gamma * found_NK[:, k + 1]
-    return found_NK
