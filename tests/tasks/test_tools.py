@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,11 +18,13 @@ from upslope.rollout.address import Address
 from upslope.rollout.base import Request
 from upslope.rollout.groups import sample_groups
 from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.episode import ConversationLimits
 from upslope.tasks.registry import open_task
 from upslope.tasks.tools.calls import Call, calls_in
 from upslope.tasks.tools.toolbox import Tool, Toolbox, named
+from upslope.tasks.tools.worlds import EnvironmentWorld
 from upslope.training.scored import score
-from upslope.types import Group, Sampling
+from upslope.types import Group, Problem, Sampling
 
 HERE = Address(0, "sample")
 TRL_FILE = '''
@@ -253,3 +256,15 @@ def test_a_tool_without_hints_is_refused_by_name(files: Path) -> None:
 
 def test_a_tool_is_named_as_its_function() -> None:
     assert repr(named([max])) == "(Tool('max'),)" and Tool("a", max) != Tool("b", max)
+
+
+def test_an_environment_of_a_notebook_has_no_file_and_its_crash_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+
+    def reset(self: Any) -> None:
+        raise ValueError("no")
+
+    made = type("Here", (), {"__module__": "__main__", "reset": reset})
+    world = EnvironmentWorld(made, Problem("a", ()), (), ConversationLimits(), 0.0, lambda chat, environment: None)
+    with pytest.raises(UserError, match=r"Here\.reset\(\) crashed: ValueError: no"):
+        world.opening(())

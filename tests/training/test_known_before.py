@@ -132,9 +132,9 @@ def test_too_long_a_demonstration_stops_the_run_before_it_begins(upslope) -> Non
 
 
 def test_the_row_that_is_named_is_the_one_to_shorten(upslope) -> None:
-    longer = {"prompt": "Tom.", "completion": "Many" + LONG["prompt"]}
+    longer = {"prompt": "Tom.", "completion": "Tom has " + LONG["prompt"] * 2}
     given([*SHOWN, SHOWN_LONG[0], longer], SHOWN)
-    stops(upslope(*RUN, *SHOW), "train.jsonl row 10)", "shorten the text 'Many")
+    stops(upslope(*RUN, *SHOW), "train.jsonl row 10)", "shorten the text 'Tom has pens")
 
 
 @pytest.mark.parametrize(("how", "num"), [("drop", 8), ("truncate", 9)])

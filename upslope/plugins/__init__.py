@@ -112,6 +112,15 @@ def describe(error: BaseException, file: str) -> str:
     return f"{type(error).__name__}: {' '.join(said(error, str).split())}{place}"
 
 
+def file_of(code: Any) -> str:
+    """The file of a class or a function, as tracebacks name it; empty if it has none (made by hand, or in a
+    notebook)."""
+    try:
+        return inspect.getfile(code)
+    except (TypeError, OSError):
+        return ""
+
+
 def said(value: object, how: Callable[[object], str] = repr) -> str:
     """What a user's object says of itself, where it can: its own ``__str__`` or ``__repr__`` may raise, or be long."""
     try:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe, is_own, said, unless_interrupted
+from upslope.plugins import describe, file_of, is_own, said, unless_interrupted
 from upslope.plugins.world import world_of
 from upslope.tasks.at_work import at_work, on
 from upslope.tasks.base import Split, Task
@@ -56,7 +56,7 @@ class Completed(Task):
         if lacks:
             raise UserError(f"{self._where}: {type(own).__name__} has no {lacks}")
         self._sides: dict[str, tuple[Problem, ...]] = {}
-        self._file = _file_of(own)
+        self._file = file_of(type(own))
         name = getattr(own, "name", None) or type(own).__name__
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(f"{self._where}: its name {said(name)} must be a word or two; run folders are called so")
@@ -105,7 +105,7 @@ class Completed(Task):
 
     def episode(self, problem: Problem) -> Episode | None:
         found: Episode | None = self._call("episode", problem)
-        return None if found is None else GuardedEpisode(found, self._where, _file_of(found))
+        return None if found is None else GuardedEpisode(found, self._where, file_of(type(found)))
 
     def check_columns(self) -> None:
         self._call("check_columns")
@@ -210,10 +210,3 @@ class Completed(Task):
 
 def _kind(value: Any) -> str:
     return "nothing (None)" if value is None else f"a {type(value).__name__}"
-
-
-def _file_of(own: Any) -> str:
-    try:
-        return inspect.getfile(type(own))
-    except (TypeError, OSError):  # a class made by hand has no file
-        return ""

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe, load_object, unless_interrupted
+from upslope.plugins import describe, file_of, load_object, unless_interrupted
 from upslope.plugins.world import world_of
 from upslope.tasks.base import Task
 from upslope.tasks.complete import NEEDED, Completed, missing
@@ -66,8 +66,7 @@ def _make(factory: Callable[..., Any], spec: str, needed: list[str], **arguments
         raise
     except BaseException as error:
         unless_interrupted(error)
-        file = inspect.getsourcefile(inspect.unwrap(factory)) or ""
-        raise UserError(f"task {spec} cannot be made: {describe(error, file)}") from error
+        raise UserError(f"task {spec} cannot be made: {describe(error, file_of(inspect.unwrap(factory)))}") from error
     if made is None:
         raise UserError(f"task {spec} returned nothing; return an object with {' and '.join(NEEDED.values())}")
     return Completed(made, spec)

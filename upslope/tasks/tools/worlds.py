@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.plugins import describe, said, unless_interrupted
+from upslope.plugins import describe, file_of, said, unless_interrupted
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
 from upslope.tasks.reward_values import finite
 from upslope.tasks.tools.calls import calls_in
@@ -85,7 +85,7 @@ def new_environment(factory: Callable[[], Any]) -> Any:
     except BaseException as error:
         unless_interrupted(error)
         name = getattr(factory, "__name__", type(factory).__name__)
-        raise UserError(f"environment {name} cannot be made: {describe(error, _file(factory))}") from error
+        raise UserError(f"environment {name} cannot be made: {describe(error, file_of(factory))}") from error
     if not callable(getattr(made, "reset", None)):
         raise UserError(f"environment {_name(made)} has no reset(); it begins every attempt, and may return text")
     return made
@@ -113,7 +113,7 @@ def _asked(environment: Any, method: str, **arguments: Any) -> Any:
         return getattr(environment, method)(**arguments)
     except BaseException as error:
         unless_interrupted(error)
-        what = describe(error, _file(type(environment)))
+        what = describe(error, file_of(type(environment)))
         raise UserError(f"{_name(environment)}.{method}() crashed: {what}") from error
 
 
@@ -128,10 +128,3 @@ def _columns(reset: Callable[..., Any], problem: Problem) -> dict[str, Any]:
 
 def _name(environment: Any) -> str:
     return type(environment).__name__
-
-
-def _file(of: Any) -> str:
-    try:
-        return inspect.getsourcefile(of) or ""
-    except TypeError:
-        return ""
