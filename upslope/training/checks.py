@@ -16,10 +16,10 @@ from upslope.tasks.base import Task
 from upslope.tasks.right import require_right
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.text.documents import find_sources
-from upslope.training.chosen import chosen_problems
 from upslope.training.conveniences import check_conveniences, measures_something
 from upslope.training.corpora import reads_text
 from upslope.training.evaluate import column_of
+from upslope.training.held_out import held_out_problems
 from upslope.training.known import KnownProblems
 from upslope.training.settings import MOST_ATTEMPTS, ReferenceSettings, RunSettings
 
@@ -43,10 +43,9 @@ def check_run(settings: RunSettings, recipe: Recipe, task: Task) -> None:
             KnownProblems(problems, recipe.sample, settings.seed).require(settings.problems)
     check_shown(recipe, task)
     check_measured(settings, task)
-    if settings.eval.problems and not isinstance(task, TextAlone):
-        held_out = chosen_problems(task, settings.eval.problems)
-        if settings.eval.by:
-            column_of(held_out, settings.eval.by)
+    held_out = held_out_problems(settings, task)
+    if held_out and settings.eval.by:
+        column_of(held_out, settings.eval.by)
     if recipe.acts or (settings.eval.problems and task.has_reward):
         task.check_rewards()
         task.check_columns()
