@@ -10,7 +10,6 @@ Environments of one turn only: one that answers back, or lends tools, wants a co
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.plugins import said
+from upslope.tasks.awaited import all_of
 from upslope.tasks.base import Split, Task
 from upslope.tasks.conversation import chat_of
 from upslope.tasks.problem_set import ProblemSet, Row, make_problem_set
@@ -43,13 +43,13 @@ class VerifiersTask(Task):
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """Raises UserError for an attempt on which the environment fails."""
         with heard() as errors:
-            scores = asyncio.run(self._scores(problems, responses))
+            scores = all_of([self._score(p, response) for p, response in zip(problems, responses, strict=True)])
+        for found in scores:
+            if isinstance(found, BaseException):
+                raise found
         if errors:
             raise UserError(f"verifiers:{self.name} failed: {errors[0]}")
         return scores
-
-    async def _scores(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        return await asyncio.gather(*map(self._score, problems, responses))
 
     async def _score(self, problem: Problem, response: str) -> Score:
         try:
