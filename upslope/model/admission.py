@@ -77,7 +77,6 @@ class PlainWay:
         return f"{kind} cannot be packed, so it takes the plain path: {', '.join(parts)}{beyond}"
 
 
-_ADMITTED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _PLAIN: WeakKeyDictionary[Any, PlainWay] = WeakKeyDictionary()
 """What was found of models, by the model below an adapter."""
 
