@@ -141,10 +141,7 @@ def _measured_way(model: Any) -> PlainWay:
     for name, make in ways:
         try:
             for rows, truth in zip(sets, truths, strict=True):
-                if name != "all rows" or not at:
-                    _require_decoding(partial(make, model), rows, truth, ())
-                else:
-                    _require_decoding(partial(make, model), rows, truth, at)
+                _require_decoding(partial(make, model), rows, truth, at if name == "all rows" else ())
         except Exception:  # whatever an architecture does that this way is none for it
             continue
         keeps = name
