@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upslope.model.distribution import adjusted
+from upslope.model.distribution import adjusted, chosen
 from upslope.model.fast import Decoder
 from upslope.rollout.address import Address
 from upslope.rollout.draw import draw
@@ -172,7 +172,7 @@ class JoinedRows:
 
 def told_of(logp_RV: Tensor, token_R: Tensor, num_top: int) -> list[TokenTold]:
     """The tokens with what each distribution says of them and of its ``num_top`` likeliest."""
-    own = logp_RV.gather(1, token_R[:, None])[:, 0].tolist()
+    own = chosen(logp_RV, token_R).tolist()
     best = logp_RV.topk(min(num_top, logp_RV.shape[1]), dim=1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     tops = [tuple(zip(ids, values, strict=True)) for ids, values in pairs]
