@@ -144,7 +144,7 @@ class JoinedRows:
     def _drop(self) -> None:
         """The rows of those who left, once that is worth it."""
         live = [row for row, seat in enumerate(self._seats) if not seat.left]
-        if len(self._seats) - len(live) > self._decoder.slack * len(self._seats) or not live:
+        if len(self._seats) - len(live) > self._decoder.slack * len(self._seats):
             self._decoder.keep(torch.tensor(live, dtype=torch.long, device=self._device))
             self._seats = [self._seats[row] for row in live]
 
