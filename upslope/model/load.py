@@ -34,7 +34,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         with quiet_loading():
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             require_sound(config)  # before minutes are spent on layers that nobody has
-            tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+            tokenizer = _tokenizer(name)
             model, found = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
@@ -62,8 +62,7 @@ def load_words(name: str) -> tuple[Any, Any]:
     _require_config(name)
     try:
         with quiet_loading():
-            tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-            return tokenizer, _generation_config(name)
+            return _tokenizer(name), _generation_config(name)
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
 
@@ -81,6 +80,11 @@ def load_positions(name: str) -> int:
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+
+
+def _tokenizer(name: str) -> Any:
+    """As transformers opens it."""
+    return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 
 def _generation_config(name: str) -> Any:
@@ -152,7 +156,7 @@ def load_tokenizer(name: str) -> Any | None:
     """The tokenizer of a local directory; None if it has none."""
     if not (Path(name) / "tokenizer_config.json").is_file():
         return None
-    return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    return _tokenizer(name)
 
 
 def open_tokenizer(name: str) -> Any:
@@ -163,7 +167,7 @@ def open_tokenizer(name: str) -> Any:
         require_tokenizer(Path(name), f"tokenizer {name!r}")
     try:
         with quiet_loading():
-            return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+            return _tokenizer(name)
     except Exception as error:  # as with a model, anything
         told = str(unloadable(name, error)).removeprefix("model ")
         raise (Unavailable if _unreachable(error) else UserError)(f"tokenizer {told}") from error
