@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from upslope.native.heads import Heads
+from upslope.native.slots import free_slots
 from upslope.native.triton_attention import at_least_16, product, wide_products
 from upslope.native.triton_pointwise import require, rotary_
 
@@ -102,11 +103,7 @@ class BlockTable:
         self._slot_N, self.written_N = self._slot_N[rows], self.written_N[rows]
 
     def widen(self, num: int) -> None:
-        most, taken = self._keys.shape[1], set(self._slot_N.tolist())
-        if len(taken) + num > most:
-            raise RuntimeError(f"a table of {most} rows has no room for {num} beside {len(taken)}")
-        free = [slot for slot in range(most) if slot not in taken][:num]
-        self._slot_N = torch.cat([self._slot_N, self._slot_N.new_tensor(free)])
+        self._slot_N = torch.cat([self._slot_N, free_slots(self._slot_N, self._keys.shape[1], num)])
         self.written_N = torch.cat([self.written_N, self.written_N.new_zeros(num)])
 
     def attend(self, layer: int, qkv_NX: Tensor, cosine_NF: Tensor, sine_NF: Tensor) -> Tensor:
