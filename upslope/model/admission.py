@@ -23,7 +23,7 @@ from upslope.errors import UserError
 from upslope.model.attention import NAME, planned, release, take_over
 from upslope.model.decoder import AloneDecoder, PlainDecoder, SharedPromptDecoder, WholeDecoder
 from upslope.model.fast import Decoder
-from upslope.model.hf import accepted, attention_in_use, can_choose_attention, text_config
+from upslope.model.hf import accepted, attention_in_use, below_adapter, can_choose_attention, text_config
 from upslope.model.layout import Tokens, lay_out
 from upslope.model.lengths import named_reaches, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, row_by_itself, whole_pass
@@ -117,7 +117,7 @@ def admit(model: Any) -> bool:
 def plain_way(model: Any) -> PlainWay:
     """How a model that is not packed can run. Raises UserError if it cannot: if it does not take tokens alone, looks
     at later ones, or does not say twice the same."""
-    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inside = below_adapter(model)
     if inside not in _PLAIN:
         with torch.no_grad():
             _PLAIN[inside] = _measured_way(model)

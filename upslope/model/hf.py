@@ -57,6 +57,11 @@ def can_choose_attention(model: Any) -> bool:
     return bool(getattr(model, "_supports_attention_backend", False))
 
 
+def below_adapter(model: Any) -> Any:
+    """The model itself, without its adapter if it has one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def text_config(model: Any) -> Any:
     """The config of what reads and writes text: the model's own, or the part of it in a composite one (Gemma 3, LLaVA),
     whose own has neither layers nor a vocabulary."""
@@ -160,8 +165,7 @@ def accepted(model: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
     """Of the class: an instance may have been wrapped."""
-    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inspect.signature(type(inside).forward).parameters
+    return inspect.signature(type(below_adapter(model)).forward).parameters
 
 
 def marked_layers(model: Any) -> list[nn.Module]:
