@@ -9,7 +9,6 @@ keeps of earlier tokens, or without.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from upslope.errors import UserError
 from upslope.model.attention import NAME, planned, release, take_over
 from upslope.model.decoder import AloneDecoder, PlainDecoder, SharedPromptDecoder, WholeDecoder
 from upslope.model.fast import Decoder
-from upslope.model.hf import accepted, attention_in_use, below_adapter, can_choose_attention, text_config
+from upslope.model.hf import accepted, attention_in_use, below_adapter, can_choose_attention, max_positions, text_config
 from upslope.model.layout import Tokens, lay_out
 from upslope.model.lengths import named_reaches, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, row_by_itself, whole_pass
@@ -241,7 +240,7 @@ def _probes(model: Any) -> list[Tokens]:
 
 def _around(model: Any, length: int) -> list[Tokens]:
     """A row that goes beyond a length while it is written, and one that is beyond twice of it from the start."""
-    longest = getattr(text_config(model), "max_position_embeddings", None) or sys.maxsize
+    longest = max_positions(model)
     found = [probe(max(1, length - 2), 7, model), probe(2 * length + 3, 5, model)]
     return [row for row in found if len(row.prompt) + len(row.response) <= longest] or _probes(model)[:1]
 

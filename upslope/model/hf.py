@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -65,8 +66,22 @@ def below_adapter(model: Any) -> Any:
 def text_config(model: Any) -> Any:
     """The config of what reads and writes text: the model's own, or the part of it in a composite one (Gemma 3, LLaVA),
     whose own has neither layers nor a vocabulary."""
-    config = model.config
+    return text_part(model.config)
+
+
+def text_part(config: Any) -> Any:
+    """The same of a config."""
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def max_positions(model: Any) -> int:
+    """The longest prompt plus response a model was made for; unbounded if its config gives none."""
+    return positions_in(model.config)
+
+
+def positions_in(config: Any) -> int:
+    """The same of a config."""
+    return int(getattr(text_part(config), "max_position_embeddings", None) or sys.maxsize)
 
 
 def cache_bytes(model: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import ADAPTER_CONFIG, base_name, load_adapter, names_base
 from upslope.model.directory import require_config, require_directory, require_tokenizer
-from upslope.model.hf import forget_origin, quiet_loading
+from upslope.model.hf import forget_origin, positions_in, quiet_loading
 from upslope.model.keys import require_keys
 from upslope.model.sound import require_sound
 from upslope.plugins import said
@@ -79,7 +78,7 @@ def load_positions(name: str) -> int:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+    return positions_in(config)
 
 
 def _tokenizer(name: str) -> Any:
