@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -95,6 +96,12 @@ class Policy:
     def release(self) -> None:
         """Give the model back its own attention, with which it can be called and generate like any other."""
         attention.release(self.model)
+
+    @contextlib.contextmanager
+    def as_any_other(self) -> Iterator[Any]:
+        """The model to be called the ordinary way for a while, with its own attention."""
+        with attention.own_attention(self.model):
+            yield self.model
 
     def checkpoint_activations(self) -> None:
         """From now on keep only each layer's input for the backward pass. Raises UserError if the model cannot."""
