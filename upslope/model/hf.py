@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -180,7 +180,13 @@ def accepted(model: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
     """Of the class: an instance may have been wrapped."""
-    return inspect.signature(type(below_adapter(model)).forward).parameters
+    return _parameters_of(type(below_adapter(model)).forward)
+
+
+@lru_cache(maxsize=64)
+def _parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Looked up once: some decoders ask at every token."""
+    return inspect.signature(function).parameters
 
 
 def marked_layers(model: Any) -> list[nn.Module]:
