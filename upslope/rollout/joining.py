@@ -144,7 +144,8 @@ class JoinedRows:
     def _drop(self) -> None:
         """The rows of those who left, once that is worth it."""
         live = [row for row, seat in enumerate(self._seats) if not seat.left]
-        if len(self._seats) - len(live) > self._decoder.slack * len(self._seats):
+        num_gone = len(self._seats) - len(live)
+        if num_gone and (not live or num_gone > self._decoder.slack * len(self._seats)):
             self._decoder.keep(torch.tensor(live, dtype=torch.long, device=self._device))
             self._seats = [self._seats[row] for row in live]
 
