@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -53,6 +54,11 @@ class Guest:
     """How many of the likeliest tokens are told beside each."""
     ends: frozenset[int] = frozenset()
     """Tokens that end it, beside those that end every response."""
+
+    @functools.cached_property
+    def kind(self) -> tuple[Sampling, int]:
+        """Guests of one kind are drawn together. The lengths, which differ most, are no part of it."""
+        return replace(self.sampling, max_tokens=max(1, self.sampling.min_tokens)), self.num_top
 
 
 @dataclass(eq=False)
@@ -150,13 +156,11 @@ class JoinedRows:
             self._seats = [self._seats[row] for row in live]
 
     def _alike(self) -> dict[tuple[Sampling, int], list[int]]:
-        """Live rows by how they are drawn; the lengths, which differ most, are no part of that."""
+        """Live rows by how they are drawn."""
         groups: dict[tuple[Sampling, int], list[int]] = {}
         for row, seat in enumerate(self._seats):
             if not seat.left:
-                sampling = seat.guest.sampling
-                longest = max(1, sampling.min_tokens)
-                groups.setdefault((replace(sampling, max_tokens=longest), seat.guest.num_top), []).append(row)
+                groups.setdefault(seat.guest.kind, []).append(row)
         return groups
 
     def _drawn(self, logits_RV: Tensor, group: Sequence[Seat], sampling: Sampling, num_top: int) -> list[TokenTold]:
