@@ -31,7 +31,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         require_directory(Path(name))
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            config = _config(name)
             require_sound(config)  # before minutes are spent on layers that nobody has
             tokenizer = _tokenizer(name)
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -75,10 +75,15 @@ def load_positions(name: str) -> int:
     _require_config(name)
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            config = _config(name)
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
     return positions_in(config)
+
+
+def _config(name: str) -> Any:
+    """As transformers reads it."""
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def _tokenizer(name: str) -> Any:
@@ -90,7 +95,7 @@ def _generation_config(name: str) -> Any:
     """Of a directory or the hub; where there is none, what its config says, as transformers does."""
     with contextlib.suppress(OSError):
         return GenerationConfig.from_pretrained(name)
-    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    return GenerationConfig.from_model_config(_config(name))
 
 
 def _require_there(name: str) -> None:
@@ -121,7 +126,7 @@ def _base_of(adapter: str) -> str:
 def _quantized(name: str) -> UserError | None:
     """What is wrong with quantized weights; None where the config names no quantization."""
     with contextlib.suppress(Exception), quiet_loading():
-        found = getattr(AutoConfig.from_pretrained(name, trust_remote_code=False), "quantization_config", None)
+        found = getattr(_config(name), "quantization_config", None)
         if found:
             method = found.get("quant_method") if isinstance(found, Mapping) else getattr(found, "quant_method", None)
             return UserError(
