@@ -65,7 +65,8 @@ class MeasuredRegion:
         mine, logits = scorer.ranks.share(states), scorer.policy.budgets.logits(LOGITS_BUDGET)
         self._cut = [part.num_rollouts for part in scorer.micro_batches(mine, most_logits=logits)]
         """Rows of every micro-batch: the same ones at every measurement."""
-        kept, old = [], [states.mask_NT[:0] * states.reward_N.new_zeros(())]
+        kept: list[Tensor] = []
+        old: list[Tensor] = []
         loss = 0.0
         for part, counts in self._passes(states):
             now = self._distributions(part)
@@ -75,8 +76,7 @@ class MeasuredRegion:
                 loss += self._loss(objective.with_old(part, old[-1]), now)
         self.loss = self._summed(loss)
         self._kept = kept if keep else None
-        old_NT = torch.cat([part for of_rank in scorer.ranks.gather(old) for part in of_rank])
-        self.states = states = objective.with_old(states, old_NT)
+        self.states = states = objective.with_old(states, self._of_all_ranks(states, old))
         self.after_NT: Tensor | None = None
         self._curved = spaced(states, fisher_share)
 
@@ -158,13 +158,19 @@ class MeasuredRegion:
     def distance(self) -> float:
         """Mean KL(origin || now) in nats a token over the states; ``after_NT`` then has the log-probabilities of their
         tokens as they are now."""
-        kl, after = 0.0, [self.states.mask_NT[:0] * self.states.reward_N.new_zeros(())]
+        kl = 0.0
+        after: list[Tensor] = []
         for index, (part, counts) in enumerate(self._passes(self.states)):
             now = self._distributions(part)
             kl += counts * self._far(index, part, now)
             after += [rectangle(now.logp_R, part.mask_NT)] if counts else []
-        self.after_NT = torch.cat([part for of_rank in self._scorer.ranks.gather(after) for part in of_rank])
+        self.after_NT = self._of_all_ranks(self.states, after)
         return self._summed(kl)
+
+    def _of_all_ranks(self, states: Batch, parts: Sequence[Tensor]) -> Tensor:
+        """[N, T] of all states, from this rank's micro-batches in order; a rank may have none."""
+        none = states.mask_NT[:0] * states.reward_N.new_zeros(())
+        return torch.cat([part for of_rank in self._scorer.ranks.gather([none, *parts]) for part in of_rank])
 
     def _passes(self, states: Batch) -> Iterator[tuple[Batch, bool]]:
         ranks, ends = self._scorer.ranks, itertools.accumulate(self._cut)

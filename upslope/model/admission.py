@@ -9,7 +9,6 @@ keeps of earlier tokens, or without.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from upslope.errors import UserError
 from upslope.model.attention import NAME, planned, release, take_over
 from upslope.model.decoder import AloneDecoder, PlainDecoder, SharedPromptDecoder, WholeDecoder
 from upslope.model.fast import Decoder
-from upslope.model.hf import accepted, attention_in_use, can_choose_attention, text_config
+from upslope.model.hf import accepted, attention_in_use, below_adapter, can_choose_attention, max_positions, text_config
 from upslope.model.layout import Tokens, lay_out
 from upslope.model.lengths import named_reaches, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, row_by_itself, whole_pass
@@ -77,7 +76,6 @@ class PlainWay:
         return f"{kind} cannot be packed, so it takes the plain path: {', '.join(parts)}{beyond}"
 
 
-_ADMITTED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 _PLAIN: WeakKeyDictionary[Any, PlainWay] = WeakKeyDictionary()
 """What was found of models, by the model below an adapter."""
 
@@ -118,7 +116,7 @@ def admit(model: Any) -> bool:
 def plain_way(model: Any) -> PlainWay:
     """How a model that is not packed can run. Raises UserError if it cannot: if it does not take tokens alone, looks
     at later ones, or does not say twice the same."""
-    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inside = below_adapter(model)
     if inside not in _PLAIN:
         with torch.no_grad():
             _PLAIN[inside] = _measured_way(model)
@@ -142,10 +140,7 @@ def _measured_way(model: Any) -> PlainWay:
     for name, make in ways:
         try:
             for rows, truth in zip(sets, truths, strict=True):
-                if name != "all rows" or not at:
-                    _require_decoding(partial(make, model), rows, truth, ())
-                else:
-                    _require_decoding(partial(make, model), rows, truth, at)
+                _require_decoding(partial(make, model), rows, truth, at if name == "all rows" else ())
         except Exception:  # whatever an architecture does that this way is none for it
             continue
         keeps = name
@@ -245,7 +240,7 @@ def _probes(model: Any) -> list[Tokens]:
 
 def _around(model: Any, length: int) -> list[Tokens]:
     """A row that goes beyond a length while it is written, and one that is beyond twice of it from the start."""
-    longest = getattr(text_config(model), "max_position_embeddings", None) or sys.maxsize
+    longest = max_positions(model)
     found = [probe(max(1, length - 2), 7, model), probe(2 * length + 3, 5, model)]
     return [row for row in found if len(row.prompt) + len(row.response) <= longest] or _probes(model)[:1]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
-from upslope.model.hf import attention_in_use, register_attention, use_attention
+from upslope.model.hf import attention_in_use, below_adapter, register_attention, use_attention
 from upslope.model.layout import Layout
 
 NAME = "upslope"
@@ -123,8 +123,7 @@ def take_over(model: Any) -> None:
 
 def release(model: Any) -> None:
     """Give a model back the attention that it had."""
-    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = _OWN.get(model, _OWN.get(inside))
+    own = _OWN.get(model, _OWN.get(below_adapter(model)))
     if own is not None:
         use_attention(model, own)
 

@@ -102,10 +102,6 @@ class Budgets:
         """What ``work`` returns, which goes through micro-batches and can be done again. If memory runs out on the way,
         micro-batches hold at most half from then on, and the work begins anew. Raises UserError where one row alone was
         too much."""
-        return self.tried(work, self._halve_learning)
-
-    def tried(self, work: Callable[[], T], halve: Callable[[], str]) -> T:
-        """``work`` until it fits: ``halve`` makes it smaller and says so, or raises UserError."""
         while True:
             self.at_work = AtWork()
             try:
@@ -113,7 +109,7 @@ class Budgets:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            self.answer(halve())  # here the failed work's own tensors are gone with its frames
+            self.answer(self._halve_learning())  # here the failed work's own tensors are gone with its frames
 
     def answer(self, line: str) -> None:
         """Room is made for another try; ``line`` says what will be smaller in it."""

@@ -36,7 +36,6 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._marks: TurnMarks | None = None
 
     @property
     def source(self) -> str | None:
@@ -95,11 +94,6 @@ class ChatTemplate:
 
     def turn_marks(self, special: Sequence[str]) -> TurnMarks:
         """What it writes around a turn, ``special`` being the tokenizer's special tokens."""
-        if self._marks is None:
-            self._marks = self._find_marks(special)
-        return self._marks
-
-    def _find_marks(self, special: Sequence[str]) -> TurnMarks:
         return turn_marks(*self.around(({"role": "user", "content": PROBE},), generate=True), special, self.apart)
 
     @property

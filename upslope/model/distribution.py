@@ -29,7 +29,8 @@ def adjusted(logits_RV: Tensor, position_R: Tensor, sampling: Sampling, end_ids:
         logits_RV = logits_RV.masked_fill(logits_RV < least_R1, -torch.inf)
     if sampling.top_p < 1:
         sorted_RV, order_RV = logits_RV.sort(dim=1, descending=True)
-        before_RV = sorted_RV.softmax(dim=1).cumsum(dim=1) - sorted_RV.softmax(dim=1)
+        share_RV = sorted_RV.softmax(dim=1)
+        before_RV = share_RV.cumsum(dim=1) - share_RV
         cut_RV = torch.zeros_like(before_RV, dtype=torch.bool).scatter(1, order_RV, before_RV >= sampling.top_p)
         logits_RV = logits_RV.masked_fill(cut_RV, -torch.inf)
     return logits_RV

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from upslope.model.pieces import UNREADABLE
+
 Read = Callable[[Sequence[int]], str]
 """Tokens as text, as ``Renderer.text``."""
-UNFINISHED = "\ufffd"
-"""What a tokenizer makes of part of a character."""
 
 
 class GrowingText:
@@ -32,7 +32,7 @@ class GrowingText:
         """What the text grows by."""
         self._near.append(token)
         now, before = self._read(self._near), self._read(self._near[: self._num_read])
-        if len(now) <= len(before) or now.endswith(UNFINISHED):
+        if len(now) <= len(before) or now.endswith(UNREADABLE):
             return ""
         self._near = self._near[self._num_read :]
         self._num_read = len(self._near)

@@ -21,10 +21,11 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -57,11 +58,30 @@ def can_choose_attention(model: Any) -> bool:
     return bool(getattr(model, "_supports_attention_backend", False))
 
 
+def below_adapter(model: Any) -> Any:
+    """The model itself, without its adapter if it has one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def text_config(model: Any) -> Any:
     """The config of what reads and writes text: the model's own, or the part of it in a composite one (Gemma 3, LLaVA),
     whose own has neither layers nor a vocabulary."""
-    config = model.config
+    return text_part(model.config)
+
+
+def text_part(config: Any) -> Any:
+    """The same of a config."""
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def max_positions(model: Any) -> int:
+    """The longest prompt plus response a model was made for; unbounded if its config gives none."""
+    return positions_in(model.config)
+
+
+def positions_in(config: Any) -> int:
+    """The same of a config."""
+    return int(getattr(text_part(config), "max_position_embeddings", None) or sys.maxsize)
 
 
 def cache_bytes(model: Any) -> int:
@@ -160,8 +180,13 @@ def accepted(model: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parameters(model: Any) -> Mapping[str, inspect.Parameter]:
     """Of the class: an instance may have been wrapped."""
-    inside = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inspect.signature(type(inside).forward).parameters
+    return _parameters_of(type(below_adapter(model)).forward)
+
+
+@lru_cache(maxsize=64)
+def _parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Looked up once: some decoders ask at every token."""
+    return inspect.signature(function).parameters
 
 
 def marked_layers(model: Any) -> list[nn.Module]:

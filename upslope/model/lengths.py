@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from upslope.model.hf import text_config
+from upslope.model.hf import text_config, text_part
 from upslope.model.layout import HasTokens, Tokens
 
 REACHES = re.compile(r"window|chunk|local_attention|index_topk|block_size")
@@ -17,7 +17,7 @@ NO_REACHES = re.compile(r"layers|pattern|_type|vision|image|audio|feed_forward")
 def named_reaches(config: Any) -> tuple[int, ...]:
     """Every reach that a config names and that its longest row goes beyond: sliding windows, chunks, how many tokens a
     sparse layer picks. Shorter rows do not show what they do."""
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    text = text_part(config)
     longest = getattr(text, "max_position_embeddings", None)
     found = set()
     for name, value in vars(text).items():

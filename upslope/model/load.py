@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import ADAPTER_CONFIG, base_name, load_adapter, names_base
 from upslope.model.directory import require_config, require_directory, require_tokenizer
-from upslope.model.hf import forget_origin, quiet_loading
+from upslope.model.hf import forget_origin, positions_in, quiet_loading
 from upslope.model.keys import require_keys
 from upslope.model.sound import require_sound
 from upslope.plugins import said
@@ -32,9 +31,9 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         require_directory(Path(name))
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            config = _config(name)
             require_sound(config)  # before minutes are spent on layers that nobody has
-            tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+            tokenizer = _tokenizer(name)
             model, found = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=dtype,
@@ -62,8 +61,7 @@ def load_words(name: str) -> tuple[Any, Any]:
     _require_config(name)
     try:
         with quiet_loading():
-            tokenizer = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
-            return tokenizer, _generation_config(name)
+            return _tokenizer(name), _generation_config(name)
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
 
@@ -77,17 +75,27 @@ def load_positions(name: str) -> int:
     _require_config(name)
     try:
         with quiet_loading():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            config = _config(name)
     except Exception as error:  # as in ``load``
         raise unloadable(name, error) from error
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+    return positions_in(config)
+
+
+def _config(name: str) -> Any:
+    """As transformers reads it."""
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def _tokenizer(name: str) -> Any:
+    """As transformers opens it."""
+    return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 
 def _generation_config(name: str) -> Any:
     """Of a directory or the hub; where there is none, what its config says, as transformers does."""
     with contextlib.suppress(OSError):
         return GenerationConfig.from_pretrained(name)
-    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    return GenerationConfig.from_model_config(_config(name))
 
 
 def _require_there(name: str) -> None:
@@ -118,7 +126,7 @@ def _base_of(adapter: str) -> str:
 def _quantized(name: str) -> UserError | None:
     """What is wrong with quantized weights; None where the config names no quantization."""
     with contextlib.suppress(Exception), quiet_loading():
-        found = getattr(AutoConfig.from_pretrained(name, trust_remote_code=False), "quantization_config", None)
+        found = getattr(_config(name), "quantization_config", None)
         if found:
             method = found.get("quant_method") if isinstance(found, Mapping) else getattr(found, "quant_method", None)
             return UserError(
@@ -152,7 +160,7 @@ def load_tokenizer(name: str) -> Any | None:
     """The tokenizer of a local directory; None if it has none."""
     if not (Path(name) / "tokenizer_config.json").is_file():
         return None
-    return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    return _tokenizer(name)
 
 
 def open_tokenizer(name: str) -> Any:
@@ -163,7 +171,7 @@ def open_tokenizer(name: str) -> Any:
         require_tokenizer(Path(name), f"tokenizer {name!r}")
     try:
         with quiet_loading():
-            return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+            return _tokenizer(name)
     except Exception as error:  # as with a model, anything
         told = str(unloadable(name, error)).removeprefix("model ")
         raise (Unavailable if _unreachable(error) else UserError)(f"tokenizer {told}") from error

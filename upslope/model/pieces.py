@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+"""What stands in a text for bytes that are no whole character."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # ▁
 """Stands for a space at the beginning of a token in tokenizers that SentencePiece made; decoding a single one drops
 it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from upslope.model.gauge import gauge_of
 from upslope.model.hf import (
     accepted,
     cache_bytes,
+    max_positions,
     recompute_layers,
     system_errors,
     text_config,
@@ -50,11 +50,6 @@ PLAIN_WAY = PlainWay(side_by_side=True, keeps="all rows")
 def tokenizer_of(model: Any) -> Any | None:
     """The tokenizer with which a model was trained, evaluated or sampled from before; None if it never was."""
     return _TOKENIZERS.get(model)
-
-
-def max_positions(model: Any) -> int:
-    """The longest prompt plus response a model was made for; unbounded if its config gives none."""
-    return int(getattr(text_config(model), "max_position_embeddings", None) or sys.maxsize)
 
 
 def num_embedded(model: Any) -> int:

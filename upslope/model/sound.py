@@ -6,13 +6,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from upslope.model.hf import text_part
+
 MOST_LAYERS = 10_000
 """Of any model; more is a slip of the finger, and would take hours to make."""
 
 
 def require_sound(config: Any) -> None:
     """Raise ValueError for a number of layers or positions, or a base of rotary angles, that no model has."""
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    text = text_part(config)
     for name, most in (("num_hidden_layers", MOST_LAYERS), ("max_position_embeddings", None)):
         value = getattr(text, name, None)
         whole = type(value) is int and value >= 1 and (most is None or value <= most)

@@ -12,8 +12,7 @@ from upslope.native.table import padded
 
 def attend(qkv_KX: Tensor, spans: Spans, num_heads: int, num_key_heads: int, scale: float) -> tuple[Tensor, Tensor]:
     """(out [K, H * D], largest score and 1 / sum of exponentials [K, H, 2]) of rotated queries, keys and values."""
-    num, depth = qkv_KX.shape[0], _depth(qkv_KX, num_heads, num_key_heads)
-    _check_spans(spans, num)
+    num, depth = len(qkv_KX), spans.depth(qkv_KX, num_heads, num_key_heads)
     out_KX = qkv_KX.new_empty(num, num_heads * depth)
     peak_KH2 = floats(num, num_heads, 2)
     qkv, out = pointers(qkv_KX.dtype, qkv_KX, out_KX)
@@ -34,8 +33,7 @@ def attend_backward(
     scale: float,
 ) -> Tensor:
     """The gradient of ``qkv``."""
-    num, depth = qkv_KX.shape[0], _depth(qkv_KX, num_heads, num_key_heads)
-    _check_spans(spans, num)
+    num, depth = len(qkv_KX), spans.depth(qkv_KX, num_heads, num_key_heads)
     shape = (num, num_heads * depth)
     require((out_KX, shape), (dout_KX, shape), (peak_KH2, (num, num_heads, 2)))
     offset, size = spans.shared_offsets(num_key_heads, padded(depth))
@@ -63,16 +61,3 @@ def attend_backward(
         spans.longest,
     )
     return dqkv_KX
-
-
-def _check_spans(spans: Spans, num_tokens: int) -> None:
-    if spans.num_tokens != num_tokens:
-        raise ValueError(f"the spans are of {spans.num_tokens} tokens, not of {num_tokens}")
-
-
-def _depth(qkv_KX: Tensor, num_heads: int, num_key_heads: int) -> int:
-    """Of a head, from the width of all of them."""
-    depth, rest = divmod(qkv_KX.shape[1], num_heads + 2 * num_key_heads)
-    if rest or num_heads % num_key_heads:
-        raise ValueError(f"{qkv_KX.shape[1]} columns are not {num_heads} heads and {num_key_heads} of keys and values")
-    return depth

@@ -25,6 +25,17 @@ class Spans:
         if [s[2:] for s in segments] != seen or [p for _, p in branches] != list(range(num_stems, len(segments))):
             raise ValueError("stems come first and see no prompt, then their branches, each of which sees its stem")
 
+    def depth(self, qkv_KX: Tensor, num_heads: int, num_key_heads: int) -> int:
+        """Of a head, from the width of all heads' queries, keys and values. Raises ValueError for rows that are not
+        these tokens'."""
+        num, width = qkv_KX.shape
+        depth, rest = divmod(width, num_heads + 2 * num_key_heads)
+        if rest or num_heads % num_key_heads or self.num_tokens != num:
+            raise ValueError(
+                f"{num} rows of {width} are not {self.num_tokens} tokens' {num_heads} heads and {num_key_heads} of keys"
+            )
+        return depth
+
     def shared_offsets(self, num_heads: int, padded_depth: int) -> tuple[Tensor, int]:
         """Where each branch's copy of its prompt's gradients lies, in floats, and how many there are."""
         sizes = 2 * num_heads * padded_depth * self.segments[:, 3]

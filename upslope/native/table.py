@@ -10,6 +10,7 @@ from torch import Tensor
 
 from upslope.native.calls import kernel, pointers, require
 from upslope.native.heads import Heads
+from upslope.native.slots import free_slots
 
 LANES = 16
 """Floats in a vector."""
@@ -107,10 +108,7 @@ class PanelTable:
 
     def widen(self, num: int) -> None:
         slots = len(self.own_tails[0]) // (self.heads.num_keys * LANES * padded(self.heads.depth))
-        free = sorted(set(range(slots)) - set(self.slot_N.tolist()))[:num]
-        if len(free) < num:
-            raise RuntimeError(f"a table of {slots} rows has no room for {num} beside {len(self.slot_N)}")
-        self.slot_N = torch.cat([self.slot_N, torch.tensor(free, dtype=torch.long)])
+        self.slot_N = torch.cat([self.slot_N, free_slots(self.slot_N, slots, num)])
         self.written_N = torch.cat([self.written_N, torch.zeros(num, dtype=torch.long)])
 
     def attend(self, layer: int, qkv_NX: Tensor, cosine_NF: Tensor, sine_NF: Tensor) -> Tensor:

@@ -74,12 +74,7 @@ def attend_backward(
 
 def _split(qkv_KX: Tensor, spans: Spans, num_heads: int, num_key_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries [K, J, H / J, D], keys and values [K, J, D], wide."""
-    num, width = qkv_KX.shape
-    depth, rest = divmod(width, num_heads + 2 * num_key_heads)
-    if rest or num_heads % num_key_heads or spans.num_tokens != num:
-        raise ValueError(
-            f"{num} rows of {width} are not {spans.num_tokens} tokens' {num_heads} heads and {num_key_heads} of keys"
-        )
+    num, depth = len(qkv_KX), spans.depth(qkv_KX, num_heads, num_key_heads)
     sizes = [num_heads * depth, num_key_heads * depth, num_key_heads * depth]
     query, key, value = torch.split_with_sizes(wide(qkv_KX), sizes, dim=1)
     shape = (num, num_key_heads, depth)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from upslope.native.heads import check_columns
+
 
 def wide(x: Tensor) -> Tensor:
     """In what sums are made in."""
@@ -60,8 +62,7 @@ def head_norm_backward_(
 
 def _heads(rows_KX: Tensor, first: int, num_heads: int, depth: int) -> Tensor:
     """These columns as [K, H, D], in the same memory."""
-    if first < 0 or first + num_heads * depth > rows_KX.shape[1]:
-        raise ValueError(f"rows of {rows_KX.shape[1]} do not hold {num_heads} heads of {depth} from {first} on")
+    check_columns(rows_KX.shape[1], first, num_heads, depth)
     return rows_KX[:, first : first + num_heads * depth].view(len(rows_KX), num_heads, depth)
 
 

@@ -211,11 +211,5 @@ def wide_products(dtype: torch.dtype) -> bool:
 
 
 def _depth(qkv_KX: Tensor, spans: Spans, num_heads: int, num_key_heads: int) -> int:
-    num, width = qkv_KX.shape
-    require((qkv_KX, (num, width)), dtype=qkv_KX.dtype)
-    depth, rest = divmod(width, num_heads + 2 * num_key_heads)
-    if rest or num_heads % num_key_heads or spans.num_tokens != num:
-        raise ValueError(
-            f"{num} rows of {width} are not {spans.num_tokens} tokens' {num_heads} heads and {num_key_heads} of keys"
-        )
-    return depth
+    require((qkv_KX, tuple(qkv_KX.shape)), dtype=qkv_KX.dtype)
+    return spans.depth(qkv_KX, num_heads, num_key_heads)

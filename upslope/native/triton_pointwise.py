@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from upslope.native.heads import check_columns
+
 SHARES = 32
 """Parts of a sum over rows, so that its order does not depend on the device."""
 BLOCK = 1024
@@ -210,9 +212,3 @@ def require(*sizes: tuple[Tensor | None, tuple[int, ...]], dtype: torch.dtype) -
             )
         if tensor is not None and tensor.dtype not in (torch.float32, torch.bfloat16, torch.float64, torch.long):
             raise KeyError(tensor.dtype)
-
-
-def check_columns(width: int, first: int, num_heads: int, depth: int) -> None:
-    """Raise ValueError unless a row holds these heads."""
-    if first < 0 or first + num_heads * depth > width:
-        raise ValueError(f"a row of {width} does not hold {num_heads} heads of {depth} from column {first} on")

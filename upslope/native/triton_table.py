@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -11,18 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 from upslope.native.heads import Heads
+from upslope.native.slots import free_slots
+from upslope.native.torch_table import RectanglePrompt
 from upslope.native.triton_attention import at_least_16, product, wide_products
 from upslope.native.triton_pointwise import require, rotary_
 
 KEYS = 32
-
-
-@dataclass
-class BlockPrompt:
-    """A prompt's keys and values, [layers, M, J, D] each."""
-
-    keys: Tensor
-    values: Tensor
 
 
 @triton.jit
@@ -78,14 +71,14 @@ class BlockTable:
         self._prompt_keys, self._prompt_values = (like.new_empty(num_layers, 0, *shape[3:]) for _ in range(2))
         self._first_N = self._length_N = self.written_N
 
-    def prompt(self, length: int) -> BlockPrompt:
+    def prompt(self, length: int) -> RectanglePrompt:
         shape = (len(self._keys), length, self._heads.num_keys, self._heads.depth)
-        return BlockPrompt(self._like.new_empty(shape), self._like.new_empty(shape))
+        return RectanglePrompt(self._like.new_empty(shape), self._like.new_empty(shape))
 
-    def store(self, prompt: BlockPrompt, layer: int, key_MJD: Tensor, value_MJD: Tensor) -> None:
+    def store(self, prompt: RectanglePrompt, layer: int, key_MJD: Tensor, value_MJD: Tensor) -> None:
         prompt.keys[layer], prompt.values[layer] = key_MJD, value_MJD
 
-    def assign(self, prompts: Sequence[BlockPrompt]) -> None:
+    def assign(self, prompts: Sequence[RectanglePrompt]) -> None:
         """Put the prompts behind one another."""
         distinct = list({id(p): p for p in prompts}.values())
         begins, end = {}, 0
@@ -102,11 +95,7 @@ class BlockTable:
         self._slot_N, self.written_N = self._slot_N[rows], self.written_N[rows]
 
     def widen(self, num: int) -> None:
-        most, taken = self._keys.shape[1], set(self._slot_N.tolist())
-        if len(taken) + num > most:
-            raise RuntimeError(f"a table of {most} rows has no room for {num} beside {len(taken)}")
-        free = [slot for slot in range(most) if slot not in taken][:num]
-        self._slot_N = torch.cat([self._slot_N, self._slot_N.new_tensor(free)])
+        self._slot_N = torch.cat([self._slot_N, free_slots(self._slot_N, self._keys.shape[1], num)])
         self.written_N = torch.cat([self.written_N, self.written_N.new_zeros(num)])
 
     def attend(self, layer: int, qkv_NX: Tensor, cosine_NF: Tensor, sine_NF: Tensor) -> Tensor:

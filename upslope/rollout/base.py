@@ -54,13 +54,13 @@ class Request:
     end: int = field(default=0, repr=False)
     """Before which one it is cut, where that is earlier than ``max_tokens``; 0: it is not."""
 
-    def stop(self, sampling: Sampling) -> int:
+    def stop(self, max_tokens: int) -> int:
         """Before which token of the attempt it is cut."""
-        return min(self.end or sampling.max_tokens, sampling.max_tokens)
+        return min(self.end or max_tokens, max_tokens)
 
     def turn(self, sampling: Sampling) -> Sampling:
         """The same, its tokens counted from this turn's first."""
-        most = self.stop(sampling) - self.begin
+        most = self.stop(sampling.max_tokens) - self.begin
         return replace(sampling, max_tokens=most, min_tokens=min(max(0, sampling.min_tokens - self.begin), most))
 
 

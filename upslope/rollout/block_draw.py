@@ -31,12 +31,13 @@ def draw_in_blocks(
     wide = logits_RV.dtype if logits_RV.device.type == "mps" else torch.float64
     weight_RV = (logits_RV - torch.where(sound_R[:, None], most_R1, 0)).exp()
     weight_RSB = pad(weight_RV, (0, -weight_RV.shape[1] % BLOCK)).view(len(weight_RV), -1, BLOCK)
-    upto_RS = weight_RSB.sum(dim=2).to(wide).cumsum(dim=1)
+    sum_RS = weight_RSB.sum(dim=2).to(wide)
+    upto_RS = sum_RS.cumsum(dim=1)
     total_R1 = upto_RS[:, -1:]
     aim_R1 = uniform_R[:, None].to(wide) * total_R1
     block_R1 = torch.searchsorted(upto_RS, torch.minimum(aim_R1, _just_below(total_R1)), right=True)
     block_R1 = block_R1.clamp(max=upto_RS.shape[1] - 1)
-    before_R1 = upto_RS.gather(1, block_R1) - weight_RSB.sum(dim=2).to(wide).gather(1, block_R1)
+    before_R1 = upto_RS.gather(1, block_R1) - sum_RS.gather(1, block_R1)
     index_R1B = block_R1[:, :, None].expand(-1, 1, BLOCK)
     inside_RB = weight_RSB.gather(1, index_R1B)[:, 0].to(wide).cumsum(dim=1)
     # The block's float32 sum and this one differ by rounding; an aim above either means its last possible token.

@@ -215,10 +215,9 @@ def converse(
 
     def opened(attempt: Attempted) -> tuple[Message, ...]:
         episode = attempt.episode
-        plain = episode is None or bool(episode.stops)
-        return (
-            attempt.problem.messages if plain or episode is None else tuple(episode.opening(attempt.problem.messages))
-        )
+        if episode is None or episode.stops:
+            return attempt.problem.messages
+        return tuple(episode.opening(attempt.problem.messages))
 
     with ThreadPoolExecutor(OPENED_AT_ONCE) as threads:
         openings = list(threads.map(opened, attempts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upslope.model.distribution import adjusted
+from upslope.model.distribution import adjusted, chosen
 from upslope.model.fast import Decoder
 from upslope.rollout.address import Address
 from upslope.rollout.draw import draw
@@ -53,6 +54,11 @@ class Guest:
     """How many of the likeliest tokens are told beside each."""
     ends: frozenset[int] = frozenset()
     """Tokens that end it, beside those that end every response."""
+
+    @functools.cached_property
+    def kind(self) -> tuple[Sampling, int]:
+        """Guests of one kind are drawn together. The lengths, which differ most, are no part of it."""
+        return replace(self.sampling, max_tokens=max(1, self.sampling.min_tokens)), self.num_top
 
 
 @dataclass(eq=False)
@@ -144,18 +150,17 @@ class JoinedRows:
     def _drop(self) -> None:
         """The rows of those who left, once that is worth it."""
         live = [row for row, seat in enumerate(self._seats) if not seat.left]
-        if len(self._seats) - len(live) > self._decoder.slack * len(self._seats) or not live:
+        num_gone = len(self._seats) - len(live)
+        if num_gone and (not live or num_gone > self._decoder.slack * len(self._seats)):
             self._decoder.keep(torch.tensor(live, dtype=torch.long, device=self._device))
             self._seats = [self._seats[row] for row in live]
 
     def _alike(self) -> dict[tuple[Sampling, int], list[int]]:
-        """Live rows by how they are drawn; the lengths, which differ most, are no part of that."""
+        """Live rows by how they are drawn."""
         groups: dict[tuple[Sampling, int], list[int]] = {}
         for row, seat in enumerate(self._seats):
             if not seat.left:
-                sampling = seat.guest.sampling
-                longest = max(1, sampling.min_tokens)
-                groups.setdefault((replace(sampling, max_tokens=longest), seat.guest.num_top), []).append(row)
+                groups.setdefault(seat.guest.kind, []).append(row)
         return groups
 
     def _drawn(self, logits_RV: Tensor, group: Sequence[Seat], sampling: Sampling, num_top: int) -> list[TokenTold]:
@@ -172,7 +177,7 @@ class JoinedRows:
 
 def told_of(logp_RV: Tensor, token_R: Tensor, num_top: int) -> list[TokenTold]:
     """The tokens with what each distribution says of them and of its ``num_top`` likeliest."""
-    own = logp_RV.gather(1, token_R[:, None])[:, 0].tolist()
+    own = chosen(logp_RV, token_R).tolist()
     best = logp_RV.topk(min(num_top, logp_RV.shape[1]), dim=1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     tops = [tuple(zip(ids, values, strict=True)) for ids, values in pairs]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from upslope.errors import UserError
+from upslope.model.pieces import UNREADABLE
 from upslope.model.renderer import Renderer
+from upslope.rollout.stopping import TextOfToken, completed_stop
 from upslope.tasks.episode import Episode
-
-BROKEN = "\ufffd"
-"""What stands in a text for bytes that are no whole character."""
 
 
 class Listeners:
@@ -17,7 +16,7 @@ class Listeners:
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
-        self._texts: dict[int, str] = {}
+        self._texts = TextOfToken(renderer)
 
     def of(self, episode: Episode | None) -> EpisodeListener | None:
         """The listener of an attempt, if it has a world."""
@@ -27,23 +26,20 @@ class Listeners:
 class EpisodeListener:
     """The ``Listener`` of one episode."""
 
-    def __init__(self, episode: Episode, renderer: Renderer, texts: dict[int, str]) -> None:
+    def __init__(self, episode: Episode, renderer: Renderer, texts: TextOfToken) -> None:
         self._episode, self._renderer, self._texts = episode, renderer, texts
         self._lasts = {stop[-1] for stop in episode.stops}
 
     def pauses(self, token: int) -> bool:
         """Whether a stop can end within this token, as far as the token alone can tell: of one that holds a part of a
-        character (text has ``BROKEN`` there) nothing is known."""
-        text = self._texts.get(token)
-        if text is None:
-            text = self._texts[token] = self._renderer.text((token,))
-        return BROKEN in text or not self._lasts.isdisjoint(text)
+        character (text has ``UNREADABLE`` there) nothing is known."""
+        text = self._texts[token]
+        return UNREADABLE in text or not self._lasts.isdisjoint(text)
 
     def reply(self, response: Sequence[int]) -> tuple[int, ...] | None:
         """The episode's reply as tokens, if the newest token completes a stop."""
-        text = self._renderer.text(response)
-        known = len(self._renderer.text(response[:-1]).rstrip(BROKEN))
-        if not any(text.find(stop, max(0, known + 1 - len(stop))) >= 0 for stop in self._episode.stops):
+        text, end = completed_stop(self._renderer, response, self._episode.stops)
+        if end is None:
             return None
         answer = self._episode.reply(text)
         if answer is None or isinstance(answer, str):

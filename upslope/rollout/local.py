@@ -151,7 +151,7 @@ class LocalSampler:
         has nobody left waits for them.
         """
         device = self._policy.device
-        end_ids = torch.tensor(self._policy.end_ids, device=device)
+        end_ids = self._policy.end_tensor
         requests = [queued.request for queued in queue]
         stops = StopStrings(sampling.stop, self._policy.renderer)
         size = self._max_rows or self._affordable(requests, sampling)

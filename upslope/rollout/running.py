@@ -54,7 +54,6 @@ class RunningBatch:
         self, num_rows: int, max_tokens: int, address: Address, device: torch.device, version: int = 0
     ) -> None:
         """``version``: of the weights that write; ``renew`` tells of others."""
-        self._size = (max_tokens, device)
         real = torch.float32 if device.type == "mps" else torch.float64  # no float64 there
         self._served: dict[int, Queued] = {}
         self._version = version
@@ -105,26 +104,24 @@ class RunningBatch:
         device, real = self._uniform_NT.device, self._uniform_NT.dtype
         row_R = torch.tensor(rows, device=device)
         requests = [q.request for q in queued]
+        stops = [r.stop(self._max_tokens) for r in requests]
         uniforms = self._address.uniforms([(r.problem_id, r.sample) for r in requests], self._max_tokens)
         self._uniform_NT[row_R, : self._max_tokens] = torch.from_numpy(uniforms).to(real).to(device)
         self.newest_N[row_R] = torch.tensor([r.prompt[-1] for r in requests], device=device)
         self._live_N[row_R] = True
         self._first_N[row_R] = torch.tensor([r.begin for r in requests], device=device)
-        self._stop_N[row_R] = torch.tensor([self._stop(r) for r in requests], device=device)
+        self._stop_N[row_R] = torch.tensor(stops, device=device)
         self.position_N[row_R] = self._first_N[row_R]
         self._given_N[row_R] = 0
         self._chosen_NT[row_R] = True
         self._served.update(zip(rows, queued, strict=True))
         self._num_seen += sum(r.begin for r in requests)
         self._over_by.update(
-            (row, self._num_writes + self._stop(r) - r.begin) for row, r in zip(rows, requests, strict=True)
+            (row, self._num_writes + stop - r.begin) for row, stop, r in zip(rows, stops, requests, strict=True)
         )
         self._spans.update((row, [(r.begin, self._version)]) for row, r in zip(rows, requests, strict=True))
         pairs = zip(rows, requests, strict=True)
         self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
-
-    def _stop(self, request: Request) -> int:
-        return min(request.end or self._max_tokens, self._max_tokens)
 
     def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> None:
         """Every row takes the token it drew, or the world's."""
@@ -232,8 +229,7 @@ class RunningBatch:
 
     def grow(self, num: int) -> None:
         """So many more rows, free ones, behind the others."""
-        max_tokens, device = self._size
-        fresh = RunningBatch(num, max_tokens, self._address, device)
+        fresh = RunningBatch(num, self._max_tokens, self._address, self.newest_N.device)
         for name, mine in vars(self).items():
             if isinstance(mine, torch.Tensor):
                 setattr(self, name, torch.cat([mine, getattr(fresh, name)]))

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from upslope.model.pieces import UNREADABLE
 from upslope.model.renderer import Renderer
-from upslope.rollout.listener import BROKEN
 from upslope.types import Rollout, Sampling
+
+
+class TextOfToken(dict[int, str]):
+    """Every token's text by itself, read once."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        super().__init__()
+        self._renderer = renderer
+
+    def __missing__(self, token: int) -> str:
+        self[token] = self._renderer.text((token,))
+        return self[token]
+
+
+def completed_stop(renderer: Renderer, response: Sequence[int], stops: Sequence[str]) -> tuple[str, int | None]:
+    """(the text of a response, where in it the first of ``stops`` ends that its newest token completes, in characters);
+    None: it completes none."""
+    text = renderer.text(response)
+    known = len(renderer.text(response[:-1]).rstrip(UNREADABLE))
+    found = [(text.find(stop, max(0, known + 1 - len(stop))), len(stop)) for stop in stops]
+    return text, min((begin + length for begin, length in found if begin >= 0), default=None)
 
 
 class StopStrings:
@@ -19,7 +40,7 @@ class StopStrings:
     def __init__(self, stops: Sequence[str], renderer: Renderer) -> None:
         self._stops, self._renderer = tuple(stops), renderer
         self._lasts = {stop[-1] for stop in stops}
-        self._texts: dict[int, str] = {}
+        self._texts = TextOfToken(renderer)
         known = getattr(getattr(renderer, "tokenizer", None), "added_tokens_decoder", {}) if stops else {}
         self._ids = {number for number, token in known.items() if token.special and token.content in stops}
 
@@ -29,25 +50,19 @@ class StopStrings:
     def may_end(self, token: int) -> bool:
         """Whether a stop string can end within this token, as far as the token alone can tell: of one that holds a
         part of a character nothing is known, and the space before a word may be there in a text alone."""
-        text = self._texts.get(token)
-        if text is None:
-            text = self._texts[token] = self._renderer.text((token,))
-        return token in self._ids or BROKEN in text or " " in self._lasts or not self._lasts.isdisjoint(text)
+        text = self._texts[token]
+        return token in self._ids or UNREADABLE in text or " " in self._lasts or not self._lasts.isdisjoint(text)
 
     def ends(self, response: Sequence[int]) -> bool:
         """Whether the newest token completes a stop string."""
-        return response[-1] in self._ids or (self.may_end(response[-1]) and self._end(response) is not None)
+        return response[-1] in self._ids or (
+            self.may_end(response[-1]) and completed_stop(self._renderer, response, self._stops)[1] is not None
+        )
 
     def cut(self, response: Sequence[int]) -> str:
         """The text of a response that ended so: without what the newest token says beyond the stop string."""
-        return self._renderer.text(response)[: self._end(response)]
-
-    def _end(self, response: Sequence[int]) -> int | None:
-        """Where the first stop string that the newest token completes ends in the text, in characters."""
-        text = self._renderer.text(response)
-        known = len(self._renderer.text(response[:-1]).rstrip(BROKEN))
-        found = [(text.find(stop, max(0, known + 1 - len(stop))), len(stop)) for stop in self._stops]
-        return min((begin + length for begin, length in found if begin >= 0), default=None)
+        text, end = completed_stop(self._renderer, response, self._stops)
+        return text[:end]
 
 
 def text_read(renderer: Renderer, rollout: Rollout, sampling: Sampling) -> str:

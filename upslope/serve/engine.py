@@ -57,7 +57,7 @@ class Writing:
     stops: tuple[str, ...]
     """Texts that end it."""
     streamed: bool
-    """TokenTold piece by piece; else all in one."""
+    """Told piece by piece; else all in one."""
     tell: Deliver
     cancelled: bool = False
     """Nobody waits for it any more; set by whoever asked."""
@@ -242,7 +242,7 @@ class ServingEngine:
                 _told(reading, Said(tuple(tokens), "", "stop"))
 
     def _fail(self, error: Exception) -> None:
-        """Deliver everybody who is being served, and begin anew."""
+        """Tell everybody who is being served, and begin anew."""
         with self._something:
             jobs = [*self._written.values(), *self._waiting, *self._to_read, *self._asked]
             self._asked.clear()

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -53,10 +54,7 @@ class Talk:
         self, guests: Sequence[Guest], asked: Ordered, *, streamed: bool
     ) -> AsyncIterator[tuple[int, Said]]:
         """(which guest, what was written), as it is written."""
-        jobs = [
-            Writing(guest, asked.stops, streamed, lambda what, place=place: self._tell(place, what))  # type: ignore[misc]
-            for place, guest in enumerate(guests)
-        ]
+        jobs = [Writing(guest, asked.stops, streamed, partial(self._tell, place)) for place, guest in enumerate(guests)]
         async for each in self._follow(jobs):
             yield each
 
@@ -69,10 +67,7 @@ class Talk:
 
     async def read(self, texts: Sequence[tuple[int, ...]], num_top: int) -> list[tuple[TokenTold, ...]]:
         """Of every text all tokens but the first."""
-        jobs = [
-            Reading(ids, num_top, lambda what, place=place: self._tell(place, what))  # type: ignore[misc]
-            for place, ids in enumerate(texts)
-        ]
+        jobs = [Reading(ids, num_top, partial(self._tell, place)) for place, ids in enumerate(texts)]
         found = {place: piece.tokens async for place, piece in self._follow(jobs)}
         return [found[place] for place in range(len(texts))]
 

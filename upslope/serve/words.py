@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upslope.errors import UserError
-from upslope.model.growing import UNFINISHED
+from upslope.model.pieces import UNREADABLE
 from upslope.model.policy import Policy
 from upslope.serve.options import Declined, tokens
 from upslope.tasks.conversation import chat_of, options_of, prompt_in
@@ -33,7 +33,7 @@ class Words:
         """One token as text, special ones too; one that is no text by itself (a part of a character) by its number."""
         with self._lock:
             found = str(self._spell([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        return f"token_id:{token}" if UNFINISHED in found or not found else found
+        return f"token_id:{token}" if UNREADABLE in found or not found else found
 
     def chat(self, messages: Any, template: Mapping[str, Any]) -> tuple[int, ...]:
         """The tokens of a chat, up to where the assistant begins. Raises Declined."""

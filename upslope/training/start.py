@@ -16,11 +16,11 @@ from upslope.algo.recipe import Recipe
 from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.hf import max_positions
 from upslope.model.load import load, pick_device
 from upslope.model.names import is_new, is_pocket
 from upslope.model.new import new_model, new_model_words, resolved_new
 from upslope.model.pocket import build_tokenizer
-from upslope.model.policy import max_positions
 from upslope.record import checkpoint
 from upslope.record.claim import Taken, claimed, folder_in, is_begun
 from upslope.record.folder import FolderRecorder

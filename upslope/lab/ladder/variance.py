@@ -38,8 +38,8 @@ from upslope.lab.ladder.plan import settings_of
 from upslope.learn.learner import Learner
 from upslope.learn.prepare import weigh
 from upslope.learn.probe import surrogate_gradient
+from upslope.model.hf import max_positions
 from upslope.model.load import pick_device
-from upslope.model.policy import max_positions
 from upslope.record.recorder import MemoryRecorder
 from upslope.rollout.local import LocalSampler
 from upslope.training.assemble import assemble
