@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from in_process import upslope_says
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from upslope.cli import main
 from upslope.record.checkpoint import CRITIC, ONCE, OPTIMIZER, STATE, newest, save, why_not_complete
 from upslope.record.manifest import MANIFEST
 
@@ -33,11 +33,8 @@ def upslope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     Path("mine.py").write_text(REWARD)
 
     def call(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["upslope", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        code, out, err = upslope_says(monkeypatch, capsys, *words)
+        return code, out + err
 
     return call
 
