@@ -126,6 +126,8 @@ def test_an_export_is_the_checkpoint_without_what_is_the_runs_alone(upslope) -> 
     assert str(Path.cwd()) not in card  # where it lay here is nobody's business
     assert upslope("export", "runs/mine", "--dtype", "bfloat16")[0] == 0  # an unchanged export is replaced
     assert AutoConfig.from_pretrained(made).dtype == torch.bfloat16
+    last.rename(last.with_suffix(".replaced"))  # a kill came between the two renames of a checkpoint made anew
+    assert upslope("export", "runs/mine")[0] == 0 and (made / "README.md").read_text() == card
     (made / "README.md").write_text("mine")
     code, said = upslope("export", "runs/mine")
     assert code == 2 and "runs/mine/model is in the way" in said and (made / "README.md").read_text() == "mine"
