@@ -13,6 +13,7 @@ from in_process import upslope_says
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from upslope.inspect.card import model_card
 from upslope.record.checkpoint import CRITIC, ONCE, OPTIMIZER, STATE, newest, save, why_not_complete
 from upslope.record.manifest import MANIFEST
 
@@ -162,3 +163,17 @@ def test_what_cannot_be_exported_is_one_line(upslope, given: tuple[str, ...], sa
     assert upslope("train", "--model", "pocket:blank", *RUN, "--name", "mine", "steps=1", "eval.problems=0")[0] == 0
     code, told = upslope("export", *given)
     assert code == 2 and said in told and len(told.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "on_the_hub"),
+    [("them/theirs", True), ("first", False), ("first@best", False), ("pocket:blank", False), ("new:llama", False)],
+)
+def test_a_card_names_a_base_that_the_hub_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, on_the_hub: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("first").mkdir()
+    Path("run.toml").write_text(f'model = "{base}"\n')
+    Path("journal.jsonl").write_text("")
+    assert ("base_model:" in model_card(Path(), 1, adapter=False)) == on_the_hub
