@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import signal
@@ -14,11 +13,11 @@ import unicodedata
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from in_process import Said, upslope_says
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -61,12 +60,6 @@ def nothing(completions, **kwargs):
 '''
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 Command = Callable[..., Said]
 
 
@@ -93,14 +86,7 @@ def upslope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """The command in this process."""
 
     def run(*words: str, stdin: str = "") -> Said:
-        monkeypatch.setattr(sys, "argv", ["upslope", *words])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-            raise SystemExit(0)
-        assert end.value.code is None or isinstance(end.value.code, int)
-        return Said(end.value.code or 0, *capsys.readouterr())
+        return upslope_says(monkeypatch, capsys, *words, stdin=stdin)
 
     return run
 

@@ -12,15 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from in_process import Said, upslope_says
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from upslope.cli import main
 from upslope.errors import UserError
 from upslope.lab import tokenizing
 from upslope.lab.tokenizing import cached_tokenizers, packing, packing_table
@@ -38,12 +38,6 @@ WORDS = ("river", "stone", "window", "garden", "letter", "silver", "morning", "h
 ROWS = [f"The {WORDS[i % 16]} and the {WORDS[i * 3 % 16]} number {i * 37} were there.\n" for i in range(400)]
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
 def tokenizer_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -53,12 +47,7 @@ def tokenizer_of(
     Path("rows.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in ROWS))
 
     def run(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["upslope", "tokenizer", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-            raise SystemExit(0)
-        return Said(int(end.value.code or 0), *capsys.readouterr())
+        return upslope_says(monkeypatch, capsys, "tokenizer", *words)
 
     return run
 

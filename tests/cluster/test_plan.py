@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from in_process import Said, upslope_says
 from tiny import model
 
 from upslope.cli import main
@@ -231,28 +232,17 @@ def test_a_run_without_attempts_and_a_file_that_is_none_are_told(tmp_path: Path)
 # -- the command ----------------------------------------------------------------------------------------------------
 
 
-class Printed(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Printed]]:
+def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Said]]:
     pytest.importorskip("simpy")
 
-    def run(*words: str) -> Printed:
-        monkeypatch.setattr(sys, "argv", ["upslope", "plan", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-            raise SystemExit(0)
-        return Printed(end.value.code or 0, *capsys.readouterr())
+    def run(*words: str) -> Said:
+        return upslope_says(monkeypatch, capsys, "plan", *words)
 
     yield run
 
 
-def test_the_tables_say_where_every_number_is_from(plan: Callable[..., Printed], folder: Path) -> None:
+def test_the_tables_say_where_every_number_is_from(plan: Callable[..., Said], folder: Path) -> None:
     said = plan("--model", str(folder), "--card", "h100", "--gpus", "1", "--gpus", "4", "--staleness", "0",
                 "--staleness", "1", "--steps", "3", "--network", "25")  # fmt: skip
     assert said.code == 0 and said.err == ""
@@ -263,7 +253,7 @@ def test_the_tables_say_where_every_number_is_from(plan: Callable[..., Printed],
     assert "one does both" in rows[0]
 
 
-def test_json_has_the_same_numbers(plan: Callable[..., Printed]) -> None:
+def test_json_has_the_same_numbers(plan: Callable[..., Said]) -> None:
     said = plan("--card", "l40s", "--gpus", "4", "--staleness", "1", "--steps", "3", "--json", "--samplers", "3")
     found = json.loads(said.out)
     (cluster,) = found["clusters"]
@@ -274,19 +264,19 @@ def test_json_has_the_same_numbers(plan: Callable[..., Printed]) -> None:
     assert cluster["run"]["learner"]["updating"] <= 1
 
 
-def test_a_model_too_large_is_said_to_be(plan: Callable[..., Printed]) -> None:
+def test_a_model_too_large_is_said_to_be(plan: Callable[..., Said]) -> None:
     said = plan("--card", "rtx4090", "--memory", "0.001", "--steps", "2", "--gpus", "2")
     assert said.code == 0 and "does not fit: a rank needs" in said.out
 
 
-def test_rates_of_a_run(plan: Callable[..., Printed], run_folder: Path) -> None:
+def test_rates_of_a_run(plan: Callable[..., Said], run_folder: Path) -> None:
     said = plan("--model", str(run_folder), "--measured", str(run_folder), "--gpus", "2", "--staleness", "1")
     assert said.code == 0, said.err
     assert "measured in a" in said.out and "2 problems x 2 attempts" in said.out
     assert str(build_model(0).num_parameters())[:3] in said.out
 
 
-def test_a_new_models_shape_is_given_as_settings(plan: Callable[..., Printed]) -> None:
+def test_a_new_models_shape_is_given_as_settings(plan: Callable[..., Said]) -> None:
     said = plan("--model", "new:llama", "new.depth=2", "new.tokenizer=pocket", "--card", "h100", "--steps", "2")
     assert said.code == 0 and "new:llama: " in said.out
 
@@ -309,7 +299,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line(name: str, plan: Callable[..., Printed]) -> None:
+def test_a_mistake_is_one_line(name: str, plan: Callable[..., Said]) -> None:
     words, wanted = MISTAKES[name]
     said = plan(*words)
     assert said.code == 2 and said.out == ""

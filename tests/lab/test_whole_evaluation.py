@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from upslope.cli import main
+from in_process import upslope_says
 
 REWARDS = """
 def truth(completions, **_):
@@ -33,13 +31,10 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(*words: str, rc: int = 0) -> tuple[str, str]:
-        given = ["upslope", "eval", "pocket:blank", "--data", "rows.jsonl", "--max-tokens", "2", *words]
-        monkeypatch.setattr(sys, "argv", given)
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert (end.value.code or 0) == rc
-        found = capsys.readouterr()
-        return found.out, found.err
+        given = ["eval", "pocket:blank", "--data", "rows.jsonl", "--max-tokens", "2", *words]
+        code, out, err = upslope_says(monkeypatch, capsys, *given)
+        assert code == rc
+        return out, err
 
     return run
 

@@ -3,7 +3,7 @@ gradients beside autograd's."""
 
 import pytest
 import torch
-from all_ops import EPS, HEADS, results
+from all_ops import EPS, HEADS, continued, results
 from exact import UNIT, assert_rounded, each_dtype, gap, random
 from spans import LAYOUTS, laid_out
 
@@ -45,38 +45,9 @@ def test_both_attend_alike(ops, dtype, name):
 @each_ops
 @each_dtype
 def test_both_tables_continue_alike(ops, dtype):
-    """Three rows share a prompt, one has one of a single token; two leave, another begins anew; 70 tokens."""
-    tables = [(ops.table(HEADS, 2, 5, 70, random(1, dtype=dtype)), dtype)]
-    tables.append((torch_ops.table(HEADS, 2, 5, 70, random(1).double()), torch.float64))
-    lengths = {"long": 66, "short": 3, "none": 0}
-    made = []
-    for table, cast in tables:
-        prompts = {name: table.prompt(length) for name, length in lengths.items()}
-        for (name, length), layer in ((item, layer) for item in lengths.items() for layer in range(2)):
-            keys, values = (random(length, 2, 16, seed=len(name) + layer + 5 * i, dtype=dtype).to(cast) for i in (0, 1))
-            table.store(prompts[name], layer, keys, values)
-        made.append(prompts)
-    rows = ["long", "none", "long", "short", "long"]
-    for step in range(70):
-        if step == 20:
-            rows = [rows[i] for i in (4, 1, 2)]
-            for table, _ in tables:
-                table.keep(torch.tensor([4, 1, 2]))
-        if step == 30:
-            rows[0] = "short"
-            for table, _ in tables:
-                table.written_N[0] = 0
-        if step in (0, 20, 30):
-            for (table, _), prompts in zip(tables, made, strict=True):
-                table.assign([prompts[name] for name in rows])
-        angle = 10 * random(len(rows), 8, seed=step)
-        for layer in range(2):
-            qkv = random(len(rows), HEADS.columns, seed=500 + 2 * step + layer, dtype=dtype)
-            out, truth = (t.attend(layer, qkv.clone().to(cast), angle.cos(), angle.sin()) for t, cast in tables)
-            # Rotated keys and queries are rounded before they meet: a score of some units is off by that.
-            assert gap(out, truth) <= (1e-5 if dtype == torch.float32 else 6 * UNIT[dtype])
-        for table, _ in tables:
-            table.written_N += 1
+    for out, truth in continued(ops, dtype, num=70, longest=66, leave=20, begin=30):
+        # Rotated keys and queries are rounded before they meet: a score of some units is off by that.
+        assert gap(out, truth) <= (1e-5 if dtype == torch.float32 else 6 * UNIT[dtype])
 
 
 @each_ops

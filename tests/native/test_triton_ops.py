@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from all_ops import EPS, HEADS, results
+from all_ops import EPS, HEADS, continued, results
 from exact import DTYPES, UNIT, each_dtype, gap, random
 from spans import laid_out
 from tiny import model, random_groups
@@ -71,36 +71,9 @@ def test_attention_sees_what_the_spans_say(ops, dtype):
 
 @each_dtype
 def test_a_table_continues_as_the_plain_one_does(ops, dtype):
-    """Three rows share a prompt, one has one of a single token; two leave, another begins anew; over 32 keys."""
-    tables = [(ops.table(HEADS, 2, 5, 12, random(1, dtype=dtype)), dtype)]
-    tables.append((torch_ops.table(HEADS, 2, 5, 12, random(1).double()), torch.float64))
-    lengths, made = {"long": 30, "short": 3, "none": 0}, []
-    for table, cast in tables:
-        prompts = {name: table.prompt(length) for name, length in lengths.items()}
-        for (name, length), layer in ((item, layer) for item in lengths.items() for layer in range(2)):
-            keys, values = (random(length, 2, 16, seed=len(name) + layer + 5 * i, dtype=dtype).to(cast) for i in (0, 1))
-            table.store(prompts[name], layer, keys, values)
-        made.append(prompts)
-    rows = ["long", "none", "long", "short", "long"]
-    for step in range(12):
-        if step == 5:
-            rows = [rows[i] for i in (4, 1, 2)]
-            for table, _ in tables:
-                table.keep(torch.tensor([4, 1, 2]))
-        if step == 8:
-            rows[0] = "short"
-            for table, _ in tables:
-                table.written_N[0] = 0
-        if step in (0, 5, 8):
-            for (table, _), prompts in zip(tables, made, strict=True):
-                table.assign([prompts[name] for name in rows])
-        angle = 10 * random(len(rows), 8, seed=step)
-        for layer in range(2):
-            qkv = random(len(rows), HEADS.columns, seed=500 + 2 * step + layer, dtype=dtype)
-            out, truth = (t.attend(layer, qkv.clone().to(cast), angle.cos(), angle.sin()) for t, cast in tables)
-            assert gap(out, truth) <= (1e-5 if dtype == torch.float32 else 7 * ROUND[dtype])
-        for table, _ in tables:
-            table.written_N += 1
+    """Over 32 keys."""
+    for out, truth in continued(ops, dtype, num=12, longest=30, leave=5, begin=8):
+        assert gap(out, truth) <= (1e-5 if dtype == torch.float32 else 7 * ROUND[dtype])
 
 
 @each_dtype

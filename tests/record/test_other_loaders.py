@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from in_process import upslope_says
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from upslope.cli import main
+from upslope.inspect.card import model_card
 from upslope.record.checkpoint import CRITIC, ONCE, OPTIMIZER, STATE, newest, save, why_not_complete
 from upslope.record.manifest import MANIFEST
 
@@ -33,11 +34,8 @@ def upslope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     Path("mine.py").write_text(REWARD)
 
     def call(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["upslope", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        code, out, err = upslope_says(monkeypatch, capsys, *words)
+        return code, out + err
 
     return call
 
@@ -129,6 +127,8 @@ def test_an_export_is_the_checkpoint_without_what_is_the_runs_alone(upslope) -> 
     assert str(Path.cwd()) not in card  # where it lay here is nobody's business
     assert upslope("export", "runs/mine", "--dtype", "bfloat16")[0] == 0  # an unchanged export is replaced
     assert AutoConfig.from_pretrained(made).dtype == torch.bfloat16
+    last.rename(last.with_suffix(".replaced"))  # a kill came between the two renames of a checkpoint made anew
+    assert upslope("export", "runs/mine")[0] == 0 and (made / "README.md").read_text() == card
     (made / "README.md").write_text("mine")
     code, said = upslope("export", "runs/mine")
     assert code == 2 and "runs/mine/model is in the way" in said and (made / "README.md").read_text() == "mine"
@@ -163,3 +163,17 @@ def test_what_cannot_be_exported_is_one_line(upslope, given: tuple[str, ...], sa
     assert upslope("train", "--model", "pocket:blank", *RUN, "--name", "mine", "steps=1", "eval.problems=0")[0] == 0
     code, told = upslope("export", *given)
     assert code == 2 and said in told and len(told.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "on_the_hub"),
+    [("them/theirs", True), ("first", False), ("first@best", False), ("pocket:blank", False), ("new:llama", False)],
+)
+def test_a_card_names_a_base_that_the_hub_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, on_the_hub: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("first").mkdir()
+    Path("run.toml").write_text(f'model = "{base}"\n')
+    Path("journal.jsonl").write_text("")
+    assert ("base_model:" in model_card(Path(), 1, adapter=False)) == on_the_hub

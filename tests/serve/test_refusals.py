@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +18,6 @@ from upslope.serve.options import CHAT as CHAT_OPTIONS, COMPLETION, GENERATED, N
 ONE = "/v1/chat/completions"
 TEXT = "/v1/completions"
 TOKENS = "/inference/v1/generate"
-
-
-@pytest.fixture(scope="module")
-def asker() -> Iterator[Asker]:
-    policy = served_policy()
-    with serving(policy, Service("tiny")) as (app, engine):
-        yield Asker(app, engine, policy)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from asked import ask_app
-from served import CHAT, Asker, scored, served_policy
+from served import CHAT, Asker, scored
 
 from upslope.serve.app import Service, serving
 from upslope.types import Sampling
@@ -16,13 +15,6 @@ from upslope.types import Sampling
 ONE = "/v1/chat/completions"
 TEXT = "/v1/completions"
 TOKENS = "/inference/v1/generate"
-
-
-@pytest.fixture(scope="module")
-def asker() -> Iterator[Asker]:
-    policy = served_policy()
-    with serving(policy, Service("tiny")) as (app, engine):
-        yield Asker(app, engine, policy)
 
 
 @pytest.fixture(scope="module")

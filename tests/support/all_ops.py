@@ -3,6 +3,7 @@
 import torch
 from exact import random
 
+from upslope.native import torch_ops
 from upslope.native.heads import Heads
 
 EPS = 1e-5
@@ -43,3 +44,37 @@ def results(ops, dtype, cast):
     ops.logps_backward_(logits, target, 0.7, peak, random(40, seed=8).to(peak.dtype))
     found["logps, dlogits"] = (logits, 1)
     return found
+
+
+def continued(ops, dtype, num, longest, leave, begin):
+    """(attention, the plain one's in float64) of each of two layers at every of ``num`` tokens. Five rows of a table:
+    three share a prompt of ``longest`` tokens, one has none; two leave before token ``leave``, and another begins anew
+    before token ``begin``."""
+    tables = [(ops.table(HEADS, 2, 5, num, random(1, dtype=dtype)), dtype)]
+    tables.append((torch_ops.table(HEADS, 2, 5, num, random(1).double()), torch.float64))
+    lengths, made = {"long": longest, "short": 3, "none": 0}, []
+    for table, cast in tables:
+        prompts = {name: table.prompt(length) for name, length in lengths.items()}
+        for (name, length), layer in ((item, layer) for item in lengths.items() for layer in range(2)):
+            keys, values = (random(length, 2, 16, seed=len(name) + layer + 5 * i, dtype=dtype).to(cast) for i in (0, 1))
+            table.store(prompts[name], layer, keys, values)
+        made.append(prompts)
+    rows = ["long", "none", "long", "short", "long"]
+    for step in range(num):
+        if step == leave:
+            rows = [rows[i] for i in (4, 1, 2)]
+            for table, _ in tables:
+                table.keep(torch.tensor([4, 1, 2]))
+        if step == begin:
+            rows[0] = "short"
+            for table, _ in tables:
+                table.written_N[0] = 0
+        if step in (0, leave, begin):
+            for (table, _), prompts in zip(tables, made, strict=True):
+                table.assign([prompts[name] for name in rows])
+        angle = 10 * random(len(rows), 8, seed=step)
+        for layer in range(2):
+            qkv = random(len(rows), HEADS.columns, seed=500 + 2 * step + layer, dtype=dtype)
+            yield tuple(table.attend(layer, qkv.clone().to(cast), angle.cos(), angle.sin()) for table, cast in tables)
+        for table, _ in tables:
+            table.written_N += 1

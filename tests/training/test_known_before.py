@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from in_process import upslope_says
 
 from upslope.algo.sample import Attempts, Demonstrations
-from upslope.cli import main
 from upslope.model.chat_renderer import ChatRenderer
 from upslope.training.chosen import chosen_problems
 from upslope.training.collect import Collector
@@ -42,11 +42,8 @@ def upslope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     tiny.policy(dtype=torch.float32).save(Path("model"))
 
     def call(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["upslope", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        code, out, err = upslope_says(monkeypatch, capsys, *words)
+        return code, out + err
 
     return call
 

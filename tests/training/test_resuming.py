@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from in_process import upslope_says
 
-from upslope.cli import main
 from upslope.record.checkpoint import newest, steps
 
 ROWS = [{"prompt": f"{name} has {i} apples."} for i, name in enumerate(["Tom", "Sam", "Eva", "Leo"] * 2)]
@@ -46,11 +46,8 @@ def write(rows: list[dict[str, str]]) -> None:
 @pytest.fixture
 def upslope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def call(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["upslope", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        code, out, err = upslope_says(monkeypatch, capsys, *words)
+        return code, out + err
 
     return call
 

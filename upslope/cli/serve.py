@@ -16,7 +16,7 @@ def serve_model(
     overrides: Overrides = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than this machine's own needs --api-key.")
-    ] = ("127.0.0.1"),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     api_key: Annotated[
         str, typer.Option(envvar="UPSLOPE_API_KEY", help="What clients have to show; empty: nothing.", show_default="")

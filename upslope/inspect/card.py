@@ -10,6 +10,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.inspect.words import percent, visible
+from upslope.model.names import folder_and_best, is_new, is_pocket
 from upslope.record.journal import LOSSES, JournalRow, number, read_journal
 from upslope.record.names import RUN
 from upslope.training.tables import dotted
@@ -60,7 +61,7 @@ def model_card(folder: Path, step: int, *, adapter: bool) -> str:
 
 
 def _head(recipe: str, base: str, *, adapter: bool) -> list[str]:
-    hub = [] if _is_path(base) or ":" in base or base == "pocket" else [f"base_model: {json.dumps(base)}"]
+    hub = [] if _is_path(base) or is_pocket(base) or is_new(base) else [f"base_model: {json.dumps(base)}"]
     tags = ["upslope", recipe.partition(":")[0], *(["lora"] if adapter else [])]
     library = "peft" if adapter else "transformers"
     listed = [f"- {json.dumps(tag)}" for tag in tags]
@@ -132,7 +133,7 @@ def _cell(value: Any) -> str:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or Path(name).exists()
+    return name.startswith(("/", ".", "~")) or folder_and_best(name)[0].exists()
 
 
 def _last(name: Any) -> str:

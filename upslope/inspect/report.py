@@ -19,9 +19,9 @@ from rich.text import Text
 
 from upslope.errors import UserError
 from upslope.inspect.picture import draw_journal
-from upslope.inspect.reward_words import reward_lines, told_problems
+from upslope.inspect.reward_words import reward_lines
 from upslope.inspect.words import duration, percent, shorten, visible
-from upslope.record.journal import JOURNAL, Journal, attempted, number, read_journal, sample_of
+from upslope.record.journal import JOURNAL, Journal, attempted, number, read_journal, sample_of, told_problems
 from upslope.record.names import ROLLOUTS
 
 _SHORT = {"held_out_loss": "loss", "bits_per_byte": "text"}

@@ -46,12 +46,3 @@ def reward_lines(rows: Sequence[JournalRow]) -> list[str]:
         more = f", not applicable to {percent(none)}" if none > 0 else ""
         lines.append(f"reward      {visible(name)} {' -> '.join(ends) or 'never applied'}{spread}{more}")
     return lines
-
-
-def told_problems(row: JournalRow) -> str:
-    """``4 of 13`` where an evaluation took some of the problems, ``13`` where it took all; empty where it took none."""
-    num, there = number(row, "num_problems"), number(row, "num_held_out")
-    num = num if math.isfinite(num) else number(row, "greedy", "num_problems")
-    if not math.isfinite(num):
-        return ""
-    return f"{num:.0f} of {there:.0f}" if num < there else f"{num:.0f}"

@@ -20,10 +20,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from upslope.inspect.live_why import LiveWhy
-from upslope.inspect.reward_words import reward_columns, reward_pairs, told_problems
+from upslope.inspect.reward_words import reward_columns, reward_pairs
 from upslope.inspect.screen import unbreakable
 from upslope.inspect.words import chart, duration, percent, shorten, visible
-from upslope.record.journal import LOSSES, JournalRow, attempted, number, only_imitates, sample_of
+from upslope.record.journal import LOSSES, JournalRow, attempted, number, only_imitates, sample_of, told_problems
 
 NUM_PLAIN_LINES = 40
 """A plain run prints about this many step lines, however long it is."""

@@ -18,11 +18,12 @@ from upslope.inspect.words import visible
 from upslope.lab.kept import KeptSampler
 from upslope.lab.rows import RowFile, mark_of
 from upslope.model.chat_renderer import reading
+from upslope.record.journal import told_problems
 from upslope.rollout.base import Sampler
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY
 from upslope.training.checks import check_evaluation, require_told
-from upslope.training.evaluate import Evaluation, num_of_all
+from upslope.training.evaluate import Evaluation
 from upslope.training.named import open_run_task
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
@@ -55,7 +56,7 @@ def evaluate_command(
     if evaluation.measures:
         Console().print(table)
     else:
-        print(f"{num_of_all(found)} problems; {NO_ACCURACY}")
+        print(f"{told_problems(found)} problems; {NO_ACCURACY}")
     said = f", of the world {found['heard']:.1f}" if "heard" in found else ""
     print(
         f"mean reward {found['reward']:.3f}, spread {found['reward_std']:.3f}, length {found['length']:.1f} "

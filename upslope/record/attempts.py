@@ -22,8 +22,8 @@ WORDS = pa.list_(pa.string())
 
 SCHEMA_VERSION = 3
 """Stands in the metadata of every file, as ``upslope.attempts``. 1, which no file says, had neither the texts of single
-tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``, ``weight`` and
-``after_logp``, and no conversations: ``turns``, ``forks``, ``calls`` and ``wrong_calls``."""
+tokens nor ``reference_logp``, ``push``, ``top_*`` and ``versions``; 2 had none of ``right``, ``parts``, ``weight``,
+``after_logp`` and ``extra``, and no conversations: ``turns``, ``forks``, ``calls`` and ``wrong_calls``."""
 GROUP_ROWS = 64
 """Attempts in one row group: whoever looks at one attempt reads no more than so many."""
 Spell = Callable[[Sequence[int]], Sequence[str]]

@@ -91,7 +91,7 @@ def save(
         write_drawn(aside, drawn)
         (aside / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
     for later in _folders(parent):
-        if _step(later) > step and not is_whole(later):
+        if step_of(later) > step and not is_whole(later):
             remove(later)  # broken, and passed over when the run went back to an older one
     return folder
 
@@ -120,7 +120,7 @@ def why_not_complete(folder: Path) -> str:
         step = int(state["step"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return f"its {STATE} is none"
-    return "" if step == _step(folder) else f"its {STATE} is of step {step}"
+    return "" if step == step_of(folder) else f"its {STATE} is of step {step}"
 
 
 def file_in(folder: Path, name: str) -> Path:
@@ -131,15 +131,15 @@ def file_in(folder: Path, name: str) -> Path:
 
 def passed_over(parent: Path, found: Checkpoint | None) -> list[str]:
     """A line for each checkpoint that is newer than ``found``, the newest complete one, and why it is none."""
-    later = [path for path in _named(parent) if found is None or _step(path) > found.step]
-    return [f"{path} is passed over: {why_not_complete(path)}" for path in sorted(later, key=_step)]
+    later = [path for path in _named(parent) if found is None or step_of(path) > found.step]
+    return [f"{path} is passed over: {why_not_complete(path)}" for path in sorted(later, key=step_of)]
 
 
 def move_strangers(parent: Path, step: int) -> list[str]:
     """Rename what is called as a checkpoint of a later step, and was not written by upslope, or not under that name, so
     that it is neither lost nor in the way; returns a line for each."""
     said = []
-    for path in [path for path in _named(parent) if _step(path) > step and (not is_ours(path) or is_whole(path))]:
+    for path in [path for path in _named(parent) if step_of(path) > step and (not is_ours(path) or is_whole(path))]:
         names = (path.with_name(f"{path.name}{ASIDE}{number or ''}") for number in itertools.count())
         free = next(name for name in names if not name.exists() and not name.is_symlink())
         path.rename(free)
@@ -155,7 +155,7 @@ def complaint_about(parent: Path, step: int) -> str:
 def abandon(parent: Path, step: int) -> None:
     """Set all checkpoints of later steps aside: no checkpoint any more, and deleted by the next ``prune``."""
     for folder in _folders(parent):
-        if _step(folder) > step:
+        if step_of(folder) > step:
             aside = parent / f".{folder.name}.part"
             remove(aside)
             folder.rename(aside)
@@ -164,7 +164,7 @@ def abandon(parent: Path, step: int) -> None:
 
 def steps(parent: Path) -> list[int]:
     """The steps of all checkpoints there, lowest first."""
-    return sorted(_step(folder) for folder in _folders(parent))
+    return sorted(step_of(folder) for folder in _folders(parent))
 
 
 def prune(parent: Path, keep: int, spare: int | None = None) -> None:
@@ -176,7 +176,7 @@ def prune(parent: Path, keep: int, spare: int | None = None) -> None:
     folders = _folders(parent)
     if folders and not is_whole(folders[0]):
         raise UserError(f"{folders[0]} does not match its manifest right after writing; older checkpoints were kept")
-    excess = [folder for folder in folders[max(keep, 1) :] if _step(folder) != spare]
+    excess = [folder for folder in folders[max(keep, 1) :] if step_of(folder) != spare]
     for folder in (*excess, *filter(is_ours, parent.glob(".step-*.part"))):
         remove(folder)
 
@@ -184,15 +184,15 @@ def prune(parent: Path, keep: int, spare: int | None = None) -> None:
 def prune_before(parent: Path, step: int, keep: int, spare: int | None = None) -> None:
     """Delete what ``prune`` would have after the checkpoint of ``step``, had no kill come first. Nothing, unless that
     one is complete."""
-    folders = [folder for folder in _folders(parent) if _step(folder) <= step]
-    excess = [folder for folder in folders[max(keep, 1) :] if _step(folder) != spare]
+    folders = [folder for folder in _folders(parent) if step_of(folder) <= step]
+    excess = [folder for folder in folders[max(keep, 1) :] if step_of(folder) != spare]
     for folder in excess if excess and is_whole(folders[0]) else ():
         remove(folder)
 
 
 def _folders(parent: Path) -> list[Path]:
     """Every checkpoint of ours, highest step first; a replaced one stands behind its replacement."""
-    return sorted(filter(is_ours, _named(parent)), key=lambda path: (-_step(path), path.suffix))
+    return sorted(filter(is_ours, _named(parent)), key=lambda path: (-step_of(path), path.suffix))
 
 
 def _named(parent: Path) -> list[Path]:
@@ -200,5 +200,6 @@ def _named(parent: Path) -> list[Path]:
     return [path for path in parent.glob("step-*") if NAME.fullmatch(path.name)]
 
 
-def _step(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """Turns of the loop done, by the name of a checkpoint or of a replaced one."""
     return int(folder.stem.removeprefix("step-"))

@@ -58,7 +58,7 @@ def export_model(
             _copy(place, aside)
         else:
             _write(place, aside, merged=merged, dtype=dtype)
-        text = describe(int(place.name.partition("-")[2]), adapter and not merged)
+        text = describe(checkpoint.step_of(place), adapter and not merged)
         (aside / CARD).write_text(text, encoding="utf-8")
     return to
 

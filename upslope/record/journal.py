@@ -140,6 +140,19 @@ def number(row: JournalRow, *keys: str) -> float:
     return float(found) if is_number and (isinstance(found, float) or abs(found) <= LARGEST) else math.nan
 
 
+def told_problems(row: JournalRow) -> str:
+    """How many problems an evaluation took, and of how many where it did not take all; empty where it took none.
+
+    >>> told_problems({"num_problems": 4, "num_held_out": 13}), told_problems({"num_problems": 13, "num_held_out": 13})
+    ('4 of 13', '13')
+    """
+    num, there = number(row, "num_problems"), number(row, "num_held_out")
+    num = num if math.isfinite(num) else number(row, "greedy", "num_problems")
+    if not math.isfinite(num):
+        return ""
+    return f"{num:.0f} of {there:.0f}" if num < there else f"{num:.0f}"
+
+
 def sample_of(row: JournalRow) -> tuple[str, str] | None:
     """(what it began with, how the policy went on) of an evaluation's sample of text; None where there is none.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from upslope.errors import UserError, nearest
 from upslope.model.chat_renderer import reading
 from upslope.model.renderer import Renderer
+from upslope.record.journal import told_problems
 from upslope.rollout.address import Address
 from upslope.rollout.base import Progress, Sampler
 from upslope.rollout.groups import sample_groups
@@ -52,17 +53,7 @@ class Evaluation:
         """``greedy 93.8 % [85.0 %, 97.5 %], pass@1 ... of 64 of 1319 problems``"""
         parts = [f"{name} {m['value']:.1%} [{m['low']:.1%}, {m['high']:.1%}]" for name, m in self.measures.items()]
         mean = f"mean reward {self.row['reward']:.3f}"
-        return f"{', '.join(parts) or mean} of {num_of_all(self.row)} problems"
-
-
-def num_of_all(row: Mapping[str, Any]) -> str:
-    """How many problems an evaluation attempted, and of how many where it did not take all.
-
-    >>> num_of_all({"num_problems": 4, "num_held_out": 13}), num_of_all({"num_problems": 13, "num_held_out": 13})
-    ('4 of 13', '13')
-    """
-    num, there = row["num_problems"], row["num_held_out"]
-    return f"{num} of {there}" if num < there else str(num)
+        return f"{', '.join(parts) or mean} of {told_problems(self.row)} problems"
 
 
 def after(progress: Progress, attempts: Sequence[Rollout]) -> Progress:
