@@ -212,6 +212,28 @@ def test_changed_data_counts_and_another_version_is_told(kind, doing):
         doing()
 
 
+def test_a_setting_that_an_older_version_did_not_have_undoes_nothing(kind, doing, monkeypatch):
+    kind.fail["c"] = UserError("no")
+    with pytest.raises(UserError):
+        doing()
+    documented = kind.document
+    monkeypatch.setattr(kind, "document", lambda settings: documented(settings) | {"new": 1, "word": settings["word"]})
+    assert doing() == ["stage 1 of 3: a, done before", "stage 2 of 3: b, done before", "stage 3 of 3: c"]
+    assert kind.did == ["c+"]
+    monkeypatch.setattr(kind, "document", documented)
+    assert doing()[-1] == "stage 3 of 3: c, done before"
+
+
+def test_a_setting_that_the_user_gives_counts_where_there_was_none(kind, doing, tmp_path):
+    doing()
+    rows = [{"name": name, "word": word} for name, word in zip("abc", "123", strict=True)]
+    rows[1]["other"] = "new"
+    with pytest.raises(UserError, match=r'^stage b is done .* other is "new" now, it was none; give --redo'):
+        perform_stages(
+            to_pipeline({"stage": rows}, {"train": kind}, tmp_path / "it"), {"train": kind}, NullView, Orders()
+        )
+
+
 def test_a_folder_that_was_changed_since_is_seen(kind, doing, tmp_path):
     doing()
     (tmp_path / "it/b/done").write_text("1;other;")

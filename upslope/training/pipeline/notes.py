@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,12 @@ class Note:
         told = [dict(self.settings), dict(self.needs), dict(self.data)]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def differences(self, before: Note) -> list[str]:
-        """A part of a line for everything that decides the result and is not as it was."""
-        keys = {**before.settings, **self.settings}
+    def differences(self, before: Note, written: Container[str] | None = None) -> list[str]:
+        """A part of a line for everything that decides the result and is not as it was. ``written``: the keys that the
+        user gave; of the others, one that was not there before is one that upslope did not have then, and its default
+        is what was done. None: all are."""
+        known = [key for key in self.settings if written is None or key in before.settings or key in written]
+        keys = dict.fromkeys((*before.settings, *known))
         said = [
             f"{key} is {_spelled(self.settings, key)} now, it was {_spelled(before.settings, key)}"
             for key in keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +137,11 @@ class _Performance:
             raise UserError(f"{stage.folder} is there, and was not made by this pipeline; choose another name")
         wrong = ""
         if begun and before is not None and not self._is_again(stage):
-            wrong = "; ".join(now.differences(before))
+            wrong = "; ".join(now.differences(before, stage.written))
             if not wrong and before.left and kind.left(stage.folder) != before.left:
                 wrong = "its folder is not as it was when it was done"
+            if not wrong:  # later stages are compared with what was noted of this one
+                self._now[stage.name] = replace(now, settings=before.settings)
         if wrong and not (asked and self._orders.redo):
             what = "done" if before is not None and before.left else "begun"
             raise UserError(

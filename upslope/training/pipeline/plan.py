@@ -88,6 +88,8 @@ class Stage:
     """The stage whose model it begins with; empty: a model of its settings', or none."""
     needs: tuple[str, ...] = ()
     """Every stage whose folder its settings name, ``start`` among them."""
+    written: frozenset[str] = frozenset()
+    """The dotted keys that the file and whoever calls give it; what else its settings hold are defaults."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def _stage(
         given["model"] = f"{NAMED}{start}"
     needs: dict[str, None] = {}
     found = _with_folders(given, {stage.name: stage for stage in before}, needs)
-    return Stage(name, kind_name, kind.settings(found, folder / name), folder / name, start, tuple(needs))
+    settings = kind.settings(found, folder / name)
+    written = frozenset(key for key, _ in dotted(given))
+    return Stage(name, kind_name, settings, folder / name, start, tuple(needs), written)
 
 
 def _start(came: Any, own: Mapping[str, Any], kind: StageKind, kinds: Kinds, before: Sequence[Stage]) -> str:
