@@ -101,6 +101,9 @@ def test_every_view_shows_what_it_is_for(browser: Any, runs: Path) -> None:
         tab = seen.go("/run/sick", ".why li")
         assert "Most attempts are cut off" in tab.inner_text(".why")
         tab.wait_for_selector(".chart canvas")
+        assert 0 < tab.locator(".chart canvas").count() < tab.locator(".chart").count()  # the others are far below
+        tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        tab.wait_for_function("() => document.querySelectorAll('.chart:not(:has(canvas))').length === 0")
         assert tab.locator(".chart canvas").count() > 10
         tab = seen.go("/run/grpo-0/step/3", ".problem")
         assert "3 of 4 problems teach something" in tab.inner_text("main")
@@ -325,6 +328,15 @@ def test_it_is_readable_in_the_dark(browser: Any, runs: Path) -> None:
 def brightness(colour: str) -> float:
     """0 black, 1 white, of ``rgb(r, g, b)``."""
     return sum(int(part) for part in colour[4:-1].split(",")) / (3 * 255)
+
+
+def test_a_curve_is_drawn_when_it_comes_near(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        tab = Seen(browser, served, viewport={"width": 400, "height": 500}).go("/run/sick", ".chart canvas")
+        last = tab.locator(".chart").last
+        assert last.locator("canvas").count() == 0
+        last.scroll_into_view_if_needed()
+        last.locator("canvas").wait_for()
 
 
 def test_a_report_opens_from_the_disk_and_asks_nobody(browser: Any, runs: Path) -> None:

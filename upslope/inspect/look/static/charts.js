@@ -1,5 +1,6 @@
 // Curves: a mean with the span of what it stands for, several runs over one another.
 import { html, useEffect, useRef } from "./vendor/htm-preact.js";
+import { useNear } from "./use.js";
 import { number } from "./words.js";
 
 export const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#666666"];
@@ -7,8 +8,10 @@ export const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "
 /** `series`: [{name, colour, x, y, low, high, dots}]; equal x or not. */
 export function Chart({ title, words, series, height = 150, axis = "step" }) {
   const place = useRef(null);
+  const near = useNear(place);
   const told = JSON.stringify([series, axis]);
   useEffect(() => {
+    if (!near) return undefined;
     const { data, lines, bands } = laidOut(series);
     if (!data[0].length) return undefined;
     const styles = getComputedStyle(document.documentElement);
@@ -47,7 +50,7 @@ export function Chart({ title, words, series, height = 150, axis = "step" }) {
       resized.disconnect();
       plot.destroy();
     };
-  }, [told, height]);
+  }, [told, height, near]);
   const last = series.length === 1 ? series[0].y.findLast((value) => value !== null) : null;
   return html`<figure class="chart" ref=${place} title=${words}>
     <figcaption><b>${title}</b> ${last !== null && last !== undefined && html`<span class="value">${number(last)}</span>`}

@@ -46,5 +46,22 @@ export function useNews(run) {
   return count;
 }
 
+/** Whether an element has come near the screen yet, or is to be printed: what nobody sees need not be drawn. */
+export function useNear(place) {
+  const [near, setNear] = useState(false);
+  useEffect(() => {
+    if (near) return undefined;
+    const come = () => setNear(true);
+    const observer = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && come(), { rootMargin: "500px" });
+    observer.observe(place.current);
+    addEventListener("beforeprint", come);
+    return () => {
+      observer.disconnect();
+      removeEventListener("beforeprint", come);
+    };
+  }, [near]);
+  return near;
+}
+
 export const Waiting = ({ error }) =>
   error ? html`<p class="wrong" role="alert">${error}</p>` : html`<p class="quiet">Reading …</p>`;
