@@ -15,12 +15,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from upslope.native.threads import before_torch
 
 before_torch()  # and before any test imports it: products come in one order, as in the command line
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts pytest in the background has it ignored
+hypothesis.settings.register_profile("no timing", deadline=None)  # a busy machine is no defect
+hypothesis.settings.load_profile("no timing")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -70,7 +70,7 @@ def passed(monkeypatch: pytest.MonkeyPatch, learnt: Any) -> list[str]:
     return texts_seen
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text())
 def test_any_text_comes_back_from_its_tokens(learnt: PreTrainedTokenizerFast, text: str) -> None:
     ids = learnt.encode(text, add_special_tokens=False)

@@ -18,7 +18,7 @@ def permutation(num: int, seed: int = 0):
     return lambda epoch: Address(seed, "documents", epoch).permutation(num)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20), st.integers(0, 5))
 def test_blocks_are_the_documents_of_each_epoch_end_to_end(lengths: list[int], block: int, seed: int) -> None:
     block = min(block, sum(lengths))
@@ -61,7 +61,7 @@ def test_text_of_less_than_a_block_is_refused() -> None:
         Blocks(np.array([1, 3]), 4, permutation(3)).pieces(0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6), st.integers(0, 10**15))
 def test_every_source_has_its_share_after_any_number_of_turns(weights: list[float], far: int) -> None:
     mixture = Mixture(weights)

@@ -21,7 +21,7 @@ def tail_of(folder: Path) -> Tail:
     return Tail(RunPlace("run", folder).journal_file)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VALUES, st.integers(1, 70))
 def test_means_and_extremes_are_those_of_the_stretches(values: list[float], most: int) -> None:
     found = curve(range(len(values)), values, most)
