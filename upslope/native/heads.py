@@ -25,7 +25,7 @@ class Heads(NamedTuple):
         return (self.num + 2 * self.num_keys) * self.depth
 
 
-def check_columns(width: int, first: int, num_heads: int, depth: int) -> None:
+def require_heads_fit(width: int, first: int, num_heads: int, depth: int) -> None:
     """Raise ValueError unless a row holds these heads."""
     if first < 0 or first + num_heads * depth > width:
         raise ValueError(f"a row of {width} does not hold {num_heads} heads of {depth} from column {first} on")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from upslope.native.calls import floats, kernel, pointers, require
-from upslope.native.heads import check_columns
+from upslope.native.heads import require_heads_fit
 
 SHARES = 32
 """Parts of a sum over rows, as in vector.h."""
@@ -75,7 +75,7 @@ def head_norm_(rows_KX: Tensor, first: int, weight_D: Tensor, num_heads: int, ep
     rows, weight = pointers(rows_KX.dtype, rows_KX, weight_D)
     at = (rows or 0) + first * rows_KX.element_size()
     num, stride = rows_KX.shape
-    check_columns(stride, first, num_heads, len(weight_D))
+    require_heads_fit(stride, first, num_heads, len(weight_D))
     kernel("head_norm", rows_KX.dtype)(at, stride, weight, num, num_heads, len(weight_D), eps)
 
 
@@ -85,7 +85,7 @@ def head_norm_backward_(
     """``dout`` becomes the gradient of ``raw`` in these columns; returns dweight in float32."""
     dtype, (num, stride), depth = raw_KX.dtype, raw_KX.shape, len(weight_D)
     require((dout_KX, (num, stride)))
-    check_columns(stride, first, num_heads, depth)
+    require_heads_fit(stride, first, num_heads, depth)
     dweight_D, partial = floats(depth), floats(SHARES * depth)
     dout, raw, weight = pointers(dtype, dout_KX, raw_KX, weight_D)
     shift = first * raw_KX.element_size()

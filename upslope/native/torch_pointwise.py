@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from upslope.native.heads import check_columns
+from upslope.native.heads import require_heads_fit
 
 
 def wide(x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def head_norm_backward_(
 
 def _heads(rows_KX: Tensor, first: int, num_heads: int, depth: int) -> Tensor:
     """These columns as [K, H, D], in the same memory."""
-    check_columns(rows_KX.shape[1], first, num_heads, depth)
+    require_heads_fit(rows_KX.shape[1], first, num_heads, depth)
     return rows_KX[:, first : first + num_heads * depth].view(len(rows_KX), num_heads, depth)
 
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from upslope.native.heads import check_columns
+from upslope.native.heads import require_heads_fit
 
 SHARES = 32
 """Parts of a sum over rows, so that its order does not depend on the device."""
@@ -98,7 +98,7 @@ def rotary_(rows_KX: Tensor, cosine_KF: Tensor, sine_KF: Tensor, num_heads: int,
     num, half = cosine_KF.shape
     require((cosine_KF, (num, half)), (sine_KF, (num, half)), dtype=torch.float32)
     require((rows_KX, (num, rows_KX.shape[1])), dtype=rows_KX.dtype)
-    check_columns(rows_KX.shape[1], 0, num_heads, 2 * half)
+    require_heads_fit(rows_KX.shape[1], 0, num_heads, 2 * half)
     if num:
         sizes = {"HP": triton.next_power_of_2(num_heads), "FP": triton.next_power_of_2(half)}
         turn = -1.0 if back else 1.0
@@ -120,7 +120,7 @@ def _head_norm(rows, weight, stride, first, heads, depth, eps, HP: tl.constexpr,
 def head_norm_(rows_KX: Tensor, first: int, weight_D: Tensor, num_heads: int, eps: float) -> None:
     (num, stride), depth = rows_KX.shape, len(weight_D)
     require((rows_KX, (num, stride)), (weight_D, (depth,)), dtype=rows_KX.dtype)
-    check_columns(stride, first, num_heads, depth)
+    require_heads_fit(stride, first, num_heads, depth)
     if num:
         sizes = {"HP": triton.next_power_of_2(num_heads), "DP": triton.next_power_of_2(depth)}
         _head_norm[(num,)](rows_KX, weight_D, stride, first, num_heads, depth, eps, **sizes)
@@ -153,7 +153,7 @@ def head_norm_backward_(
 ) -> Tensor:
     (num, stride), depth = raw_KX.shape, len(weight_D)
     require((dout_KX, (num, stride)), (raw_KX, (num, stride)), (weight_D, (depth,)), dtype=raw_KX.dtype)
-    check_columns(stride, first, num_heads, depth)
+    require_heads_fit(stride, first, num_heads, depth)
     partial = raw_KX.new_empty(SHARES, depth, dtype=torch.float32)
     sizes = {"SHARES": SHARES, "HP": triton.next_power_of_2(num_heads), "DP": triton.next_power_of_2(depth)}
     given = (dout_KX, raw_KX, weight_D, partial, num, stride, first, num_heads, depth, eps)
