@@ -168,6 +168,21 @@ SICK: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "a critic that knows nothing": ("critic explains nothing", {"rows": {"explained_variance": -0.1}}),
+    "a critic that knows nothing of problems that are tried once": (
+        "critic explains nothing",
+        {
+            "settings": {"recipe": {"name": "ppo", "sample": {"group_size": 1}, "advantage": {"kind": "gae"}}},
+            "rows": {"explained_variance": -0.1, "equal_groups": 1.0},
+            "samples": 1,
+        },
+    ),
+    "equal groups, less their mean": (
+        "no mixed groups",
+        {
+            "settings": {"recipe": {"name": "some", "advantage": {"kind": "batch_z_score", "centre": "group"}}},
+            "rows": {"equal_groups": 0.95, "reward": lambda step: 0.3 + 0.01 * (step % 2), "accuracy": 0.3},
+        },
+    ),
     "a critic that knows no more": (
         "critic explains nothing",
         {"rows": {"explained_variance": lambda step: 0.3 if step < 20 else -2.0}},
@@ -197,6 +212,14 @@ def test_what_was_paid_by_the_word_is_seen_in_the_first_attempts_too(tmp_path: P
     found = found_in(run)
     assert found[0].rule == "reward is hacked" and "by writing less" in found[0].says
     assert "of the first attempts" in found[0].numbers
+
+
+IMITATES = {"reward": 1.0, "accuracy": None, "equal_groups": None, "logp_gap_mean": None, "truncated": None}
+
+
+def of_recipe(advantage: str, group_size: int = 8, **more: Any) -> dict[str, Any]:
+    sample = {"kind": "attempts", "group_size": group_size}
+    return {"recipe": {"name": "some", "advantage": {"kind": advantage} | more, "sample": sample}}
 
 
 HEALTHY: dict[str, dict[str, Any]] = {
@@ -255,6 +278,42 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "it imitates": {
         "rows": {"reward": 1.0, "accuracy": None, "equal_groups": None, "logp_gap_mean": None},
         "attempts": False,
+    },
+    "it imitates words that end alike, and its entropy rises": {
+        "settings": penalised(coefficient=5.0),
+        "rows": IMITATES | {"entropy": lambda step: 0.1 + 0.1 * step, "kl_reference": 1e-4},
+        "response_text": lambda number: f"so {number} it is\nThat was the answer.",
+        "reward": 1.0,
+    },
+    "it imitates, drawn cold": {
+        "settings": {"sample": {"temperature": 0.1, "max_tokens": 64}},
+        "rows": IMITATES,
+        "response_text": "so it is, as was to be said",
+        "reward": 1.0,
+    },
+    "a teacher judges it, who pays nothing": {
+        "settings": {"recipe": {"name": "distill", "advantage": {"kind": "teacher_gap"}}},
+        "rows": {"reward": 0.0, "accuracy": 0.0, "equal_groups": 1.0, "kl_step": 0.3, "truncated": 0.6},
+        "response_text": "so it is, as was to be said",
+        "ended": "length",
+        "reward": 0.0,
+    },
+    "it tries once a problem": {
+        "settings": of_recipe("group_mean", group_size=1),
+        "rows": {"equal_groups": 1.0},
+        "samples": 1,
+    },
+    "it tries once a problem, drawn cold": {
+        "settings": of_recipe("returns", group_size=1) | {"sample": {"temperature": 0.4, "max_tokens": 64}},
+        "rows": {"equal_groups": 1.0},
+        "samples": 1,
+    },
+    **{
+        f"what it learns from needs no others: {kind}": {
+            "settings": of_recipe(kind, **more),
+            "rows": {"equal_groups": 0.95},
+        }
+        for kind, more in {"returns": {}, "ones": {}, "gae": {}, "batch_z_score": {"centre": "batch"}}.items()
     },
 }
 

@@ -121,6 +121,6 @@ def _complaints(path: Path) -> Iterator[None]:
     """Whatever pyarrow says of a damaged file, as one line with the file's name."""
     try:
         yield
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeError) as error:  # a path that is no UTF-8 is none to pyarrow
         words = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path}: cannot read the attempts: {words[0]}") from error

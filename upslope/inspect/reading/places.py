@@ -51,8 +51,11 @@ class RunPlace:
 
     def _inside(self, path: Path) -> Path | None:
         """The path, if it is a file of this run and no link that leads out of it."""
-        real = path.resolve()
-        return real if real.is_file() and real.is_relative_to(self.folder.resolve()) else None
+        try:
+            real = path.resolve()
+            return real if real.is_file() and real.is_relative_to(self.folder.resolve()) else None
+        except (OSError, RuntimeError):  # a link that leads to itself
+            return None
 
 
 def places(roots: Sequence[Path]) -> dict[str, RunPlace]:
@@ -63,11 +66,18 @@ def places(roots: Sequence[Path]) -> dict[str, RunPlace]:
         for folder in run_folders(root):
             way = folder.relative_to(root)
             parts = way.parts if way.parts and len(roots) == 1 else (root.resolve().name, *way.parts)
-            name = "/".join(parts)
+            name = _as_text("/".join(parts))
             if name in found:  # two roots of one name
-                name = f"{name} ({folder})"
+                name = f"{name} ({_as_text(folder)})"
+            while name in found:  # they differ in bytes that are no text
+                name += "'"
             found[name] = RunPlace(name, folder)
     return found
+
+
+def _as_text(path: str | Path) -> str:
+    """What is no UTF-8 becomes ``�``: no address can hold it, and no answer."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def run_folders(root: Path, depth: int = 0) -> Iterator[Path]:

@@ -14,6 +14,8 @@ from upslope.record.journal import JournalRow
 
 CHUNK = 1 << 22
 """Bytes that are read at once: a journal of gigabytes is never held whole."""
+MOST_STEPS = 2**63
+"""Beyond it no number is a step's: ``Tail.steps`` cannot hold it."""
 
 
 class Tail:
@@ -103,10 +105,11 @@ class Tail:
     def _take(self, line: bytes) -> None:
         try:
             row = json.loads(line.decode())
-            kind, step = row["kind"], row["step"]
-            if not isinstance(kind, str) or type(step) is not int:
+            kind, step = row["kind"], row.get("step")
+            is_of_step = type(step) is int and abs(step) < MOST_STEPS
+            if not isinstance(kind, str) or (kind in ("step", "eval") and not is_of_step):
                 raise ValueError
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.trouble = self.trouble or f"row {self._lines} of the journal cannot be read"
             return
         if kind == "step":

@@ -112,12 +112,12 @@ KNOWN = ("gsm8k", "pocket", "math")
 
 def cold(facts: RunCourse) -> Diagnosis | None:
     temperature = facts.number("sample", "temperature")
-    if temperature < COLD and (facts.last("equal_groups") > 0.5 or _alike(facts.attempts) > ALIKE):
+    if temperature < COLD and (facts.equal > 0.5 or _alike(facts.attempts) > ALIKE):
         return Diagnosis(
             "temperature too low",
             "The attempts at a problem are nearly the same, because they are drawn at a low temperature.",
-            f"sample.temperature is {temperature:g}, less than {COLD:g}; {percent(facts.last('equal_groups'))} of the "
-            f"groups earn all the same",
+            f"sample.temperature is {temperature:g}, less than {COLD:g}; {percent(facts.equal)} of the groups earn all "
+            "the same",
             "sample.temperature between 0.7 and 1",
         )
     return None
@@ -155,11 +155,11 @@ def always_right(facts: RunCourse) -> Diagnosis | None:
 
 
 def unmixed(facts: RunCourse) -> Diagnosis | None:
-    if facts.acts and facts.last("equal_groups") > SAME:
+    if facts.compares and facts.equal > SAME:
         return Diagnosis(
             "no mixed groups",
             "Nearly all groups earn all the same: they have no gradient.",
-            f"{percent(facts.last('equal_groups'))} of the groups, more than {percent(SAME)}; mean reward "
+            f"{percent(facts.equal)} of the groups, more than {percent(SAME)}; mean reward "
             f"{facts.last('reward'):.3g}",
             "more attempts a problem (recipe.sample.group_size), problems where some succeed (recipe.sample.kind = "
             "learnable, or dynamic), a higher temperature",

@@ -55,6 +55,8 @@ RULES: tuple[WhyRule, ...] = (
 )
 """An earlier one is the cause of what a later one sees: a policy that jumped too far does not end its attempts,
 attempts that are all cut earn nothing, and groups that all earn nothing are not mixed."""
+UNPAID: tuple[WhyRule, ...] = (disagree, unlearns, clipped_always)
+"""Those that do not ask what attempts earn: no other speaks of a run that imitates, or that a teacher judges."""
 
 
 def diagnose(run: OpenRun) -> list[Diagnosis]:
@@ -63,7 +65,7 @@ def diagnose(run: OpenRun) -> list[Diagnosis]:
     if facts.num_steps < LEAST_STEPS:
         return []
     by_name: dict[str, Diagnosis] = {}
-    for finding in (rule(facts) for rule in RULES):
+    for finding in (rule(facts) for rule in (RULES if facts.is_paid else UNPAID)):
         if finding is not None:
             by_name.setdefault(finding.rule, finding)  # two rules may see one sickness
     return list(by_name.values())

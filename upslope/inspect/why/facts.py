@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -25,6 +25,8 @@ TYPICAL_DIFFERENCE = 0.954
 """Median difference of two draws of a normal distribution, in standard deviations."""
 ROUNDING = 1e-9
 """Of a sum over a journal, whose numbers have nine digits."""
+ALONE = ("returns", "ones", "constant_baseline", "gae")
+"""Advantages that every attempt has of its own."""
 MOST_LOOKED_AT = 3
 """Newest files of attempts that are read, and oldest ones."""
 
@@ -43,6 +45,28 @@ class RunCourse:
     def acts(self) -> bool:
         """Whether the run learns from attempts, and not from somebody else's words."""
         return "equal_groups" in self.run.tail.columns
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it learns from what attempts earn: not from somebody's words, nor from what a teacher thinks."""
+        return self.acts and self.advantage.get("kind") != "teacher_gap"
+
+    @property
+    def compares(self) -> bool:
+        """Whether an attempt counts only beside the others at its problem, so that equal groups have no gradient."""
+        kind, centre = self.advantage.get("kind"), self.advantage.get("centre")
+        return self.number("recipe", "sample", "group_size") != 1 and not (kind in ALONE or centre == "batch")
+
+    @property
+    def advantage(self) -> Mapping[str, Any]:
+        """The recipe's, as run.toml spells it; empty where it does not."""
+        found = self.setting("recipe", "advantage")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def equal(self) -> float:
+        """Share of groups, at the run's end, that earned all the same; NaN where a group is a single attempt."""
+        return math.nan if self.number("recipe", "sample", "group_size") == 1 else self.last("equal_groups")
 
     def known(self, key: str) -> list[float]:
         """All values of a column, in order."""

@@ -142,7 +142,7 @@ def held_back(facts: RunCourse) -> Diagnosis | None:
     costs = facts.setting("recipe", "regulariser", "place") == "reward" and facts.last("reward_shaped") < (
         facts.last("reward") - 0.5 * max(abs(facts.last("reward")), FLAT)
     )
-    teaches = not facts.last("equal_groups") > SAME
+    teaches = not facts.equal > SAME
     if coefficient > 0 and (pull > PULLED or still or costs) and not facts.rises and teaches:
         pulls = f", whose gradient is {pull:.2g} times what the reward's can be" if pull > PULLED else ""
         pays = f"; it takes the reward down to {facts.last('reward_shaped'):.3g}" if costs else ""
@@ -167,7 +167,7 @@ SAME = 0.9
 
 
 def blind_critic(facts: RunCourse) -> Diagnosis | None:
-    learnt = facts.num_steps >= 10 and not facts.last("warming") > 0 and not facts.last("equal_groups") > SAME
+    learnt = facts.num_steps >= 10 and not facts.last("warming") > 0 and not facts.equal > SAME
     last, whole = facts.last("explained_variance"), mean_of(facts.known("explained_variance"))
     if learnt and (last < BLINDED or max(last, whole) < BLIND):
         return Diagnosis(
