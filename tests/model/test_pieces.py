@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from upslope.model.pieces import UNREADABLE, TokenTexts
+from upslope.model.pocket import build_tokenizer
 
 TEXTS = ["plain words, 3 + 4 = 7", "wörld é", "漢字 and 🎉🎉 done", "<|end|> and <|end|>", "a\n\n  b\t", ""]
 
@@ -50,3 +51,18 @@ def test_a_space_at_the_beginning_of_a_sentencepiece_token_is_kept() -> None:
     core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
     assert TokenTexts(tokenizer)([0, 1, 2]) == [" so", " it", "s"]
+
+
+@pytest.mark.parametrize("text", ["Tom has 3 apples, and more.", "4 - 3 = 1\n4 + 1 = 5\n#### 5", "7", ""])
+def test_spaces_that_no_token_has_are_kept(text: str) -> None:
+    """Of the pocket world's words, each a token."""
+    tokenizer = build_tokenizer()
+    ids = tokenizer.encode(text)
+    assert "".join(TokenTexts(tokenizer)(ids)) == tokenizer.decode(ids)
+
+
+def test_what_stands_between_words_is_told_once() -> None:
+    core = Tokenizer(models.WordPiece({"so": 0, "##lid": 1, "it": 2, "<unk>": 3}, unk_token="<unk>"))
+    core.decoder = decoders.WordPiece(cleanup=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert TokenTexts(tokenizer)([0, 1, 2, 0]) == ["so", "lid", " it", " so"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -16,18 +17,31 @@ MOST_BYTES = 4
 
 class TokenTexts:
     """Reads tokens back one by one. A character that several tokens share stands with the last of them, and each of the
-    others is ``�``. Special tokens are spelled out."""
+    others is ``�``. What a tokenizer puts between two tokens (a space between words) stands with the second. Special
+    tokens are spelled out."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._known: dict[int, str] = {}
+        self._behind: dict[tuple[int, int], str] = {}
 
     def __call__(self, ids: Sequence[int]) -> list[str]:
         texts = [self._text(token) for token in ids]
         for place, text in enumerate(texts):
             if UNREADABLE in text:
                 texts[place] = self._with_those_before(ids, texts, place)
-        return texts
+        if UNREADABLE in (told := "".join(texts)) or self._decoded(ids) in (told, told[1:]):
+            return texts
+        return texts[:1] + [self._text_behind(*pair) for pair in pairwise(ids)]
+
+    def _text_behind(self, before: int, token: int) -> str:
+        """What ``token`` adds to the one before it."""
+        found = self._behind.get((before, token))
+        if found is None:
+            first, both = self._decoded([before]), self._decoded([before, token])
+            found = both.removeprefix(first) if both.startswith(first) else self._text(token)
+            self._behind[before, token] = found
+        return found
 
     def _text(self, token: int) -> str:
         found = self._known.get(token)

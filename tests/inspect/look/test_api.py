@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,52 @@ def test_a_broken_run_says_what_is_wrong_and_the_others_are_shown(tmp_path: Path
     assert found.status == 404 and "cannot read the attempts" in found.told["error"]
     assert "\n" not in found.told["error"]
     assert ask(app, "search", run="broken", text="attempt")["troubles"]
+
+
+def numbered(step: str) -> bytes:
+    return b'{"kind": "step", "step": ' + step.encode() + b', "reward": 1}\n'
+
+
+@pytest.mark.parametrize("line", [numbered("1" + "0" * 30), numbered("-1" + "0" * 30), b'{"kind": "eval", "step": 1e3}\n',
+                                  numbered(str(2**63)), b"[" * 100_000 + b"\n", b"null\n", b'"step"\n'])  # fmt: skip
+def test_one_damaged_journal_leaves_the_table_of_runs_as_it_is(tmp_path: Path, line: bytes) -> None:
+    made_run(tmp_path / "good", 2, attempts=False)
+    with (made_run(tmp_path / "bad", 2, attempts=False) / "journal.jsonl").open("ab") as file:
+        file.write(line)
+    rows = {row["name"]: row for row in ask(app_over(tmp_path), "runs")}
+    assert {name: row["steps"] for name, row in rows.items()} == {"good": 2, "bad": 2}
+    assert (rows["good"]["trouble"], rows["bad"]["trouble"]) == ("", "row 5 of the journal cannot be read")
+
+
+def test_files_that_lead_to_themselves_are_none(tmp_path: Path) -> None:
+    made_run(tmp_path / "good", 2)
+    run = made_run(tmp_path / "bad", 2)
+    for name in ("run.toml", "rollouts/step-000001.parquet", "journal.jsonl"):
+        (run / name).unlink()
+        (run / name).symlink_to(run / name)
+    app = app_over(tmp_path)
+    assert {row["name"]: row["steps"] for row in ask(app, "runs")} == {"good": 2, "bad": 0}
+    assert ask_app(app, "/T/api/step", {"run": "bad", "step": 1}).status == 404
+
+
+def test_names_that_are_no_text_have_addresses_of_their_own(tmp_path: Path) -> None:
+    for end in (b"\xff", b"\xfe"):
+        place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run" + end))
+        try:
+            made_run(tmp_path / "run", 6).rename(place)
+        except OSError:
+            pytest.skip("this file system has no such names")
+    app = app_over(tmp_path)
+    names = [row["name"] for row in ask(app, "runs")]
+    assert len(set(names)) == 2 and all("run�" in name for name in names)
+    for name in names:
+        assert ask(app, "run", run=name)["steps"] == 6
+        assert "cannot read the attempts" in ask_app(app, "/T/api/step", {"run": name, "step": 1}).told["error"]
+
+
+def test_a_problem_that_was_tried_once_is_of_its_own_kind(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 1, samples=1)
+    assert {problem["kind"] for problem in ask(app_over(tmp_path), "step", run="a", step=0)["problems"]} == {"single"}
 
 
 def test_the_page_sees_a_run_grow(tmp_path: Path) -> None:

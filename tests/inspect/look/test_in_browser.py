@@ -299,7 +299,7 @@ def test_what_a_model_writes_is_text_and_nothing_else(browser: Any, tmp_path: Pa
                     "words => document.body.innerText.includes(words)", arg=words.replace("\x0b", "")[:6]
                 )
                 assert tab.evaluate("window.hit") is None
-            assert tab.locator(".response .token").first.text_content() == words
+            assert tab.locator(".response .token").first.text_content() == words.replace("\x0b", "␋")
             assert (
                 tab.locator("main script, main iframe, main img, main style, main link, main form, main object").count()
                 == 0
@@ -328,6 +328,94 @@ def test_it_is_readable_in_the_dark(browser: Any, runs: Path) -> None:
 def brightness(colour: str) -> float:
     """0 black, 1 white, of ``rgb(r, g, b)``."""
     return sum(int(part) for part in colour[4:-1].split(",")) / (3 * 255)
+
+
+SEEN = {
+    "": "∅",
+    "\n": "⏎\n",
+    "\x1b[31m": "␛[31m",
+    "\x00": "␀",
+    "\x7f\x9b": "␡⟨009B⟩",
+    "\u202eab": "⟨202E⟩ab",
+    "\u200b": "⟨200B⟩",
+    "\ufeff": "⟨FEFF⟩",
+    "\U000e0041": "⟨E0041⟩",
+    "می\u200cخواهم": "می\u200cخواهم",
+    "👩\u200d🚀": "👩\u200d🚀",
+    "e\u0301": "e\u0301",
+}
+"""What a token says, and what is shown of it."""
+
+
+def test_every_token_is_seen_whatever_it_is_made_of(browser: Any, tmp_path: Path) -> None:
+    made_run(tmp_path / "run", 1, problems=1, samples=1, tokens=len(SEEN), response_pieces=list(SEEN))
+    with Served(tmp_path) as served:
+        seen = Seen(browser, served)
+        tab = seen.go("/run/run/step/0/0", ".token")
+        assert tab.locator(".response .token").all_text_contents() == list(SEEN.values())
+        widths = tab.evaluate("[...document.querySelectorAll('.response .token')].map(t => t.offsetWidth)")
+        assert min(widths) > 0
+        for place in range(len(SEEN) + 1):  # the last one stays
+            tab.keyboard.press("l")
+            tab.wait_for_selector(f'.held[data-place="{min(place, len(SEEN) - 1)}"]')
+        tab.keyboard.press("h")
+        tab.wait_for_selector(f'.held[data-place="{len(SEEN) - 2}"]')
+        assert f"token {len(SEEN) - 2} " in tab.inner_text(".token-facts")
+        assert seen.wrong == []
+        tab.close()
+
+
+def test_a_conversation_and_its_rewards_can_be_told_apart(browser: Any, tmp_path: Path) -> None:
+    rewards = {"right": {"mean": 0.5, "std": 0.25, "none": 0.0}, "<b>form": {"mean": 0.125, "std": 0.0, "none": 0.375}}
+    made_run(
+        tmp_path / "run", 6, rows={"rewards": rewards}, turns=[4, 8], forks=[8], calls=3, wrong_calls=1,
+        parts='{"right": 1.0, "<b>form": null}',
+    )  # fmt: skip
+    with Served(tmp_path) as served:
+        seen = Seen(browser, served)
+        tab = seen.go("/run/run", "table.rewards")
+        shown = [row.split() for row in tab.locator("table.rewards tbody tr").all_inner_texts()]
+        assert shown == [["right", "0.5", "0.25", "0.0", "%"], ["<b>form", "0.125", "0", "37.5", "%"]]
+        tab = seen.go("/run/run/step/0/0", ".token")
+        words = tab.inner_text("main")
+        assert "3 turns · 3 calls of tools, 1 of them wrong · forked 1 times" in words
+        assert "(right 1, <b>form –)" in words
+        bars = tab.evaluate(
+            "[...document.querySelectorAll('.response .token')].map(t => getComputedStyle(t).borderLeftStyle)"
+        )
+        assert bars == ["solid" if place == 4 else "double" if place == 8 else "none" for place in range(12)]
+        assert seen.wrong == []
+        tab.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "wait"),
+    [("/", "table.runs tbody tr"), ("/run/grpo-0", ".chart canvas"), ("/run/grpo-0/step/3", ".problem"),
+     ("/run/grpo-0/step/3/5", ".token"), ("/search/grpo-0?text=step 3", ".found tr"),
+     ("/compare?run=grpo-0&run=sick", ".legend")],
+)  # fmt: skip
+def test_a_narrow_page_is_as_wide_as_its_window(browser: Any, runs: Path, place: str, wait: str) -> None:
+    with Served(runs) as served:
+        seen = Seen(browser, served, viewport={"width": 320, "height": 600})
+        tab = seen.go(place, wait)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 320
+        tab.close()
+
+
+def test_what_is_printed_is_light_and_keeps_its_colours(browser: Any, runs: Path) -> None:
+    with Served(runs) as served:
+        seen = Seen(browser, served, color_scheme="dark")
+        tab = seen.go("/run/grpo-0/step/3/5", ".token")
+        tab.keyboard.press("t")
+        tab.keyboard.press("t")  # dark, as somebody chose
+        tab.emulate_media(media="print")
+        back, colours = tab.evaluate(
+            "[getComputedStyle(document.body).backgroundColor,"
+            " getComputedStyle(document.querySelector('.token')).printColorAdjust]"
+        )
+        assert brightness(back) > 0.9
+        assert colours == "exact"
+        tab.close()
 
 
 def test_a_curve_is_drawn_when_it_comes_near(browser: Any, runs: Path) -> None:

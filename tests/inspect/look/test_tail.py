@@ -81,10 +81,12 @@ def test_what_is_no_finite_number_is_no_value(tmp_path: Path) -> None:
 def test_other_rows_are_kept_apart(tmp_path: Path) -> None:
     tail = tail_of(tmp_path)
     rows = [{"kind": "eval", "step": 0, "greedy": {"value": 0.5}}, {"kind": "end", "step": 3, "cause": "all solved"}]
+    rows.append({"kind": "note of a later version", "words": "of no step"})
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tail.refresh()
     assert tail.evals[0]["greedy"] == {"value": 0.5}
     assert tail.notes[0]["cause"] == "all solved"
+    assert tail.notes[1]["words"] == "of no step" and tail.trouble == ""
     assert not tail.steps
 
 

@@ -165,8 +165,9 @@ def functions_of(row: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def problems_of(rows: list[Brief]) -> list[dict[str, Any]]:
-    """A step's attempts by problem, in three kinds: ``mixed`` (some earned more than others: they teach), ``equal``
-    (all the same), ``left out`` (none was kept), in this order; within a kind as they were tried."""
+    """A step's attempts by problem, in four kinds: ``mixed`` (some earned more than others: they teach), ``single`` (it
+    was tried once), ``equal`` (all the same), ``left out`` (none was kept), in this order; within a kind as they were
+    tried."""
     by_problem: dict[str, list[Brief]] = {}
     for row in rows:
         by_problem.setdefault(str(row["problem"]), []).append(row)
@@ -180,12 +181,12 @@ def problems_of(rows: list[Brief]) -> list[dict[str, Any]]:
             {
                 "problem": problem,
                 "prompt": str(attempts[0].get("prompt_text") or "")[:400],
-                "kind": "left out" if not kept else "mixed" if mixed else "equal",
+                "kind": "left out" if not kept else "mixed" if mixed else "equal" if len(attempts) > 1 else "single",
                 "mean": sum(rewards) / len(rewards) if rewards else None,
                 "attempts": shown,
             }
         )
-    order = ("mixed", "equal", "left out")
+    order = ("mixed", "single", "equal", "left out")
     return sorted(found, key=lambda problem: order.index(str(problem["kind"])))
 
 

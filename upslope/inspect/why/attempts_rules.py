@@ -159,8 +159,7 @@ def unmixed(facts: RunCourse) -> Diagnosis | None:
         return Diagnosis(
             "no mixed groups",
             "Nearly all groups earn all the same: they have no gradient.",
-            f"{percent(facts.equal)} of the groups, more than {percent(SAME)}; mean reward "
-            f"{facts.last('reward'):.3g}",
+            f"{percent(facts.equal)} of the groups, more than {percent(SAME)}; mean reward {facts.last('reward'):.3g}",
             "more attempts a problem (recipe.sample.group_size), problems where some succeed (recipe.sample.kind = "
             "learnable, or dynamic), a higher temperature",
         )

@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { colour, MODES, scaleOf } from "./colours.js";
 import { useAnswer, Waiting } from "./use.js";
-import { good, number, parts, to } from "./words.js";
+import { good, number, parts, to, visible } from "./words.js";
 
 export function Attempt({ run, kind, step, place, colouring, keys }) {
   const [told, error] = useAnswer("attempt", { run, kind, step, place });
@@ -18,6 +18,8 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
   const go = (other) => other !== undefined && (location.hash = `${to("run", run, kind, step, other)}${mode ? `?by=${mode.key}` : ""}`);
   const siblings = told?.siblings ?? [];
   const at = siblings.findIndex((other) => other.place === place);
+  const num = (attempt?.response ?? attempt?.response_pieces ?? []).length;
+  const hold = (other) => num && setHeld(Math.max(0, Math.min(other, num - 1)));
   const by = (key) => (location.hash = `${to("run", run, kind, step, place)}?by=${key}`);
   useLayoutEffect(() =>
     keys({
@@ -25,6 +27,8 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
       k: ["attempt before", () => go(siblings[at - 1]?.place)],
       n: ["first attempt at the next problem", () => go(siblings.at(-1)?.place + 1 < told?.num_attempts ? siblings.at(-1).place + 1 : undefined)],
       p: ["problem before", () => go(siblings[0]?.place ? siblings[0].place - 1 : undefined)],
+      l: ["next token", () => hold(held === null ? 0 : held + 1)],
+      h: ["token before", () => hold(held === null ? 0 : held - 1)],
       ...Object.fromEntries(modes.slice(0, 9).map((one, i) => [String(i + 1), [`colour by ${one.name}`, () => by(one.key)]])),
       Escape: ["the step", () => (location.hash = to("run", run, kind, step))],
     }),
@@ -45,7 +49,7 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
         <${Text} attempt=${attempt} mode=${mode} onOver=${setOver} onHold=${(i) => setHeld(held === i ? null : i)} held=${held} />
       </div>
       <aside>
-        ${shown !== null ? html`<${Token} attempt=${attempt} place=${shown} modes=${modes} />` : html`<p class="quiet">Point at a token for its numbers; click to hold them.</p>`}
+        ${shown !== null ? html`<${Token} attempt=${attempt} place=${shown} modes=${modes} />` : html`<p class="quiet">Point at a token for its numbers; click to hold them. Keys h and l go from token to token.</p>`}
         <${Siblings} ...${{ run, kind, step, place, siblings, mode }} />
         <${Elsewhere} ...${{ run, kind, step, problem: attempt.problem }} />
       </aside>
@@ -87,7 +91,7 @@ function Text({ attempt, mode, onOver, onHold, held }) {
       const token = document.createElement("span");
       token.className = attempt.mask && !attempt.mask[i] ? "token world" : "token";
       token.dataset.place = i;
-      token.textContent = piece === "" ? "␀" : piece.replaceAll("\n", "⏎\n");
+      token.textContent = visible(piece);
       if (mode && (!attempt.mask || attempt.mask[i])) token.style.background = colour(mode.values[i], scale, mode.two);
       if (attempt.turns?.includes(i)) token.classList.add("turn");
       if (attempt.forks?.includes(i)) token.classList.add("fork");
@@ -98,7 +102,9 @@ function Text({ attempt, mode, onOver, onHold, held }) {
   }, [attempt, mode?.key]);
   useEffect(() => {
     place.current.querySelectorAll(".held").forEach((token) => token.classList.remove("held"));
-    if (held !== null) place.current.querySelector(`[data-place="${held}"]`)?.classList.add("held");
+    const target = held === null ? null : place.current.querySelector(`[data-place="${held}"]`);
+    target?.classList.add("held");
+    target?.scrollIntoView({ block: "nearest" });
   }, [held, attempt, mode?.key]);
   const of = (event) => event.target.dataset?.place;
   const prompt = attempt.prompt_pieces ? attempt.prompt_pieces.join("") : attempt.prompt_text;

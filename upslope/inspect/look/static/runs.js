@@ -1,5 +1,5 @@
 // The table of runs.
-import { html, useLayoutEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { useAnswer, useNews, Waiting } from "./use.js";
 import { ago, duration, interval, number, to } from "./words.js";
 
@@ -21,11 +21,12 @@ export function Runs({ keys }) {
       "/": ["filter", () => document.getElementById("filter")?.focus()],
     }),
   );
+  useEffect(() => document.querySelector("tr.here")?.scrollIntoView({ block: "nearest" }), [at]);
   if (!rows) return html`<${Waiting} error=${error} />`;
   if (!rows.length) return html`<p>No run here yet. A run appears as soon as it has written its first line.</p>`;
   return html`
     <div class="row">
-      <input id="filter" type="search" placeholder="filter by name, recipe, task, model" value=${filter} onInput=${(e) => setFilter(e.target.value)} />
+      <input id="filter" type="search" placeholder="filter by name, recipe, task, model" value=${filter} onInput=${(e) => (setAt(0), setFilter(e.target.value))} />
       <button disabled=${!ticked.length} onClick=${compare}>curves of ${ticked.length || "the ticked"} run${ticked.length === 1 ? "" : "s"}</button>
     </div>
     <table class="runs">

@@ -31,11 +31,11 @@ export function Step({ run, kind, step, keys }) {
       <button disabled=${told.after === null} onClick=${() => go(told.after)}>${told.after ?? ""} →</button>
     </div>
     <p class="facts">${shown.filter((key) => key in told.row).map((key) => html`<span>${key} <b>${number(told.row[key])}</b></span> `)}</p>
-    ${kind === "step" && html`<p>${count("mixed")} of ${problems.length} problems teach something (their attempts earned different rewards);${" "}
-      ${count("equal")} earned all the same${count("left out") ? `; ${count("left out")} were tried and left out` : ""}.</p>`}
+    ${kind === "step" && count("single") < problems.length && html`<p>${count("mixed")} of ${problems.length} problems teach something (their attempts earned different rewards);${" "}
+      ${count("equal")} earned all the same${count("single") ? `; ${count("single")} were tried once` : ""}${count("left out") ? `; ${count("left out")} were tried and left out` : ""}.</p>`}
     ${problems.map(
       (problem, i) => html`<section key=${problem.problem} class=${`problem ${i === at ? "here" : ""} ${kind === "step" ? problem.kind.replace(" ", "-") : ""}`}>
-        <h3>${problem.problem} <small class="quiet">${kind === "step" ? `${problem.kind}, ` : ""}mean reward ${number(problem.mean)}</small></h3>
+        <h3><bdi>${problem.problem}</bdi> <small class="quiet">${kind === "step" ? `${problem.kind}, ` : ""}mean reward ${number(problem.mean)}</small></h3>
         <p class="prompt">${problem.prompt}</p>
         <p class="attempts">${problem.attempts.map(
           (attempt) => html`<a class=${`attempt ${good(attempt) ? "good" : "bad"} ${attempt.ended === "length" ? "cut" : ""}`} href=${to("run", run, kind, step, attempt.place)}

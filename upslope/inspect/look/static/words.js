@@ -61,3 +61,20 @@ export const here = () => {
   });
   return { parts: decoded, query: new URLSearchParams(query) };
 };
+
+// Characters that act, or reorder what is read: controls (but for tabs and new lines), and marks of direction.
+const ACTING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+// Nothing but characters without a width, which could not be pointed at.
+const UNSEEN = /^[\u00ad\u034f\u180e\u200b-\u200d\u2060-\u2065\u206a-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]+$/u;
+const code = (character) => `⟨${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
+const picture = (character) => {
+  const number = character.codePointAt(0);
+  return number < 0x20 ? String.fromCodePoint(0x2400 + number) : number === 0x7f ? "␡" : code(character);
+};
+
+/** A token's text with everything to be seen: `␛`, `⏎`, `⟨200B⟩`; `∅` where there is none. */
+export const visible = (piece) => {
+  if (piece === "") return "∅";
+  if (UNSEEN.test(piece)) return [...piece].map(code).join("");
+  return piece.replace(ACTING, picture).replaceAll("\n", "⏎\n");
+};
