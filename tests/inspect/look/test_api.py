@@ -159,8 +159,11 @@ def numbered(step: str) -> bytes:
     return b'{"kind": "step", "step": ' + step.encode() + b', "reward": 1}\n'
 
 
-@pytest.mark.parametrize("line", [numbered("1" + "0" * 30), numbered("-1" + "0" * 30), b'{"kind": "eval", "step": 1e3}\n',
-                                  numbered(str(2**63)), b"[" * 100_000 + b"\n", b"null\n", b'"step"\n'])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [numbered("1" + "0" * 30), numbered("-1" + "0" * 30), numbered(str(2**63)), b'{"kind": "eval", "step": 1e3}\n',
+     b"[" * 100_000 + b"\n", b"null\n", b'"step"\n'],
+)  # fmt: skip
 def test_one_damaged_journal_leaves_the_table_of_runs_as_it_is(tmp_path: Path, line: bytes) -> None:
     made_run(tmp_path / "good", 2, attempts=False)
     with (made_run(tmp_path / "bad", 2, attempts=False) / "journal.jsonl").open("ab") as file:
