@@ -78,6 +78,11 @@ class Processes:
         self._open_ray()
         self._device, self._gpus = pick_device(settings.device), GpuShares()
         s = self._settings
+        if s.ranks > 1 and settings.learn.offload and self._device.type != "cpu":
+            raise UserError(
+                "learn.offload: several learners add up gradients on their devices, and these are in the host's "
+                "memory; set false, or cluster.shard = true, which divides them, or cluster.ranks = 1"
+            )
         if self._device.type == "cuda" and (s.samplers or s.ranks > 1):
             self._gpus = share_gpus(settings.device, s.ranks, s.samplers, self._held)
             if self._gpus.said:

@@ -102,6 +102,11 @@ def require_shardable(
         )
     if settings.optimizer == "muon":
         raise UserError("cluster.shard: muon turns whole matrices, and every learner has a part; set adamw")
+    if settings.moments == "8bit" or settings.offload:
+        raise UserError(
+            "cluster.shard: moments in eight bits or in the host's memory are for one whole model; set learn.moments = "
+            "'full' and learn.offload = false"
+        )
     if settings.lora_rank or (model is not None and has_adapter(model)):
         raise UserError("cluster.shard is not for adapters, which are small: set cluster.shard = false")
     if resets_reference and recipe.refers:

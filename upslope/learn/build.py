@@ -52,7 +52,8 @@ def build_learner(
         ranks or Alone(),
     )
     learner = Learner(scorer, optimizer)
-    policy.budgets.measure(sum(o.master_bytes + o.moment_bytes for o in learner.optimizers))
+    owed = 0 if settings.offload else sum(o.master_bytes + o.moment_bytes for o in learner.optimizers)
+    policy.budgets.measure(owed)
     return learner
 
 

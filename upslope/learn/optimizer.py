@@ -49,6 +49,11 @@ def flat(pieces: Sequence[Tensor | None], masters: Sequence[Tensor]) -> Tensor:
     return torch.cat([p.detach().flatten() for p in filled])
 
 
+def kept_apart(device: torch.device, settings: LearnSettings) -> torch.device | None:
+    """Where the masters of weights on that device are, if not there."""
+    return torch.device("cpu") if settings.offload and device.type != "cpu" else None
+
+
 class Optimizer(Protocol):
     """Masters and moments of some parameters, and how they take a step. ``LocalOptimizer`` is the one for a single
     process."""
@@ -127,8 +132,9 @@ class LocalOptimizer:
     """Holds the masters and their gradients, moved as ``settings.optimizer`` says (``rules_of``); ``model`` is left
     computing in ``dtype``.
 
-    In low precision the model's parameters become copies of the masters, and each parameter's gradient is added to
-    its master's in float32 as soon as it is complete, then freed: accumulation over micro-batches loses nothing.
+    In low precision, or with ``settings.offload``, the model's parameters become copies of the masters, and each
+    parameter's gradient is added to its master's in float32 as soon as it is complete, then freed: accumulation over
+    micro-batches loses nothing.
     """
 
     def __init__(
@@ -153,12 +159,15 @@ class LocalOptimizer:
         self._compute: dict[str, torch.nn.Parameter] = dict(named)
         self.masters: dict[str, Tensor] = {}
         for name, parameter in named:
-            if dtype in (torch.float32, torch.float64) or name in full:
-                parameter.data = parameter.data.to(dtype if dtype == torch.float64 else torch.float32)
+            precise = torch.float64 if dtype == torch.float64 else torch.float32
+            computed = precise if name in full else dtype
+            apart = kept_apart(parameter.device, settings)
+            if computed == precise and apart is None:
+                parameter.data = parameter.data.to(precise)
                 self.masters[name] = parameter
             else:
-                self.masters[name] = parameter.data.float().clone().requires_grad_()
-                parameter.data = parameter.data.to(dtype)
+                self.masters[name] = parameter.data.to(apart or parameter.device, precise, copy=True).requires_grad_()
+                parameter.data = parameter.data.to(computed)
                 parameter.register_post_accumulate_grad_hook(self._collector(self.masters[name]))
         self._rules = rules_of(model, self.masters, settings)
 
@@ -167,10 +176,8 @@ class LocalOptimizer:
         def collect(parameter: Tensor) -> None:
             if parameter.grad is None:
                 return
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad.add_(parameter.grad)
+            grad = parameter.grad.to(master.device, master.dtype)
+            master.grad = grad if master.grad is None else master.grad.add_(grad)
             parameter.grad = None
 
         return collect
@@ -269,12 +276,15 @@ class LocalOptimizer:
     def load(self, state: dict[str, Tensor], num_done: int) -> None:
         """Continue from a saved ``state``. Raises UserError if it belongs to other parameters, or another optimizer."""
         if state and set(state) != {key for rule in self._rules for key in rule.names()}:
-            owner = owner_of(state, self.masters)
-            if owner is not None and owner != self.settings.optimizer:
-                raise UserError(
-                    f"the checkpoint's optimizer state is of learn.optimizer = {owner!r}, and this run has "
-                    f"{self.settings.optimizer!r}; go on with the first, or start a new run from its model"
-                )
+            asked = {"optimizer": self.settings.optimizer, "moments": self.settings.moments}
+            for (name, mine), theirs in zip(
+                asked.items(), owner_of(state, self.masters) or asked.values(), strict=True
+            ):
+                if mine != theirs:
+                    raise UserError(
+                        f"the checkpoint's optimizer state is of learn.{name} = {theirs!r}, and this run has {mine!r}; "
+                        "go on with the first, or start a new run from its model"
+                    )
             raise UserError("the checkpoint's optimizer state is of another model; resume with the run's own folder")
         if state:
             for rule in self._rules:

@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from upslope.errors import UserError
+from upslope.learn.eight_bits import eight_bit_rule, is_in_eight_bits
 from upslope.learn.muon import Muon
+from upslope.learn.rule import ADAMW, MUON, Rule
 from upslope.learn.settings import LearnSettings
 from upslope.model.adapter import has_adapter
-
-ADAMW, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
-"""What each keeps of a weight, by torch's names."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One of torch's optimizers with the masters that it moves."""
-
-    optimizer: torch.optim.Optimizer
-    masters: Mapping[str, Tensor]
-    kept: tuple[str, ...]
-
-    def step(self, rate: float) -> None:
-        """Move the masters by their gradients."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-
-    @property
-    def moment_bytes(self) -> int:
-        """What the moments take; the counts are next to nothing."""
-        num_moments = sum(key != "step" for key in self.kept)
-        return num_moments * sum(master.numel() * master.element_size() for master in self.masters.values())
-
-    def names(self) -> set[str]:
-        """The names in ``state`` after a step."""
-        return {f"{key}/{name}" for key in self.kept for name in self.masters}
-
-    def state(self) -> dict[str, Tensor]:
-        """Moments and counts, flat, as ``KEY/NAME``; nothing before the first step."""
-        found = {}
-        for name, master in self.masters.items():
-            for key, value in self.optimizer.state.get(master, {}).items():
-                found[f"{key}/{name}"] = torch.as_tensor(value).detach().cpu()
-        return found
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take its own part of a saved ``state``."""
-        for name, master in self.masters.items():
-            # The count lies on the parameter's device too: the fused kernel reads it there.
-            self.optimizer.state[master] = {
-                key: state[f"{key}/{name}"].to(
-                    master.device, torch.float32 if key == "step" else master.dtype, copy=True
-                )
-                for key in self.kept
-            }
 
 
 def rules_of(model: Any, masters: Mapping[str, Tensor], settings: LearnSettings) -> list[Rule]:
@@ -77,7 +31,9 @@ def rules_of(model: Any, masters: Mapping[str, Tensor], settings: LearnSettings)
         if turned:
             muon = Muon(turned.values(), settings.lr or 0.0, settings.momentum, settings.weight_decay)
             rules.append(Rule(muon, turned, MUON))
-    if rest:
+    if rest and settings.moments == "8bit":
+        rules.append(eight_bit_rule(rest, settings))
+    elif rest:
         adamw = torch.optim.AdamW(
             list(rest.values()),
             lr=settings.lr or 0.0,
@@ -102,8 +58,9 @@ def matrices(model: nn.Module) -> frozenset[str]:
     )
 
 
-def owner_of(state: Mapping[str, Tensor], masters: Mapping[str, Tensor]) -> str | None:
-    """Which ``learn.optimizer`` left a ``state`` of just these weights; None: it is of others."""
+def owner_of(state: Mapping[str, Tensor], masters: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """Which ``learn.optimizer`` and ``learn.moments`` left a ``state`` of just these weights; None: it is of others."""
     if {key.partition("/")[2] for key in state} != set(masters):
         return None
-    return "muon" if any(key.startswith(f"{MUON[0]}/") for key in state) else "adamw"
+    optimizer = "muon" if any(key.startswith(f"{MUON[0]}/") for key in state) else "adamw"
+    return optimizer, "8bit" if any(map(is_in_eight_bits, state)) else "full"

@@ -67,6 +67,12 @@ class LearnSettings:
     and moments; 0: 400 MiB, as on a CPU. Running out of memory halves it for the rest of the run."""
     logits_share: float = at_least(0, 0.1)
     """Likewise for the logits that are held at once; 0: 16 Mi of them, as on a CPU."""
+    moments: Literal["full", "8bit"] = "full"
+    """How AdamW keeps its two moments. full: in float32, 8 bytes a weight. 8bit: in codes of one byte, with a scale for
+    every 256 (arXiv 2110.02861), by torchao, which has to be installed."""
+    offload: bool = False
+    """Keep master weights, their gradients and the moments in the host's memory (16 bytes a weight), where the
+    optimizer then works; on the device are only the weights that compute. On a CPU they are there in any case."""
     checkpoint_activations: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass; less memory for about a third
     more time."""
@@ -105,5 +111,12 @@ class LearnSettings:
                 f"optimizer = 'muon' turns whole matrices, and lora_rank = {self.lora_rank} trains factors of them; "
                 "set optimizer = 'adamw', or lora_rank = 0"
             )
+        if self.moments == "8bit" and self.optimizer != "adamw":
+            raise ValueError(
+                f"moments = '8bit' are AdamW's, and optimizer = {self.optimizer!r}; set optimizer = 'adamw', or "
+                "moments = 'full'"
+            )
+        if self.moments == "8bit" and self.dtype == "float64":
+            raise ValueError("moments = '8bit' beside dtype = 'float64' would throw away what it is for; set 'full'")
         if self.lr is not None and not math.isfinite(self.lr):
             raise ValueError(f"lr must be a finite number, not {self.lr}")

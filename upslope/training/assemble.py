@@ -155,4 +155,8 @@ def compute_dtype(learn: LearnSettings, recipe: Recipe, model: Any, device: torc
         return pick_dtype(learn.dtype, model, device)
     if learn.dtype == "bfloat16":
         raise UserError("learn.dtype = 'bfloat16' cannot carry curvature, which update=kl_ball needs; set float32")
+    if learn.offload and device.type != "cpu":
+        raise UserError(
+            "learn.offload is for an optimizer, and update=kl_ball has none and computes on the weights; set false"
+        )
     return torch.float64 if learn.dtype == "float64" else torch.float32
