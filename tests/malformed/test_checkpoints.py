@@ -118,7 +118,10 @@ WHOLE: dict[str, tuple[Damage, str]] = {
     "no state, sealed": (sealed(lambda folder: (folder / "run_state.json").unlink()), "run_state.json is missing"),
     "no optimizer, sealed": (sealed(lambda folder: (folder / "resume" / "optimizer.state").unlink()), "optimizer"),
     "no weights, sealed": (sealed(lambda folder: (folder / "model.safetensors").unlink()), "model.safetensors"),
-    "no file left": (lambda folder: [path.unlink() for path in folder.rglob("*") if path.is_file()], "no manifest.json"),
+    "no file left": (
+        lambda folder: [path.unlink() for path in folder.rglob("*") if path.is_file()],
+        "no manifest.json",
+    ),
     "a file in its place": (replaced(lambda place: place.write_text("a")), "no folder"),
     "a broken link in its place": (replaced(lambda place: place.symlink_to("nowhere")), "no folder"),
     "a link to itself in its place": (replaced(lambda place: place.symlink_to(place.name)), "no folder"),
