@@ -298,6 +298,20 @@ def test_nothing_is_overwritten(tokenizer_of: Callable[..., Said]) -> None:
     assert tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "rows.jsonl").code == 2
     assert tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "empty").code == 0
     assert Path("full/mine.txt").read_text() == "mine" and len(list(Path("full").iterdir())) == 1
+    Path("link").symlink_to("elsewhere")
+    assert "link is there already" in tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "link").err
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_any_text_is_read(
+    tokenizer_of: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "find_sources", lambda sources: pytest.fail("too late"))
+    said = tokenizer_of("rows.jsonl", "-o", "rows.jsonl/inner/words")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert f"rows.jsonl/inner/words cannot be made: {tmp_path / 'rows.jsonl'}: Not a directory" in said.err
+    if Path("/proc/self").exists():  # where nobody may make a folder
+        assert "/proc/words cannot be made" in tokenizer_of("rows.jsonl", "-o", "/proc/words").err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_a_write_that_breaks_off_leaves_nothing(

@@ -128,9 +128,11 @@ def test_another_column_may_hold_the_text(tmp_path: Path) -> None:
         ("a.txt", b"\xef\xbb\xbfab\xe2\x82", ", byte 5: not UTF-8 text (0xe2)"),
         ("a.txt.gz", gzip.compress(b"ab\xc0", mtime=0), ", byte 2: not UTF-8 text (0xc0)"),
         ("a.txt", b"PK\x03\x04\x00", ", byte 4: a zero byte"),
-        ("a.txt", "Hallo".encode("utf-16"), ", byte 3: a zero byte"),
-        ("a.txt.gz", gzip.compress(b"abc" * 1000, mtime=0)[:-9], "cannot read"),
-        ("a.txt.zst", b"no zstd", "cannot read"),
+        ("a.txt", b"\xff\xfea\0", ": UTF-16 and not UTF-8; convert it (iconv -f utf-16 -t utf-8)"),
+        ("a.txt", b"\xff\xfe\0\0a\0\0\0", ": UTF-32 and not UTF-8"),
+        ("a.jsonl", '\ufeff{"text": "a"}'.encode("utf-16-be"), ": UTF-16 and not UTF-8"),
+        ("a.txt.gz", gzip.compress(b"abc" * 1000, mtime=0)[:-9], "; fetch the file, or pack it, again"),
+        ("a.txt.zst", b"no zstd", "; fetch the file, or pack it, again"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', ", row 2: not JSON ("),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', ", row 2: not UTF-8 text (0xff at byte 24)"),
         ("a.jsonl", b"[1]\n", ", row 1: a list, not an object"),
@@ -178,8 +180,24 @@ def test_sources_that_are_not_there_are_refused_at_once(tmp_path: Path, monkeypa
         assert said in str(caught.value)
     with pytest.raises(UserError, match="no source of text"):
         documents([])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("as a path, an empty name is the folder at hand")
+    with pytest.raises(UserError, match="empty name"):
+        documents([""])
     with pytest.raises(UserError, match="put it in brackets"):
         documents("a.txt")
+
+
+@pytest.mark.parametrize("name", ["gone.txt", "gone"])
+def test_a_link_to_nothing_is_not_passed_over(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("here")
+    (tmp_path / name).symlink_to("elsewhere")
+    (tmp_path / "page.html").symlink_to("elsewhere")  # would not be read in any case
+    for source in (tmp_path, tmp_path / name, tmp_path / "gon*"):
+        assert refusal(source).startswith(f"{tmp_path / name} is a link to elsewhere, which is not there")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("there")
+    assert "there" in texts(tmp_path, tmp_path / "elsewhere")
 
 
 def test_a_data_set_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,6 +198,9 @@ def test_a_block_of_text_is_512_tokens_or_what_the_positions_leave():
     assert block_length(Demonstrations(), 64) == 63
     with pytest.raises(UserError, match=r"recipe.sample.block = 64 tokens.*64 positions; set it to 63"):
         block_length(Documents(block=64), 64)
+    for sample in (Documents(), Documents(block=1), Demonstrations()):
+        with pytest.raises(UserError, match="the model has 1 position, and to predict text takes 2 or more"):
+            block_length(sample, 1)
 
 
 def test_text_stands_in_the_place_of_documents_for_pretraining_and_replay():

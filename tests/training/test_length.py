@@ -13,11 +13,14 @@ from upslope.algo.family import FAMILY
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.tasks.base import Task
+from upslope.training.conveniences import notes_on
 from upslope.training.corpora import Text
 from upslope.training.length import with_steps, with_steps_of_text
+from upslope.training.named import open_run_task
 from upslope.training.settings import RunSettings
 from upslope.training.source import MixedDemonstrations, Shuffled
 from upslope.training.start import launch
+from upslope.training.tables import to_settings
 from upslope.training.task_settings import TaskSettings
 from upslope.training.view import NullView
 from upslope.types import Problem
@@ -120,3 +123,21 @@ def test_a_run_keeps_the_steps_that_its_epochs_became(tmp_path: Path) -> None:
     document = tomllib.loads((folder / "run.toml").read_text())
     assert (document["steps"], document["epochs"]) == (1, 0.0)
     assert load_settings(folder / "run.toml").steps == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "learn", "told"),
+    [
+        (3, {"warmup": 12}, "the learning rate only rises, to 25% of learn.lr; raise steps"),
+        (3, {"decay": "cosine"}, "to 30% of learn.lr, and learn.decay = 'cosine' never begins; raise steps"),
+        (12, {"warmup": 12, "decay": "wsd"}, "to 100% of learn.lr, and learn.decay = 'wsd' never begins"),
+        (12, {"warmup": 12}, ""),
+        (13, {"warmup": 12, "decay": "wsd"}, ""),
+        (3, {}, ""),  # nobody set anything
+    ],
+)
+def test_a_warmup_that_outlasts_the_run_is_told(steps: int, learn: dict[str, object], told: str) -> None:
+    task, settings = open_run_task(TaskSettings("pocket"), 0), to_settings({"steps": steps, "learn": learn})
+    (*_, note) = "", *notes_on(task, FAMILY["sft"].recipe, settings)
+    assert told in note and bool(note) == bool(told)
+    assert notes_on(task, FAMILY["trpo"].recipe, settings) == []  # its steps have no rate

@@ -86,7 +86,10 @@ def find_sources(sources: Sequence[str]) -> list[Path | str]:
 
 
 def _found(source: str) -> list[Path] | list[str]:
+    if not source.strip():  # a shell's variable without a value: as a path it would be the folder at hand
+        raise UserError("a source of text is an empty name; name a file, a folder, a pattern or a data set of the hub")
     path = Path(source).expanduser()
+    _require_target(path)
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -110,6 +113,8 @@ def _folder(path: Path) -> list[Path]:
 def _pattern(pattern: str) -> list[Path]:
     """What matches: files of text, and those below folders that match; each once."""
     matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 (a whole path)
+    for match in matches:
+        _require_target(match)
     files = dict.fromkeys(file for match in matches for file in (_below(match) if match.is_dir() else [match]))
     known = [file for file in files if ending(file) in _READERS and file.is_file()]
     if not known:
@@ -132,10 +137,19 @@ def _below(folder: Path) -> list[Path]:
         real = os.path.realpath(here)
         inner[:] = [] if real in entered else [name for name in inner if not name.startswith(".")]
         if real not in entered:
-            paths = (Path(here, name) for name in names if not name.startswith("."))
-            files += [path for path in paths if ending(path) in _READERS and path.is_file()]
+            for path in (Path(here, name) for name in names if not name.startswith(".")):
+                if ending(path) in (*_READERS, ""):  # without one it may have been a folder
+                    _require_target(path)
+                if ending(path) in _READERS and path.is_file():
+                    files.append(path)
         entered.add(real)
     return sorted(files)
+
+
+def _require_target(path: Path) -> None:
+    """Raise UserError for a link to what is not there: text would be missing, and nobody would know."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to {path.readlink()}, which is not there; mend the link, or remove it")
 
 
 def _refuse(error: OSError) -> None:

@@ -63,7 +63,10 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[BinaryIO]:
                 with packed, io.BufferedReader(packed, BUFFER) as file:
                     yield file
     except OSError as error:  # pyarrow's have no strerror, and may have several lines
-        raise UserError(f"cannot read {path}: {error.strerror or str(error).partition(chr(10))[0]}") from error
+        if error.strerror:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        first = str(error).partition("\n")[0]
+        raise UserError(f"cannot read {path}: {first}; fetch the file, or pack it, again") from error
 
 
 class _Told(io.RawIOBase):

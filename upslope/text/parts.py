@@ -11,6 +11,8 @@ from upslope.errors import UserError
 PART = 1 << 16
 """The longest document, in bytes of UTF-8."""
 _MARK = "\ufeff".encode()
+_OTHER_MARKS = {"\ufeff".encode(name): name.rpartition("-")[0] for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")}
+"""The byte order marks of encodings that are not read, the longer ones first."""
 
 
 class Document(NamedTuple):
@@ -28,10 +30,19 @@ def text_parts(file: BinaryIO, name: str) -> Iterator[Document]:
     Raises UserError with the byte's number for what is not UTF-8, and for zero bytes, which only a binary file has.
     """
     for begin, data in _windows(file):
+        if begin == 0:
+            require_readable_mark(data, name)
         mark = len(_MARK) if begin == 0 and data.startswith(_MARK) else 0
         text = _decoded(data[mark:], name, begin + mark).replace("\r\n", "\n")
         if text.strip():
             yield Document(text, f"{name}, byte {begin}")
+
+
+def require_readable_mark(data: bytes, name: str) -> None:
+    """Raise UserError for a file that begins as UTF-16 or UTF-32, as PowerShell and Excel write them."""
+    for mark, encoding in _OTHER_MARKS.items():
+        if data.startswith(mark):
+            raise UserError(f"{name}: {encoding.upper()} and not UTF-8; convert it (iconv -f {encoding} -t utf-8)")
 
 
 def row_parts(text: str, where: str) -> Iterator[Document]:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from upslope.errors import UserError
 from upslope.text.packed import COMPRESSED, Meter, open_bytes
-from upslope.text.parts import Document, row_parts
+from upslope.text.parts import Document, require_readable_mark, row_parts
 
 LONGEST_ROW = 1 << 26
 """A row of JSON lines is read whole; a longer one is refused, since it is hardly meant."""
@@ -29,6 +29,8 @@ def json_line_texts(path: Path, column: str, meter: Meter) -> Iterator[Document]
         while line := file.readline(LONGEST_ROW):
             number += 1
             where = f"{path}, row {number}"
+            if number == 1:
+                require_readable_mark(line, str(path))
             if len(line) == LONGEST_ROW:
                 raise UserError(f"{where}: longer than {LONGEST_ROW >> 20} MiB; write one JSON object on each line")
             if line.strip():

@@ -6,6 +6,7 @@ from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Documents
 from upslope.errors import UserError
+from upslope.learn.settings import LearnSettings
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY
 from upslope.tasks.text_alone import TextAlone
@@ -65,6 +66,22 @@ def measures_something(settings: RunSettings, task: Task) -> bool:
 
 
 def notes_on(task: Task, recipe: Recipe, settings: RunSettings) -> list[str]:
-    """What whoever watches a run should know of its task: that there is no accuracy, how many problems are left."""
+    """What whoever watches a run should know before it begins: that there is no accuracy, how many problems are left,
+    that the learning rate only rises."""
     told = [NO_ACCURACY] if not task.says_right and (recipe.acts or settings.eval.problems) else []
-    return told + ([task.told()] if isinstance(task, PromptLengths) else [])
+    told += [task.told()] if isinstance(task, PromptLengths) else []
+    return told + _note_on_warmup(settings, recipe)
+
+
+def _note_on_warmup(settings: RunSettings, recipe: Recipe) -> list[str]:
+    """Told where somebody set a decay, or a warm-up, that this run is too short for; not where all is as it was."""
+    learn, updates = settings.learn, settings.steps * recipe.reuse.num_updates
+    asked = learn.decay != LearnSettings.decay or learn.warmup != LearnSettings.warmup
+    enough = learn.warmup + (learn.decay != "constant")  # a decay begins behind the last update of the warm-up
+    if not asked or not 0 < updates < enough or "curvature" in recipe.needs:
+        return []
+    decay = "" if learn.decay == "constant" else f", and learn.decay = {learn.decay!r} never begins"
+    return [
+        f"learn.warmup = {learn.warmup:,} updates, and the run has {updates:,}: the learning rate only rises, to "
+        f"{updates / learn.warmup:.0%} of learn.lr{decay}; raise steps, or lower learn.warmup"
+    ]

@@ -101,8 +101,13 @@ class Announced:
 
 
 def block_length(sample: Sample, max_positions: int) -> int:
-    """Tokens of a block of text under these settings. Raises UserError for more than the model has positions for."""
+    """Tokens of a block of text under these settings. Raises UserError for more than the model has positions for, which
+    a model of one position always has."""
     most = max_positions - 1  # what a block begins after takes one
+    if most < 1:
+        raise UserError(
+            f"the model has {max_positions} position, and to predict text takes 2 or more; take a longer model"
+        )
     wanted = sample.block if isinstance(sample, Documents) else 0
     if wanted > most:
         raise UserError(

@@ -88,6 +88,14 @@ def test_a_tokenizer_that_is_done_is_not_learnt_again_while_its_text_is_the_same
     assert Path("runs/new/words.set-aside").exists() and Path("runs/new/read.set-aside").exists()
 
 
+def test_what_a_killed_process_had_written_of_a_tokenizer_goes() -> None:
+    half = Path("runs/new/.words.123.part")
+    half.mkdir(parents=True)
+    (half / "tokenizer.json").write_text("{")
+    do(only=["words"])
+    assert not half.exists() and Path("runs/new/words/tokenizer.json").exists()
+
+
 def test_a_stage_tells_its_view_what_it_learnt_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     class Kept(NullView):
         said: ClassVar[list[str]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def perform_stages(pipeline: Pipeline, kinds: Kinds, make_view: Callable[[], Vie
         if not _reads_earlier(stage):
             with _of_stage(stage):
                 kinds[stage.kind].check(stage.settings)
-    with _held(pipeline.folder):
+    with _held(pipeline.folder, [stage.name for stage in pipeline.stages]):
         _Performance(pipeline, kinds, make_view, orders).run([stage.name for stage in wanted])
 
 
@@ -261,13 +262,13 @@ def _of_stage(stage: Stage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _held(folder: Path, stages: Sequence[str]) -> Iterator[None]:
     """Hold a pipeline's folder. Raises Taken if another process does, or if there is something else in it."""
     _require_own(folder)
     with claimed(folder, resume=True):
-        for part in folder.glob(".*.part"):
-            if (found := PART.fullmatch(part.name)) and found[1] in (NOTES, PIPELINE):
-                part.unlink()  # of a process that was killed while it wrote
+        for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+            if (found := PART.fullmatch(part.name)) and found[1] in (NOTES, PIPELINE, *stages):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
         yield
 
 
