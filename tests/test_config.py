@@ -188,19 +188,23 @@ def test_relative_paths_are_looked_for_beside_the_file(tmp_path: Path, monkeypat
     there, here = tmp_path / "there", tmp_path / "here"
     for folder in (there, here):
         (folder / "model").mkdir(parents=True)
-    for name in ("data.jsonl", "held.jsonl", "mine.py"):
+    for name in ("data.jsonl", "held.jsonl", "more.jsonl", "mine.py"):
         (there / name).touch()
     for name in ("data.jsonl", "theirs.py"):
         (here / name).touch()
     monkeypatch.chdir(here)
     file = there / "run.toml"
     task: dict[str, Any] = {"data": "data.jsonl", "eval_data": "held.jsonl", "rewards": ["mine.py:f", "theirs.py:g"]}
+    task["also"] = ["more.jsonl", "none.jsonl"]
     file.write_text(tomli_w.dumps({"model": "model", "task": task}))
     settings = load_settings(file)
     assert settings.model == str(there / "model")
     assert settings.task.data == str(there / "data.jsonl")  # beside the file, though there is one here too
     assert settings.task.eval_data == str(there / "held.jsonl")
     assert settings.task.rewards == (f"{there / 'mine.py'}:f", "theirs.py:g")  # the second is found here only
+    assert settings.task.also == (str(there / "more.jsonl"), "none.jsonl")
+    document = to_document(replace(settings, task=replace(settings.task, also=("data.jsonl",))), FAMILY["sft"].recipe)
+    assert document["task"]["also"] == [str(here / "data.jsonl")]  # a run goes on from any folder
     # What is typed on the command line is meant as typed.
     typed = load_settings(file, ["task.data=data.jsonl"], {"model": "model"})
     assert (typed.task.data, typed.model) == ("data.jsonl", "model")

@@ -29,8 +29,8 @@ PATHS = (
     ("task", "environment"),
     ("recipe", "name"),
 )
-"""Keys that may hold a path; so may every entry of ``task.rewards``, ``tools`` and ``text``, and the kind of every
-slot."""
+"""Keys that may hold a path; so may every entry of ``task.rewards``, ``tools``, ``also`` and ``text``, and the kind of
+every slot."""
 
 
 def load_settings(
@@ -187,7 +187,7 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         if slot != "name" and isinstance(kind, str) and names_a_file(kind):
             recipe[slot] = value | {"kind": _beside(kind, folder)} if isinstance(value, dict) else _beside(kind, folder)
     task = table.get("task", {})
-    for name in ("rewards", "tools"):
+    for name in ("rewards", "tools", "also"):
         if isinstance(task, dict) and isinstance(task.get(name), list):
             task[name] = [_beside(r, folder) if isinstance(r, str) else r for r in task[name]]
     if isinstance(task, dict) and isinstance(task.get("text"), list):

@@ -37,6 +37,7 @@ def to_document(
     if names_a_file(table["name"]):
         table["name"] = _absolute(table["name"])
     table["data"], table["eval_data"] = _absolute(table["data"]), _absolute(table["eval_data"])
+    table["also"] = [_absolute(data) for data in table["also"]]
     table["rewards"] = [_absolute(reward) for reward in table["rewards"]]
     table["tools"] = [_absolute(tool) if names_a_file(tool) else tool for tool in table["tools"]]
     table["environment"] = _absolute(table["environment"]) if table["environment"] else ""

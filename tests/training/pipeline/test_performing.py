@@ -224,6 +224,13 @@ def test_a_setting_that_an_older_version_did_not_have_undoes_nothing(kind, doing
     assert doing()[-1] == "stage 3 of 3: c, done before"
 
 
+def test_a_setting_that_mattered_to_an_older_version_alone_undoes_nothing(kind, doing, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(kind, "matters", lambda key: True)
+        doing()
+    assert doing(quiet=True) == [f"stage {n} of 3: {name}, done before" for n, name in enumerate("abc", 1)]
+
+
 def test_a_setting_that_the_user_gives_counts_where_there_was_none(kind, doing, tmp_path):
     doing()
     rows = [{"name": name, "word": word} for name, word in zip("abc", "123", strict=True)]

@@ -9,7 +9,10 @@ import pytest
 
 from upslope.errors import UserError
 from upslope.lab.pipeline.kinds import KINDS
-from upslope.training.pipeline.plan import Pipeline, to_pipeline
+from upslope.lab.pipeline.report import PICTURE, REPORT
+from upslope.training.pipeline.notes import NOTES
+from upslope.training.pipeline.performing import PIPELINE
+from upslope.training.pipeline.plan import KEPT, Pipeline, to_pipeline
 from upslope.training.pocket_start import pocket_stage
 
 FOLDER = Path("runs/p")
@@ -86,6 +89,7 @@ WRONG: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any], str]] = {
     "no stage": ((), {}, "a pipeline has a table"),
     "no name": (({"steps": 3},), {}, "stage 1: name = None should be"),
     "a name that leads elsewhere": (({"name": "../x"},), {}, r"stage 1: name = '\.\./x' should be"),
+    "a name that the pipeline keeps": (({"name": "stages.json"},), {}, "stage 1: the pipeline itself writes stages.json"),
     "a setting's name": (({"name": "learn"},), {}, "'learn' is the name of a setting"),
     "a name twice": (({"name": "a"}, {"name": "a"}), {}, "stage 2: another one is called 'a' too"),
     "no such kind": (({"name": "a", "kind": "trane"},), {}, "stage a: kind = 'trane' .* did you mean 'train'"),
@@ -103,6 +107,10 @@ WRONG: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any], str]] = {
     ),
     "what nobody reads": (({"name": "b", "kind": "eval"},), {"steps": 3}, "no stage reads steps, which is set for all"),
 }
+
+
+def test_no_stage_takes_the_place_of_what_a_pipeline_writes():
+    assert set(KEPT) == {NOTES, PIPELINE, REPORT, PICTURE}
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -40,7 +40,8 @@ class EvalStage:
         return names(("model", *SPEAKING), key)
 
     def matters(self, key: str) -> bool:
-        return not names(("threads", "task.data", "task.eval_data", "task.text", "task.reward_workers"), key)
+        paths = ("task.data", "task.eval_data", "task.also", "task.text")  # what they lead to is in ``made_with``
+        return not names(("threads", "task.reward_workers", *paths), key)
 
     def settings(self, table: Mapping[str, Any], folder: Path) -> RunSettings:
         return to_settings({**table, "out": str(folder.parent), "name": folder.name})

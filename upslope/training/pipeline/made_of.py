@@ -22,9 +22,9 @@ from upslope.training.settings import RunSettings
 from upslope.training.tables import dotted
 
 IRRELEVANT = (
-    *("name", "out", "versions", "threads", "track", "task.reward_workers", "task.data", "task.eval_data"),
+    *("name", "out", "versions", "threads", "track", "task.reward_workers"),
+    *("task.data", "task.eval_data", "task.also", "task.text"),
     *(f"eval.{name}" for name in ("every", "problems", "samples", "temperature", "text_tokens", "by")),
-    "task.text",
     *(
         f"cluster.{name}"
         for name in ("samplers", "rewards", "address", "patience", "vllm_python", "vllm_url", "most_gap")
@@ -48,7 +48,8 @@ def reads_of(settings: RunSettings, task: Task) -> dict[str, str]:
     found = made_with(settings, task, None)
     if settings.eval.patience:  # then evaluations say how long it learns
         found["the evaluations"] = str(settings.eval)
-    found.setdefault(_DATA, f"{settings.task.data} {settings.task.eval_data}")  # where not all of it can be read
+    paths = (settings.task.data, settings.task.eval_data, *settings.task.also)
+    found.setdefault(_DATA, " ".join(map(str, paths)))  # where not all of it can be read
     if settings.task.text:
         found[TEXT] = text_of(settings.task.text)
     for key, value in dotted(asdict(settings)):

@@ -138,7 +138,8 @@ class _Performance:
             raise UserError(f"{stage.folder} is there, and was not made by this pipeline; choose another name")
         wrong = ""
         if begun and before is not None and not self._is_again(stage):
-            wrong = "; ".join(now.differences(before, stage.written))
+            mattered = {key: value for key, value in before.settings.items() if kind.matters(key)}  # to this version
+            wrong = "; ".join(now.differences(replace(before, settings=mattered), stage.written))
             if not wrong and before.left and kind.left(stage.folder) != before.left:
                 wrong = "its folder is not as it was when it was done"
             if not wrong:  # later stages are compared with what was noted of this one

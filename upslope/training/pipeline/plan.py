@@ -20,6 +20,8 @@ OWN = ("name", "kind", "from")
 """Keys of a stage that are no setting of what it does."""
 NAMED = "stage:"
 """A setting of the form ``stage:NAME`` is that stage's folder, and ``stage:NAME@best`` its best checkpoint."""
+KEPT = ("pipeline.toml", "stages.json", "report.md", "report.png")
+"""What else a pipeline's folder holds, and no stage can be called."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 Changes = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -208,6 +210,8 @@ def _name_of(row: Mapping[str, Any], place: int) -> str:
     name = row.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"stage {place}: name = {name!r} should be letters, digits and any of . _ + -, such as 'sft'")
+    if name in KEPT:
+        raise UserError(f"stage {place}: the pipeline itself writes {name} beside the stages; choose another name")
     if name in {field.name for field in fields(RunSettings)}:
         raise UserError(f"stage {place}: {name!r} is the name of a setting, so {name}.KEY=VALUE would mean two things")
     return name
