@@ -37,6 +37,8 @@ def test_nothing_given_is_the_defaults() -> None:
         ("learn.warmpu=3", "there is no setting learn.warmpu; did you mean 'warmup'?"),
         ("tsak.name=gsm8k", "there is no setting tsak; did you mean 'task'?"),
         ("=3", "there is no setting "),
+        ("task.text=a.txt", """task.text = 'a.txt' should be a list: ["a.txt"]"""),
+        ("task.text_weights=2", "task.text_weights = 2 should be a list: [2]"),
         ("steps", "'steps' is not of the form KEY=VALUE"),
         ("steps=many", "steps = 'many' should be int: "),
         ("steps=1.5", "steps = 1.5 should be int: "),
@@ -208,6 +210,12 @@ def test_relative_paths_are_looked_for_beside_the_file(tmp_path: Path, monkeypat
     # What is typed on the command line is meant as typed.
     typed = load_settings(file, ["task.data=data.jsonl"], {"model": "model"})
     assert (typed.task.data, typed.model) == ("data.jsonl", "model")
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("steps = 3\n", encoding="utf-8-sig")
+    assert load_settings(file).steps == 3
 
 
 def test_a_name_that_is_no_path_stays_as_it_is(tmp_path: Path) -> None:

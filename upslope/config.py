@@ -8,10 +8,11 @@ from __future__ import annotations
 import glob
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from upslope.errors import UserError
+from upslope.errors import UserError, nearest
 from upslope.model.names import NEW, config_of_new, folder_and_best, is_new
 from upslope.plugins import names_a_file
 from upslope.record.claim import folder_in
@@ -31,6 +32,8 @@ PATHS = (
 )
 """Keys that may hold a path; so may every entry of ``task.rewards``, ``tools``, ``also`` and ``text``, and the kind of
 every slot."""
+
+SETTINGS = tuple(each.name for each in fields(RunSettings))
 
 
 def load_settings(
@@ -111,6 +114,10 @@ def load_pipeline(
         key, value = _pair(text)
         owners = [str(row.get("name")) for row in rows if key.startswith(f"{row.get('name')}.")]
         owner = max(owners, key=len, default="")
+        first, dot, _ = key.partition(".")
+        if dot and not owner and first not in SETTINGS:
+            names = [str(row.get("name")) for row in rows]
+            raise UserError(f"{text}: there is no stage or setting {first!r}{nearest(first, [*names, *SETTINGS])}")
         key = key.removeprefix(f"{owner}.") if owner else key
         change: dict[str, Any] = {}
         _put(change, "recipe" if key == "recipe.name" else key, value)
@@ -137,7 +144,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     if file.exists() and not file.is_file():  # a folder; a device may never end, a pipe never begin
         raise UserError(f"run file {file} is no file")
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # as Notepad writes it
     except OSError as error:
         raise UserError(f"run file {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits, a deep list

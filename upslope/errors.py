@@ -38,7 +38,7 @@ def of_system(error: OSError) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'X'?"`` for the closest known word, or a list of what there is.
+    """``"; did you mean 'X'?"`` for the closest known word, or a list of what there is; nothing where that is nothing.
 
     >>> nearest("grop", ["grpo", "rft"])
     "; did you mean 'grpo'?"
@@ -47,7 +47,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
 
 
 class Exhausted(Exception):

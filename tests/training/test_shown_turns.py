@@ -32,6 +32,7 @@ from upslope.tasks.complete import complete
 from upslope.tasks.registry import open_task
 from upslope.training.checks import check_shown
 from upslope.training.collect import Collector
+from upslope.training.conveniences import notes_on
 from upslope.training.fitting import fit_rows
 from upslope.training.readable import require_readable
 from upslope.training.settings import EvalSettings, RunSettings
@@ -177,7 +178,7 @@ def test_held_out_conversations_are_shown_as_they_would_be_imitated(tmp_path: Pa
 
 def test_a_row_that_ends_with_a_user_cannot_be_imitated_and_can_be_attempted(tmp_path: Path) -> None:
     task = user.open(write(tmp_path / "train.jsonl", {"messages": talk(2)}, {"messages": talk(2)[:3]}), None)
-    with pytest.raises(UserError, match=r"^user/train/1: its messages end with a message of the user's"):
+    with pytest.raises(UserError, match=r"^user/train/1 \(.* row 2\): its messages end with a message of the user's"):
         check_shown(SFT, open_task("user", data=str(tmp_path)))
     check_shown(GRPO, open_task("user", data=str(tmp_path)))
     assert len(task.demonstrations()) == 1
@@ -246,11 +247,22 @@ def test_files_are_mixed_by_weight_or_by_size(tmp_path: Path) -> None:
     task = open_task("user", data=first, also=[second], weights=[1.0, 3.0])
     assert [(share, len(rows)) for share, rows in task.shares()] == [(0.25, 6), (0.75, 3)]
     assert [share for share, _ in open_task("user", data=first, also=[second]).shares()] == [6 / 9, 3 / 9]
+    said = [task.place(problem) for problem in (task.demonstrations()[0], task.demonstrations()[8])]
+    assert said[0].endswith("a.jsonl row 1)") and said[1].endswith("b.jsonl row 3)")
     assert len(task.demonstrations()) == 9 and len({p.id for p in task.demonstrations()}) == 9
     collector = Collector(task, None, RENDERER, Sampling(), seed=0, per_step=4)  # type: ignore[arg-type]
     taken = [[g.problem.messages[0]["content"][:3] for g in collector(Demonstrations(), s).kept] for s in range(3)]
     assert taken == [["Tom", "Eva", "Eva", "Eva"]] * 3
     assert task.fingerprint() != open_task("user", data=first, also=[second], weights=[1.0, 2.0]).fingerprint()
+
+
+def test_rows_with_nothing_to_imitate_are_counted(tmp_path: Path) -> None:
+    rows = ({"prompt": f"Tom {i}", "completion": None if i % 2 else "18", "split": "train"} for i in range(5))
+    write(tmp_path / "a.jsonl", *rows)
+    task = open_task("user", data=str(tmp_path / "a.jsonl"))
+    told = "2 of 5 training rows have nothing to imitate, and are left out"
+    assert told in notes_on(task, SFT, RunSettings()) and told not in notes_on(task, GRPO, RunSettings())
+    assert not any("imitate" in note for note in notes_on(open_task("pocket"), SFT, RunSettings()))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def show_demonstration(
     from upslope.model.chat_renderer import ChatRenderer
     from upslope.training.named import open_run_task
     from upslope.training.prompt_lengths import with_prompt_lengths
+    from upslope.training.room import addressed
     from upslope.training.shown import shown_rows
     from upslope.training.start import resolve_words
     from upslope.training.tables import task_options
@@ -44,8 +45,8 @@ def show_demonstration(
     found = opened.demonstrations()
     if row > len(found):
         raise UserError(f"--row {row}: there are {len(found)} demonstrations")
-    console = Console()
-    for place, shown in enumerate(shown_rows(renderer, found[row - 1])):
+    console, problem = Console(), found[row - 1]
+    for place, shown in enumerate(addressed(problem, opened.place, lambda: shown_rows(renderer, problem))):
         tokens = [*((i, False) for i in shown.prompt), *zip(shown.response, shown.mask, strict=True)]
         text, parts = Text(), 0
         for counted, run in itertools.groupby(tokens, key=lambda pair: pair[1]):
@@ -55,7 +56,7 @@ def show_demonstration(
         if place:
             console.print()
         console.print(
-            f"{visible(found[row - 1].id)}: {len(tokens)} tokens, {sum(shown.mask)} of them imitated, in {parts} "
+            f"{visible(opened.place(problem))}: {len(tokens)} tokens, {sum(shown.mask)} of them imitated, in {parts} "
             f"part{'s' * (parts != 1)}",
             highlight=False,
             markup=False,

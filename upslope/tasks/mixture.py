@@ -40,6 +40,12 @@ class Mixed(AroundTask):
         """Those of every data set, one after the other."""
         return [problem for _, rows in self.shares() for problem in rows]
 
+    def place(self, problem: Problem) -> str:
+        for name, task in self._others:
+            if problem.id.startswith(f"{name}: "):
+                return f"{name}: {task.place(replace(problem, id=problem.id.removeprefix(f'{name}: ')))}"
+        return super().place(problem)
+
     def fingerprint(self) -> str:
         parts = [super().fingerprint(), *(task.fingerprint() for _, task in self._others), *self._weights]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Attempts, Documents
+from upslope.algo.sample import Attempts, Demonstrations, Documents
 from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.tasks.base import Task
@@ -70,7 +70,21 @@ def notes_on(task: Task, recipe: Recipe, settings: RunSettings) -> list[str]:
     that the learning rate only rises."""
     told = [NO_ACCURACY] if not task.says_right and (recipe.acts or settings.eval.problems) else []
     told += [task.told()] if isinstance(task, PromptLengths) else []
-    return told + _note_on_warmup(settings, recipe)
+    return told + _note_on_rows(task, recipe) + _note_on_warmup(settings, recipe)
+
+
+def _note_on_rows(task: Task, recipe: Recipe) -> list[str]:
+    """How many rows have nothing to imitate, where others have."""
+    if not isinstance(recipe.sample, Demonstrations):
+        return []
+    try:
+        problems = task.problems("train")
+    except UserError:  # demonstrations may be all that it has
+        return []
+    bare = sum(problem.demonstration is None for problem in problems)
+    if not 0 < bare < len(problems):
+        return []
+    return [f"{bare:,} of {len(problems):,} training rows have nothing to imitate, and are left out"]
 
 
 def _note_on_warmup(settings: RunSettings, recipe: Recipe) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -81,6 +82,8 @@ def _build(kind: type[Any], table: Any, where: str) -> Any:
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
+            if typing.get_origin(hints[key]) is tuple and isinstance(value, str | int | float):
+                raise UserError(f"{where}{key} = {value!r} should be a list: [{json.dumps(value)}]") from None
             raise UserError(f"{where}{key} = {value!r} should be {_spell(hints[key])}: {_why(error)}") from None
         if key not in ("options", "where"):
             _require_text(values[key], f"{where}{key}")

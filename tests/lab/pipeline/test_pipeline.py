@@ -172,6 +172,16 @@ def test_settings_of_the_command_line_go_to_the_stage_that_is_named():
     assert found.stages[1].settings.recipe == {"name": "grpo", "surrogate": {"low": 0.1}}
 
 
+def test_a_stage_that_is_misspelt_in_a_setting_is_named():
+    rows = [{"name": "read", "model": "pocket:blank"}]
+    for setting, told in (
+        ("raed.steps=3", r"there is no stage or setting 'raed'; did you mean 'read'\?"),
+        ("lern.lr=3", r"there is no stage or setting 'lern'; did you mean 'learn'\?"),
+    ):
+        with pytest.raises(UserError, match=told):
+            load_pipeline({"name": "it", "stage": rows}, KINDS, [setting])
+
+
 def test_how_to_go_on_leaves_out_what_sets_aside():
     assert (
         how_to_repeat("a b.toml", ["x=1"], None, "out", ["sft"])

@@ -15,7 +15,7 @@ def settings_in(folder: Path) -> RunSettings:
     """What ``folder/run.toml`` says; nothing that it names is opened. Raises UserError if it cannot be read."""
     file = folder / RUN
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         told = "there is no such run folder" if not folder.is_dir() else str(error).splitlines()[0]
         raise UserError(f"{file}: cannot be read: {told}") from error
