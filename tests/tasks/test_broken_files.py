@@ -63,7 +63,7 @@ def test_a_broken_file_is_named(what: str, tmp_path: Path) -> None:
     [
         ({"prompt": [1, 2]}, "row 1: a chat must be a non-empty list of .*, not 1"),
         ({"prompt": ["a", None]}, "row 2: needs either 'prompt' .*; it has prompt"),
-        ({"question": ["a"]}, "row 1: needs either 'prompt' .*; it has question"),
+        ({"question": ["a"]}, "row 1: needs either 'prompt' .*; it has question; say which .* task.columns.prompt="),
         ({"prompt": [{"text": "a"}]}, "row 1: a chat must be a non-empty list"),
         ({"prompt": [[{"role": "user", "content": None}]]}, "row 1: message content must be text, not NoneType"),
     ],

@@ -192,6 +192,12 @@ def test_a_step_of_more_blocks_than_the_text_has_is_refused():
         blocks.require(11)
 
 
+def test_of_several_sources_the_one_that_is_too_short_is_named():
+    corpora = [Given(numbered([30])), Given(numbered([5]))]
+    with pytest.raises(UserError, match=r"^source 2 of task\.text: the text has 5 tokens, .*recipe\.sample\.block"):
+        TextBlocks(corpora, [1.0, 1.0], 0, length=8, across=False, renderer=RENDERER)
+
+
 def test_a_block_of_text_is_512_tokens_or_what_the_positions_leave():
     assert [block_length(Documents(), n) for n in (10_000, 513, 512, 64)] == [512, 512, 511, 63]
     assert block_length(Documents(block=63), 64) == 63

@@ -348,7 +348,7 @@ def test_what_is_imitated_of_a_row_is_shown(tmp_path: Path, monkeypatch: pytest.
     end = RENDERER.spelled(RENDERER.end_ids[:1])
     coloured = ["".join(part.split("»")[0].split()) for part in text.split("«")[1:]]  # pocket has words, not spaces
     assert coloured == ["".join(m["content"].split()) + end for m in talk(2)[1::2]]
-    with pytest.raises(UserError, match="--row 3: there are 2 demonstrations"):
+    with pytest.raises(UserError, match="--row 3: there are 2 demonstrations .*a number up to 2"):
         CliRunner().invoke(app, ["shown", "pocket", "--data", "d", "--row", "3"], catch_exceptions=False)
 
 

@@ -44,7 +44,8 @@ def show_demonstration(
     opened = with_prompt_lengths(open_run_task(settings.task, settings.seed), settings.task, renderer)
     found = opened.demonstrations()
     if row > len(found):
-        raise UserError(f"--row {row}: there are {len(found)} demonstrations")
+        there = f"give a number up to {len(found)}" if found else "give data with something to imitate"
+        raise UserError(f"--row {row}: there are {len(found)} demonstrations to learn from; {there}")
     console, problem = Console(), found[row - 1]
     for place, shown in enumerate(addressed(problem, opened.place, lambda: shown_rows(renderer, problem))):
         tokens = [*((i, False) for i in shown.prompt), *zip(shown.response, shown.mask, strict=True)]

@@ -55,7 +55,10 @@ def problem_of(row: Mapping[str, Any], where: str, beginning: str = "") -> Probl
     assistant's that is no answer."""
     prompt, messages = row.get("prompt"), row.get("messages")
     if (prompt is None) == (messages is None):
-        raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}")
+        mend = (
+            "" if row.keys() & {"prompt", "messages"} else "; say which column is which, as task.columns.prompt=question"
+        )
+        raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}{mend}")
     clash = next((key for key in ("prompts", "completions") if key in row), None)
     if clash:
         raise UserError(f"{where}: rename the column {clash!r}, reward functions get their own argument of that name")

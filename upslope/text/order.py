@@ -53,8 +53,8 @@ class Blocks:
             raise ValueError(f"block = {block} must be at least 1")
         if self.num_tokens < block:
             raise UserError(
-                f"the text has {self.num_tokens} tokens, fewer than one block of {block}; give more text, or shorter "
-                "blocks"
+                f"the text has {self.num_tokens} tokens, fewer than one block of {block}; give more text, or set "
+                "recipe.sample.block to that or less"
             )
         self._epoch = lru_cache(2)(self._made)  # a block may lie in two
 

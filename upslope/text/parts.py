@@ -11,9 +11,8 @@ from upslope.errors import UserError
 PART = 1 << 16
 """The longest document, in bytes of UTF-8."""
 _MARK = "\ufeff".encode()
-_OTHER_MARKS = {
-    "\ufeff".encode(name): name.rpartition("-")[0] for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
-}
+_OTHERS = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_OTHER_MARKS = {_MARK.decode().encode(name): name.rpartition("-")[0] for name in _OTHERS}
 """The byte order marks of encodings that are not read, the longer ones first."""
 
 

@@ -98,11 +98,15 @@ class TextBlocks:
     ) -> None:
         """``weights``: one a corpus. A block has ``length`` tokens. Raises UserError for a corpus that has fewer to
         learn from."""
-        self._sources = [
-            (corpus, Blocks(corpus.length_D, length, order(seed, place, documents), documents))
-            for place, corpus in enumerate(corpora)
-            for documents in [np.flatnonzero(~corpus.held_out_D)]
-        ]
+        self._sources: list[tuple[TokenStore, Blocks]] = []
+        for place, corpus in enumerate(corpora):
+            documents = np.flatnonzero(~corpus.held_out_D)
+            try:
+                blocks = Blocks(corpus.length_D, length, order(seed, place, documents), documents)
+            except UserError as error:
+                which = f"source {place + 1} of task.text: " if len(corpora) > 1 else ""
+                raise UserError(f"{which}{error}") from None
+            self._sources.append((corpus, blocks))
         self._mixture, self._across, self._renderer = Mixture(weights), across, renderer
         self._length = length
 

@@ -132,8 +132,8 @@ def check_shown(recipe: Recipe, task: Task) -> None:
             role = problem.messages[-1]["role"]
             what = "the beginning of an answer" if role == "assistant" else f"a message of the {role}'s"
             raise UserError(
-                f"{task.place(problem)}: its messages end with {what}, so that nothing is to be imitated after it; end them "
-                "with the assistant's, or drop the row"
+                f"{task.place(problem)}: its messages end with {what}, so that nothing is to be imitated after it; "
+                "end them with the assistant's, or drop the row"
             )
     if not task.demonstrations():
         raise UserError(f"task {task.name} has no demonstrations; this recipe needs some")

@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any], str]] = {
     "a name that the pipeline keeps": (
         ({"name": "stages.json"},),
         {},
-        "stage 1: the pipeline itself writes stages.json",
+        "stage 1: the pipeline itself writes stag",
     ),
     "a setting's name": (({"name": "learn"},), {}, "'learn' is the name of a setting"),
     "a name twice": (({"name": "a"}, {"name": "a"}), {}, "stage 2: another one is called 'a' too"),
