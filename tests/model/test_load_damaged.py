@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from upslope.errors import UserError
+from upslope.model.directory import require_config
 from upslope.model.load import load
 from upslope.model.pocket import build_model, build_tokenizer
 
@@ -195,3 +196,17 @@ def test_files_of_torch_and_shards_are_read(place: Path) -> None:
     assert len(list(place.glob("*.safetensors"))) > 1
     for other in (from_torch, load(str(place))[0]):
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("pipeline.toml", "it is a pipeline's, so name one of its stages, .*STAGE$"),
+        ("tokenizer.json", "it holds a tokenizer, which is for a new model: new:llama with new.tokenizer="),
+        ("notes.txt", "so it is no Hugging Face model$"),
+    ],
+)
+def test_a_directory_without_a_model_is_told_for_what_it_is(tmp_path: Path, file: str, told: str) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(UserError, match=told):
+        require_config(tmp_path)

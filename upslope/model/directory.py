@@ -55,13 +55,25 @@ def require_config(folder: Path) -> None:
     _require_no_pointers(folder, f"model {str(folder)!r}")
     file = folder / "config.json"
     if not file.is_file():
-        raise UserError(f"model {str(folder)!r}: the directory holds no config.json, so it is no Hugging Face model")
+        raise UserError(
+            f"model {str(folder)!r}: the directory holds no config.json, so it is no Hugging Face model"
+            f"{_what_it_is(folder)}"
+        )
     config = _json(file)
     if isinstance(config, dict) and not config.get("model_type"):
         raise UserError(
             f"model {str(folder)!r}: its config.json has no model_type, which says what the model is; take the "
             "config.json that came with the weights"
         )
+
+
+def _what_it_is(folder: Path) -> str:
+    """What somebody may have meant who named a directory that holds no model."""
+    if (folder / "pipeline.toml").is_file():
+        return f"; it is a pipeline's, so name one of its stages, {folder / 'STAGE'}"
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"; it holds a tokenizer, which is for a new model: new:llama with new.tokenizer={folder}"
+    return ""
 
 
 def require_tokenizer(folder: Path, what: str) -> None:

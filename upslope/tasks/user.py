@@ -56,7 +56,9 @@ def problem_of(row: Mapping[str, Any], where: str, beginning: str = "") -> Probl
     prompt, messages = row.get("prompt"), row.get("messages")
     if (prompt is None) == (messages is None):
         mend = (
-            "" if row.keys() & {"prompt", "messages"} else "; say which column is which, as task.columns.prompt=question"
+            ""
+            if row.keys() & {"prompt", "messages"}
+            else "; say which column is which, as task.columns.prompt=question"
         )
         raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}{mend}")
     clash = next((key for key in ("prompts", "completions") if key in row), None)
