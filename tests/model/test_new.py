@@ -267,7 +267,7 @@ def refusals(tmp_path: Path, tokenizer: Any) -> Iterator[tuple[str, dict[str, An
     yield deep, {}, "num_hidden_layers = 1000000"
     broken = config_folder(tmp_path / "broken", tiny_gpt2(), tokenizer)
     (tmp_path / "broken" / "config.json").write_text("{")
-    yield broken, {}, "cannot be loaded"
+    yield broken, {}, f"model {broken!r} cannot be loaded"  # and not its tokenizer, for which it is read as well
     yield config_folder(tmp_path / "alone", tiny_gpt2()), {}, "holds no tokenizer (none of tokenizer.json"
     (tmp_path / "empty").mkdir()
     yield f"new:{tmp_path / 'empty'}", {}, "the directory holds no config.json"

@@ -344,14 +344,12 @@ def test_what_is_imitated_of_a_row_is_shown(tmp_path: Path, monkeypatch: pytest.
     (rollout,) = shown_group(RENDERER, conversation(2), 10**6).rollouts
     num = len(rollout.prompt + rollout.response)
     head, text = said.output.split("\n", 1)
-    assert (
-        head
-        == f"user/train/1 ({Path('d/train.jsonl')} row 2): {num} tokens, {rollout.num_chosen} of them imitated, in 2 parts"
-    )
+    what = f"user/train/1 ({Path('d/train.jsonl')} row 2)"
+    assert head == f"{what}: {num} tokens, {rollout.num_chosen} of them imitated, in 2 parts"
     end = RENDERER.spelled(RENDERER.end_ids[:1])
     coloured = ["".join(part.split("»")[0].split()) for part in text.split("«")[1:]]  # pocket has words, not spaces
     assert coloured == ["".join(m["content"].split()) + end for m in talk(2)[1::2]]
-    with pytest.raises(UserError, match="--row 3: there are 2 demonstrations .*a number up to 2"):
+    with pytest.raises(UserError, match=r"--row 3: there are 2 demonstrations .*a number up to 2"):
         CliRunner().invoke(app, ["shown", "pocket", "--data", "d", "--row", "3"], catch_exceptions=False)
 
 

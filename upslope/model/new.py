@@ -72,11 +72,11 @@ def new_model(name: str, new: NewModelSettings, seed: int) -> tuple[Any, Any]:
             model = LlamaForCausalLM(llama_config(new, tokenizer))
         return init_llama(model, _std(new), seed), tokenizer
     file = _config_file(name)
-    tokenizer = tokenizer_for_new(new.tokenizer or str(file.parent))
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(str(file), trust_remote_code=False)
             require_sound(config)
+            tokenizer = tokenizer_for_new(new.tokenizer or str(file.parent))  # a tokenizer's loading reads it as well
             _take_vocabulary(config, tokenizer, name, replaced=bool(new.tokenizer))
             with torch.device("meta"):  # shapes alone
                 shapes = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -99,11 +99,12 @@ def new_model_words(name: str, new: NewModelSettings) -> tuple[Any, Any]:
         return tokenizer_for_new(new.tokenizer), None  # whatever its shape will be
     resolved_new(name, new)
     file = _config_file(name)
-    tokenizer = tokenizer_for_new(str(file.parent))
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(str(file), trust_remote_code=False)
-            return tokenizer, GenerationConfig.from_model_config(config)
+            return tokenizer_for_new(str(file.parent)), GenerationConfig.from_model_config(config)
+    except UserError:
+        raise
     except Exception as error:  # as in ``new_model``
         raise unloadable(name, error) from error
 
