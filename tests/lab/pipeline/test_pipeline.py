@@ -162,6 +162,12 @@ def test_paths_in_a_stage_are_looked_for_beside_the_file(tmp_path):
     assert (found.name, found.folder) == ("it", Path("runs/it"))
 
 
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_where_data_lies_does_not_count_but_what_is_in_it(kind):
+    paths = ("task.data", "task.eval_data", "task.also", "task.text")
+    assert not any(KINDS[kind].matters(key) for key in paths) and KINDS[kind].matters("task.weights")
+
+
 def test_settings_of_the_command_line_go_to_the_stage_that_is_named():
     rows = [{"name": "v1", "model": "pocket:blank"}, {"name": "v1.2"}]
     found = load_pipeline({"name": "x", "stage": rows}, KINDS, ["v1.2.steps=3", "v1.steps=4", "seed=5"], out="there")
