@@ -298,7 +298,8 @@ def test_nothing_is_overwritten(tokenizer_of: Callable[..., Said]) -> None:
     assert tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "rows.jsonl").code == 2
     assert tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "empty").code == 0
     assert Path("full/mine.txt").read_text() == "mine" and len(list(Path("full").iterdir())) == 1
-    Path("link").symlink_to("elsewhere")
+    Path("link").symlink_to("other")
+    Path("other").mkdir()
     assert "link is there already" in tokenizer_of("rows.jsonl", "--vocab", "300", "-o", "link").err
 
 

@@ -368,7 +368,7 @@ def test_a_demonstration_is_shown_without_the_weights_of_any_model(
         return CliRunner().invoke(app, ["shown", *words, "--data", "d.jsonl"], catch_exceptions=False).output
 
     first = said("pocket")
-    assert first.startswith("a␛[2J: ")
+    assert first.startswith("a␛[2J (d.jsonl row 1): ")
     assert said("saved") == first
     assert said("new:llama", "new.tokenizer=words") == first
     assert said("new:saved") == first

@@ -172,7 +172,7 @@ def require_share(held_out: float) -> None:
 def require_absent(out: Path) -> None:
     """Raise UserError for a directory that holds something, or a file, since nothing is ever overwritten; and for one
     that cannot be made, which would else show when all text has been read."""
-    if (out.exists() or out.is_symlink()) and not (out.is_dir() and not any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise UserError(f"{out} is there already; name another directory, or remove it")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     try:
