@@ -34,7 +34,7 @@ from upslope.types import Rollout, Sampling
 
 PAGE = Path(__file__).resolve().parent / "architectures.md"
 MOST_WEIGHTS = 20_000_000
-NEW_TOKENS = 20
+NEW_TOKENS, LONGEST = 20, 37
 WIDE = 12
 """Sliding windows and chunks: shorter than the rows that are sampled."""
 SMALL: dict[str, Any] = {
@@ -186,14 +186,17 @@ def measured(name: str) -> Figures:
 
 
 def _compared(name: str, policy: Policy, itself: Any) -> Figures:
-    prompts = [tuple(3 + (7 * i + n) % 90 for i in range(length)) for n, length in enumerate((5, 2, 9, 17, 3, 12))]
+    room = min(LONGEST, policy.max_positions)  # of some, rows are right up to a length
+    num = min(NEW_TOKENS, room // 2)
+    lengths = [min(length, room - num) for length in (5, 2, 9, 17, 3, 12)]
+    prompts = [tuple(3 + (7 * i + n) % 90 for i in range(length)) for n, length in enumerate(lengths)]
     requests = [Request(f"p/{n}", 0, prompt) for n, prompt in enumerate(prompts)]
     sampler = LocalSampler(policy)
-    greedy = sampler.generate(requests, Sampling(0.0, max_tokens=NEW_TOKENS), Address(0, "sample"))
+    greedy = sampler.generate(requests, Sampling(0.0, max_tokens=num), Address(0, "sample"))
     same = sum(_is_greedy(itself, rollout) for rollout in greedy)
-    sampling = Sampling(max_tokens=NEW_TOKENS)
+    sampling = Sampling(max_tokens=num)
     drawn = sampler.generate(requests, sampling, Address(1, "sample"))
-    logp_NT, _ = policy.score(drawn, sampling, NEW_TOKENS)
+    logp_NT, _ = policy.score(drawn, sampling, num)
     gap = 0.0
     for row, rollout in zip(logp_NT, drawn, strict=True):
         own = _logps(itself, rollout, policy)
@@ -256,7 +259,8 @@ a time without a cache; and for six sampled attempts the log-probabilities of th
 from the model's own by less than 1e-4 (the gap is the largest difference, float32), with a finite gradient.
 
 Which path a model takes is tried when it is opened, on a few short rows and beyond the windows that its config names;
-nothing is believed of its name. What the plain path says of a model is said once, at the start of a run.
+nothing is believed of its name. What the plain path says of a model is said once, at the start of a run. A model that
+looks ahead beyond such a length runs up to it: longer rows are refused before the first step.
 
 """
     rows = [f for f in found if f.kind != "not built"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from upslope.errors import UserError
 from upslope.forks import Fork
-from upslope.model import admission
+from upslope.model import admission, probing
 from upslope.model.hf import use_attention
 from upslope.model.layout import Tokens
 from upslope.model.lengths import named_reaches, pieces, turns
@@ -178,7 +179,7 @@ def test_what_a_config_names_is_found():
 
 
 def test_what_would_take_long_is_not_tried_and_is_told_of(monkeypatch):
-    monkeypatch.setattr(admission, "MOST_WORK", {"cpu": 0})
+    monkeypatch.setattr(probing, "MOST_WORK", {"cpu": 0})
     way = admission.plain_way(copy.deepcopy(built("a window")))
     assert way.untried == 6
     assert way.told("X").endswith("not tried beyond 6 tokens")
@@ -221,6 +222,48 @@ def test_what_cannot_be_run_at_all_is_refused_in_one_line(how, message):
     with pytest.raises(UserError, match=message) as refused:
         Policy(model, TOKENIZER)
     assert "\n" not in str(refused.value)
+
+
+class LongLater(transformers.LlamaForCausalLM):
+    """A Llama that looks ahead in rows of more than ``config.window_size`` tokens, or of ``sound_to``."""
+
+    sound_to = None
+    _supports_attention_backend = False
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        if out.logits.shape[1] > (self.sound_to or self.config.window_size):
+            out.logits = out.logits + out.logits[:, -1:]
+        return out
+
+
+@pytest.mark.parametrize(("window", "sound_to", "longest"), [(20, None, 20), (4, None, 4), (30, 16, 13)])
+def test_a_model_that_is_sound_in_short_rows_alone_runs_in_those(window, sound_to, longest):
+    """Up to a length that its config names, or, where it errs before that, as long as what was tried."""
+    model = LongLater(transformers.LlamaConfig(**SIZE, window_size=window)).eval()
+    model.sound_to = sound_to
+    policy = Policy(model, TOKENIZER)
+    assert policy.max_positions == longest
+    (note,) = policy.notes
+    assert f"right in rows of at most {longest} tokens" in note and "depends on later ones" in note
+    prompt = PROMPTS[1]
+    request = Request("p", 0, prompt)
+    fits = Sampling(max_tokens=longest - len(prompt))
+    (drawn,) = LocalSampler(policy).generate([request], fits, Address(0, "sample"))
+    torch.testing.assert_close(torch.tensor(drawn.logp), own_logps(model, drawn).float(), rtol=0, atol=2e-5)
+    with pytest.raises(UserError, match=rf"do not fit the model's {longest} positions"):
+        LocalSampler(policy).generate([request], replace(fits, max_tokens=longest), Address(0, "sample"))
+
+
+def test_a_sparse_layer_that_looks_ahead_beyond_its_choice_runs_up_to_it():
+    """DeepSeek-V3.2 chooses its tokens before later ones are hidden."""
+    sparse = MLA | {"q_lora_rank": 8, "index_topk": 12, "index_n_heads": 2, "index_head_dim": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_config(transformers.DeepseekV32Config(**SIZE | sparse), dtype=torch.float32)
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.2)
+    assert Policy(model, TOKENIZER).max_positions == 12
 
 
 def test_a_row_by_itself_is_one_pass_where_nothing_turns():

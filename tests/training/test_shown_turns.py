@@ -24,7 +24,7 @@ from upslope.errors import UserError
 from upslope.learn.prepare import passes
 from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.layout import lay_out
-from upslope.model.policy import Policy
+from upslope.model.policy import PLAIN_WAY, Policy
 from upslope.record.checkpoint import newest
 from upslope.rollout.address import Address
 from upslope.tasks import user
@@ -187,7 +187,7 @@ def test_a_row_that_ends_with_a_user_cannot_be_imitated_and_can_be_attempted(tmp
 def room(problem: Problem, max_positions: int, renderer: Any = RENDERER) -> None:
     found = {"demonstrations": lambda self: [problem], "problems": lambda self, split: [], "score": lambda *_: []}
     task = complete(type("One", (), found)())
-    policy = type("Small", (), {"renderer": renderer, "max_positions": max_positions})()
+    policy = type("Small", (), {"renderer": renderer, "max_positions": max_positions, "plain": PLAIN_WAY})()
     fit_rows(task, SFT, RunSettings(eval=EvalSettings(problems=0)), policy)  # type: ignore[arg-type]
     require_readable([], [problem], renderer, task.place, print)
 

@@ -120,6 +120,8 @@ def _measured(
     """A row for every problem that is left, wave by wave."""
     sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
+    for note in policy.notes:  # a bound on its rows is one, so before they are refused
+        WATCH.say(note)
     require_room_for(left, policy.renderer, sampling, policy.max_positions)
     renderer = reading(policy.renderer, special=task.keep_special)
     for note in prompt_notes(left, renderer):

@@ -4,11 +4,12 @@ pass without a cache (``plain.row_by_itself``).
 What is tried: rows of unequal length side by side, with a shared prompt; decoding token by token while rows leave;
 positions beyond every length that the config names, as far as that costs little. A model runs packed, with our
 attention (``admit``), or else the plain way (``plain_way``): rows padded side by side, or one at a time; with what it
-keeps of earlier tokens, or without.
+keeps of earlier tokens, or without. One that is no language model in longer rows runs in shorter ones alone.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,20 +23,13 @@ from upslope.errors import UserError
 from upslope.model.attention import NAME, planned, release, take_over
 from upslope.model.decoder import AloneDecoder, PlainDecoder, SharedPromptDecoder, WholeDecoder
 from upslope.model.fast import Decoder
-from upslope.model.hf import accepted, attention_in_use, below_adapter, can_choose_attention, max_positions, text_config
+from upslope.model.hf import accepted, attention_in_use, below_adapter, can_choose_attention, text_config
 from upslope.model.layout import Tokens, lay_out
 from upslope.model.lengths import named_reaches, pieces, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, row_by_itself, whole_pass
 from upslope.model.precision import agree
+from upslope.model.probing import around, is_cheap, probe, probes
 from upslope.plugins import said
-
-LENGTHS = ((5, 3), (7, 4), (7, 6), (1, 2))
-"""Of the rows that every model is tried on: prompt and response."""
-MOST_WORK = {"cpu": 5e11}
-"""Products of a weight and a number in one pass beyond a length that the config names, by kind of device: seconds."""
-MOST_WORK_ELSEWHERE = 5e14
-MOST_LOGITS, MOST_SCORES = 2**28, 2**26
-"""Held at once there; and of attention, over all layers, which grow with the square of the length."""
 
 MakeDecoder = Callable[[Any, int, int], Decoder]
 Keeps = Literal["all rows", "a row", "a row that counts itself", "nothing"]
@@ -58,6 +52,15 @@ class PlainWay:
     keeps: Keeps
     untried: int = 0
     """Rows beyond this length were not tried, as that would take long; 0: all were."""
+    longest: int = sys.maxsize
+    """Tokens of prompt and response up to which it is right, and what it is beyond."""
+    beyond: str = ""
+
+    @property
+    def bound(self) -> str:
+        """That rows have to be short, and why, in words; empty if they need not be."""
+        right = f"it is right in rows of at most {self.longest:,} tokens, prompt and attempt together"
+        return f"{right}; longer ones are refused, as in them {self.beyond}" if self.beyond else ""
 
     @property
     def decoder(self) -> MakeDecoder:
@@ -73,6 +76,7 @@ class PlainWay:
             "nothing": ["sampled by a whole pass for every token, as what it keeps of earlier ones is not right"],
         }[self.keeps]
         beyond = f"; not tried beyond {self.untried:,} tokens" if self.untried else ""
+        beyond += f"; {self.bound}" if self.bound else ""
         return f"{kind} cannot be packed, so it takes the plain path: {', '.join(parts)}{beyond}"
 
 
@@ -96,7 +100,7 @@ def admit(model: Any) -> bool:
     at = turns(model)
     try:
         with torch.no_grad():
-            rows = [*_probes(model), *(row for n in at if _cheap(model, n) for row in _around(model, n))]
+            rows = [*probes(model), *(row for n in at if is_cheap(model, n) for row in around(model, n))]
             truth = [row_by_itself(model, row, at) for row in rows]
             take_over(model)
             for near in pieces(rows, at):
@@ -114,8 +118,8 @@ def admit(model: Any) -> bool:
 
 
 def plain_way(model: Any) -> PlainWay:
-    """How a model that is not packed can run. Raises UserError if it cannot: if it does not take tokens alone, looks
-    at later ones, or does not say twice the same."""
+    """How a model that is not packed can run, and up to what length. Raises UserError if it cannot: if even in short
+    rows it does not take tokens alone, looks at later ones, or does not say twice the same."""
     inside = below_adapter(model)
     if inside not in _PLAIN:
         with torch.no_grad():
@@ -126,10 +130,8 @@ def plain_way(model: Any) -> PlainWay:
 def _measured_way(model: Any) -> PlainWay:
     at = turns(model)
     lengths = sorted({*named_reaches(text_config(model)), *at})
-    near = [n for n in lengths if _cheap(model, n)]
-    rows = _probes(model)
-    sets = [rows, *([*_around(model, n), rows[0]] for n in near)]
-    truths = [_truth(model, rows, at, beyond) for rows, beyond in zip(sets, (0, *near), strict=True)]
+    near = [n for n in lengths if is_cheap(model, n)]
+    sets, truths, longest, beyond = _sound(model, near, at)
     side_by_side = all(_scores_side_by_side(model, *pair, at) for pair in zip(sets, truths, strict=True))
     keeps: Keeps = "nothing"
     ways: tuple[tuple[Keeps, MakeDecoder], ...] = (
@@ -145,42 +147,77 @@ def _measured_way(model: Any) -> PlainWay:
             continue
         keeps = name
         break
-    untried = next((n for n in lengths if n not in near), 0)
-    return PlainWay(side_by_side, keeps, untried)
+    untried = next((n for n in lengths if n not in near and n < longest), 0)
+    return PlainWay(side_by_side, keeps, untried, longest, beyond)
 
 
 class _Differs(Exception):
     pass
 
 
-def _truth(model: Any, rows: Sequence[Tokens], at: Sequence[int], beyond: int) -> list[Tensor]:
-    """Logits of every row by itself, which are ``beyond`` a length that the config names. Raises UserError if they are
-    none that could be learnt from."""
-    kind = type(model).__name__
+class _Unsound(Exception):
+    """A model says what could not be learnt from, for this reason."""
+
+
+def _sound(
+    model: Any, lengths: Sequence[int], at: Sequence[int]
+) -> tuple[list[list[Tokens]], list[list[Tensor]], int, str]:
+    """Sets of rows with the logits of each by itself: short ones, and some beyond each of the lengths as far as the
+    model is sound there; the longest row that may be, and what it is beyond. Raises UserError if it is sound nowhere.
+    """
+    usual, sets, truths = probes(model), [], []
+
+    def tried(rows: list[Tokens]) -> str:
+        """Why not."""
+        try:
+            truths.append(_truth(model, rows, at, learns=not sets))
+        except _Unsound as error:
+            return str(error)
+        sets.append(rows)
+        return ""
+
+    for length in (0, *lengths):
+        why = tried([*around(model, length), usual[0]] if length else usual)
+        if not why:
+            continue
+        known = max((_total(row) for rows in sets for row in rows), default=0)
+        bound = length or (lengths[0] if lengths else 0)
+        shorter = [probe(bound - 5, 5, model)] if bound > known > 0 else [row for row in usual if _total(row) <= bound]
+        longest = bound if shorter and not tried(shorter) else known
+        if not longest:
+            raise UserError(f"a {type(model).__name__} cannot be trained here: {why}")
+        return sets, truths, longest, why
+    return sets, truths, sys.maxsize, ""
+
+
+def _total(row: Tokens) -> int:
+    return len(row.prompt) + len(row.response)
+
+
+def _truth(model: Any, rows: Sequence[Tokens], at: Sequence[int], *, learns: bool) -> list[Tensor]:
+    """Logits of every row by itself. Raises _Unsound if they are none that could be learnt from; with ``learns``, a
+    gradient is tried too."""
     try:
         truth = [row_by_itself(model, row, at) for row in rows]
-        row, logits = rows[-2], truth[-2]
+        row, logits = max(zip(rows, truth, strict=True), key=lambda pair: _total(pair[0]))
         again = row_by_itself(model, row, at)
         ends = range(len(row.response))
         short = torch.stack([whole_pass(model, (*row.prompt, *row.response[:end]))[-1] for end in ends])
         learnt = next((p for p in model.parameters() if p.requires_grad), None)
-        if learnt is not None and not beyond:
+        if learnt is not None and learns:
             with torch.enable_grad():
                 torch.autograd.grad(row_by_itself(model, row, at).sum(), learnt, allow_unused=True)
     except Exception as error:
         first = next(iter(said(error, str).splitlines()), "")
-        raise UserError(
-            f"a {kind} cannot be trained here: called with tokens alone it raises {type(error).__name__}: {first}"
-        ) from error
+        raise _Unsound(f"called with tokens alone it raises {type(error).__name__}: {first}") from error
     if not all(bool(torch.isfinite(x).any(dim=-1).all()) and not bool(x.isnan().any()) for x in truth):
-        raise UserError(f"a {kind} cannot be trained here: its logits are not finite; its weights are damaged")
+        raise _Unsound("its logits are not finite; its weights are damaged")
     if not agree(again, logits):
-        raise UserError(f"a {kind} cannot be trained here: called twice with the same tokens it gives other logits")
-    where = f"in rows of more than {beyond} tokens " if beyond else ""
+        raise _Unsound("called twice with the same tokens it gives other logits")
     if not agree(short, logits):
-        raise UserError(
-            f"a {kind} cannot be trained here: {where}what it says of a token depends on later ones, so it is no "
-            "causal language model, or its config.json says so"
+        raise _Unsound(
+            "what it says of a token depends on later ones, so it is no causal language model, or its config.json "
+            "says so"
         )
     return truth
 
@@ -232,34 +269,3 @@ def _require_rows(rows: Sequence[Tokens], truth: Sequence[Tensor], make: Callabl
             again.place([0], [row.prompt])
             if not agree(again.advance(torch.tensor([row.prompt[-1]], device=expected.device)), expected[:1]):
                 raise _Differs
-
-
-def _probes(model: Any) -> list[Tokens]:
-    return [probe(p, r, model) for p, r in LENGTHS]
-
-
-def _around(model: Any, length: int) -> list[Tokens]:
-    """A row that goes beyond a length while it is written, and one that is beyond twice of it from the start."""
-    longest = max_positions(model)
-    found = [probe(max(1, length - 2), 7, model), probe(2 * length + 3, 5, model)]
-    return [row for row in found if len(row.prompt) + len(row.response) <= longest] or _probes(model)[:1]
-
-
-def _cheap(model: Any, length: int) -> bool:
-    weights = sum(p.numel() for p in model.parameters())
-    most = MOST_WORK.get(next(model.parameters()).device.type, MOST_WORK_ELSEWHERE)
-    config, num = text_config(model), 2 * length + 8
-    heads = getattr(config, "num_attention_heads", None) or 1
-    scores = num**2 * getattr(config, "num_hidden_layers", 1) * (heads if isinstance(heads, int) else max(heads))
-    return bool(num * weights <= most and 2 * num * config.vocab_size <= MOST_LOGITS and scores <= MOST_SCORES)
-
-
-def probe(num_prompt: int, num_response: int, model: Any) -> Tokens:
-    """Some tokens to try a model on, none that stands for a picture or a sound; prompts of equal length are equal."""
-    config = text_config(model)
-    vocabulary = config.vocab_size
-    strange = {v for c in (model.config, config) for k, v in vars(c).items() if "token_i" in k and isinstance(v, int)}
-    usual = [i for i in range(min(vocabulary, 512)) if i not in strange] or [0]
-    prompt = tuple(usual[(11 * i + num_prompt) % len(usual)] for i in range(num_prompt))
-    response = tuple(usual[(7 * i + num_response) % len(usual)] for i in range(num_response))
-    return Tokens(prompt, response, (True,) * num_response)

@@ -33,6 +33,7 @@ from upslope.model.known import NeverDrawn, outgrown, unknown_ids
 from upslope.model.layout import HasTokens, Layout, lay_out, pieces_of
 from upslope.model.lengths import LengthPiece, pieces, scored_in, turn_of, turns
 from upslope.model.plain import before_tokens, plain_call, trunk_only
+from upslope.model.probing import probe
 from upslope.model.renderer import Renderer
 from upslope.model.saved import save_model
 from upslope.model.states import States
@@ -78,7 +79,7 @@ class Policy:
         self.turns = turns(model)
         self.packs = admission.admit(model)
         self.plain = PLAIN_WAY if self.packs else admission.plain_way(model)
-        probes = [admission.probe(p, r, model) for p, r in ((3, 2), (2, 1))[: 2 if self.plain.side_by_side else 1]]
+        probes = [probe(p, r, model) for p, r in ((3, 2), (2, 1))[: 2 if self.plain.side_by_side else 1]]
         self.apart = head_stands_apart(model, lambda part: self._called(part, probes, every=True)[1])
         self.checkpointing = self.native = False
         self.computes_in: torch.dtype | None = None
@@ -114,8 +115,9 @@ class Policy:
 
     @property
     def max_positions(self) -> int:
-        """The longest prompt plus response the model was made for; unbounded if its config gives none."""
-        return max_positions(self.model)
+        """The longest prompt plus response the model was made for, and is right in; unbounded if its config gives none
+        and none was found."""
+        return min(max_positions(self.model), self.plain.longest)
 
     @property
     def cache_bytes(self) -> int:
@@ -224,7 +226,7 @@ class Policy:
     def _measured(self) -> Admit | None:
         """The fast trunk that computes what the model does: measured, not believed. A model that none applies to as it
         is now (float64, an adapter) keeps to the other path even if it is changed later."""
-        rollouts = [admission.probe(p, r, self.model) for p, r in ((5, 3), (5, 4), (2, 1))]
+        rollouts = [probe(p, r, self.model) for p, r in ((5, 3), (5, 4), (2, 1))]
         layout, body = self._laid_out(rollouts), trunk_of(self.model)
         return measured(body, lambda fast: fast.states(layout), lambda: self.hidden(body, rollouts)[1])
 

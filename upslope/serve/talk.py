@@ -126,9 +126,10 @@ def guests_of(
         room = policy.max_positions - len(prompt)
         num = asked.max_tokens if asked.max_tokens is not None else min(longest, max(1, room))
         if num > room:
+            why = f"; of the model: {policy.plain.bound}" if policy.plain.bound else ""
             raise Declined(
                 f"{len(prompt)} prompt tokens and max_tokens = {num} do not fit the model's {policy.max_positions} "
-                "positions; shorten the prompt or lower max_tokens",
+                f"positions; shorten the prompt or lower max_tokens{why}",
                 "max_tokens",
                 code="context_length_exceeded",
             )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upslope.algo.sample import Demonstrations, Documents, Sample
 from upslope.errors import UserError
 from upslope.model.ends import find_end_ids
+from upslope.model.hf import max_positions
 from upslope.model.policy import Policy
 from upslope.model.renderer import Renderer
 from upslope.native.places import cache_folder
@@ -117,6 +118,18 @@ def block_length(sample: Sample, max_positions: int) -> int:
     return wanted or min(DEFAULT_BLOCK, most)
 
 
+def _block_within(sample: Sample, policy: Policy) -> int:
+    """By the model's positions, as a pass over a text is counted before it is known in how long rows it is right.
+    Raises UserError where that is less than a block."""
+    length, most = block_length(sample, max_positions(policy.model)), policy.max_positions - 1
+    if length > most:
+        raise UserError(
+            f"a block of {length} tokens is too long for this model; set recipe.sample.block to {most} or less: "
+            f"{policy.plain.bound}"
+        )
+    return length
+
+
 def reads_text(sample: Sample) -> bool:
     """Whether a step takes text: all of it, or a share that is replayed."""
     return isinstance(sample, Documents) or (isinstance(sample, Demonstrations) and sample.replay > 0)
@@ -134,7 +147,7 @@ def blocks_of(text: Text | None, own: Sequence[str], sample: Sample, policy: Pol
         text.corpora,
         text.weights,
         seed,
-        length=block_length(sample, policy.max_positions),
+        length=_block_within(sample, policy),
         across=isinstance(sample, Documents) and sample.across,
         renderer=policy.renderer,
     )

@@ -86,6 +86,7 @@ class _Fitting:
         self._inner, self._settings, self._how = task, settings, settings.task.too_long
         self._room = Room(policy.renderer, settings.sample.sampling(), policy.max_positions, task.place)
         self._task = FittingTask(task)
+        self._bound = f"; of the model: {policy.plain.bound}" if policy.plain.bound else ""
         self.found = Fitted(task)
 
     def attempted(self, split: Split, problems: Sequence[Problem]) -> None:
@@ -150,7 +151,8 @@ class _Fitting:
         longest, positions, place = longest_of(rows), self._room.positions, self._inner.place
         if self._how == "stop":
             mend = mend_shown(longest.problem) if shown else MEND_ATTEMPTS
-            raise UserError(f"{of_long(rows, num, what, positions, place, shown=shown)}; {mend}; {ALTERNATIVE}")
+            told = of_long(rows, num, what, positions, place, shown=shown)
+            raise UserError(f"{told}; {mend}; {ALTERNATIVE}{self._bound}")
         done = "left out" if self._how == "drop" else "shortened"
         self.found.task = self._task
         self.found.told[what] = {"num": len(rows), "of": num, "longest": longest.total}
