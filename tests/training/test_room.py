@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny
 
 from upslope.errors import UserError
+from upslope.model.admission import PlainWay
 from upslope.model.byte_pairs import learn_tokenizer
 from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.renderer import is_raw
+from upslope.tasks.complete import complete
 from upslope.tasks.user import problem_of
+from upslope.training.fitting import fit_held_out
 from upslope.training.room import Room, require_room_for
+from upslope.training.settings import RunSettings
 from upslope.types import Problem, Sampling
 
 PROBLEMS = tiny.problems(200)
@@ -70,3 +77,67 @@ def test_a_conversation_of_many_short_turns_is_found_before_the_run() -> None:
     problem = replace(problem_of(row, "row 1"), id="talk")
     (found,) = Room(ChatRenderer.of(tokenizer), Sampling(max_tokens=1), 256).too_long_to_imitate([problem])
     assert found.problem.id == "talk" and found.total > 256
+
+
+def test_a_model_that_is_right_in_short_rows_alone_says_so_where_rows_are_too_long(renderer: Counting) -> None:
+    way = PlainWay(side_by_side=True, keeps="all rows", longest=20, beyond="it looks ahead")
+    policy = SimpleNamespace(renderer=renderer, max_positions=20, plain=way)
+    task = complete(type("One", (), {"problems": lambda self, split: [LONG], "score": lambda *_: []})())
+    with pytest.raises(UserError, match=r"the model's 20 positions; .* at most 20 tokens.* in them it looks ahead"):
+        fit_held_out(task, RunSettings(), policy)  # type: ignore[arg-type]
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+HEADERS = (
+    "{{ bos_token }}{% for m in messages %}<|h|>{{ m['role'] }}<|/h|>\n\n{{ m['content'] }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|h|>assistant<|/h|>\n\n{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
+    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
+)
+SYSTEM = {"role": "system", "content": "Answer in one word, as a sailor would."}
+
+
+def with_special(*tokens: str) -> Any:
+    tokenizer = learn_tokenizer(["hello there this is some text " * 5] * 3, 280)
+    tokenizer.add_special_tokens({"bos_token": "<s>", "additional_special_tokens": list(tokens)})
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "special", "chat"),
+    [
+        (CHATML, ("<|im_start|>", "<|im_end|>"), (SYSTEM, LONG.messages[0])),
+        (CHATML, ("<|im_start|>", "<|im_end|>"), ({**SYSTEM, "content": "Sail. " * 300}, PROBLEMS[0].messages[0])),
+        (HEADERS, ("<|h|>", "<|/h|>", "<|eot|>"), (SYSTEM, LONG.messages[0])),
+        (INST, ("[INST]", "[/INST]"), LONG.messages),
+        (None, (), (SYSTEM, LONG.messages[0])),
+    ],
+)
+def test_what_is_cut_from_a_prompt_that_holds_the_template_is_what_was_said(template, special, chat) -> None:
+    """The string loses as much as the chat that it was made of, and nothing that the template wrote."""
+    tokenizer = with_special(*special)
+    tokenizer.chat_template = template
+    made = ChatRenderer(tokenizer, (tokenizer.eos_token_id,))
+    written = made.template(chat, generate=True)
+    raw = Problem("raw", ({"role": "user", "content": written},), plain=True)
+    assert is_raw(made, raw)
+    room = Room(made, Sampling(max_tokens=8), 160)
+    cut, like = room.shortened(raw), room.shortened(Problem("chat", chat))
+    assert cut is not None and like is not None
+    assert cut.messages[0]["content"] == made.template(like.messages, generate=True) != written
+
+
+def test_a_string_without_a_template_loses_its_beginning_and_no_part_of_a_special_token() -> None:
+    tokenizer = with_special("<|im_start|>")
+    tokenizer.chat_template = None
+    made = ChatRenderer(tokenizer, (tokenizer.eos_token_id,))
+    text = "<s>" + "pens " * 300 + "?"
+    raw = Problem("raw", ({"role": "user", "content": text},), form="raw", plain=True)
+    cut = Room(made, Sampling(max_tokens=8), 100).shortened(raw)
+    assert cut is not None and cut.messages[0]["content"].startswith("<s>")
+    assert text.endswith(cut.messages[0]["content"][3:]) and len(cut.messages[0]["content"]) > 80

@@ -14,7 +14,7 @@ from upslope.model.chat_template import NOTHING, ChatTemplate, OptionedTemplate
 from upslope.model.continued import Continued, continued
 from upslope.model.ends import find_end_ids
 from upslope.model.known import require_embedded
-from upslope.model.rendered import TurnMarks
+from upslope.model.rendered import TurnMarks, header_of, longest_words
 from upslope.model.renderer import Renderer, Shown
 from upslope.model.tools_shown import ToldTools
 from upslope.model.turns import PROBE, Turn, end_of_turn, require_named, turns_of
@@ -78,6 +78,13 @@ class ChatRenderer:
         """What the chat template writes around a turn. An end token that a config names may be any word; only special
         ones say that a template was here."""
         return self.template.turn_marks([self.spelled([i]) for i in sorted(self._special)])
+
+    def words_in(self, text: str) -> tuple[int, int]:
+        special = [self.spelled([i]) for i in sorted(self.special_ids)]
+        own = [self.marks.user, self.marks.assistant]
+        apart = [*special, *(() if self.marks.tokens or not all(own) else own)]
+        before = self.template.around(({"role": "user", "content": PROBE},), generate=True)[0]
+        return longest_words(text, apart, header_of(before, apart) if self.holds_template(text) else "")
 
     def raw_ids(self, text: str) -> tuple[int, ...]:
         ids, start = self.ids(text), self.tokenizer.bos_token_id

@@ -7,6 +7,7 @@ tokens, if the last turn that it opens in the template's words (``User:``, ``Ass
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -48,6 +49,37 @@ def turn_marks(before: str, after: str, special: Iterable[str], apart: Iterable[
         words = [part.replace(token, "\n") for part in words]
     lines = [part.strip().splitlines() or [""] for part in words]
     return TurnMarks(tuple(t for t in there if t not in {*apart}), lines[0][-1].strip(), lines[1][-1].strip())
+
+
+def header_of(before: str, marks: Iterable[str]) -> str:
+    """What a template writes between the last mark and the words of a turn, as a pattern: of any role where it is the
+    role's name. ``before``: all that it writes before what a user says.
+
+    >>> header_of("<|im_start|>user\\n", ["<|im_start|>"])
+    '\\\\w+\\\\\\n'
+    """
+    for mark in sorted(filter(None, marks), key=len, reverse=True):
+        before = before.rpartition(mark)[2]
+    return re.escape(before).replace("user", r"\w+")
+
+
+def longest_words(text: str, marks: Iterable[str], header: str) -> tuple[int, int]:
+    """(begin, end) of the longest words of a prompt that a template wrote: between two marks, and behind the header and
+    the space that follow the first of them.
+
+    >>> longest_words("<u>user\\nHow many?</u>", ["<u>", "</u>"], r"\\w+\\n")
+    (8, 17)
+    """
+    known = "|".join(map(re.escape, sorted(filter(None, marks), key=len, reverse=True)))
+    found = list(re.finditer(known, text)) if known else []
+    begins = [0, *(mark.end() for mark in found)]
+    ends = [*(mark.start() for mark in found), len(text)]
+    open_ = re.compile(rf"(?:{header})?\s*")
+    spans = []
+    for n, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        opened = open_.match(text, begin, end) if n else None
+        spans.append((opened.end() if opened else begin, end))
+    return max(spans, key=lambda span: span[1] - span[0])
 
 
 def foreign_mark(text: str) -> str:

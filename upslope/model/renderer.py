@@ -62,6 +62,11 @@ class Renderer(Protocol):
         """Whether a string is a prompt that the chat template has written already."""
         ...
 
+    def words_in(self, text: str) -> tuple[int, int]:
+        """(begin, end) of the longest words in such a string that are neither special tokens nor the template's; of a
+        string without any template, all that stands between its special tokens."""
+        ...
+
     def raw_ids(self, text: str) -> tuple[int, ...]:
         """A string as it stands, behind one start token where the tokenizer or the template writes one; never empty.
         Raises UserError if it makes no tokens."""

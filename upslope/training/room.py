@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from upslope.errors import UserError
 from upslope.model.chat_template import NOTHING
-from upslope.model.renderer import Renderer, prompt_of
+from upslope.model.renderer import Renderer, is_raw, prompt_of
 from upslope.training.shown import shown_rows
 from upslope.types import Message, Problem, Sampling
 
@@ -76,19 +76,21 @@ class Room:
 
     def shortened(self, problem: Problem) -> Problem | None:
         """The problem without as much of the beginning of its longest message as is needed for an attempt to fit; None
-        where not even that is enough. What the chat template writes around messages stays whole."""
+        where not even that is enough. What the chat template writes around messages stays whole, also where the prompt
+        is a string in which it stands already."""
         which = max(range(len(problem.messages)), key=lambda i: len(problem.messages[i]["content"]))
         text = problem.messages[which]["content"]
+        first, last = self._renderer.words_in(text) if is_raw(self._renderer, problem) else (0, len(text))
 
         def cut(begin: int) -> Problem:
             messages = [dict(m) for m in problem.messages]
-            messages[which]["content"] = text[begin:]
+            messages[which]["content"] = text[:first] + text[begin:]
             return replace(problem, messages=tuple(messages))
 
         def fits(begin: int) -> bool:
             return len(prompt_of(self._renderer, cut(begin))) + self._sampling.max_tokens <= self.positions
 
-        low, high = 0, len(text) - 1  # at ``low`` it does not fit
+        low, high = first, last - 1  # at ``low`` it does not fit
         if high <= low or not fits(high):
             return None
         while high - low > 1:

@@ -67,8 +67,9 @@ class TaskSettings:
     too_long: Literal["stop", "drop", "truncate"] = "stop"
     """What becomes of rows that the model's positions have no room for (a prompt and ``sample.max_tokens``, or a prompt
     and what is to be imitated), all of which are known before the first step: the run does not begin, or goes without
-    them, or shortens them: a prompt loses the beginning of its longest message, what is imitated and documents their
-    end. How many is said and stands in the journal."""
+    them, or shortens them: a prompt loses the beginning of its longest message (a string that is taken as it stands,
+    of the longest words between its special tokens or the template's), what is imitated and documents their end. How
+    many is said and stands in the journal."""
     tools: tuple[str, ...] = ()
     """Functions that an attempt may call, FILE.py:NAME,NAME each; python is a sandbox of upslope's."""
     environment: str = ""
