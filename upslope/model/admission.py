@@ -165,7 +165,9 @@ def _sound(
     """Sets of rows with the logits of each by itself: short ones, and some beyond each of the lengths as far as the
     model is sound there; the longest row that may be, and what it is beyond. Raises UserError if it is sound nowhere.
     """
-    usual, sets, truths = probes(model), [], []
+    usual = probes(model)
+    sets: list[list[Tokens]] = []
+    truths: list[list[Tensor]] = []
 
     def tried(rows: list[Tokens]) -> str:
         """Why not."""
@@ -183,7 +185,7 @@ def _sound(
         known = max((_total(row) for rows in sets for row in rows), default=0)
         bound = length or (lengths[0] if lengths else 0)
         shorter = [probe(bound - 5, 5, model)] if bound > known > 0 else [row for row in usual if _total(row) <= bound]
-        longest = bound if shorter and not tried(shorter) else known
+        longest = bound if shorter and not tried(shorter) else min(known, bound)
         if not longest:
             raise UserError(f"a {type(model).__name__} cannot be trained here: {why}")
         return sets, truths, longest, why

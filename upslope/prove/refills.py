@@ -60,6 +60,9 @@ class ScriptedTask(Task):
     def holds_template(self, text: str) -> bool:
         return False
 
+    def words_in(self, text: str) -> tuple[int, int]:
+        return 0, len(text)
+
     def raw_ids(self, text: str) -> tuple[int, ...]:
         return (3,)
 
