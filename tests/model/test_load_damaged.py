@@ -58,6 +58,17 @@ def torch_file(place: Path) -> None:
     (place / "pytorch_model.bin").write_bytes(b"junk")
 
 
+def cut_archive(place: Path) -> None:
+    torch.save(load_file(place / "model.safetensors"), place / "pytorch_model.bin")
+    (place / "model.safetensors").unlink()
+    (place / "pytorch_model.bin").write_bytes((place / "pytorch_model.bin").read_bytes()[:2000])
+
+
+def empty_archive(place: Path) -> None:
+    (place / "model.safetensors").unlink()
+    (place / "pytorch_model.bin").touch()
+
+
 def renamed(mark: str, at: str = "") -> Callable[[Path], None]:
     """A mark that is put into the names of weights, before ``at``."""
 
@@ -158,7 +169,25 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "tokenizer: none": (without("tokenizer.json", "tokenizer_config.json"), "the directory holds no tokenizer"),
     "tokenizer: a pointer": (content("tokenizer.json", POINTER), "tokenizer.json is a pointer of git-lfs"),
     "an adapter to nowhere": (adapter, r"is an adapter to '/nowhere/base', and there is no such directory"),
-    "weights: a junk pickle": (torch_file, "cannot be loaded"),
+    "weights: a junk pickle": (torch_file, "cannot be loaded: its pytorch_model.bin holds something else than weights"),
+    "weights: a cut archive": (cut_archive, r"pytorch_model.bin was cut off \(2,000 bytes are there\)"),
+    "weights: an empty archive": (empty_archive, r"pytorch_model.bin was cut off \(0 bytes"),
+    "config: an encoder": (
+        config(model_type="t5", architectures=["T5ForConditionalGeneration"], d_model=32),
+        r"an encoder-decoder \(T5ForConditionalGeneration\)",
+    ),
+    "config: a masked model": (
+        config(model_type="modernbert", architectures=["ModernBertForMaskedLM"], rope_parameters=None),
+        r"no causal language model of its kind \(ModernBertForMaskedLM\)",
+    ),
+    "config: no keys": (config(num_key_value_heads=0), "its config.json has num_key_value_heads = 0"),
+    "tokenizer: cut": (content("tokenizer.json", b'{"version": '), r"tokenizer.json \(12 bytes\) is no JSON"),
+    "tokenizer config: nothing": (content("tokenizer_config.json", b""), r"tokenizer_config.json \(0 bytes\) is no"),
+    "tokenizer: half": (without("tokenizer.json"), "its tokenizer's files are not all there"),
+    "generation config: cut": (
+        content("generation_config.json", b'{"eos'),
+        r"generation_config.json \(5 bytes\) is no",
+    ),
     "tokenizer: a list": (content("tokenizer.json", b"[]"), "cannot be loaded"),
     "tokenizer config: a list": (content("tokenizer_config.json", b"[]"), "cannot be loaded"),
     "generation config: a list": (content("generation_config.json", b"[]"), "cannot be loaded"),
@@ -173,6 +202,16 @@ def test_what_is_damaged_is_refused_in_one_line(place: Path, capfd: pytest.Captu
         load(str(place))
     said = "".join(capfd.readouterr())
     assert not any(unicodedata.category(c) == "Cc" and c not in "\n" for c in said), "nothing raw from a file"
+
+
+def test_a_processors_chat_template_is_the_models(place: Path) -> None:
+    """Processors of older versions kept it in a file that tokenizers do not read."""
+    (place / "chat_template.jinja").unlink(missing_ok=True)
+    file = place / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": None}))
+    (place / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages[0]['content'] }}!"}))
+    _, tokenizer = load(str(place))
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False) == "a!"
 
 
 def test_a_sound_one_is_loaded_and_ties_are_not_missing(place: Path) -> None:

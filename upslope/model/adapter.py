@@ -93,7 +93,8 @@ def _told(folder: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        first = next(iter(said(error, str).splitlines()), "")
+        lines = [line.strip() for line in said(error, str).splitlines() if line.strip()] or [""]
+        first = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         raise UserError(
             f"model {str(folder)!r}: the adapter cannot be loaded: {type(error).__name__}: {first}"
         ) from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError
+from upslope.text.packed import POINTER
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What transformers looks for."""
@@ -36,7 +38,13 @@ TOKENIZER_FILES = (
     "tekken.json",
 )
 """One of which every tokenizer's directory has."""
-POINTER = b"version https://git-lfs"
+GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.json"
+"""Where processors of older versions kept a chat template: ``{"chat_template": ...}``."""
+JSON_FILES = (
+    *("config.json", GENERATION, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.json", TEMPLATE, "model.safetensors.index.json", "pytorch_model.bin.index.json"),
+)
 MOST_HEADER = 100_000_000
 """Bytes of a safetensors header, as that format bounds it."""
 NARROW = ("I8", "U8", "F8_E4M3", "F8_E5M2")
@@ -65,6 +73,28 @@ def require_config(folder: Path) -> None:
             f"model {str(folder)!r}: its config.json has no model_type, which says what the model is; take the "
             "config.json that came with the weights"
         )
+    told = damaged(folder, [GENERATION])  # which transformers passes over, and with it the tokens that end a response
+    if told:
+        raise UserError(f"model {str(folder)!r} cannot be loaded: {told}")
+
+
+def damaged(folder: Path, names: Sequence[str] = JSON_FILES) -> str:
+    """The first of the directory's files that should be JSON and is none, in words; empty if all are."""
+    for file in (folder / name for name in names):
+        try:
+            if file.is_file():
+                json.loads(file.read_bytes().decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            size = file.stat().st_size
+            return f"{file.name} ({size:,} bytes) is no JSON: {error}; copy or download it again"
+    return ""
+
+
+def processor_template(folder: Path) -> str | None:
+    """A chat template that only a processor of the directory reads, not its tokenizer; None without one."""
+    found = _json(folder / TEMPLATE) if (folder / TEMPLATE).is_file() else None
+    template = found.get("chat_template") if isinstance(found, dict) else None
+    return template if isinstance(template, str) and template else None
 
 
 def _what_it_is(folder: Path) -> str:
@@ -116,6 +146,8 @@ def _require_weights(folder: Path) -> None:
             )
         if file.suffix == ".safetensors":
             _require_whole(folder, file)
+        elif file.suffix == ".bin":
+            _require_whole_archive(folder, file)
 
 
 def _shards(folder: Path, found: Path) -> Iterator[Path]:
@@ -160,6 +192,17 @@ def _require_whole(folder: Path, file: Path) -> None:
         raise UserError(
             f"model {str(folder)!r} cannot be loaded: {file.name} was cut off: it has {size:,} bytes, and its header "
             f"names weights up to {wanted:,}; copy or download it again"
+        )
+
+
+def _require_whole_archive(folder: Path, file: Path) -> None:
+    """Raise UserError if a file of ``torch.save``, which is a zip archive in all but old versions, was cut off."""
+    with file.open("rb") as stream:
+        start = stream.read(2)
+    if not start or (start == b"PK" and not zipfile.is_zipfile(file)):
+        raise UserError(
+            f"model {str(folder)!r} cannot be loaded: {file.name} was cut off ({file.stat().st_size:,} bytes are "
+            "there); copy or download it again"
         )
 
 

@@ -22,6 +22,7 @@ import inspect
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -115,12 +116,15 @@ def use_attention(module: Any, name: str) -> None:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Without progress bars for the shards of a model, which would tear a live view apart, and without warnings, which
-    print what stands in a model's files as it is. What they warn of is looked at by ``load``."""
+    print what stands in a model's files as it is, torch's of an old pickle among them. What they warn of is looked at
+    by ``load``."""
     shown, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         hf_logging.set_verbosity(verbosity)
         if shown:

@@ -12,10 +12,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from upslope.errors import Unavailable, UserError
 from upslope.model.adapter import ADAPTER_CONFIG, base_name, load_adapter, names_base
-from upslope.model.directory import require_config, require_directory, require_tokenizer
+from upslope.model.directory import (
+    damaged,
+    processor_template,
+    require_config,
+    require_directory,
+    require_tokenizer,
+)
 from upslope.model.hf import forget_origin, positions_in, quiet_loading
 from upslope.model.keys import require_keys
-from upslope.model.sound import require_sound
+from upslope.model.sound import require_decoder, require_sound
 from upslope.plugins import said
 
 
@@ -32,6 +38,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     try:
         with quiet_loading():
             config = _config(name)
+            require_decoder(config)
             require_sound(config)  # before minutes are spent on layers that nobody has
             tokenizer = _tokenizer(name)
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -87,8 +94,11 @@ def _config(name: str) -> Any:
 
 
 def _tokenizer(name: str) -> Any:
-    """As transformers opens it."""
-    return forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    """As transformers opens it; with the processor's chat template where it has none of its own."""
+    found = forget_origin(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    if not getattr(found, "chat_template", None) and Path(name).is_dir():
+        found.chat_template = processor_template(Path(name))
+    return found
 
 
 def _generation_config(name: str) -> Any:
@@ -141,9 +151,35 @@ def unloadable(name: str, error: Exception) -> UserError:
     lines = [line.strip() for line in said(error, str).splitlines() if line.strip()] or [type(error).__name__]
     first_line = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    told = damaged(Path(name)) if Path(name).is_dir() else ""
+    if told:
+        return UserError(f"model {name!r} cannot be loaded: {told}")
+    if lines[0].startswith("Unrecognized configuration class"):
+        return UserError(
+            f"model {name!r} cannot be loaded: transformers has no causal language model of its kind "
+            f"({_kind_of(name)}); take one whose config.json names a ...ForCausalLM"
+        )
+    if type(error).__name__ == "UnpicklingError":  # torch's advice is to run what stands in the file
+        return UserError(
+            f"model {name!r} cannot be loaded: its pytorch_model.bin holds something else than weights, or is damaged; "
+            "write it as safetensors where it was made, or download it again"
+        )
+    if "backend tokenizer" in lines[0]:
+        return UserError(
+            f"model {name!r} cannot be loaded: its tokenizer's files are not all there, or of a kind that transformers "
+            "does not know; copy them (tokenizer.json above all) from the model that the weights began with"
+        )
     if isinstance(error, MemoryError) or _unreachable(error):
         return Unavailable(f"model {name!r} cannot be loaded now: {first_line}")
     return UserError(f"model {name!r} cannot be loaded: {kind}{first_line}")
+
+
+def _kind_of(name: str) -> str:
+    """What a model's config says that it is."""
+    with contextlib.suppress(Exception), quiet_loading():
+        config = _config(name)
+        return ", ".join(getattr(config, "architectures", None) or [config.model_type])
+    return "unknown"
 
 
 def _unreachable(error: BaseException | None) -> bool:

@@ -13,8 +13,16 @@ MOST_LAYERS = 10_000
 
 
 def require_sound(config: Any) -> None:
-    """Raise ValueError for a number of layers or positions, or a base of rotary angles, that no model has."""
+    """Raise ValueError for a number of layers, heads or positions, a width or a base of rotary angles that no model
+    has."""
     text = text_part(config)
+    for name in ("num_attention_heads", "num_key_value_heads", "hidden_size", "vocab_size"):
+        try:
+            value = getattr(text, name, None)
+        except Exception:  # transformers refuses to say one number of what layers have of their own
+            continue
+        if type(value) is int and value < 1:
+            raise ValueError(f"its config.json has {name} = {value}")
     for name, most in (("num_hidden_layers", MOST_LAYERS), ("max_position_embeddings", None)):
         value = getattr(text, name, None)
         whole = type(value) is int and value >= 1 and (most is None or value <= most)
@@ -24,6 +32,15 @@ def require_sound(config: Any) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (number and math.isfinite(value) and value > 0):
             raise ValueError(f"its config.json has rope_theta = {value!r:.60}; it must be a finite number above 0")
+
+
+def require_decoder(config: Any) -> None:
+    """Raise ValueError for a model that reads with an encoder and writes with a decoder. A decoder that was taken out
+    of one says so."""
+    kinds = [str(kind) for kind in getattr(config, "architectures", None) or ()]
+    if getattr(config, "is_encoder_decoder", False) and not any(kind.endswith("ForCausalLM") for kind in kinds):
+        what = kinds[0] if kinds else getattr(config, "model_type", "model")
+        raise ValueError(f"it is an encoder-decoder ({what}); take a causal (decoder-only) language model")
 
 
 def _thetas(parameters: Any) -> Iterator[Any]:

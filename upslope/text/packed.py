@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 """Endings of compressed files, and what pyarrow calls the method."""
 BUFFER = 1 << 20
+POINTER = b"version https://git-lfs"
+"""What stands in a file of a clone in the place of one that was not fetched."""
 
 
 def ending(path: Path) -> str:
@@ -43,6 +45,16 @@ class Meter:
         self.done = self._before + place
 
 
+def require_no_pointer(path: Path) -> None:
+    """Raise UserError for a pointer of git-lfs."""
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UserError(
+                f"{path} is a pointer of git-lfs and not the file itself; run `git lfs pull` there, or download it "
+                "again"
+            )
+
+
 @contextmanager
 def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[BinaryIO]:
     """A file's bytes, unpacked. Raises UserError if it cannot be read, also while it is.
@@ -50,6 +62,7 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[BinaryIO]:
     ``meter`` learns after every read how far the file itself has been read.
     """
     try:
+        require_no_pointer(path)
         with path.open("rb", buffering=0) as raw:
             told = _Told(raw, meter or Meter())
             if path.suffix.lower() not in COMPRESSED:
