@@ -142,6 +142,33 @@ def test_a_developer_is_a_system_where_the_template_does_not_know_it(template: s
     assert prompt_notes([Problem("toy/0", chat)], knows) == []
 
 
+SAYS = "<|im_start|>{{ m.role }}\n{% for b in m.content %}{% if b.type == 'text' %}{{ b.text }}{% endif %}{% endfor %}"
+BLOCKS = (
+    "{% for m in messages %}" + SAYS + "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        BLOCKS,
+        BLOCKS.replace("{% for b in m.content %}", "{% set b = m.content[0] %}").replace(
+            "{% endif %}{% endfor %}<", "{% endif %}<"
+        ),
+    ],
+)
+def test_a_template_that_reads_blocks_alone_gets_them(template: str) -> None:
+    """Those of models with pictures write nothing of content that is text."""
+    subject = renderer("smollm2", template)
+    prompt = subject.spelled(subject.prompt_ids([{"role": "system", "content": "Be brief."}, USER]))
+    assert prompt == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    answered = Problem("toy/0", (USER,), demonstration="4")
+    assert subject.spelled(shown_rows(subject, answered)[0].response) == "4<|im_end|>"
+
+
 def test_tools_that_a_template_leaves_out_are_refused_in_a_prompt() -> None:
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
     assert "add" in (able := renderer("qwen2.5")).spelled(able.prompt_ids([USER], {"tools": tools}))

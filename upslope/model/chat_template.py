@@ -53,8 +53,26 @@ class ChatTemplate:
             "add_generation_prompt": generate,
             "tokenize": False,
         }
+        told = [in_blocks(m) for m in messages] if self.reads_blocks else [dict(m) for m in messages]
         with _refusals(messages):
-            return str(self._tokenizer.apply_chat_template([dict(m) for m in messages], **{**options, **how}))
+            return str(self._tokenizer.apply_chat_template(told, **{**options, **how}))
+
+    @cached_property
+    def reads_blocks(self) -> bool:
+        """Whether it reads content in blocks alone, as templates of models with pictures do: of content that is text
+        it writes nothing, or refuses it."""
+        if not getattr(self._tokenizer, "chat_template", None):
+            return False
+
+        def writes(message: Mapping[str, Any]) -> bool:
+            try:
+                with _refusals([message]):
+                    return PROBE in self._tokenizer.apply_chat_template([message], tokenize=False)
+            except Refused:
+                return False
+
+        said = {"role": "user", "content": PROBE}
+        return not writes(said) and writes(in_blocks(said))
 
     def marked(
         self, messages: Sequence[Message], options: Mapping[str, Any]
@@ -64,9 +82,11 @@ class ChatTemplate:
         if self.source is None or not MARKS.search(self.source):
             return None
         how = {"chat_template": self.source, "return_assistant_tokens_mask": True}
+        told = self._with_roles(messages)
         with _refusals(messages):
             texts, spans = render_jinja_template(
-                [self._with_roles(messages)], **{**self._tokenizer.special_tokens_map, **options, **how}
+                [[in_blocks(m) for m in told] if self.reads_blocks else told],
+                **{**self._tokenizer.special_tokens_map, **options, **how},
             )
         return texts[0], [(begin, end) for begin, end in spans[0]]
 
@@ -101,6 +121,16 @@ class ChatTemplate:
         """Special tokens that say nothing of turns: start, end and padding of a text."""
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         return frozenset(str(getattr(self._tokenizer, name, None)) for name in names)
+
+
+def in_blocks(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its text as one block.
+
+    >>> in_blocks({"role": "user", "content": "Hi"})["content"]
+    [{'type': 'text', 'text': 'Hi'}]
+    """
+    text = message.get("content")
+    return {**message, "content": [{"type": "text", "text": text}]} if isinstance(text, str) else dict(message)
 
 
 @dataclass
