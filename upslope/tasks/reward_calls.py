@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,7 @@ class RewardCalls:
         call = _Call(name, function)
         try:
             with at_work(f"reward function {name!r} {on(self._problems)}"), home_of(function).inside():
-                result = function(**wanted)
+                result = function(*[wanted.pop(key) for key in _by_place(function, wanted)], **wanted)
                 if inspect.isasyncgen(result):
                     result = _gathered(result)
                 if inspect.isawaitable(result):
@@ -185,6 +186,15 @@ def taken_by(name: str, function: RewardFunction, known: Sequence[str]) -> list[
             why = UNKNOWN.get(parameter.name, "no such column")
             raise UserError(f"reward function {name!r} needs {parameter.name!r}: {why}; known: {', '.join(known)}")
     return [key for key in known if key in asked]
+
+
+def _by_place(function: RewardFunction, wanted: Mapping[str, Any]) -> list[str]:
+    """The arguments that cannot be given by name (``def f(completions, /)``)."""
+    try:
+        own = inspect.signature(function, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return list(itertools.takewhile(wanted.__contains__, (p.name for p in own if p.kind is p.POSITIONAL_ONLY)))
 
 
 async def _gathered(values: Any) -> list[Any]:

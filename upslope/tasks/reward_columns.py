@@ -14,6 +14,9 @@ NO_COLUMNS = frozenset(
 )
 """What a reward function may ask for that is no column: whoever calls it says whether there is such a thing."""
 
+GIVEN = ("prompts", "completions")
+"""Those of them that there always are."""
+
 
 def require_columns(functions: Mapping[str, RewardFunction], problems: Sequence[Problem]) -> None:
     """Raise UserError for a parameter without a default that is no column of the rows."""
@@ -22,7 +25,7 @@ def require_columns(functions: Mapping[str, RewardFunction], problems: Sequence[
         if problems and wanted not in known and wanted not in NO_COLUMNS:
             raise UserError(
                 f"reward function {function!r} needs {wanted!r}: no such column in any row"
-                f"{nearest(wanted, known)}; rename one (task.columns), or give the parameter a default"
+                f"{nearest(wanted, [*known, *GIVEN])}; rename one (task.columns), or give the parameter a default"
             )
 
 
