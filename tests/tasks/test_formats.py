@@ -151,6 +151,48 @@ def test_a_folder_with_both_sides(ending: str, tmp_path: Path) -> None:
     assert [[p.id for p in side] for side in found] == [["x", "user/train/1"], ["user/test/0"]]
 
 
+def shards(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        WRITERS[Path(name).suffix]([{"prompt": f"{number}a"}, {"prompt": f"{number}b"}], folder / name)
+
+
+@pytest.mark.parametrize("inside", ["", "data"])
+def test_shards_are_one_side_in_the_order_of_their_names(inside: str, tmp_path: Path) -> None:
+    """As the hub has data sets, whose clones keep them in a folder data."""
+    train = [f"train-0000{i}-of-00003.parquet" for i in range(3)]
+    shards(tmp_path / inside, *train, "test-00000-of-00001.parquet")
+    found = opened(user.open(str(tmp_path)))
+    assert [[p.id for p in side] for side in found] == [
+        [f"user/train/{i}" for i in range(6)],
+        ["user/test/0", "user/test/1"],
+    ]
+    assert [p.messages[0]["content"] for p in found[0]] == ["0a", "0b", "1a", "1b", "2a", "2b"]
+    (tmp_path / inside / train[1]).unlink()
+    with pytest.raises(UserError, match="is one of 3 shards, and number 1 is not there"):
+        user.open(str(tmp_path))
+
+
+def test_a_folder_of_each_side_and_one_of_parts_alone(tmp_path: Path) -> None:
+    shards(tmp_path / "sides" / "train", "0000.parquet", "0001.parquet")
+    assert len(user.open(str(tmp_path / "sides")).problems("train")) == 4
+    shards(tmp_path / "parts", *(f"part-{i}.parquet" for i in range(20)))
+    task = user.open(str(tmp_path / "parts"))
+    train, test = opened(task)
+    assert len(train) + len(test) == 40 and test
+    assert len(user.open(str(tmp_path / "parts"), str(tmp_path / "sides" / "train" / "0000.parquet")).problems("train"))
+    shards(tmp_path / "sides", "train-0.parquet")
+    with pytest.raises(UserError, match=r"which of train-0.parquet and train/0000.parquet is meant"):
+        user.open(str(tmp_path / "sides"))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
+def test_a_pointer_in_the_place_of_a_file_is_named(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"my{ending}").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    with pytest.raises(UserError, match="is a pointer of git-lfs"):
+        user.open(str(tmp_path / f"my{ending}")).problems("train")
+
+
 def test_sides_may_differ_in_format(tmp_path: Path) -> None:
     WRITERS[".csv"]([{"prompt": "a"}], tmp_path / "train.csv")
     WRITERS[".parquet"]([{"prompt": "b"}], tmp_path / "test.parquet")

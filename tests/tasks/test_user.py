@@ -17,7 +17,7 @@ from upslope.tasks import user
 from upslope.tasks.problem_set import held_out
 from upslope.tasks.registry import load_rewards
 from upslope.tasks.reward_calls import RewardFunction
-from upslope.tasks.user import UserTask
+from upslope.tasks.user import UserTask, problem_of
 from upslope.types import Problem, Score
 
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
@@ -58,6 +58,30 @@ def test_a_chat_prompt(tmp_path: Path) -> None:
     problem = one(tmp_path, prompt=CHAT, truth="2", answer="worked: 2")
     assert problem.messages == tuple(CHAT)
     assert (problem.truth, problem.plain) == ("2", False)
+
+
+@pytest.mark.parametrize("field", ["prompt", "messages"])
+def test_a_chat_may_be_written_as_json(tmp_path: Path, field: str) -> None:
+    """As a cell of a CSV file has it; text that is JSON of something else is text."""
+    problem = one(tmp_path, **{field: json.dumps(CHAT, indent=1)}, completion=json.dumps([DONE]))
+    assert problem.messages == tuple(CHAT) and problem.demonstration == "2" and not problem.plain
+    for text in ("[1, 2]", '[{"a": 1}]', "[{a}]"):
+        assert one(tmp_path, prompt=text).messages == ({"role": "user", "content": text},)
+
+
+def test_sharegpts_form_is_a_chat(tmp_path: Path) -> None:
+    told = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "2"}]
+    problem = one(tmp_path, messages=told)
+    assert problem.messages == tuple(CHAT) and problem.demonstration == "2"
+
+
+def test_what_is_empty_in_a_message_says_nothing(tmp_path: Path) -> None:
+    turn = {**DONE, "annotations": [], "audio": None, "refusal": ""}
+    assert one(tmp_path, messages=[*CHAT, turn]).demonstration == "2"
+
+
+def test_bytes_are_a_truth(tmp_path: Path) -> None:
+    assert problem_of({"prompt": "a", "answer": b"42"}, "row 1").truth == "42"
 
 
 def test_zero_is_a_truth(tmp_path: Path) -> None:
@@ -104,6 +128,11 @@ def test_a_cell_that_a_row_lacks_is_none(tmp_path: Path) -> None:
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": []}, "non-empty list"),
         ({"prompt": 5}, "non-empty list"),
+        ({"prompt": 0}, "not 0"),
+        ({"conversations": CHAT}, "as task.columns.messages=conversations"),
+        ({"question": "a"}, "as task.columns.prompt=question"),
+        ({"prompt": str(CHAT)}, "prompt is a chat as Python writes it"),
+        ({"messages": [{"from": "humn", "value": "a"}]}, "message from 'humn'; did you mean 'human'"),
         ({"prompt": ["a"]}, "non-empty list"),
         ({"messages": [DONE]}, "prompt is empty"),
         ({"prompt": [DONE]}, "prompt is empty"),
@@ -239,6 +268,23 @@ def test_a_function_may_name_only_what_it_needs() -> None:
         return [len(text) + bonus for text in completions]
 
     assert [s.reward for s in score([length], PLAIN[:1], "four")] == [5.0]
+
+
+def test_what_cannot_be_given_by_name_is_given_by_place() -> None:
+    def length(prompts: list[str], completions: list[str], /, scale: float = 2.0, **rest: Any) -> list[float]:
+        assert not rest.keys() & {"prompts", "completions"}
+        return [scale * len(text) for text in completions]
+
+    assert [s.reward for s in score([length], PLAIN[:1], "four")] == [8.0]
+
+
+def test_one_completion_is_not_what_there_is(tmp_path: Path) -> None:
+    def mine(completion: str) -> float:
+        return 1.0
+
+    task = UserTask(user.open(write(tmp_path / "my.jsonl", {"prompt": "a"}))._files, load_rewards([mine], ()))
+    with pytest.raises(UserError, match=r"'mine' needs 'completion'.*did you mean 'completions'"):
+        task.check_columns()
 
 
 @pytest.mark.parametrize(

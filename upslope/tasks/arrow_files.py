@@ -14,6 +14,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.tasks.text_files import Numbered
+from upslope.text.packed import require_no_pointer
 
 STATE = "state.json"
 """In the folder of a data set that ``save_to_disk`` wrote: which files hold its rows, in which order."""
@@ -101,6 +102,7 @@ def _told(path: Path, what: str) -> Iterator[None]:
     import pyarrow
 
     try:
+        require_no_pointer(path)
         yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or str(error).partition(chr(10))[0]}") from error

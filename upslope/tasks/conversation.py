@@ -1,5 +1,6 @@
 """Chats in a row of data: messages with what chat templates read of them, tools, and which turns are imitated.
 
+A message may also be ``{"from": "human", "value": ...}``, as ShareGPT has it (``SPEAKERS``).
 ``content`` is text, or a list of blocks ``{"type": "text", "text": ...}``, which are put together. Besides it and
 ``role`` a message may have ``name``, ``tool_calls``, ``tool_call_id`` and ``reasoning_content``, as the chat templates
 of transformers read them, and, of an assistant, ``train: false`` or ``weight: 0`` (OpenAI's word for it): read, never
@@ -19,9 +20,16 @@ from upslope.types import Message
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXTS = ("name", "tool_call_id", "reasoning_content")
 """Keys of a message that hold text."""
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "model": "assistant", "system": "system", "tool": "tool", "observation": "tool",
+}  # fmt: skip
+"""Roles by what ShareGPT's form calls them: ``{"from": ..., "value": ...}``."""
 KEYS = ("role", "content", "tool_calls", *TEXTS, "train", "weight", "prefix")
 OPEN_TAG = re.compile(r"<[A-Za-z][\w-]*>\s*\Z")
 """No answer ends so: whoever opens a tag goes on."""
+WRITTEN, PYTHONS = re.compile(r"\s*\[\s*\{"), re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'\s*:")
+"""How a list of messages begins as text, and as Python writes it."""
 OURS = (
     *("conversation", "messages", "tools", "documents", "chat_template", "tokenize", "padding", "truncation"),
     *("add_generation_prompt", "continue_final_message", "max_length", "return_tensors", "return_dict"),
@@ -38,6 +46,23 @@ def chat_of(value: Any, where: str) -> tuple[Message, ...]:
             f"{where}: a chat must be a non-empty list of {{'role': ..., 'content': ...}}, not {value!r:.60}"
         )
     return tuple(_message(message, where) for message in value)
+
+
+def chat_in(value: Any, what: str) -> Any:
+    """The messages of a chat that is written as JSON, as a cell of a CSV file has it; anything else as it is. Raises
+    UserError, beginning with ``what``, for one that is written as Python writes it.
+
+    >>> chat_in('[{"role": "user", "content": "Hi"}]', "row 1"), chat_in("[1, 2]", "row 1")
+    ([{'role': 'user', 'content': 'Hi'}], '[1, 2]')
+    """
+    if not isinstance(value, str) or not WRITTEN.match(value):
+        return value
+    found = _json(value)
+    if isinstance(found, list) and all(isinstance(m, dict) and ("role" in m or "from" in m) for m in found):
+        return found
+    if found is value and PYTHONS.match(value):
+        raise UserError(f"{what} is a chat as Python writes it ({value!r:.40}); write it with json.dumps")
+    return value
 
 
 def read_only(chat: Sequence[Message]) -> tuple[Message, ...]:
@@ -99,6 +124,8 @@ def template_options(given: Any, what: str) -> dict[str, Any]:
 
 
 def _message(message: Mapping[str, Any], where: str) -> Message:
+    if "role" not in message and isinstance(message.get("from"), str) and "value" in message:
+        message = _of_sharegpt(message, where)
     role, content, calls = (message.get(key) for key in ("role", "content", "tool_calls"))
     if role not in ROLES:
         raise UserError(f"{where}: message role {role!r}{nearest(str(role), ROLES)}")
@@ -108,7 +135,7 @@ def _message(message: Mapping[str, Any], where: str) -> Message:
         content = _joined(content, where)
     if not isinstance(content, str):
         raise UserError(f"{where}: message content must be text, not {type(content).__name__}")
-    extra = [key for key, item in message.items() if key not in KEYS and item is not None]
+    extra = [key for key, item in message.items() if key not in KEYS and item is not None and item not in ("", [], {})]
     if extra:
         raise UserError(f"{where}: message key {extra[0]!r} is not supported; known: {', '.join(KEYS)}")
     made: dict[str, Any] = {"role": role, "content": content}
@@ -128,6 +155,14 @@ def _message(message: Mapping[str, Any], where: str) -> Message:
     if not _is_imitated(message, role, where):
         made["train"] = False
     return made
+
+
+def _of_sharegpt(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    speaker = message["from"]
+    if speaker not in SPEAKERS:
+        raise UserError(f"{where}: message from {speaker!r}{nearest(speaker, SPEAKERS)}")
+    rest = {key: item for key, item in message.items() if key not in ("from", "value")}
+    return {"role": SPEAKERS[speaker], "content": message["value"], **rest}
 
 
 def _joined(blocks: Sequence[Any], where: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import get_args
@@ -30,6 +32,8 @@ READERS: Mapping[str, Callable[[Path], Numbered]] = {
     ".feather": arrow_files.arrow_file,
 }
 """How a file is read, by the ending of its name."""
+SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
+"""Which shard of how many a file is."""
 
 
 def find_files(data: str, eval_data: str | None = None) -> Files:
@@ -40,7 +44,7 @@ def find_files(data: str, eval_data: str | None = None) -> Files:
     path = Path(data)
     is_folder = path.is_dir() and not _is_saved(path)
     side: Split | None = "train" if eval_data else None
-    files = _folder(path) if is_folder else [(_one(path), side)]
+    files = [(file, split or side) for file, split in _folder(path)] if is_folder else [(_one(path), side)]
     if eval_data is None:
         return tuple(files)
     held = _one(Path(eval_data))
@@ -50,11 +54,13 @@ def find_files(data: str, eval_data: str | None = None) -> Files:
 
 
 def file_rows(files: Files) -> Iterator[Row]:
-    """All rows of the files, in order."""
+    """All rows of the files, in order. Those of one side are counted on from file to file."""
+    before: Counter[Split | None] = Counter()
     for path, split in files:
         read = arrow_files.saved_folder if path.is_dir() else READERS[_ending(path)]
-        for place, (number, value) in enumerate(read(path)):
-            yield Row(str(path), number, value, split, place)
+        for number, value in read(path):
+            yield Row(str(path), number, value, split, before[split])
+            before[split] += 1
 
 
 def _folder(path: Path) -> list[tuple[Path, Split | None]]:
@@ -67,17 +73,44 @@ def _folder(path: Path) -> list[tuple[Path, Split | None]]:
         return saved
     files: list[tuple[Path, Split | None]] = []
     for split in get_args(Split):
-        found = [path / f"{split}{ending}" for ending in READERS if (path / f"{split}{ending}").is_file()]
-        if len(found) > 1:
-            names = [file.name for file in found]
-            raise UserError(f"{path}: which of {' and '.join(names)} is meant? keep one, or name the files themselves")
-        files += [(file, split) for file in found]
-    if not files:
-        raise UserError(
-            f"{path}: a data folder needs train.jsonl or test.jsonl, and has neither (nor one that ends with "
-            f"{', '.join(READERS)})"
-        )
-    return files
+        files += [(file, split) for file in _side(path, split)]
+    if files:
+        return files
+    if (path / "data").is_dir():  # where a data set of the hub has them
+        return _folder(path / "data")
+    parts = sorted(path.glob("*.parquet"))
+    if parts:
+        return [(file, None) for file in _whole(parts)]
+    there = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
+    raise UserError(
+        f"{path}: a data folder needs train.jsonl or test.jsonl (or train-*.jsonl, or a folder train), and has "
+        f"neither, nor one that ends with {', '.join(READERS)}; it has {there}"
+    )
+
+
+def _side(folder: Path, split: Split) -> list[Path]:
+    """The files of one side: ``train.ENDING``, or shards ``train-*.ENDING``, or all in a folder ``train``."""
+    ways = [[path] for ending in READERS if (path := folder / f"{split}{ending}").is_file()]
+    for ending in READERS:
+        ways += [sorted(folder.glob(f"{split}-*{ending}")), sorted((folder / split).glob(f"*{ending}"))]
+    found = [way for way in ways if way]
+    if len(found) > 1:
+        names = [str(way[0].relative_to(folder)) for way in found]
+        raise UserError(f"{folder}: which of {' and '.join(names)} is meant? keep one, or name the files themselves")
+    return _whole(found[0]) if found else []
+
+
+def _whole(shards: list[Path]) -> list[Path]:
+    """Raise UserError if one of so many as their names say is missing."""
+    found = {(int(match[1]), int(match[2])) for file in shards if (match := SHARD.search(file.name))}
+    for num in {of for _, of in found}:
+        missing = sorted({*range(num)} - {number for number, of in found if of == num})
+        if missing:
+            raise UserError(
+                f"{shards[0].parent}: {shards[0].name} is one of {num} shards, and number {missing[0]} is not there; "
+                "download it as well"
+            )
+    return shards
 
 
 def _one(path: Path) -> Path:

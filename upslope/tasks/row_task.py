@@ -49,7 +49,8 @@ class RowTask(Task):
         rows = file_rows(self._files) if self._files else self.without_files()
         renamed = list(renamed_rows(rows, self._columns, self.fields))
         self.look_over(renamed)
-        source = " and ".join(str(path) for path, _ in self._files) or "the data"
+        first, *more = [str(path) for path, _ in self._files] or ["the data"]
+        source = f"{first} and {len(more)} more files" if len(more) > 1 else " and ".join([first, *more])
         return make_problem_set(self.name, renamed, self.build, source, self.undivided)
 
     def problems(self, split: Split) -> Sequence[Problem]:

@@ -4,7 +4,8 @@ A row is one problem:
 
 ========================  =============================================================================================
 ``prompt``                the problem: a string, or a list of chat messages ``{"role": ..., "content": ...}`` (as TRL
-                          has it); one of the assistant's at its end is a beginning, which attempts go on with
+                          has it), which may be written as JSON, as in a CSV file; one of the assistant's at its end
+                          is a beginning, which attempts go on with
 ``messages``              instead of ``prompt``: a chat, of which all assistant turns are imitated; what stands before
                           a final one is the prompt of whoever attempts it, unless that one is a beginning
 ``demonstration``         optional: a response to imitate; ``completion`` is the same (string, or messages, of which the
@@ -39,7 +40,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.tasks.columns import Columns, listed
-from upslope.tasks.conversation import chat_of, is_beginning, options_of, prompt_in, read_only
+from upslope.tasks.conversation import chat_in, chat_of, is_beginning, options_of, prompt_in, read_only
 from upslope.tasks.files import Files, find_files
 from upslope.tasks.problem_set import Row
 from upslope.tasks.rewards import NO_REWARDS, Rewards
@@ -48,24 +49,31 @@ from upslope.types import Message, Problem
 
 PROMPTING = frozenset({"messages", "id", "split", "tools", "chat_template_kwargs"})
 """Columns of rows that are there to be imitated."""
+OTHERS = {
+    "messages": ("conversations", "conversation", "dialog", "dialogue", "chat"),
+    "prompt": ("question", "problem", "instruction", "query", "input", "text"),
+}
+"""What other files call them."""
 
 
 def problem_of(row: Mapping[str, Any], where: str, beginning: str = "") -> Problem:
     """The problem in a row of the user's file; its id is empty if the row has none. ``beginning``: a final text of the
     assistant's that is no answer."""
-    prompt, messages = row.get("prompt"), row.get("messages")
+    prompt, messages = (chat_in(row.get(name), f"{where}: {name}") for name in ("prompt", "messages"))
     if (prompt is None) == (messages is None):
-        mend = (
-            ""
-            if row.keys() & {"prompt", "messages"}
-            else "; say which column is which, as task.columns.prompt=question"
+        raise UserError(
+            f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}{_meant(row)}"
         )
-        raise UserError(f"{where}: needs either 'prompt' (text or messages) or 'messages'; it has {listed(row)}{mend}")
     clash = next((key for key in ("prompts", "completions") if key in row), None)
     if clash:
         raise UserError(f"{where}: rename the column {clash!r}, reward functions get their own argument of that name")
-    chat = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else chat_of(prompt or messages, where)
-    given = [row[key] for key in ("demonstration", "completion") if row.get(key) is not None]
+    chat = (
+        ({"role": "user", "content": prompt},)
+        if isinstance(prompt, str)
+        else chat_of(messages if prompt is None else prompt, where)
+    )
+    named = ("demonstration", "completion")
+    given = [chat_in(row[key], f"{where}: {key}") for key in named if row.get(key) is not None]
     after: tuple[Message, ...] | None = None
     if given:
         after = ({"role": "assistant", "content": given[0]},) if isinstance(given[0], str) else chat_of(given[0], where)
@@ -94,10 +102,21 @@ def problem_of(row: Mapping[str, Any], where: str, beginning: str = "") -> Probl
     )
 
 
+def _meant(row: Mapping[str, Any]) -> str:
+    """How to say which of its columns is the prompt, and which of them may be."""
+    if row.keys() & {"prompt", "messages"}:
+        return ""
+    there = [(field, name) for field, names in OTHERS.items() for name in names if row.get(name)]
+    field, name = there[0] if there else ("prompt", OTHERS["prompt"][0])
+    return f"; say which column is which, as task.columns.{field}={name}"
+
+
 def _text(truth: Any) -> str:
     """A cell as text: itself, JSON, or (dates and so on, of Parquet) as Python writes it."""
     if isinstance(truth, str):
         return truth
+    if isinstance(truth, bytes):
+        return truth.decode("utf-8", "replace")
     return json.dumps(truth, default=str) if isinstance(truth, int | float | list | dict) else str(truth)
 
 
