@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,7 +161,7 @@ def unloadable(name: str, error: Exception) -> UserError:
             f"model {name!r} cannot be loaded: transformers has no causal language model of its kind "
             f"({_kind_of(name)}); take one whose config.json names a ...ForCausalLM"
         )
-    if type(error).__name__ == "UnpicklingError":  # torch's advice is to run what stands in the file
+    if isinstance(error, pickle.UnpicklingError | struct.error | EOFError):  # torch's advice is to run what is there
         return UserError(
             f"model {name!r} cannot be loaded: its pytorch_model.bin holds something else than weights, or is damaged; "
             "write it as safetensors where it was made, or download it again"
