@@ -30,7 +30,7 @@ from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import with_fitting, with_limit
+from upslope.training.start import with_limited_prompts, with_max_tokens
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
 from upslope.types import Group, Problem
@@ -55,12 +55,12 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     file = RowFile(path)
     task = open_run_task(settings.task, settings.seed)
     require_right(task, "upslope measure")
-    task = with_fitting(task, settings)
+    task = with_limited_prompts(task, settings)
     problems = list(task.problems("train"))
     require_unused(problems)
     aside = Console(stderr=True)
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
-        settings = with_limit(settings, task, policy.max_positions)
+        settings = with_max_tokens(settings, task, policy.max_positions)
         of_right: dict[str, Any] = {} if settings.task.right is None else {"right": settings.task.right}
         wording = [settings.task.template, settings.task.chat_template_kwargs, settings.task.keep_special]
         of_wording = {} if wording == ["auto", {}, False] else {"wording of prompts": wording}

@@ -22,7 +22,7 @@ from upslope.training.prompt_notes import SpecialWatch, prompt_notes
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
 from upslope.training.shares import share_memory
-from upslope.training.start import MakeView, resolve_model, with_limit
+from upslope.training.start import MakeView, resolve_model, with_max_tokens
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def evaluate_on(
 ) -> Evaluation:
     """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says. ``keep`` may put something
     around the sampler."""
-    settings = with_limit(settings, task, policy.max_positions)
+    settings = with_max_tokens(settings, task, policy.max_positions)
     fitted = fit_held_out(task, settings, policy)
     task = fitted.task
     there = task.problems("test")

@@ -82,7 +82,7 @@ def launched(
 ) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
-    task = with_fitting(task, settings, resume=resume)
+    task = with_limited_prompts(task, settings, resume=resume)
     settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
@@ -132,7 +132,7 @@ def train_objects(
     view = make_view()
     text = opened_text(settings.task, *model, view.message)
     settings = with_steps_of_text(settings, recipe, text, max_positions(model[0]))
-    settings = with_limit(settings, task, max_positions(model[0]))
+    settings = with_max_tokens(settings, task, max_positions(model[0]))
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
@@ -162,7 +162,7 @@ def train_objects(
     )
 
 
-def with_fitting(task: Task, settings: RunSettings, given: Any = None, *, resume: bool = False) -> Task:
+def with_limited_prompts(task: Task, settings: RunSettings, given: Any = None, *, resume: bool = False) -> Task:
     """The task with the problems whose prompts are as long as they may be, by the tokenizer of ``given`` (a model and
     its tokenizer), of the run that goes on, or of the model that the settings name. Nothing else of it is loaded."""
     if not limits_prompts(settings.task):
@@ -189,7 +189,7 @@ def carried_on(given: tuple[Any, Any] | None, saved: tuple[Any, Any], folder: Pa
     return model, tokenizer
 
 
-def with_limit(settings: RunSettings, task: Task, max_positions: int) -> RunSettings:
+def with_max_tokens(settings: RunSettings, task: Task, max_positions: int) -> RunSettings:
     """The longest attempt made explicit where it was left to us: what the task suggests, else ``DEFAULT_LONGEST``, or
     half of a model's positions where those are few, so that there is room for prompts."""
     if settings.sample.max_tokens is not None:
