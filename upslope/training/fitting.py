@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Demonstrations, Documents
 from upslope.errors import UserError
-from upslope.model.policy import Policy
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.hf import max_positions
+from upslope.model.policy import num_embedded
+from upslope.model.renderer import Renderer
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Shares, Split, Task
 from upslope.tasks.text_alone import TextAlone
@@ -21,6 +24,29 @@ from upslope.training.shown import mend_shown
 from upslope.types import Problem
 
 ALTERNATIVE = 'task.too_long = "drop" goes without such rows, "truncate" shortens them'
+
+
+class Reads(Protocol):
+    """What says whether a row fits: a policy, or what is known of one before it is made."""
+
+    @property
+    def renderer(self) -> Renderer: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The same of a model that is no policy yet."""
+
+    renderer: Renderer
+    max_positions: int
+
+    @staticmethod
+    def of(model: Any, tokenizer: Any) -> Reader:
+        """Raises UserError if the tokenizer has no end token."""
+        return Reader(ChatRenderer.of(tokenizer, model.generation_config, num_embedded(model)), max_positions(model))
 
 
 @dataclass
@@ -55,14 +81,14 @@ class FittingTask(AroundTask):
         return super().documents() if self.read is None else self.read
 
 
-def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, *, blocks: bool = False) -> Fitted:
+def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, reads: Reads, *, blocks: bool = False) -> Fitted:
     """The task with rows that fit the model's positions: of what the recipe takes, and of the held-out problems.
     ``blocks``: documents are cut to fit anyway.
 
     Raises UserError, which says how many are too long and names the longest, if ``task.too_long`` is ``stop``; for a
     side of which nothing is left; and for a row, by its address, that cannot be made tokens.
     """
-    fitting = _Fitting(task, settings, policy)
+    fitting = _Fitting(task, settings, reads)
     sample = recipe.sample
     if isinstance(sample, Attempts):
         fitting.attempted("train", task.problems("train"))
@@ -74,17 +100,17 @@ def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, 
     return fitting.found
 
 
-def fit_held_out(task: Task, settings: RunSettings, policy: Policy) -> Fitted:
+def fit_held_out(task: Task, settings: RunSettings, reads: Reads) -> Fitted:
     """The same of held-out problems alone, which are attempted."""
-    fitting = _Fitting(task, settings, policy)
+    fitting = _Fitting(task, settings, reads)
     fitting.held_out(shown=False)
     return fitting.found
 
 
 class _Fitting:
-    def __init__(self, task: Task, settings: RunSettings, policy: Policy) -> None:
+    def __init__(self, task: Task, settings: RunSettings, reads: Reads) -> None:
         self._inner, self._settings, self._how = task, settings, settings.task.too_long
-        self._room = Room(policy.renderer, settings.sample.sampling(), policy.max_positions, task.place)
+        self._room = Room(reads.renderer, settings.sample.sampling(), reads.max_positions, task.place)
         self._task = FittingTask(task)
         self.found = Fitted(task)
 

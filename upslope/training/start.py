@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Documents
 from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.model.chat_renderer import ChatRenderer
@@ -28,11 +29,12 @@ from upslope.record.load import load_model, load_model_words
 from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.training.assemble import saved_in
-from upslope.training.checks import check_run
+from upslope.training.checks import check_length, check_run
 from upslope.training.company import Companies, Company
 from upslope.training.conveniences import notes_on
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
+from upslope.training.fitting import Reader, fit_rows
 from upslope.training.length import with_steps, with_steps_of_text
 from upslope.training.named import open_run_task, resolve_recipe, with_correction
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
@@ -133,6 +135,10 @@ def train_objects(
     text = opened_text(settings.task, *model, view.message)
     settings = with_steps_of_text(settings, recipe, text, max_positions(model[0]))
     settings = with_max_tokens(settings, task, max_positions(model[0]))
+    blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)
+    fitted = fit_rows(task, recipe, settings, Reader.of(*model), blocks=blocks)
+    settings = with_steps(settings, recipe, fitted.task, left=True)
+    check_length(settings, recipe)
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
@@ -146,7 +152,7 @@ def train_objects(
         notes = broken + notes_of(recorder.folder, saved, was, document, now)
     return run_to_end(
         *model,
-        task,
+        fitted,
         recipe,
         settings,
         recorder,
