@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from upslope.algo.recipe import Recipe
@@ -16,6 +17,7 @@ from upslope.model.policy import num_embedded
 from upslope.model.renderer import Renderer
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Shares, Split, Task
+from upslope.tasks.mixture import shares_of_left
 from upslope.tasks.text_alone import TextAlone
 from upslope.training.held_out import held_out_problems
 from upslope.training.room import MEND_ATTEMPTS, LongRow, Room, longest_of, of_long, of_longest
@@ -125,10 +127,9 @@ class _Fitting:
         gone = self._too_long_to_imitate("demonstrations", problems)
         if gone:
             self._task.imitated = _left(problems, gone, "demonstrations")
-            self._task.mixed = [
-                (share, _left(rows, gone, "demonstrations of one of the data sets"))
-                for share, rows in self._inner.shares()
-            ]
+            left = partial(_left, gone=gone, what="demonstrations of one of the data sets")
+            weighted = bool(self._settings.task.weights)
+            self._task.mixed = shares_of_left(self._inner.shares(), left, weighted=weighted)
 
     def read(self) -> None:
         texts = self._inner.documents()

@@ -10,6 +10,7 @@ from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
 from upslope.tasks.around import OtherRows
 from upslope.tasks.base import Shares, Split, Task
+from upslope.tasks.mixture import shares_of_left
 from upslope.training.room import addressed
 from upslope.training.task_settings import TaskSettings
 from upslope.types import Problem
@@ -27,11 +28,8 @@ class PromptLengths(OtherRows):
 
     def shares(self) -> Shares:
         """Of every data set what is left; without weights, shares are by the size of that."""
-        what = "demonstrations of one of the data sets"
-        kept = [(share, self._kept(rows, what)) for share, rows in self._inner.shares()]
-        if self._weighted or not kept:
-            return kept
-        return [(len(rows) / sum(len(rows) for _, rows in kept), rows) for _, rows in kept]
+        kept = partial(self._kept, what="demonstrations of one of the data sets")
+        return shares_of_left(self._inner.shares(), kept, weighted=self._weighted)
 
     def fingerprint(self) -> str:
         told = f"{super().fingerprint()}\n{self._least} {self._most}"
