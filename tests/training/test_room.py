@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,11 @@ import tiny
 from upslope.errors import UserError
 from upslope.model.byte_pairs import learn_tokenizer
 from upslope.model.chat_renderer import ChatRenderer
+from upslope.tasks.complete import complete
 from upslope.tasks.user import problem_of
-from upslope.training.room import Room, require_room_for
+from upslope.training.fitting import Reader, fit_training
+from upslope.training.room import Room
+from upslope.training.settings import RunSettings, SampleSettings
 from upslope.types import Problem, Sampling
 
 PROBLEMS = tiny.problems(200)
@@ -35,30 +39,36 @@ def renderer() -> Counting:
     return Counting(tiny.TOKENIZER, (tiny.TOKENIZER.eos_token_id,))
 
 
+def fit(problems: Sequence[Problem], renderer: Counting, max_tokens: int, positions: int) -> None:
+    task = complete(type("Given", (), {"problems": lambda self, split: problems, "score": lambda *_: []})())
+    settings = RunSettings(sample=SampleSettings(max_tokens=max_tokens))
+    assert list(fit_training(task, settings, Reader(renderer, positions)).task.problems("train")) == list(problems)
+
+
 def test_short_prompts_are_not_tokenised(renderer: Counting) -> None:
-    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), 256)
+    fit(PROBLEMS, renderer, 8, 256)
     assert Counting.asked == 1  # what the chat template adds
 
 
 def test_a_tight_model_has_each_of_them_tokenised(renderer: Counting) -> None:
     longest = max(len(renderer.prompt_ids(p.messages)) for p in PROBLEMS)
     Counting.asked = 0
-    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 8)
+    fit(PROBLEMS, renderer, 8, longest + 8)
     assert Counting.asked == 1 + len(PROBLEMS)
     with pytest.raises(UserError, match=f"{longest} prompt tokens and max_tokens=8 do not fit the model's"):
-        require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 7)
+        fit(PROBLEMS, renderer, 8, longest + 7)
 
 
 def test_the_longest_is_named_at_once(renderer: Counting) -> None:
-    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens .*; of 202 problems 2 are too"):
-        require_room_for([LONG, *PROBLEMS, LONGER], renderer, Sampling(max_tokens=8), 256)
+    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens .*; of 202 training problems 2 are too"):
+        fit([LONG, *PROBLEMS, LONGER], renderer, 8, 256)
     assert Counting.asked == 1 + 2  # those that may be too long, to say how many are
 
 
 def test_no_problems_fit_anywhere(renderer: Counting) -> None:
-    require_room_for((), renderer, Sampling(), 1)
+    assert not Room(renderer, Sampling(max_tokens=1), 1).too_long_to_attempt(())
     with pytest.raises(UserError, match="problem a: "):
-        require_room_for([Problem("a", PROBLEMS[0].messages)], renderer, Sampling(max_tokens=1), 2)
+        fit([Problem("a", PROBLEMS[0].messages)], renderer, 1, 2)
 
 
 def test_a_conversation_of_many_short_turns_is_found_before_the_run() -> None:

@@ -20,11 +20,13 @@ from upslope.lab.rows import RowFile, mark_of
 from upslope.model.chat_renderer import reading
 from upslope.record.journal import told_problems
 from upslope.rollout.base import Sampler
+from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY
 from upslope.training.checks import check_evaluation, require_told
 from upslope.training.evaluate import Evaluation
 from upslope.training.named import open_run_task
+from upslope.training.prompt_lengths import lengths_told
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
 from upslope.training.start import with_limited_prompts, with_max_tokens
@@ -74,6 +76,8 @@ def evaluated(
     task = open_run_task(settings.task, settings.seed, whole=whole)
     require_told(settings, task)
     task = with_limited_prompts(task, settings)
+    for line in lengths_told(task, ("test",)):
+        WATCH.say(line)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

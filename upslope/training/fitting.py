@@ -109,6 +109,13 @@ def fit_held_out(task: Task, settings: RunSettings, reads: Reads) -> Fitted:
     return fitting.found
 
 
+def fit_training(task: Task, settings: RunSettings, reads: Reads) -> Fitted:
+    """The same of training problems alone, which are attempted."""
+    fitting = _Fitting(task, settings, reads)
+    fitting.attempted("train", task.problems("train"))
+    return fitting.found
+
+
 class _Fitting:
     def __init__(self, task: Task, settings: RunSettings, reads: Reads) -> None:
         self._inner, self._settings, self._how = task, settings, settings.task.too_long

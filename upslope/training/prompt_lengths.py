@@ -35,12 +35,13 @@ class PromptLengths(OtherRows):
         told = f"{super().fingerprint()}\n{self._least} {self._most}"
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def told(self) -> str:
+    def told(self, sides: Sequence[Split] = ("train", "test")) -> str:
         """How many are left, in one line."""
         parts = []
-        for split, words in (("train", "training"), ("test", "held-out")):
+        for split in sides:
+            words = "training" if split == "train" else "held-out"
             try:
-                there = self._inner.problems("train" if split == "train" else "test")
+                there = self._inner.problems(split)
             except UserError:  # a task may have one side only
                 continue
             parts.append(f"{sum(map(self._is_kept, there))} of {len(there)} {words} problems")
@@ -69,6 +70,11 @@ class PromptLengths(OtherRows):
         if not kept:
             raise UserError(f"{self._spelled}: none of the {len(problems)} {what} has such a prompt")
         return kept
+
+
+def lengths_told(task: Task, sides: Sequence[Split] = ("train", "test")) -> list[str]:
+    """A line of how many of these sides of a task are left, where some may not be."""
+    return [task.told(sides)] if isinstance(task, PromptLengths) else []
 
 
 def limits_prompts(settings: TaskSettings) -> bool:
