@@ -28,7 +28,7 @@ from upslope.training.start import MakeView, resolve_model, with_max_tokens
 @contextlib.contextmanager
 def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] | None = None) -> Iterator[Policy]:
     """A policy for a while: of the model that the settings name, in their precision; or of ``given`` (a model and its
-    tokenizer), which computes as it is and is afterwards as it was."""
+    tokenizer), which computes as it is and is afterwards as it was. How it is run is said first."""
     device = pick_device(settings.device)
     with process_state(settings, device):
         if given is None:
@@ -41,6 +41,8 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
         policy = Policy(model, tokenizer)
         try:
             share_memory(policy, settings)
+            for note in policy.notes:
+                WATCH.say(note)
             yield policy
         finally:
             policy.release()
@@ -61,7 +63,7 @@ def evaluate_on(
     task = fitted.task
     there = task.problems("test")
     problems = chosen_problems(task, settings.eval.problems)
-    for note in (*policy.notes, *fitted.lines, *prompt_notes(problems, policy.renderer)):
+    for note in (*fitted.lines, *prompt_notes(problems, policy.renderer)):
         WATCH.say(note)
     found = evaluate(
         task,
