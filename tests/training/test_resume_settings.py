@@ -19,7 +19,8 @@ from upslope.record.best import best_step
 from upslope.record.checkpoint import newest
 from upslope.tasks.tools import worlds
 from upslope.tasks.tools.calls import Call
-from upslope.training.start import launch
+from upslope.training.settings import RunSettings
+from upslope.training.start import TrainStage, launch
 from upslope.training.view import NullView
 
 MINE = '''
@@ -121,14 +122,18 @@ def rows(*, long: bool) -> None:
         Path("rows", f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
 
 
-def run(name: str, extra: list[str], *, resume: bool = False) -> Path:
+def settings_of(name: str, extra: list[str]) -> RunSettings:
     settings = [
         *("model=model", "task.data=rows", "problems=2", "eval.problems=0", "sample.max_tokens=6", "save.every=0"),
         *("learn.lr=0.01", "learn.warmup=0", "device=cpu", "threads=1", "learn.measure_every=0"),
     ]
     named = {text.partition("=")[0] for text in extra}
     settings = [text for text in settings if text.partition("=")[0] not in named]
-    return launch(load_settings(None, [*settings, *extra], {"name": name}), NullView, resume=resume)
+    return load_settings(None, [*settings, *extra], {"name": name})
+
+
+def run(name: str, extra: list[str], *, resume: bool = False) -> Path:
+    return launch(settings_of(name, extra), NullView, resume=resume)
 
 
 def journal(folder: Path) -> list[dict[str, object]]:
@@ -185,3 +190,20 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     assert any(row["kind"] == "rows" for row in journal(whole)) == any("too_long" in text for text in extra)
     if "tools" in what or "environment" in what:
         assert max(float(str(row["turns"])) for row in steps) > 1
+
+
+def test_a_stage_of_a_pipeline_that_goes_on_is_as_long_as_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra, stage = CARRIED["passes over the rows that are left"], TrainStage()
+    rows(long=True)
+    settings = settings_of("stage", extra)
+    stage.check(settings)
+    with monkeypatch.context() as broken:
+        broken.setattr(Learner, "prepare", breaking_off(3))
+        with pytest.raises(Defect):
+            stage.perform(settings, NullView, resume=False)
+    begun = stage.document(settings)
+    stage.perform(settings, NullView, resume=True)
+    assert stage.document(settings) == begun and (begun["epochs"], begun["steps"]) == (0.5, 150)  # as it was given
+    assert journal(folder / "runs" / "stage") == journal(run("whole", extra))
