@@ -55,7 +55,7 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmSampler]:
         num_key_value_heads=1,
     )
     cluster = ClusterSettings(engine="vllm", vllm_python=PYTHON, most_gap=BOUND, patience=900)
-    with vllm_sampler(RunSettings(cluster=cluster), tmp_path_factory.mktemp("real"), print) as make:
+    with vllm_sampler(RunSettings(cluster=cluster), tmp_path_factory.mktemp("real")) as make:
         yield make(policy)
 
 
