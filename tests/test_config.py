@@ -20,7 +20,7 @@ from upslope.tasks.registry import open_task
 from upslope.training.document import _absolute, to_document
 from upslope.training.named import resolve_recipe
 from upslope.training.settings import RunSettings
-from upslope.training.start import with_limit, with_rate
+from upslope.training.start import with_max_tokens, with_rate
 from upslope.training.tables import to_settings
 
 
@@ -253,7 +253,7 @@ def test_a_run_file_says_the_same_again(tmp_path: Path, name: str) -> None:
         "recipe.reuse.epochs=2",
     ]
     settings = load_settings(overrides=given, options={"recipe": {"name": name}})
-    settings = with_rate(with_limit(replace(settings, name="x"), open_task("pocket"), 10**9), num_parameters=10**9)
+    settings = with_rate(with_max_tokens(replace(settings, name="x"), open_task("pocket"), 10**9), num_parameters=10**9)
     recipe = resolve_recipe(settings.recipe)
     file = tmp_path / "run.toml"
     file.write_text(tomli_w.dumps(to_document(settings, recipe)))
@@ -268,13 +268,13 @@ def test_a_run_file_says_the_same_again(tmp_path: Path, name: str) -> None:
 
 
 def test_defaults_that_depend_on_task_and_model_are_made_explicit() -> None:
-    pocket = with_limit(to_settings({}), open_task("pocket"), 10**9)
-    user = with_limit(to_settings({}), open_task("user"), 10**9)
+    pocket = with_max_tokens(to_settings({}), open_task("pocket"), 10**9)
+    user = with_max_tokens(to_settings({}), open_task("user"), 10**9)
     assert (pocket.sample.max_tokens, user.sample.max_tokens) == (32, 256)
     small, large = with_rate(pocket, num_parameters=10**6), with_rate(pocket, num_parameters=10**8)
     assert (small.learn.lr, large.learn.lr) == (3e-4, 1e-5)
     given = to_settings({"learn": {"lr": 0.0}, "sample": {"max_tokens": 7}})
-    assert with_rate(with_limit(given, open_task("pocket"), 10**9), num_parameters=1) == given
+    assert with_rate(with_max_tokens(given, open_task("pocket"), 10**9), num_parameters=1) == given
 
 
 def test_a_file_of_ones_own_in_a_folder_with_a_colon_is_kept_from_the_root(

@@ -35,7 +35,7 @@ from upslope.training.length import with_steps
 from upslope.training.named import open_run_task, resolve_recipe
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import train_objects, with_fitting
+from upslope.training.start import train_objects, with_limited_prompts
 from upslope.training.tables import to_settings
 from upslope.training.view import NullView, View
 from upslope.types import Message, Problem, Rollout, Sampling, Score
@@ -80,7 +80,7 @@ def train(
     if sampler is not None:
         objects.append("sampler")
     _require_named(wanted, objects)
-    opened = with_fitting(opened, wanted, given, resume=resume)
+    opened = with_limited_prompts(opened, wanted, given, resume=resume)
     wanted = with_steps(wanted, chosen, opened)
     check_run(wanted, chosen, opened)
     held = contextlib.nullcontext() if folder is None else claimed(Path(folder), resume=resume)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from naive import ENDS, HERE
 from samplers import REQUESTS
+from tiny import TOKENIZER
 from vllms import moved
 
 from upslope.cluster.vllm.engine import vllm_sampler
@@ -27,6 +28,7 @@ from upslope.types import Sampling
 
 PYTHON = os.environ.get("UPSLOPE_VLLM_PYTHON", "")
 BOUND = 1e-3
+KNOWN = len(TOKENIZER)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON, reason="set UPSLOPE_VLLM_PYTHON to the interpreter of vLLM's environment"),
@@ -44,10 +46,16 @@ class OwnReload(FileHandover):
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmSampler]:
     policy = naive.policy(
-        0, torch.float32, tie_word_embeddings=True, hidden_size=64, num_attention_heads=2, num_key_value_heads=1
+        0,
+        torch.float32,
+        vocab_size=3 * KNOWN,  # padded, by far more than any real model
+        tie_word_embeddings=True,
+        hidden_size=64,
+        num_attention_heads=2,
+        num_key_value_heads=1,
     )
     cluster = ClusterSettings(engine="vllm", vllm_python=PYTHON, most_gap=BOUND, patience=900)
-    with vllm_sampler(RunSettings(cluster=cluster), tmp_path_factory.mktemp("real"), print) as make:
+    with vllm_sampler(RunSettings(cluster=cluster), tmp_path_factory.mktemp("real")) as make:
         yield make(policy)
 
 
@@ -79,6 +87,7 @@ def test_the_real_server_ends_and_bans_as_told(sampler: VllmSampler, sampling: S
         ends = [t for t, token in enumerate(r.response) if token in ENDS]
         assert ends in ([], [len(r.response) - 1]) and all(t >= sampling.min_tokens for t in ends)
         assert ends or len(r.response) == sampling.max_tokens
+        assert max(r.response) < KNOWN
 
 
 def test_log_probabilities_are_of_the_temperature_and_the_ban(sampler: VllmSampler) -> None:

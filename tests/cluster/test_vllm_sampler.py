@@ -59,6 +59,19 @@ def test_log_probabilities_are_those_of_the_policy(one: Served, sampling: Sampli
         assert rollout.logp == pytest.approx(ours[: len(rollout.response)], abs=1e-4)
 
 
+def test_tokens_that_the_tokenizer_does_not_know_are_never_drawn(tmp_path: Path) -> None:
+    known = len(tiny.TOKENIZER)
+    with served(tmp_path, vocab_size=3 * known) as s:  # most of what the weights would say is of no token
+        assert s.sampler.gaps[-1] < 1e-4
+        for sampling in SAMPLINGS:
+            got = s.sampler.generate(REQUESTS, sampling, HERE)
+            assert max(token for r in got for token in r.response) < known
+            if sampling.scorable:
+                logp_NT, _ = s.policy.score(got, sampling, max(len(r.response) for r in got))
+                for rollout, ours in zip(got, logp_NT.tolist(), strict=True):
+                    assert rollout.logp == pytest.approx(ours[: len(rollout.response)], abs=1e-4)
+
+
 def test_each_request_is_seeded_by_its_address(one: Served) -> None:
     first = {(r.problem_id, r.sample): r.response for r in one.sampler.generate(REQUESTS, SAMPLING, HERE)}
     again = {(r.problem_id, r.sample): r.response for r in one.sampler.generate(REQUESTS[::-1], SAMPLING, HERE)}
@@ -212,6 +225,7 @@ def test_bodies_are_plain_json(one: Served) -> None:
     assert json.loads(json.dumps(body)) == body
     assert body["sampling_params"]["logprobs"] == 0 and body["sampling_params"]["ignore_eos"] is True
     assert sorted(body["sampling_params"]["stop_token_ids"]) == sorted(ENDS)
+    assert "logit_bias" not in body["sampling_params"]  # its tokenizer knows every row
 
 
 def test_it_does_not_listen(one: Served) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from naive import HERE, SAMPLING
 from samplers import REQUESTS
+from tiny import TOKENIZER
 from vllms import moved, tied
 
 from upslope.cluster.vllm import engine, server as servers
@@ -56,6 +57,26 @@ def gone(group: int) -> bool:
     while at_work(group) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not at_work(group)
+
+
+@pytest.mark.parametrize(("more", "runner"), [(1024, "its own"), (1025, "0")])
+def test_a_server_that_is_told_of_many_tokens_never_to_draw_gets_the_runner_that_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int, runner: str
+) -> None:
+    started: list[servers.VllmServer] = []
+
+    def say(python: str, words: list[str], *given: object) -> servers.VllmServer:
+        monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+        told = ["-c", 'echo "runner Error ${VLLM_USE_V2_MODEL_RUNNER:-its own}"']
+        started.append(servers.VllmServer("/bin/sh", told, *given))  # type: ignore[arg-type]
+        return started[-1]
+
+    monkeypatch.setattr(engine, "VllmServer", say)
+    with (
+        pytest.raises(Unavailable, match=f"did not start: .* runner Error {runner}"),
+        vllm_sampler(settings("sh"), tmp_path) as make,
+    ):
+        make(tied(vocab_size=len(TOKENIZER) + more))
 
 
 def test_a_run_has_a_server_of_its_own_and_leaves_only_its_log(

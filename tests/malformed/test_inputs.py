@@ -12,6 +12,7 @@ import pytest
 from malformed import code, columns, commands, models, overrides, records, rows, run_files
 from malformed.case import Case
 from malformed.drive import complaints, run
+from malformed.values import SAYS, TAKEN, TAKES_HUGE, keys
 
 EVERY = 24
 ALL = [pytest.mark.slow, pytest.mark.exhaustive]
@@ -30,6 +31,13 @@ def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         assert complaints(case, outcome) == [], outcome
 
     return take
+
+
+def test_every_setting_is_in_the_tables_and_no_other() -> None:
+    there = {key for key, _ in keys()}
+    cases = [*overrides.settings(), *run_files.settings()]
+    assert {case.name.partition(": ")[2].partition("=")[0].strip() for case in cases} == there
+    assert TAKES_HUGE | {key for key, _ in TAKEN} | set(SAYS) <= there
 
 
 @pytest.mark.parametrize("case", sampled(run_files.cases()))

@@ -96,13 +96,15 @@ class StandIn:
     def write(self, prompt: list[int], how: dict[str, Any]) -> Any:
         """Yields (token, logp, whether it is the last, why)."""
         sampling = Sampling(how["temperature"], how["top_k"], how["top_p"], how["min_tokens"], how["max_tokens"])
-        ends = torch.tensor(how["stop_token_ids"])
+        ends, bias_V = torch.tensor(how["stop_token_ids"]), torch.zeros(len(self._head))
+        for token, bias in how.get("logit_bias", {}).items():
+            bias_V[int(token)] = bias
         chance = torch.Generator().manual_seed(how.get("seed", 0))
         cache, ids = self._prefix(prompt), prompt[-1:]
         for position in range(sampling.max_tokens):
             with self._lock:
                 logits_1V = self._hidden(ids, cache) @ self._head.T
-            logp_V = adjusted(logits_1V, torch.tensor([position]), sampling, ends).log_softmax(dim=1)[0]
+            logp_V = adjusted(logits_1V + bias_V, torch.tensor([position]), sampling, ends).log_softmax(dim=1)[0]
             token = int(logp_V.argmax() if sampling.greedy else torch.multinomial(logp_V.exp(), 1, generator=chance))
             ids = [token]
             why = "stop" if token in how["stop_token_ids"] else "length"

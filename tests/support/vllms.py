@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import naive
 import torch
@@ -20,9 +21,9 @@ MOST_GAP = 1e-3
 """Nats; the two sides compute in float32 and differ by a hundredth of it."""
 
 
-def tied(seed: int = 0) -> Policy:
+def tied(seed: int = 0, **changes: Any) -> Policy:
     """A random policy whose head is its embedding, in a precision that vLLM has."""
-    return naive.policy(seed, torch.float32, tie_word_embeddings=True)
+    return naive.policy(seed, torch.float32, tie_word_embeddings=True, **changes)
 
 
 @dataclass
@@ -33,9 +34,9 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, patience: float = 20, most_gap: float = MOST_GAP) -> Iterator[Served]:
-    """A policy, the stand-in with its weights, and the sampler between them."""
-    policy = tied()
+def served(folder: Path, patience: float = 20, most_gap: float = MOST_GAP, **changes: Any) -> Iterator[Served]:
+    """A policy, the stand-in with its weights, and the sampler between them. ``changes``: of the model's config."""
+    policy = tied(**changes)
     policy.save(folder / "start")
     server = StandIn(folder / "start")
     try:

@@ -14,7 +14,7 @@ from upslope.lab.bench.word_problems import WordProblems
 from upslope.tasks.registry import open_task
 from upslope.training.checks import check_run as check
 from upslope.training.named import open_run_task, resolve_recipe
-from upslope.training.start import launch, with_limit
+from upslope.training.start import launch, with_max_tokens
 from upslope.training.view import NullView
 
 MINE = '''
@@ -90,9 +90,13 @@ def test_a_task_in_a_run_file_is_looked_for_beside_it(folder: Path) -> None:
 
 def test_what_the_task_suggests_is_the_limit_where_none_is_set() -> None:
     settings = load_settings(None, [])
-    limits = [with_limit(settings, open_task(name), 10**9).sample.max_tokens for name in ("pocket", "gsm8k", "user")]
+    limits = [
+        with_max_tokens(settings, open_task(name), 10**9).sample.max_tokens for name in ("pocket", "gsm8k", "user")
+    ]
     assert limits == [32, 256, 256]
-    assert with_limit(load_settings(None, ["sample.max_tokens=9"]), open_task("pocket"), 10**9).sample.max_tokens == 9
+    assert (
+        with_max_tokens(load_settings(None, ["sample.max_tokens=9"]), open_task("pocket"), 10**9).sample.max_tokens == 9
+    )
     assert WordProblems().max_tokens is None
 
 

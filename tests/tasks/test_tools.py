@@ -220,6 +220,16 @@ def test_rewards_see_the_environment_and_are_added_to_its_own(files: Path) -> No
     assert rollout.score.parts == {"seen": 3.0 + 5.0, "Counter": 1.0} and rollout.reward == 9.0
 
 
+def test_what_an_environment_pays_is_right_from_task_right_on(files: Path) -> None:
+    """With no reward function beside it; where nothing pays, there is still nothing that could be right."""
+    for least, right in ((0.5, [True, False]), (1.5, [False, False])):
+        task = open_task("user", data=".", environment="trl_file.py:Counter", right=least)
+        found = attempted(task, "qwen2.5", call_in("qwen2.5", "raise_by", step=5), "Done.", num=2)
+        assert [group.rollouts[0].score.right for group in found] == right and task.says_right
+    with pytest.raises(UserError, match=r"task.right = 2: the task has no reward that could reach it"):
+        open_task("user", data=".", tools=("trl_file.py:add",), right=2.0)
+
+
 def test_wrong_calls_are_counted_and_the_conversation_goes_on(files: Path) -> None:
     task = open_task("user", data=".", tools=("trl_file.py:add",), rewards=("trl_file.py:seen",), max_turns=2)
     ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", "<tool_call>add</tool_call>", QWEN)]

@@ -13,10 +13,12 @@ import tiny
 import torch
 from in_process import upslope_says
 
+from upslope.algo.learnable import Learnable
 from upslope.algo.sample import Attempts, Demonstrations
 from upslope.model.chat_renderer import ChatRenderer
 from upslope.training.chosen import chosen_problems
 from upslope.training.collect import Collector
+from upslope.training.known import KnownProblems
 from upslope.training.room import Room
 from upslope.types import Problem, Sampling
 
@@ -106,6 +108,41 @@ def test_such_rows_are_left_out_or_shortened_and_counted(upslope, how: str, num:
         assert longest["prompt_text"].endswith("Tom has 9 apples.") and longest["prompt_text"].count("pens") > 100
     again = upslope("train", "--resume", "runs/mine", "steps=3")
     assert again[0] == 0 and len(journal("step")) == 3 and len(journal("rows")) == 1
+
+
+@pytest.mark.parametrize("how", ["drop", "truncate"])
+def test_a_pass_is_over_the_rows_that_are_left(upslope, how: str) -> None:
+    """Also for a rate that falls to nothing at its end; a run that goes on has as many steps."""
+    given([*ROWS[:4], LONG, {"prompt": "pens " * 900, "answer": "."}], ROWS[:2])
+    passes = [*RUN[:-3], "device=cpu", *ACT, f"task.too_long={how}", "epochs=1.5", "learn.decay=linear", "learn.lr=0.5"]
+    code, said = upslope(*passes)
+    num = {"drop": 3, "truncate": 5}[how]  # ceil(1.5 x 2), and ceil(1.5 x 3)
+    assert code == 0 and len(journal("step")) == num, said
+    assert journal("step")[-1]["lr"] == pytest.approx(0.5 / num)
+    assert f"\nsteps = {num}\nepochs = 0.0\n" in Path("runs/mine/run.toml").read_text()
+    assert upslope("train", "--resume", "runs/mine")[0] == 0 and len(journal("step")) == num
+
+
+def test_fewer_rows_than_a_step_takes_stop_the_run_before_it_begins(upslope) -> None:
+    """Also where problems are drawn by what is known of them, and where a step is refilled."""
+    given([*ROWS[:4], LONG], ROWS)
+    for more in (
+        (),
+        ("recipe.sample.kind=learnable",),
+        ("--recipe", "dapo", "recipe.reuse.minibatches=1"),
+        ("epochs=2",),
+    ):
+        words = [word for word in RUN if word != "steps=2"] if more == ("epochs=2",) else RUN
+        ended = upslope(*words, *ACT, "task.too_long=drop", "problems=5", *more)
+        assert ended[0] == 2 and "5 training problems" in ended[1] and "4" in ended[1], ended
+        assert not Path("runs/mine/journal.jsonl").exists(), more
+
+
+def test_what_is_known_of_a_row_that_is_left_out_does_not_count() -> None:
+    there = tiny.problems(3)
+    found = KnownProblems(there, Learnable(), 0)
+    found.load({there[0].id: (1.0, 2.0, 3), "gone": (4.0, 5.0, 3)})
+    assert found.row(4, [])["num_known"] == 1 and found.state() == {there[0].id: [1.0, 2.0, 3]}
 
 
 def test_a_prompt_is_shortened_no_more_than_it_must_be() -> None:

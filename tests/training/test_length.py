@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from given_texts import Given
@@ -13,6 +15,7 @@ from upslope.algo.family import FAMILY
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.tasks.base import Task
+from upslope.training.checks import check_length
 from upslope.training.conveniences import notes_on
 from upslope.training.corpora import Text
 from upslope.training.length import with_steps, with_steps_of_text
@@ -111,10 +114,21 @@ def test_a_pass_without_a_whole_step_is_refused() -> None:
         length("grpo", 1, 11)
 
 
-def test_epochs_of_rows_that_may_be_dropped_are_refused() -> None:
-    settings = RunSettings(epochs=1, problems=4, task=TaskSettings(data="a", too_long="drop"))
-    with pytest.raises(UserError, match=r"epochs and task\.too_long = drop"):
-        with_steps(settings, FAMILY["sft"].recipe, Ten())  # type: ignore[arg-type]
+@pytest.mark.parametrize("how", ["drop", "truncate"])
+def test_epochs_of_rows_that_may_be_dropped_wait_until_it_is_known_which_are_left(how: Any) -> None:
+    settings = RunSettings(epochs=1, problems=4, task=TaskSettings(data="a", too_long=how))
+    task: Task = Ten()  # type: ignore[assignment]
+    assert with_steps(settings, FAMILY["sft"].recipe, task) == settings
+    found = with_steps(settings, FAMILY["sft"].recipe, task, left=True)
+    assert (found.steps, found.epochs) == (2, 0)
+
+
+def test_a_critics_warm_up_is_not_held_against_a_length_that_is_not_known_yet() -> None:
+    recipe = patched(FAMILY["ppo"].recipe, {"critic": {"warmup": 9999}})
+    waits = RunSettings(epochs=1, problems=64, recipe={"name": "ppo"})
+    check_length(waits, recipe)
+    with pytest.raises(UserError, match="the policy would never learn"):
+        check_length(replace(waits, epochs=0), recipe)
 
 
 def test_a_run_keeps_the_steps_that_its_epochs_became(tmp_path: Path) -> None:

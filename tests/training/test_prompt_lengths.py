@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tiny import TOKENIZER
 
+from upslope.algo.family import FAMILY
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab.evaluation import evaluated
@@ -18,8 +19,10 @@ from upslope.model.renderer import prompt_of
 from upslope.tasks.around import AroundTask
 from upslope.tasks.registry import open_task
 from upslope.training import prompt_lengths
+from upslope.training.fitting import Reader, fit_rows
 from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import PromptLengths, with_prompt_lengths
+from upslope.training.settings import EvalSettings, RunSettings
 from upslope.training.start import launched
 from upslope.training.task_settings import TaskSettings
 from upslope.training.view import NullView
@@ -99,6 +102,22 @@ def test_data_sets_that_are_mixed_are_filtered_each(data: str, tmp_path: Path) -
         sizes = [len(rows) for _, rows in found]
         expected = shares if weights else [size / sum(sizes) for size in sizes]
         assert [share for share, _ in found] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weights", [(), (3.0, 1.0)])
+def test_shares_by_size_are_of_the_rows_that_too_long_leaves(data: str, weights: tuple[float, ...]) -> None:
+    rows = [{"prompt": "a" + " b" * i, "completion": "1"} for i in range(16)]
+    Path("other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = TaskSettings(data=data, also=("other.jsonl",), weights=weights, too_long="drop")
+    whole = open_run_task(settings, 0)
+    reads = Reader(RENDERER, sorted(lengths(whole.shares()[0][1]))[3] + 2)  # what is imitated, and the end
+    run = RunSettings(task=settings, eval=EvalSettings(problems=0))
+    sizes, shares = [], []
+    for share, left in fit_rows(whole, FAMILY["sft"].recipe, run, reads).task.shares():
+        sizes.append(len(left))
+        shares.append(share)
+    assert sizes[0] == 4 and 4 < sizes[1] < 16
+    assert shares == pytest.approx([3 / 4, 1 / 4] if weights else [size / sum(sizes) for size in sizes])
 
 
 def test_a_row_that_cannot_be_counted_is_named(data: str) -> None:

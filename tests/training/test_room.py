@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.renderer import is_raw
 from upslope.tasks.complete import complete
 from upslope.tasks.user import problem_of
-from upslope.training.fitting import fit_held_out
-from upslope.training.room import Room, require_room_for
-from upslope.training.settings import RunSettings
+from upslope.training.fitting import Reader, fit_held_out, fit_training
+from upslope.training.room import Room
+from upslope.training.settings import RunSettings, SampleSettings
 from upslope.types import Problem, Sampling
 
 PROBLEMS = tiny.problems(200)
@@ -42,30 +42,36 @@ def renderer() -> Counting:
     return Counting(tiny.TOKENIZER, (tiny.TOKENIZER.eos_token_id,))
 
 
+def fit(problems: Sequence[Problem], renderer: Counting, max_tokens: int, positions: int) -> None:
+    task = complete(type("Given", (), {"problems": lambda self, split: problems, "score": lambda *_: []})())
+    settings = RunSettings(sample=SampleSettings(max_tokens=max_tokens))
+    assert list(fit_training(task, settings, Reader(renderer, positions)).task.problems("train")) == list(problems)
+
+
 def test_short_prompts_are_not_tokenised(renderer: Counting) -> None:
-    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), 256)
+    fit(PROBLEMS, renderer, 8, 256)
     assert Counting.asked == 1  # what the chat template adds
 
 
 def test_a_tight_model_has_each_of_them_tokenised(renderer: Counting) -> None:
     longest = max(len(renderer.prompt_ids(p.messages)) for p in PROBLEMS)
     Counting.asked = 0
-    require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 8)
+    fit(PROBLEMS, renderer, 8, longest + 8)
     assert Counting.asked == 1 + len(PROBLEMS)
     with pytest.raises(UserError, match=f"{longest} prompt tokens and max_tokens=8 do not fit the model's"):
-        require_room_for(PROBLEMS, renderer, Sampling(max_tokens=8), longest + 7)
+        fit(PROBLEMS, renderer, 8, longest + 7)
 
 
 def test_the_longest_is_named_at_once(renderer: Counting) -> None:
-    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens .*; of 202 problems 2 are too"):
-        require_room_for([LONG, *PROBLEMS, LONGER], renderer, Sampling(max_tokens=8), 256)
+    with pytest.raises(UserError, match=r"problem longer: 40\d prompt tokens .*; of 202 training problems 2 are too"):
+        fit([LONG, *PROBLEMS, LONGER], renderer, 8, 256)
     assert Counting.asked == 1 + 2  # those that may be too long, to say how many are
 
 
 def test_no_problems_fit_anywhere(renderer: Counting) -> None:
-    require_room_for((), renderer, Sampling(), 1)
+    assert not Room(renderer, Sampling(max_tokens=1), 1).too_long_to_attempt(())
     with pytest.raises(UserError, match="problem a: "):
-        require_room_for([Problem("a", PROBLEMS[0].messages)], renderer, Sampling(max_tokens=1), 2)
+        fit([Problem("a", PROBLEMS[0].messages)], renderer, 1, 2)
 
 
 def test_a_conversation_of_many_short_turns_is_found_before_the_run() -> None:
@@ -81,10 +87,9 @@ def test_a_conversation_of_many_short_turns_is_found_before_the_run() -> None:
 
 def test_a_model_that_is_right_in_short_rows_alone_says_so_where_rows_are_too_long(renderer: Counting) -> None:
     way = PlainWay(side_by_side=True, keeps="all rows", longest=20, beyond="it looks ahead")
-    policy = SimpleNamespace(renderer=renderer, max_positions=20, plain=way)
     task = complete(type("One", (), {"problems": lambda self, split: [LONG], "score": lambda *_: []})())
     with pytest.raises(UserError, match=r"the model's 20 positions; .* at most 20 tokens.* in them it looks ahead"):
-        fit_held_out(task, RunSettings(), policy)  # type: ignore[arg-type]
+        fit_held_out(task, RunSettings(), Reader(renderer, 20, way))
 
 
 CHATML = (

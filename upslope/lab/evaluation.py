@@ -20,14 +20,16 @@ from upslope.lab.rows import RowFile, mark_of
 from upslope.model.chat_renderer import reading
 from upslope.record.journal import told_problems
 from upslope.rollout.base import Sampler
+from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY
 from upslope.training.checks import check_evaluation, require_told
 from upslope.training.evaluate import Evaluation
 from upslope.training.named import open_run_task
+from upslope.training.prompt_lengths import lengths_told
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import evaluate_on, speaking
-from upslope.training.start import with_fitting, with_limit
+from upslope.training.start import with_limited_prompts, with_max_tokens
 
 SPEAKING = ("new", "task", "sample", "eval", "seed", "device", "threads", "deterministic", "learn.dtype")
 """The settings that a model's attempts depend on."""
@@ -73,7 +75,9 @@ def evaluated(
     check_evaluation(settings)
     task = open_run_task(settings.task, settings.seed, whole=whole)
     require_told(settings, task)
-    task = with_fitting(task, settings)
+    task = with_limited_prompts(task, settings)
+    for line in lengths_told(task, ("test",)):
+        WATCH.say(line)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -94,6 +98,6 @@ def evaluated(
             renderer = reading(policy.renderer, special=task.keep_special)
             return KeptSampler(sampler, file, mark_of(settings, task, policy), renderer)
 
-        settings = with_limit(settings, task, policy.max_positions)
+        settings = with_max_tokens(settings, task, policy.max_positions)
         evaluation = evaluate_on(task, settings, policy, seen, kept)
     return settings, task, evaluation

@@ -24,13 +24,14 @@ from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task, sides
 from upslope.tasks.right import require_right
 from upslope.training.checks import require_few, require_several
+from upslope.training.fitting import fit_training
 from upslope.training.named import open_run_task
+from upslope.training.prompt_lengths import lengths_told
 from upslope.training.prompt_notes import prompt_notes
-from upslope.training.room import require_room_for
 from upslope.training.scored import score
 from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
-from upslope.training.start import with_fitting, with_limit
+from upslope.training.start import with_limited_prompts, with_max_tokens
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
 from upslope.types import Group, Problem
@@ -55,12 +56,17 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     file = RowFile(path)
     task = open_run_task(settings.task, settings.seed)
     require_right(task, "upslope measure")
-    task = with_fitting(task, settings)
-    problems = list(task.problems("train"))
-    require_unused(problems)
+    task = with_limited_prompts(task, settings)
+    for line in lengths_told(task, ("train",)):
+        WATCH.say(line)
+    require_unused(task.problems("train"))
     aside = Console(stderr=True)
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
-        settings = with_limit(settings, task, policy.max_positions)
+        settings = with_max_tokens(settings, task, policy.max_positions)
+        fitted = fit_training(task, settings, policy)
+        for line in fitted.lines:
+            WATCH.say(line)
+        task, problems = fitted.task, list(fitted.task.problems("train"))
         of_right: dict[str, Any] = {} if settings.task.right is None else {"right": settings.task.right}
         wording = [settings.task.template, settings.task.chat_template_kwargs, settings.task.keep_special]
         of_wording = {} if wording == ["auto", {}, False] else {"wording of prompts": wording}
@@ -120,9 +126,6 @@ def _measured(
     """A row for every problem that is left, wave by wave."""
     sampler = LocalSampler(policy, max_rows=settings.sample.max_rows)
     sampling = replace(settings.sample.sampling(), temperature=settings.eval.temperature)
-    for note in policy.notes:  # a bound on its rows is one, so before they are refused
-        WATCH.say(note)
-    require_room_for(left, policy.renderer, sampling, policy.max_positions)
     renderer = reading(policy.renderer, special=task.keep_special)
     for note in prompt_notes(left, renderer):
         WATCH.say(note)

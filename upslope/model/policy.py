@@ -58,13 +58,19 @@ def num_embedded(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
+def admitted(model: Any) -> tuple[bool, PlainWay]:
+    """Whether prompts are packed, and how the model runs where they are not. Raises UserError if it cannot run."""
+    packs = admission.admit(model.eval())  # no dropout: the sampler and the learner must be one distribution
+    return packs, PLAIN_WAY if packs else admission.plain_way(model)
+
+
 class Policy:
     """A model, its tokenizer, and the renderer between tokens and text. The weights here are the ones that compute;
     masters, if any, are the optimizer's."""
 
     def __init__(self, model: Any, tokenizer: Any, renderer: Renderer | None = None) -> None:
         """``renderer`` None: by the tokenizer's chat template. Raises UserError if the tokenizer has no end token."""
-        self.model = model.eval()  # no dropout: the sampler and the learner must be one distribution
+        self.model = model.eval()
         self.tokenizer = tokenizer
         _TOKENIZERS[model] = tokenizer
         self.renderer = renderer or ChatRenderer.of(tokenizer, model.generation_config, num_embedded(model))
@@ -77,8 +83,7 @@ class Policy:
         """How much is computed at once, for everything that computes with this policy."""
         self.never = NeverDrawn(unknown_ids(tokenizer, self.vocabulary, self.end_ids), self.vocabulary)
         self.turns = turns(model)
-        self.packs = admission.admit(model)
-        self.plain = PLAIN_WAY if self.packs else admission.plain_way(model)
+        self.packs, self.plain = admitted(model)
         probes = [probe(p, r, model) for p, r in ((3, 2), (2, 1))[: 2 if self.plain.side_by_side else 1]]
         self.apart = head_stands_apart(model, lambda part: self._called(part, probes, every=True)[1])
         self.checkpointing = self.native = False

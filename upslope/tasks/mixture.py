@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from upslope.errors import UserError
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Shares, Task
 from upslope.types import Problem
+
+
+def shares_of_left(shares: Shares, left: Callable[[Sequence[Problem]], Sequence[Problem]], *, weighted: bool) -> Shares:
+    """Of every data set what ``left`` leaves of it; unless they are ``weighted``, each share is by the size of that."""
+    kept = [(share, left(rows)) for share, rows in shares]
+    total = sum(len(rows) for _, rows in kept)
+    return [(share if weighted else len(rows) / total, rows) for share, rows in kept]
 
 
 class Mixed(AroundTask):

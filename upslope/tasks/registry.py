@@ -23,7 +23,7 @@ from upslope.tasks.own import own_kind
 from upslope.tasks.reward_calls import RewardFunction
 from upslope.tasks.reward_names import names_apart
 from upslope.tasks.rewards import NO_REWARDS, Rewards
-from upslope.tasks.right import rule_of, unmarked, with_right
+from upslope.tasks.right import require_reward, rule_of, unmarked, with_right
 from upslope.tasks.row_task import RowTask
 from upslope.tasks.tools.with_tools import ToolFunction, ToolSettings, WithTools
 from upslope.tasks.where import Where
@@ -108,6 +108,7 @@ def open_task(
     task = Where(task, where) if where else task
     if equipped:
         task = WithTools(task, equipped, loaded, modules, rule_of(loaded, right))
+    require_reward(task, right)
     if not also:
         return task
     if data is None:

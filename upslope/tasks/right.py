@@ -70,12 +70,16 @@ class Decided(AroundTask):
 
 
 def with_right(task: Task, rewards: Rewards, least: float | None) -> Task:
-    """The task with the rule that its reward functions and ``task.right`` make; as it is where its own rewards say it.
-    Raises UserError for a rule where there is no reward."""
-    if least is not None and not task.has_reward:
-        raise UserError(f"task.right = {least:g}: the task has no reward that could reach it; give --reward as well")
+    """The task with the rule that its reward functions and ``task.right`` make; as it is where its own rewards say
+    it."""
     rule = rule_of(rewards, least)
     return task if rule is None else Decided(task, rule)
+
+
+def require_reward(task: Task, least: float | None) -> None:
+    """Raise UserError for ``task.right`` where there is no reward: of the task, of functions, of an environment."""
+    if least is not None and not task.has_reward:
+        raise UserError(f"task.right = {least:g}: the task has no reward that could reach it; give --reward as well")
 
 
 def rule_of(rewards: Rewards, least: float | None) -> RightRule | None:

@@ -147,7 +147,7 @@ def check_length(settings: RunSettings, recipe: Recipe) -> None:
             f"recipe.reuse.minibatches = {reuse.minibatches}, and a step has problems = {settings.problems}, which "
             "stay whole; raise the second or lower the first"
         )
-    total = settings.steps * reuse.num_updates
+    total = 0 if settings.epochs else settings.steps * reuse.num_updates  # epochs become steps when the rows are known
     alone = recipe.asked("critic").warmup
     if 0 < total <= alone:
         raise UserError(

@@ -137,7 +137,12 @@ class Collector:
         if isinstance(sample, Documents):
             return ()
         found = pool_of(self._task, "training problems" if isinstance(sample, Attempts) else "demonstrations")
-        if isinstance(sample, Learnable) or (isinstance(sample, Attempts) and sample.refill):
+        if isinstance(sample, Learnable):
+            self.knowing(sample).require(self._per_step)
+            return found
+        if isinstance(sample, Attempts) and sample.refill:
+            if steps:
+                self._take("training problems", steps.start, self._per_step)
             return found
         taken: dict[str, Problem] = {}
         for step in steps:

@@ -10,7 +10,7 @@ from upslope.learn.settings import LearnSettings
 from upslope.tasks.base import Task
 from upslope.tasks.right import NO_ACCURACY
 from upslope.tasks.text_alone import TextAlone
-from upslope.training.prompt_lengths import PromptLengths, limits_prompts
+from upslope.training.prompt_lengths import lengths_told, limits_prompts
 from upslope.training.settings import RunSettings
 
 
@@ -69,8 +69,7 @@ def notes_on(task: Task, recipe: Recipe, settings: RunSettings) -> list[str]:
     """What whoever watches a run should know before it begins: that there is no accuracy, how many problems are left,
     that the learning rate only rises."""
     told = [NO_ACCURACY] if not task.says_right and (recipe.acts or settings.eval.problems) else []
-    told += [task.told()] if isinstance(task, PromptLengths) else []
-    return told + _note_on_rows(task, recipe) + _note_on_warmup(settings, recipe)
+    return told + lengths_told(task) + _note_on_rows(task, recipe) + _note_on_warmup(settings, recipe)
 
 
 def _note_on_rows(task: Task, recipe: Recipe) -> list[str]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts, Demonstrations, Documents
 from upslope.errors import UserError
-from upslope.model.policy import Policy
+from upslope.model.admission import PlainWay
+from upslope.model.chat_renderer import ChatRenderer
+from upslope.model.hf import max_positions
+from upslope.model.policy import PLAIN_WAY, admitted, num_embedded
+from upslope.model.renderer import Renderer
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Shares, Split, Task
+from upslope.tasks.mixture import shares_of_left
 from upslope.tasks.text_alone import TextAlone
 from upslope.training.held_out import held_out_problems
 from upslope.training.room import MEND_ATTEMPTS, LongRow, Room, longest_of, of_long, of_longest
@@ -21,6 +27,35 @@ from upslope.training.shown import mend_shown
 from upslope.types import Problem
 
 ALTERNATIVE = 'task.too_long = "drop" goes without such rows, "truncate" shortens them'
+
+
+class Reads(Protocol):
+    """What says whether a row fits: a policy, or what is known of one before it is made."""
+
+    @property
+    def renderer(self) -> Renderer: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+    @property
+    def plain(self) -> PlainWay: ...
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The same of a model that is no policy yet."""
+
+    renderer: Renderer
+    max_positions: int
+    plain: PlainWay = PLAIN_WAY
+
+    @staticmethod
+    def of(model: Any, tokenizer: Any) -> Reader:
+        """Raises UserError if the tokenizer has no end token, or the model cannot run."""
+        renderer = ChatRenderer.of(tokenizer, model.generation_config, num_embedded(model))
+        _, plain = admitted(model)
+        return Reader(renderer, min(max_positions(model), plain.longest), plain)
 
 
 @dataclass
@@ -55,14 +90,14 @@ class FittingTask(AroundTask):
         return super().documents() if self.read is None else self.read
 
 
-def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, *, blocks: bool = False) -> Fitted:
+def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, reads: Reads, *, blocks: bool = False) -> Fitted:
     """The task with rows that fit the model's positions: of what the recipe takes, and of the held-out problems.
     ``blocks``: documents are cut to fit anyway.
 
     Raises UserError, which says how many are too long and names the longest, if ``task.too_long`` is ``stop``; for a
     side of which nothing is left; and for a row, by its address, that cannot be made tokens.
     """
-    fitting = _Fitting(task, settings, policy)
+    fitting = _Fitting(task, settings, reads)
     sample = recipe.sample
     if isinstance(sample, Attempts):
         fitting.attempted("train", task.problems("train"))
@@ -74,19 +109,26 @@ def fit_rows(task: Task, recipe: Recipe, settings: RunSettings, policy: Policy, 
     return fitting.found
 
 
-def fit_held_out(task: Task, settings: RunSettings, policy: Policy) -> Fitted:
+def fit_held_out(task: Task, settings: RunSettings, reads: Reads) -> Fitted:
     """The same of held-out problems alone, which are attempted."""
-    fitting = _Fitting(task, settings, policy)
+    fitting = _Fitting(task, settings, reads)
     fitting.held_out(shown=False)
     return fitting.found
 
 
+def fit_training(task: Task, settings: RunSettings, reads: Reads) -> Fitted:
+    """The same of training problems alone, which are attempted."""
+    fitting = _Fitting(task, settings, reads)
+    fitting.attempted("train", task.problems("train"))
+    return fitting.found
+
+
 class _Fitting:
-    def __init__(self, task: Task, settings: RunSettings, policy: Policy) -> None:
+    def __init__(self, task: Task, settings: RunSettings, reads: Reads) -> None:
         self._inner, self._settings, self._how = task, settings, settings.task.too_long
-        self._room = Room(policy.renderer, settings.sample.sampling(), policy.max_positions, task.place)
+        self._room = Room(reads.renderer, settings.sample.sampling(), reads.max_positions, task.place)
         self._task = FittingTask(task)
-        self._bound = f"; of the model: {policy.plain.bound}" if policy.plain.bound else ""
+        self._bound = f"; of the model: {reads.plain.bound}" if reads.plain.bound else ""
         self.found = Fitted(task)
 
     def attempted(self, split: Split, problems: Sequence[Problem]) -> None:
@@ -100,10 +142,9 @@ class _Fitting:
         gone = self._too_long_to_imitate("demonstrations", problems)
         if gone:
             self._task.imitated = _left(problems, gone, "demonstrations")
-            self._task.mixed = [
-                (share, _left(rows, gone, "demonstrations of one of the data sets"))
-                for share, rows in self._inner.shares()
-            ]
+            left = partial(_left, gone=gone, what="demonstrations of one of the data sets")
+            weighted = bool(self._settings.task.weights)
+            self._task.mixed = shares_of_left(self._inner.shares(), left, weighted=weighted)
 
     def read(self) -> None:
         texts = self._inner.documents()

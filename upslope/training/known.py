@@ -85,7 +85,10 @@ class KnownProblems:
         return {problem: list(record) for problem, record in self._record.items()}
 
     def load(self, state: Mapping[str, Sequence[float]]) -> None:
-        self._record = {problem: (float(r), float(w), int(step)) for problem, (r, w, step) in state.items()}
+        """Go on with a checkpoint's, of the problems that there are."""
+        there = {problem.id for problem in self._problems}
+        known = {problem: record for problem, record in state.items() if problem in there}
+        self._record = {problem: (float(r), float(w), int(step)) for problem, (r, w, step) in known.items()}
 
     def in_order(self, step: int) -> list[Problem]:
         """An order of the step's own, so that it is chance which problems can be drawn together; those never tried

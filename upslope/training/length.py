@@ -15,22 +15,23 @@ from upslope.training.corpora import Text, block_length
 from upslope.training.settings import RunSettings
 
 
-def with_steps(settings: RunSettings, recipe: Recipe, task: Task) -> RunSettings:
+def with_steps(settings: RunSettings, recipe: Recipe, task: Task, *, left: bool = False) -> RunSettings:
     """``epochs`` made into ``steps``: ceil(epochs x steps a pass has), and a pass has as many as it has whole shares of
     a step (``source.Shuffled``); in the order of the file, and of several data sets mixed by size, none is left out, so
-    it is ceil(epochs x demonstrations / share). Raises UserError where there is less than one share, for data sets with
-    weights, and where rows may be dropped."""
+    it is ceil(epochs x demonstrations / share). ``left``: all rows that the task has fit; until that is so, epochs stay
+    epochs where some may be dropped. Raises UserError where there is less than one share, and for data sets with
+    weights."""
     if not settings.epochs:
         return settings
     if isinstance(recipe.sample, Documents) and (settings.task.text or recipe.sample.block):
         if settings.task.text:
             return settings  # the text says how many tokens it has once it is opened (``with_steps_of_text``)
         raise UserError("epochs and recipe.sample.block: a pass over a task's own documents in blocks; give steps")
-    if settings.task.too_long == "drop":
-        raise UserError("epochs and task.too_long = drop: which rows are left is known after the model is; give steps")
     mixed = bool(settings.task.also) and isinstance(recipe.sample, Demonstrations)
     if mixed and settings.task.weights:
         raise UserError("epochs and task.weights: by weights no data set is read once a pass; give steps")
+    if settings.task.too_long != "stop" and not left:
+        return settings
     kind, found, share = _data(settings, recipe, task)
     if not 0 < share <= len(found):
         raise UserError(

@@ -10,6 +10,7 @@ from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
 from upslope.tasks.around import OtherRows
 from upslope.tasks.base import Shares, Split, Task
+from upslope.tasks.mixture import shares_of_left
 from upslope.training.room import addressed
 from upslope.training.task_settings import TaskSettings
 from upslope.types import Problem
@@ -27,22 +28,20 @@ class PromptLengths(OtherRows):
 
     def shares(self) -> Shares:
         """Of every data set what is left; without weights, shares are by the size of that."""
-        what = "demonstrations of one of the data sets"
-        kept = [(share, self._kept(rows, what)) for share, rows in self._inner.shares()]
-        if self._weighted or not kept:
-            return kept
-        return [(len(rows) / sum(len(rows) for _, rows in kept), rows) for _, rows in kept]
+        kept = partial(self._kept, what="demonstrations of one of the data sets")
+        return shares_of_left(self._inner.shares(), kept, weighted=self._weighted)
 
     def fingerprint(self) -> str:
         told = f"{super().fingerprint()}\n{self._least} {self._most}"
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def told(self) -> str:
+    def told(self, sides: Sequence[Split] = ("train", "test")) -> str:
         """How many are left, in one line."""
         parts = []
-        for split, words in (("train", "training"), ("test", "held-out")):
+        for split in sides:
+            words = "training" if split == "train" else "held-out"
             try:
-                there = self._inner.problems("train" if split == "train" else "test")
+                there = self._inner.problems(split)
             except UserError:  # a task may have one side only
                 continue
             parts.append(f"{sum(map(self._is_kept, there))} of {len(there)} {words} problems")
@@ -71,6 +70,11 @@ class PromptLengths(OtherRows):
         if not kept:
             raise UserError(f"{self._spelled}: none of the {len(problems)} {what} has such a prompt")
         return kept
+
+
+def lengths_told(task: Task, sides: Sequence[Split] = ("train", "test")) -> list[str]:
+    """A line of how many of these sides of a task are left, where some may not be."""
+    return [task.told(sides)] if isinstance(task, PromptLengths) else []
 
 
 def limits_prompts(settings: TaskSettings) -> bool:

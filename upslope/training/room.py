@@ -110,16 +110,6 @@ def addressed(problem: Problem, place: RowPlace, make: Callable[[], T]) -> T:
         raise UserError(f"{place(problem)}{told}; mend or drop the row") from error
 
 
-def require_room_for(
-    problems: Sequence[Problem], renderer: Renderer, sampling: Sampling, max_positions: int, place: RowPlace = by_id
-) -> None:
-    """Raise UserError, which names the longest and says how many there are, unless the prompts and the longest attempts
-    at them fit the model's positions."""
-    rows = Room(renderer, sampling, max_positions, place).too_long_to_attempt(problems)
-    if rows:
-        raise UserError(f"{of_long(rows, len(problems), 'problems', max_positions, place)}; {MEND_ATTEMPTS}")
-
-
 MEND_ATTEMPTS = "lower sample.max_tokens or shorten the prompt"
 
 

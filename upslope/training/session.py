@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
-from upslope.algo.sample import Documents
 from upslope.errors import Exhausted, Stopped, UserError, of_system
 from upslope.model.load import pick_device
 from upslope.native.threads import ask_for_same_bits
@@ -18,13 +17,12 @@ from upslope.record.checkpoint import Checkpoint
 from upslope.record.recorder import Recorder
 from upslope.record.trackers.known import require_place, tracker_of
 from upslope.record.trackers.recorder import TrackedRecorder
-from upslope.tasks.base import Task
 from upslope.training.assemble import assemble
 from upslope.training.company import Company, Nobody
 from upslope.training.corpora import Text
 from upslope.training.disk import require_disk
 from upslope.training.ending import AtOnce
-from upslope.training.fitting import fit_rows
+from upslope.training.fitting import Fitted
 from upslope.training.loop import train
 from upslope.training.memory import bound_kernel_caches
 from upslope.training.run import Run
@@ -35,7 +33,7 @@ from upslope.training.view import View
 def run_to_end(
     model: Any,
     tokenizer: Any,
-    task: Task,
+    fitted: Fitted,
     recipe: Recipe,
     settings: RunSettings,
     recorder: Recorder,
@@ -53,9 +51,9 @@ def run_to_end(
     """Train, from the start or from ``saved`` (whose weights ``model`` has); returns the run, which holds the model.
     ``resume`` without ``saved``: from the start, in the folder of a run that was stopped before its first checkpoint.
 
-    ``document`` is the resolved configuration, for the record; ``text`` what it names, opened; ``company`` is whoever
-    else works on it, None: nobody; ``kind`` the run's own class. Raises UserError for what a user can mend, ``Stopped``
-    after Ctrl-C.
+    ``fitted`` is the task, with rows that all fit; ``document`` the resolved configuration, for the record; ``text``
+    what it names, opened; ``company`` whoever else works on it, None: nobody; ``kind`` the run's own class. Raises
+    UserError for what a user can mend, ``Stopped`` after Ctrl-C.
     """
     device = pick_device(settings.device)
     require_place(settings.track, recorder.folder)
@@ -67,9 +65,8 @@ def run_to_end(
         learner = assemble(model, tokenizer, recipe, settings, recorder, saved, company.build, device)
         if recorder.folder is not None:
             require_disk(recorder.folder, learner, recipe, settings)
-        blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)
-        fitted = fit_rows(company.task(task), recipe, settings, learner.policy, blocks=blocks)
-        named = (settings, recorder, recipe, fitted.task, company.sampler(learner), learner, view, dict(document))
+        task = company.task(fitted.task)
+        named = (settings, recorder, recipe, task, company.sampler(learner), learner, view, dict(document))
         run = kind(*named, made_with, notes, text, fitted)
         run.require_readable()
         if saved is not None:

@@ -22,13 +22,13 @@ from upslope.training.prompt_notes import SpecialWatch, prompt_notes
 from upslope.training.session import process_state
 from upslope.training.settings import RunSettings
 from upslope.training.shares import share_memory
-from upslope.training.start import MakeView, resolve_model, with_limit
+from upslope.training.start import MakeView, resolve_model, with_max_tokens
 
 
 @contextlib.contextmanager
 def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] | None = None) -> Iterator[Policy]:
     """A policy for a while: of the model that the settings name, in their precision; or of ``given`` (a model and its
-    tokenizer), which computes as it is and is afterwards as it was."""
+    tokenizer), which computes as it is and is afterwards as it was. How it is run is said first."""
     device = pick_device(settings.device)
     with process_state(settings, device):
         if given is None:
@@ -41,6 +41,8 @@ def speaking(settings: RunSettings, make_view: MakeView, given: tuple[Any, Any] 
         policy = Policy(model, tokenizer)
         try:
             share_memory(policy, settings)
+            for note in policy.notes:
+                WATCH.say(note)
             yield policy
         finally:
             policy.release()
@@ -56,12 +58,12 @@ def evaluate_on(
 ) -> Evaluation:
     """The policy's accuracy on the task's held-out problems, as ``settings.eval`` says. ``keep`` may put something
     around the sampler."""
-    settings = with_limit(settings, task, policy.max_positions)
+    settings = with_max_tokens(settings, task, policy.max_positions)
     fitted = fit_held_out(task, settings, policy)
     task = fitted.task
     there = task.problems("test")
     problems = chosen_problems(task, settings.eval.problems)
-    for note in (*policy.notes, *fitted.lines, *prompt_notes(problems, policy.renderer)):
+    for note in (*fitted.lines, *prompt_notes(problems, policy.renderer)):
         WATCH.say(note)
     found = evaluate(
         task,

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from upslope.algo.recipe import Recipe
+from upslope.algo.sample import Documents
 from upslope.errors import UserError
 from upslope.learn.settings import LearnSettings
 from upslope.model.chat_renderer import ChatRenderer
-from upslope.model.hf import max_positions
 from upslope.model.load import load, pick_device
 from upslope.model.names import is_new, is_pocket
 from upslope.model.new import new_model, new_model_words, resolved_new
@@ -28,11 +28,12 @@ from upslope.record.load import load_model, load_model_words
 from upslope.record.recorder import Recorder
 from upslope.tasks.base import Task
 from upslope.training.assemble import saved_in
-from upslope.training.checks import check_run
+from upslope.training.checks import check_length, check_run
 from upslope.training.company import Companies, Company
 from upslope.training.conveniences import notes_on
 from upslope.training.corpora import opened_text
 from upslope.training.document import to_document
+from upslope.training.fitting import Reader, fit_rows
 from upslope.training.length import with_steps, with_steps_of_text
 from upslope.training.named import open_run_task, resolve_recipe, with_correction
 from upslope.training.pipeline.made_of import IRRELEVANT, end_of, reads_of
@@ -82,7 +83,7 @@ def launched(
 ) -> Run:
     """The same, for whoever wants to know more of the run than its folder."""
     recipe, task = resolve_recipe(settings.recipe), open_run_task(settings.task, settings.seed)
-    task = with_fitting(task, settings, resume=resume)
+    task = with_limited_prompts(task, settings, resume=resume)
     settings = with_steps(settings, recipe, task)
     check_run(settings, recipe, task)
     with run_folder(settings, task, resume=resume) as folder:
@@ -131,8 +132,13 @@ def train_objects(
         model = resolve_model(settings, make_view)
     view = make_view()
     text = opened_text(settings.task, *model, view.message)
-    settings = with_steps_of_text(settings, recipe, text, max_positions(model[0]))
-    settings = with_limit(settings, task, max_positions(model[0]))
+    reads = Reader.of(*model)
+    settings = with_steps_of_text(settings, recipe, text, reads.max_positions)
+    settings = with_max_tokens(settings, task, reads.max_positions)
+    blocks = text is not None or (isinstance(recipe.sample, Documents) and recipe.sample.block > 0)
+    fitted = fit_rows(task, recipe, settings, reads, blocks=blocks)
+    settings = with_steps(settings, recipe, fitted.task, left=True)
+    check_length(settings, recipe)
     if (settings.learn.lora_rank or "model" in objects) and saved_in(model[0]):
         settings = replace(settings, model=saved_in(model[0]))  # this very checkpoint, whatever its run does later
     settings = with_rate(settings, num_parameters=num_trainable(model[0], settings.learn))
@@ -146,7 +152,7 @@ def train_objects(
         notes = broken + notes_of(recorder.folder, saved, was, document, now)
     return run_to_end(
         *model,
-        task,
+        fitted,
         recipe,
         settings,
         recorder,
@@ -162,7 +168,7 @@ def train_objects(
     )
 
 
-def with_fitting(task: Task, settings: RunSettings, given: Any = None, *, resume: bool = False) -> Task:
+def with_limited_prompts(task: Task, settings: RunSettings, given: Any = None, *, resume: bool = False) -> Task:
     """The task with the problems whose prompts are as long as they may be, by the tokenizer of ``given`` (a model and
     its tokenizer), of the run that goes on, or of the model that the settings name. Nothing else of it is loaded."""
     if not limits_prompts(settings.task):
@@ -189,7 +195,7 @@ def carried_on(given: tuple[Any, Any] | None, saved: tuple[Any, Any], folder: Pa
     return model, tokenizer
 
 
-def with_limit(settings: RunSettings, task: Task, max_positions: int) -> RunSettings:
+def with_max_tokens(settings: RunSettings, task: Task, max_positions: int) -> RunSettings:
     """The longest attempt made explicit where it was left to us: what the task suggests, else ``DEFAULT_LONGEST``, or
     half of a model's positions where those are few, so that there is room for prompts."""
     if settings.sample.max_tokens is not None:

@@ -150,17 +150,18 @@ def too_long() -> Iterator[Case]:
     long = lines([*ROWS, {"prompt": PROMPT, "id": "far"}])
     shown = [row | {"demonstration": "He has 3."} for row in ROWS]
     plain = [word for word in TRAIN if not word.startswith(("recipe.sample", "eval."))]
-    yield Case("a prompt is too long", (*TRAIN, *data), "problem far: 3", {"rows.jsonl": long, "held.jsonl": held})
+    far = "problem far (rows.jsonl row 13): 3"
+    yield Case("a prompt is too long", (*TRAIN, *data), far, {"rows.jsonl": long, "held.jsonl": held})
     yield Case(
         "a held-out prompt is too long",
         (*plain, *data),
-        "problem far: 3",
+        "problem far (held.jsonl row 2): 3",
         {"rows.jsonl": lines(ROWS), "held.jsonl": held + lines([{"prompt": PROMPT, "id": "far"}])},
     )
     yield Case(
         "a demonstration is too long",
         (*plain, *data, "recipe=sft"),
-        "far: ",
+        "far (rows.jsonl row 13): ",
         {"rows.jsonl": lines([*shown, ROWS[0] | {"demonstration": PROMPT, "id": "far"}]), "held.jsonl": held},
     )
     measure = (
@@ -174,8 +175,9 @@ def too_long() -> Iterator[Case]:
         "--to",
         "to.jsonl",
     )
-    yield Case(
-        "a prompt is too long to be measured", measure, "problem far: 3", {"rows.jsonl": long, "held.jsonl": held}
-    )
+    yield Case("a prompt is too long to be measured", measure, far, {"rows.jsonl": long, "held.jsonl": held})
     fits = {"rows.jsonl": long, "held.jsonl": held}
-    yield Case("a long prompt that is left out", (*TRAIN, *data, 'task.where=id != "far"'), files=fits, accepted=True)
+    for how in ('task.where=id != "far"', "task.too_long=drop", "task.too_long=truncate", "task.max_prompt_tokens=99"):
+        yield Case(f"a long prompt that is left out by {how}", (*TRAIN, *data, how), files=fits, accepted=True)
+    none = {"rows.jsonl": lines([{"prompt": PROMPT, "id": "far"}]), "held.jsonl": held}
+    yield Case("long prompts alone are left out", (*TRAIN, *data, "task.too_long=drop"), "task.too_long", none)

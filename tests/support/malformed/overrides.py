@@ -101,7 +101,73 @@ KEYS: dict[str, str] = {
     "learn.dtype=half": "dtype",
     "learn.beta1=1": "beta1",
     "learn.decay=exponential": "decay",
+    "learn.decay_share=2": "decay_share",
+    "learn.optimizer=sgd": "optimizer",
+    "learn.activations_share=0.2": "activations_share",
+    "learn.logits_share=0.2": "logits_share",
+    "sample.cache_share=0.2": "cache_share",
+    "sample.order=random": "sample.order",
+    'sample.stop=[""]': "stop",
+    "sample.stop=a": "sample.stop",
+    "epochs=3": "epochs",
+    "epochs=1e30": "epochs",
+    "epochs=many": "epochs",
+    "eval.patience=2": "eval.patience",
+    "eval.every=-1": "every",
+    "save.best=true": "save.best",
+    "save.top_logps=-1": "top_logps",
+    'track=["paper"]': "track",
+    'track=["tensorboard", "tensorboard"]': "track",
+    "new.width=64": "new",
+    "cluster.engine=trt": "engine",
+    "cluster.most_gap=-1": "most_gap",
+    "cluster.vllm_url=http://a": "vllm",
+    'task.also=["data.jsonl"]': "also",
+    "task.weights=[1]": "weights",
+    "task.template=never": "template",
+    "task.chat_template_kwargs=3": "chat_template_kwargs",
+    "task.right=nan": "right",
+    "task.right=inf": "right",
+    "task.too_long=shorten": "too_long",
+    "task.reward_timeout=100000": "reward_timeout",
+    "task.on_timeout=mask": "on_timeout",
+    "task.on_timeout=skip": "on_timeout",
+    "task.reward_workers=999": "reward_workers",
+    'task.tools=["mine.py:fine"]': "task.tools",
+    "task.environment=mine.py:fine": "task.environment",
+    "task.max_turns=2": "max_turns",
+    "task.max_seconds=2": "max_seconds",
+    "task.tool_seconds=2": "tool_seconds",
+    'task.text=["none.txt"]': "none.txt",
+    "task.text_weights=[1]": "text_weights",
+    "task.text_column=x": "text_column",
+    "task.text_held_out=0.5": "text_held_out",
 }
+OF_ROWS: dict[tuple[str, ...], str] = {
+    ("task.min_prompt_tokens=9999",): "min_prompt_tokens",
+    ("task.max_prompt_tokens=1",): "max_prompt_tokens",
+    ('task.tools=["none.py:add"]',): "none.py",
+    ('task.tools=["mine.py:none"]',): "none",
+    ('task.tools=["pyton"]',): "pyton",
+    ('task.tools=["mine.py:fine", "mine.py:fine"]',): "fine",
+    ('task.tools=["mine.py:fine"]', "task.reward_workers=1"): "reward_workers",
+    ("task.environment=none.py:Game",): "none.py",
+    ("task.environment=mine.py:none",): "none",
+    ("task.environment=mine.py:fine",): "environment",
+    ('task.also=["none.jsonl"]', "recipe=sft"): "none.jsonl",
+    ('task.also=["data.jsonl"]',): "task.also",
+    ('task.also=["data.jsonl"]', "task.weights=[1]"): "weights",
+    ('task.also=["data.jsonl"]', "task.weights=[1, 0]"): "weights",
+    ("task.min_prompt_tokens=9", "task.max_prompt_tokens=3"): "min_prompt_tokens",
+    ("task.max_prompt_tokens=1", "task.too_long=drop"): "max_prompt_tokens",
+    ("task.too_long=drop", "sample.max_tokens=9999"): "task.too_long",
+    ("task.too_long=truncate", "sample.max_tokens=9999"): "task.too_long",
+    ("sample.order=file", "recipe.sample.kind=learnable"): "sample.order",
+    ("recipe=sft", "task.columns.completion=answer", 'sample.stop=["a"]'): "sample.stop",
+    ("task.template=raw", "task.right=x"): "right",
+    ("eval.every=1", "eval.patience=1"): "eval.patience",
+}
+"""Settings of a run on rows of the user's, together."""
 ACCEPTED = ("  learn.lr  =  1e-4 ", "seed=-5", "recipe=rft", "device=cpu:0", "sample.max_rows=1", "threads=1")
 TAKEN = {"recipe.sample.drop_truncated=true", "recipe.advantage.whiten=true"}
 """What is in order in itself."""
@@ -123,6 +189,10 @@ def given() -> Iterator[Case]:
         yield Case(f"setting: {text[:60]!a}", words, named)
     for text in ACCEPTED:
         yield Case(f"setting: {text}", command(text), accepted=True)
+    for words, named in OF_ROWS.items():
+        others = (*("recipe.sample" for word in words if word == "recipe=sft"), *(w.partition("=")[0] for w in words))
+        train = (word for word in TRAIN if not word.startswith(others))
+        yield Case(f"settings: {' '.join(words)}", (*train, "--data", "data.jsonl", *USER, *words), named)
     yield Case("setting: columns that are none", (*TRAIN, "--data", "data.jsonl", *USER, "task.columns.x=y"), "columns")
     yield Case("setting: a column that is none", (*TRAIN, "--data", "data.jsonl", *USER, "task.columns.truth=y"), "'y'")
     yield Case("setting: where of no column", (*TRAIN, "--data", "data.jsonl", *USER, "task.where=level > 3"), "level")

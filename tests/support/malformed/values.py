@@ -38,7 +38,8 @@ TAKES_HUGE = {
     *("save.every", "learn.eps", "learn.warmup", "learn.micro_batch", "eval.problems", "sample.max_rows"),
 }
 """Numbers of which more than anybody needs is in order."""
-TAKEN = {("seed", "-1"), ("learn.checkpoint_activations", '"yes"'), ("deterministic", '"yes"')} | {
+TAKEN = {(key, '"yes"') for key in ("learn.checkpoint_activations", "deterministic", "task.keep_special")} | {
+    ("seed", "-1"),
     ("learn.lora_targets", ODD),  # nothing asks for an adapter
     ("out", ODD),
 }

@@ -14,7 +14,7 @@ from upslope.cluster.vllm.client import VllmClient
 from upslope.cluster.vllm.handover import FileHandover, Handover, dtype_name, write_weights
 from upslope.cluster.vllm.nccl import NcclHandover, can_transfer
 from upslope.cluster.vllm.sampler import VllmSampler
-from upslope.cluster.vllm.server import VllmServer, server_arguments
+from upslope.cluster.vllm.server import VllmServer, model_runner, server_arguments
 from upslope.errors import UserError
 from upslope.model.adapter import has_adapter
 from upslope.model.policy import Policy
@@ -73,7 +73,8 @@ def _server(settings: RunSettings, policy: Policy, dtype: str, place: Path, end:
     words = server_arguments(
         str(start.resolve()), dtype, port=port, on_gpu=policy.device.type == "cuda", nccl=can_transfer(policy)
     )
-    server = VllmServer(python, words, port, place, cluster.patience)
+    runner = model_runner(len(policy.never.ids))
+    server = VllmServer(python, words, port, place, cluster.patience, runner)
     end.callback(server.close)
     client = VllmClient(server.url, cluster.patience, server.post_mortem)
     server.wait_ready(client)

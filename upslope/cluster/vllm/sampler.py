@@ -24,6 +24,9 @@ LEAST_TEMPERATURE = 0.01
 """vLLM silently raises a lower one to it."""
 NONE_LEFT = -9000.0
 """vLLM writes log 0 as -9999."""
+NEVER = -1e9
+"""Added to the logits of tokens that are never drawn: their share of a softmax is exactly 0 in any precision. Unlike
+minus infinity it is a number of JSON."""
 GENERATE = "/inference/v1/generate"
 
 
@@ -78,6 +81,7 @@ class VllmSampler:
         self._policy, self._client, self._handover = policy, client, handover
         self._max_positions = min(policy.max_positions, _served_positions(client))
         self._check = GapCheck(policy, most_gap, self._max_positions)
+        self._bias = {str(token): NEVER for token in policy.never.ids.tolist()}
         self.handed_over: list[HandedOver] = []
         self.version, self._label = 0, ""
         self.load({}, 0)
@@ -147,6 +151,8 @@ class VllmSampler:
             "logprobs": 0,  # of the token that was drawn alone
             "detokenize": False,
         }
+        if self._bias:
+            how["logit_bias"] = self._bias
         if not sampling.greedy:
             turn = f"\x00{request.begin}" if request.begin else ""  # a later turn draws other numbers
             how["seed"] = address.key(request.problem_id + turn, request.sample) >> 1  # it is signed there

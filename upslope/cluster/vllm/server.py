@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from upslope.cluster.vllm import worker
 from upslope.cluster.vllm.client import VllmClient
@@ -46,6 +47,8 @@ OFF = {
     "VLLM_SERVER_DEV_MODE": "1",  # without it there is neither /pause nor /collective_rpc
 }
 """What the server's environment gets besides this process's."""
+MOST_BIASED = 1024
+"""Logits of a request that vLLM's second model runner, its usual one on GPUs, can add to; the first has no bound."""
 PAUSE = 0.2
 
 
@@ -64,6 +67,11 @@ def server_arguments(model: str, dtype: str, *, port: int, on_gpu: bool = False,
     return words
 
 
+def model_runner(num_never_drawn: int) -> dict[str, str]:
+    """What the server's environment says of its model runner, where so many tokens are never drawn."""
+    return {"VLLM_USE_V2_MODEL_RUNNER": "0"} if num_never_drawn > MOST_BIASED else {}
+
+
 def give_worker(folder: Path) -> Path:
     """Put the file that runs in vLLM's environment alone into a folder, for its ``PYTHONPATH``; returns the folder.
 
@@ -77,14 +85,22 @@ def give_worker(folder: Path) -> Path:
 class VllmServer:
     """A server process with a log in ``folder``. ``close`` ends it; so does the end of this process, even a kill."""
 
-    def __init__(self, python: str, arguments: Sequence[str], port: int, folder: Path, patience: float) -> None:
-        """Start it. Raises UserError if the interpreter cannot be run."""
+    def __init__(
+        self,
+        python: str,
+        arguments: Sequence[str],
+        port: int,
+        folder: Path,
+        patience: float,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Start it, with ``more`` in its environment. Raises UserError if the interpreter cannot be run."""
         give_worker(folder)
         self.log, self.url = folder / LOG, f"http://127.0.0.1:{port}"
         self._patience = patience
         hears, self._lifeline = os.pipe()
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"} | OFF
-        environment |= {"PYTHONPATH": str(folder)}
+        environment |= {"PYTHONPATH": str(folder), **more}
         environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else it takes cores that the learner is on
         try:
             with self.log.open("ab") as log:

@@ -81,6 +81,8 @@ def _bench(
     model, tokenizer = resolve_model(settings, lambda: TerminalView(Console(stderr=True)))
     settings = with_rate(settings, num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None)
+    for note in learner.policy.notes:
+        say(note)
     check_room(learner.policy, problems, work)
 
     def before(step: int) -> None:

@@ -46,7 +46,7 @@ from upslope.training.assemble import assemble
 from upslope.training.collect import Collector
 from upslope.training.metrics import of_batch
 from upslope.training.named import open_run_task, resolve_recipe
-from upslope.training.start import num_trainable, resolve_model, with_limit, with_rate
+from upslope.training.start import num_trainable, resolve_model, with_max_tokens, with_rate
 from upslope.training.view import NullView
 from upslope.types import Batch, Group
 
@@ -161,7 +161,7 @@ def measure(ladder: Ladder, model: Path, say: Callable[[str], None]) -> list[Noi
     if ladder.lr is not None:
         settings = replace(settings, learn=replace(settings.learn, lr=ladder.lr))
     network, tokenizer = resolve_model(settings, NullView)
-    settings = with_limit(settings, task, max_positions(network))
+    settings = with_max_tokens(settings, task, max_positions(network))
     settings = with_rate(settings, num_trainable(network, settings.learn))
     base = resolve_recipe(settings.recipe)
     assert isinstance(base.sample, Attempts)
