@@ -191,6 +191,17 @@ def test_what_is_odd_about_prompts_is_said(text: str, form: Form, says: str) -> 
     assert prompt_notes([string("2?"), string(text, "raw")], renderer("smollm2")) == []
 
 
+DATED = "{{ 'Today: ' + (date_string or strftime_now('%d %b %Y')) + messages[0].content }}"
+
+
+def test_a_prompt_that_holds_today_s_date_is_noted_and_one_date_can_be_kept() -> None:
+    subject = renderer("smollm2", DATED)
+    (note,) = prompt_notes([string("2?")], subject)
+    assert "today's date" in note and "task.chat_template_kwargs.date_string" in note
+    assert prompt_notes([string("2?", template={"date_string": "26 Jul 2024"})], subject) == []
+    assert not any("date" in line for line in prompt_notes([string("2?")], renderer("smollm2")))
+
+
 def test_arguments_that_the_template_never_reads_and_beginnings_are_said() -> None:
     odd = Problem("toy/0", (USER, BEGUN), template={"enable_thinkin": False})
     notes = prompt_notes([odd, replace(odd, template={"enable_thinking": False})], renderer("qwen3"))

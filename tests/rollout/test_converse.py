@@ -39,6 +39,12 @@ THOUGHTS = (
 )
 
 
+ENDLESS = (
+    "{% for m in messages %}{{ m.role + ':' + m.content + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+
+
 class Asking(Episode):
     """Says these one after the other, and then nothing more."""
 
@@ -148,6 +154,51 @@ def test_thinking_stays_while_only_tools_reply() -> None:
     found = one(saying(subject, *THOUGHTS), subject, Asking(tool("4"), tool("5")))
     assert (found.forks, found.num_turns) == ((), 3)
     assert "<tool_response>\n4\n</tool_response>" in found.text
+
+
+@pytest.mark.parametrize("template", [None, ENDLESS])
+def test_whichever_end_a_policy_ends_its_turns_with_is_no_reason_to_fork(template: str | None) -> None:
+    """Qwen2.5's template writes ``<|im_end|>``, the other one nothing; the policy writes the tokenizer's end token."""
+    subject = ChatRenderer.of(templated.tokenizer("qwen2.5", template))
+    (end,) = subject.ids("<|endoftext|>")
+    left = [(*subject.ids(text), end) for text in WRITTEN]
+    turns = list(left)
+    sampler = ScriptedSampler(lambda request: (turns[0], [-0.5] * len(turns.pop(0))), end_ids=subject.end_ids)
+    found = one(sampler, subject, Asking(user("Is it?"), user("Good.")))
+    assert (found.forks, found.num_turns) == ((), 3)
+    begins = (0, *found.turns)
+    assert [found.response[b : b + len(t)] for b, t in zip(begins, left, strict=True)] == left
+    heard = subject.spelled(found.response[len(left[0]) : begins[1]])
+    behind = (
+        "\n<|im_start|>user\nIs it?<|im_end|>\n<|im_start|>assistant\n"
+        if template is None
+        else "\nuser:Is it?\nassistant:"
+    )
+    assert heard == behind
+
+
+def test_a_sampler_that_tokenises_the_conversation_again_is_refused() -> None:
+    subject = renderer("qwen2.5")
+
+    class Naive(ScriptedSampler):
+        def generate(self, requests: Any, *how: Any, **more: Any) -> list[Rollout]:
+            again = [replace(r, prompt=subject.ids(subject.spelled(r.prompt))) for r in requests]
+            return super().generate(again, *how, **more)
+
+    def naive() -> Naive:
+        tokens = [i for c in WRITTEN[0] for i in subject.ids(c)]
+        return Naive(
+            lambda request: ([*tokens, subject.turn_end_id], [-0.5] * (len(tokens) + 1)), end_ids=subject.end_ids
+        )
+
+    why = r"problem toy/0: the sampler wrote behind a prompt of \d+ tokens that is not the one of \d+ tokens .*again"
+    with pytest.raises(UserError, match=why):
+        one(naive(), subject, Asking(user("Is it?")))
+    raw = replace(ASKED, messages=user("I think  of"), form="raw")
+    odd = replace(subject)
+    object.__setattr__(odd, "raw_ids", lambda text: tuple(i for c in text for i in subject.ids(c)))
+    with pytest.raises(UserError, match=why):
+        sample_groups(naive(), odd, [raw], 1, SAMPLING, HERE)
 
 
 def test_tokens_and_text_are_replies_too() -> None:

@@ -30,8 +30,8 @@ END = {"llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "mistral": "</s>"}
 """What the template ends a turn with; ``<|im_end|>`` elsewhere."""
 
 
-def tokenizer(family: str, template: str | None = None) -> Any:
-    """Bytes, a few merges, and the family's special tokens. ``template`` in place of the family's own."""
+def tokenizer(family: str, template: str | None = None, special: tuple[str, ...] = ()) -> Any:
+    """Bytes, a few merges, and the family's special tokens, and more. ``template`` in place of the family's own."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -39,7 +39,7 @@ def tokenizer(family: str, template: str | None = None) -> Any:
     text = ["The answer is 4. What is 2 + 2? I think of it. Thank you, and good bye. assistant user system"] * 4
     made.train_from_iterator(text, trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False))
     eos, bos = EOS.get(family, "<|im_end|>"), BOS.get(family)
-    others = [token for token in SPECIAL[family] if token not in (eos, bos)]
+    others = [token for token in (*SPECIAL[family], *special) if token not in (eos, bos)]
     fast = PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token=eos, bos_token=bos, additional_special_tokens=others
     )

@@ -20,7 +20,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.scripted import ScriptedSampler
 from upslope.tasks.episode import ConversationLimits
 from upslope.tasks.registry import open_task
-from upslope.tasks.tools.calls import Call, calls_in
+from upslope.tasks.tools.call import Call
 from upslope.tasks.tools.toolbox import Tool, Toolbox, named
 from upslope.tasks.tools.worlds import EnvironmentWorld
 from upslope.training.scored import score
@@ -97,50 +97,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-QWEN = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
-LLAMA = '{"name": "add", "parameters": {"a": 1, "b": 2}}'
-PLAIN = 'I add.\ncall: add {"a": 1, "b": 2}'
-
-
-@pytest.mark.parametrize(
-    "text",
-    [QWEN, LLAMA, PLAIN, f"<think>call: no</think>{QWEN}", f"[{LLAMA}]", QWEN.removesuffix("</tool_call>")],
-)
-def test_calls_are_read_in_every_format(text: str) -> None:
-    assert calls_in(text) == [Call("add", {"a": 1, "b": 2})]
-
-
-def test_several_calls_come_in_order_and_text_without_one_has_none() -> None:
-    assert calls_in(f"First {QWEN} then {QWEN}") == calls_in(QWEN) * 2
-    assert calls_in(PLAIN + '\ncall: sub {"a": 1}') == [*calls_in(PLAIN), Call("sub", {"a": 1})]
-    for text in ("It is 4.", "{1, 2}", '{"a": 1}', "[3]", "I call: that good", ""):
-        assert calls_in(text) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("<tool_call>add(1, 2)</tool_call>", "no JSON"),
-        ('<tool_call>{"arguments": {}}</tool_call>', '"name"'),
-        ('<tool_call>{"name": "add", "arguments": 3}</tool_call>', "no JSON object"),
-        ('<tool_call>{"name": "sub", "arguments": {}}</tool_call>', "there is no tool 'sub'; there are add"),
-        ('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', "missing a required argument: 'b'"),
-        ('<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2, "c": 3}}</tool_call>', "unexpected keyword"),
-        ('<tool_call>{"name": "add", "arguments": {"a": "1", "b": 2}}</tool_call>', "a must be int, not '1'"),
-        ('<tool_call>{"name": "add", "arguments": {"a": true, "b": 2}}</tool_call>', "a must be int, not True"),
-        ("call: add {1}", "no JSON"),
-        ('{"name": "add", "parameters": {"a": 1', "no JSON"),
-    ],
-)
-def test_a_wrong_call_is_answered_with_what_is_wrong(text: str, why: str) -> None:
-    def add(a: int, b: int) -> int:
-        raise AssertionError("it is not to be called")
-
-    (call,) = calls_in(text)
-    answer = Toolbox(named([add])).answer(call)
-    assert answer.failed and why in json.loads(answer.text)["error"]
-
-
 def test_a_tool_that_raises_or_takes_too_long_answers_with_that() -> None:
     hang = threading.Event()
 
@@ -168,8 +124,15 @@ def saying(subject: ChatRenderer, turns: Callable[[Request], Sequence[str]]) -> 
     return ScriptedSampler(write, end_ids=subject.end_ids)
 
 
+def renderer(family: str) -> ChatRenderer:
+    if family != "mistral_tools":
+        return ChatRenderer.of(templated.tokenizer(family))
+    template = (templated.FOLDER / "mistral_tools.jinja").read_text(encoding="utf-8")
+    return ChatRenderer.of(templated.tokenizer("mistral", template, ("[TOOL_CALLS]", "[TOOL_RESULTS]")))
+
+
 def attempted(task: Any, family: str, *turns: str, num: int = 1) -> list[Group]:
-    subject = ChatRenderer.of(templated.tokenizer(family))
+    subject = renderer(family)
     problems = task.problems("train")[:num]
     sampler = saying(subject, lambda _: turns)
     attempts = sample_groups(sampler, subject, problems, 1, Sampling(max_tokens=900), HERE, episode=task.episode)
@@ -178,21 +141,24 @@ def attempted(task: Any, family: str, *turns: str, num: int = 1) -> list[Group]:
 
 def call_in(family: str, name: str, **arguments: Any) -> str:
     written = json.dumps({"name": name, "parameters" if family == "llama3" else "arguments": arguments})
+    if family == "mistral_tools":
+        return f"[TOOL_CALLS] [{written}]"
     if family in ("qwen2.5", "qwen3"):
         return f"<tool_call>\n{written}\n</tool_call>"
     return written if family == "llama3" else f"call: {name} {json.dumps(arguments)}"
 
 
-@pytest.mark.parametrize("family", ["qwen2.5", "qwen3", "llama3", "mistral", "gemma", "smollm2"])
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3", "llama3", "mistral", "mistral_tools", "gemma", "smollm2"])
 def test_a_file_written_for_trl_works_unchanged_with_every_template(files: Path, family: str) -> None:
     task = open_task("user", data=".", tools=("trl_file.py:add,later",), rewards=("trl_file.py:seen",))
     call = call_in(family, "add", a=2, b=3)
     turns = (call, call_in(family, "later", text="five"), "It is 5.")
     ((rollout,),) = [g.rollouts for g in attempted(task, family, *turns)]
     assert (rollout.calls, rollout.wrong_calls, rollout.ended, rollout.num_turns) == (2, 0, "stop", 3)
+    call = call.removeprefix("[TOOL_CALLS]")  # rewards read no special token
     assert [m["content"] for m in rollout.chat] == [call, "5", rollout.chat[2]["content"], "five!", "It is 5."]
     assert rollout.reward == 5 and rollout.answer == "It is 5."
-    subject = ChatRenderer.of(templated.tokenizer(family))
+    subject = renderer(family)
     told, heard = subject.spelled(rollout.prompt), subject.spelled(rollout.response)
     assert "The first." in told or family in ("qwen3", "llama3"), "the schema has the docstring's words"
     assert "add" in told and "five!" in heard

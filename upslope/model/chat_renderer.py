@@ -10,6 +10,7 @@ from typing import Any
 
 from upslope.errors import UserError
 from upslope.model.beginnings import begun
+from upslope.model.calls_shown import as_written
 from upslope.model.chat_template import NOTHING, ChatTemplate, OptionedTemplate
 from upslope.model.continued import Continued, continued
 from upslope.model.ends import find_end_ids
@@ -139,7 +140,12 @@ class ChatRenderer:
         row: Sequence[int],
         options: Mapping[str, Any] = NOTHING,
     ) -> Continued:
-        return continued(self, self._prompt(*self._told([*chat, *new], options)), row)
+        said = [*chat, *new]
+        told, options = self._told(said, options)
+        text, ahead = self._prompt(told, options), len(told) - len(said)
+        own = {i + ahead: m["content"] for i, m in enumerate(said) if "tool_calls" not in m}
+        written = {i: own[i] for i, message in enumerate(told) if i in own and "tool_calls" in message}
+        return continued(self, as_written(self._with(options), text, told, written), row)
 
     def middle_ids(self, text: str) -> tuple[int, ...]:
         ids = self.ids(text)

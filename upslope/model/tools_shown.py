@@ -8,14 +8,16 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from transformers.utils import get_json_schema
 
 from upslope.errors import UserError
+from upslope.model.calls_shown import with_calls
 from upslope.model.chat_template import DEVELOPER, NOTHING, ChatTemplate
 from upslope.model.turns import PROBE, Refused
-from upslope.tasks.tools.calls import PLAIN_CALL
+from upslope.tasks.tools.calls import CLOSE, OPEN, PLAIN_CALL
+from upslope.tasks.tools.pythonic import CODE_FENCE, RESULT_FENCE
 from upslope.tasks.tools.toolbox import Tool
 from upslope.types import Message
 
@@ -56,8 +58,8 @@ class ToldTools:
         if not any(isinstance(tool, Tool) for tool in tools):
             return messages, options
         schemas = [schema_of(tool) if isinstance(tool, Tool) else tool for tool in tools]
-        if not self._hears:
-            messages = heard_from_user(messages)
+        if self._hearing != "text":
+            messages = (with_calls if self._hearing == "calls" else heard_from_user)(messages)
         told = {**options, "tools": schemas}
         if self._are_told(schemas, told):
             return messages, told
@@ -75,17 +77,29 @@ class ToldTools:
         return self._tells[names]
 
     @functools.cached_property
-    def _hears(self) -> bool:
-        """Whether the template writes the messages of tools, after turns that called them in their text."""
-        told = ("one told", "another told")
-        chat: list[Message] = [{"role": "user", "content": "a"}]
-        for text in told:
-            chat += [{"role": "assistant", "content": PROBE}, {"role": "tool", "name": "tool", "content": text}]
+    def _hearing(self) -> Literal["text", "calls", "user"]:
+        """How the template writes what tools say: after turns that called them in their text, only after turns with
+        ``tool_calls``, or not at all."""
+        by_text = _probe(PROBE)
+        if self._writes(by_text):
+            return "text"
+        call = f'{OPEN}{{"name": "tool", "arguments": {{"a": 1}}}}{CLOSE}'
+        return "calls" if self._writes(with_calls(_probe(call))) else "user"
+
+    def _writes(self, chat: Sequence[Message]) -> bool:
         try:
             written = self._template(chat, NOTHING, generate=True)
         except Refused:
             return False
-        return all(text in written for text in told)
+        return all(message["content"] in written for message in chat if message["role"] == "tool")
+
+
+def _probe(turn: str) -> list[Message]:
+    """Two turns and what a tool says to each."""
+    chat: list[Message] = [{"role": "user", "content": "a"}]
+    for text in ("one told", "another told"):
+        chat += [{"role": "assistant", "content": turn}, {"role": "tool", "name": "tool", "content": text}]
+    return chat
 
 
 def _before(messages: Sequence[Message], plain: str) -> list[Message]:
@@ -98,14 +112,18 @@ def _before(messages: Sequence[Message], plain: str) -> list[Message]:
 
 
 def heard_from_user(messages: Sequence[Message]) -> list[Message]:
-    """The same chat with the words of tools in a user's messages, one for all that were said in a row."""
+    """The same chat with the words of tools in a user's messages, one for all that were said in a row; in fences where
+    they were called in such (Gemma's way)."""
     found: list[Message] = []
+    fenced = False
     for message in messages:
         if message["role"] != "tool":
             found.append(message)
+            fenced = message["role"] == "assistant" and CODE_FENCE in message["content"]
             continue
+        told = f"{RESULT_FENCE}\n{message['content']}\n```" if fenced else message["content"]
         if found and found[-1].get("tools"):
-            found[-1] = {**found[-1], "content": f"{found[-1]['content']}\n{message['content']}"}
+            found[-1] = {**found[-1], "content": f"{found[-1]['content']}\n{told}"}
         else:
-            found.append({"role": "user", "content": message["content"], "tools": True})
+            found.append({"role": "user", "content": told, "tools": True})
     return [{key: value for key, value in message.items() if key != "tools"} for message in found]

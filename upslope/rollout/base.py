@@ -145,6 +145,19 @@ def require_room(requests: Sequence[Request], sampling: Sampling, max_positions:
             )
 
 
+def require_prompt(rollout: Rollout, asked: tuple[int, ...]) -> None:
+    """Raise UserError for a rollout behind other tokens than were ``asked``: somebody tokenised a text again, and the
+    learner would score what was never read."""
+    if rollout.prompt == asked:
+        return
+    same = next((i for i, (a, b) in enumerate(zip(rollout.prompt, asked, strict=False)) if a != b), len(asked))
+    raise UserError(
+        f"problem {rollout.problem_id}: the sampler wrote behind a prompt of {len(rollout.prompt)} tokens that is not "
+        f"the one of {len(asked)} tokens that it was given (other from token {min(same, len(rollout.prompt))} on); "
+        "what was read and sampled must not be tokenised again"
+    )
+
+
 def to_rollout(
     request: Request,
     response: Sequence[int],

@@ -8,7 +8,7 @@ from dataclasses import replace
 from upslope.errors import UserError
 from upslope.model.renderer import Renderer, prompt_of
 from upslope.rollout.address import Address
-from upslope.rollout.base import Progress, Request, Sampler
+from upslope.rollout.base import Progress, Request, Sampler, require_prompt
 from upslope.rollout.converse import Attempted, converse
 from upslope.rollout.listener import Listeners
 from upslope.rollout.stopping import text_read
@@ -55,7 +55,11 @@ def sample_groups(
     def group(index: int) -> list[Rollout]:
         return [ended[index * num_samples + sample] for sample in range(num_samples)]
 
+    prompts = {} if converses else {p.id: prompt_of(renderer, p) for p in problems}
+
     def end(place: int, rollout: Rollout) -> None:
+        if not converses:
+            require_prompt(rollout, prompts[attempts[place].problem.id])
         text = rollout.text if converses else text_read(renderer, rollout, sampling)
         ended[place] = replace(rollout, text=text)
         index = place // num_samples
@@ -67,7 +71,6 @@ def sample_groups(
         returned = converse(sampler, renderer, attempts, sampling, address, progress, end)
     else:
         listeners = Listeners(renderer)
-        prompts = {p.id: prompt_of(renderer, p) for p in problems}
         requests = [Request(p.id, n, prompts[p.id], listeners.of(world)) for p, n, world in attempts]
         returned = sampler.generate(requests, sampling, address, progress, end)
     if len(returned) != len(attempts):

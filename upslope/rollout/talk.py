@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from upslope.forks import Fork
+from upslope.model.chat_renderer import reading
 from upslope.model.renderer import Renderer
-from upslope.rollout.base import Listener, Request
+from upslope.rollout.base import Listener, Request, require_prompt
 from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode, Reply
 from upslope.types import Ended, Message, Problem, Rollout, Sampling, Score
@@ -40,6 +41,8 @@ class OngoingAttempt:
         self._forks: list[Fork] = []
         self._unanswered = 0
         self._chat: list[Message] = []
+        self._spelled: list[Message] = []
+        """The same with the policy's turns spelled out, special tokens and all: what a template is shown."""
         self._resumed: set[int] = set()
         """Which messages of the chat go on with the one before them, which somebody else began for the assistant."""
         self._last: Ended = "stop"
@@ -75,7 +78,9 @@ class OngoingAttempt:
         )
 
     def add(self, rollout: Rollout, renderer: Renderer) -> str:
-        """Take the turn that was written; returns its text."""
+        """Take the turn that was written; returns its text, as its world reads it. Raises UserError for one that
+        follows other tokens than those that were read and written so far."""
+        require_prompt(rollout, tuple(self._row))
         self._turns.append(len(self._tokens))
         self._tokens += rollout.response
         self._mask += rollout.mask
@@ -87,8 +92,10 @@ class OngoingAttempt:
         text = text_read(renderer, rollout, self._sampling)
         if [*self._opening, *self._chat][-1]["role"] == "assistant":
             self._resumed.add(len(self._chat))
+        spelled = reading(renderer, special=True).text(rollout.response)
         self._chat.append({"role": "assistant", "content": text})
-        return text
+        self._spelled.append({"role": "assistant", "content": spelled})
+        return spelled if self.episode is not None and self.episode.keep_special else text
 
     def hear(self, reply: Reply, renderer: Renderer) -> bool:
         """Take what the world says to the last turn; returns whether there is room for another turn. Raises UserError
@@ -100,12 +107,13 @@ class OngoingAttempt:
         tokens = tuple(each for each in reply if isinstance(each, int))
         forks = False
         if tokens:
-            self._chat.append({"role": "user", "content": renderer.text(tokens)})
+            new: list[Message] = [{"role": "user", "content": renderer.text(tokens)}]
         else:
             said = [{"role": "user", "content": reply}] if isinstance(reply, str) else reply
-            messages = [message for message in said if isinstance(message, Mapping)]
-            tokens, forks = renderer.next_turn(before, messages, self._row, self.problem.template)
-            self._chat += messages
+            new = [message for message in said if isinstance(message, Mapping)]
+            tokens, forks = renderer.next_turn(before, new, self._row, self.problem.template)
+        self._chat += new
+        self._spelled += new
         if forks:
             self._row = [*tokens]
             if self._end > len(self._tokens):
@@ -124,7 +132,7 @@ class OngoingAttempt:
     def _as_read(self) -> list[Message]:
         """The whole chat so far, a turn that somebody else began in one message."""
         found = list(self._opening)
-        for place, message in enumerate(self._chat):
+        for place, message in enumerate(self._spelled):
             if place in self._resumed:
                 found[-1] = {**found[-1], "content": found[-1]["content"] + message["content"]}
             else:

@@ -55,6 +55,8 @@ class Episode(Protocol):
     """The attempt is paused after the token with which one of these is complete; none: at the end of every turn."""
     limits: ConversationLimits = ConversationLimits()
     """Of a conversation."""
+    keep_special: bool = False
+    """Whether ``reply`` is told special tokens too, all but the one that ended the turn."""
     calls: int = 0
     """Calls of tools so far."""
     wrong_calls: int = 0

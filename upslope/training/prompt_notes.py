@@ -62,6 +62,10 @@ def prompt_notes(problems: Sequence[Problem], renderer: Renderer) -> list[str]:
         for name in names
         if source is not None and not re.search(rf"\b{re.escape(name)}\b", source)
     ]
+    pinned = "date_string" in (source or "")  # what Llama's template calls it
+    if framed and "strftime_now" in (source or "") and not (pinned and "date_string" in names):
+        pin = '; task.chat_template_kwargs.date_string="26 Jul 2024" keeps one' if pinned else ""
+        lines.append(f"the chat template writes today's date, so that another day has other prompts{pin}")
     return [line for line in lines if line]
 
 

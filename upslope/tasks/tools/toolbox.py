@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import functools
 import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from upslope.errors import UserError
 from upslope.plugins import unless_interrupted
-from upslope.tasks.tools.calls import Call
+from upslope.tasks.tools.call import Call
 
 MOST_SAID = 10_000
 """Characters of a result that are kept."""
@@ -65,26 +67,29 @@ class Toolbox:
 
     def answer(self, call: Call) -> Answered:
         """The result of a call, or what was wrong with it. Whatever a tool raises is for whoever called it."""
-        fault = call.fault or self._misfit(call)
+        if call.fault:
+            return _error(call.fault)
+        if call.name not in self._tools:
+            return _error(f"there is no tool {call.name!r}; there are {', '.join(self._tools)}")
+        function = self._tools[call.name]
+        given = _read(function, call.arguments) if call.spelled else call.arguments
+        fault = _misfit(call.name, function, call.positional, given)
         if fault:
             return _error(fault)
-        function = self._tools[call.name]
-        return (
-            _within(lambda: _run(function, call.arguments), self._seconds)
-            if self._seconds
-            else _run(function, call.arguments)
-        )
+        work = functools.partial(function, *call.positional, **given)
+        return _within(lambda: _run(work), self._seconds) if self._seconds else _run(work)
 
-    def _misfit(self, call: Call) -> str:
-        if call.name not in self._tools:
-            return f"there is no tool {call.name!r}; there are {', '.join(self._tools)}"
-        try:
-            inspect.signature(self._tools[call.name]).bind(**call.arguments)
-        except TypeError as error:
-            return f"{call.name}: {error}"
-        except ValueError:  # written in C, without a signature: the call will show
-            return ""
-        return _mistyped(self._tools[call.name], call.arguments)
+
+def _misfit(name: str, function: Callable[..., Any], positional: Sequence[Any], given: Mapping[str, Any]) -> str:
+    """Why a function does not take these arguments; empty if it does."""
+    try:
+        parameters = inspect.signature(function).parameters
+        inspect.signature(function).bind(*positional, **given)
+    except TypeError as error:
+        return f"{name}: {error}"
+    except ValueError:  # written in C, without a signature: the call will show
+        return ""
+    return _mistyped(function, {**dict(zip(parameters, positional, strict=False)), **given})
 
 
 KINDS: Mapping[type, tuple[type, ...]] = {
@@ -98,12 +103,33 @@ KINDS: Mapping[type, tuple[type, ...]] = {
 """What JSON gives for a parameter of a plain type."""
 
 
+def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    try:
+        return inspect.get_annotations(inspect.unwrap(function), eval_str=True)
+    except Exception:  # a hint may name anything
+        return {}
+
+
+def _read(function: Callable[..., Any], spelled: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments from texts: a parameter of texts is given its own as it is, any other the value that it spells."""
+    hints = _hints(function)
+    texts = {name for name, hint in hints.items() if hint is str or str in get_args(hint)}
+    return {name: text if name in texts else _value(text) for name, text in spelled.items()}
+
+
+def _value(text: str) -> Any:
+    """As JSON, or as Python; text that is neither is itself."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text.strip())
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text
+
+
 def _mistyped(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
     """The first argument that is not of its parameter's plain type; other hints are the tool's own affair."""
-    try:
-        hints = inspect.get_annotations(inspect.unwrap(function), eval_str=True)
-    except Exception:  # a hint may name anything
-        return ""
+    hints = _hints(function)
     for name, value in arguments.items():
         kinds = KINDS.get(hints.get(name, object))
         if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
@@ -111,9 +137,9 @@ def _mistyped(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str
     return ""
 
 
-def _run(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answered:
+def _run(work: Callable[[], Any]) -> Answered:
     try:
-        found = function(**arguments)
+        found = work()
         if inspect.iscoroutine(found):
             found = asyncio.run(found)
         return Answered(str(found)[:MOST_SAID], failed=False)  # as TRL shows it

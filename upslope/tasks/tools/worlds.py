@@ -27,6 +27,8 @@ class ToolWorld(Episode):
     """Every turn's calls are answered, in order; a turn without one is the last."""
 
     stops: Sequence[str] = ()
+    keep_special = True
+    """Llama's and Mistral's calls begin with one."""
 
     def __init__(
         self, tools: Sequence[Tool], limits: ConversationLimits, seconds: float, judge: ConversationJudge
