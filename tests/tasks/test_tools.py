@@ -198,7 +198,10 @@ def test_what_an_environment_pays_is_right_from_task_right_on(files: Path) -> No
 
 def test_wrong_calls_are_counted_and_the_conversation_goes_on(files: Path) -> None:
     task = open_task("user", data=".", tools=("trl_file.py:add",), rewards=("trl_file.py:seen",), max_turns=2)
-    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", "<tool_call>add</tool_call>", QWEN)]
+    ((rollout,),) = [
+        g.rollouts
+        for g in attempted(task, "qwen2.5", "<tool_call>add</tool_call>", call_in("qwen2.5", "add", a=1, b=2))
+    ]
     assert (rollout.calls, rollout.wrong_calls, rollout.ended) == (2, 1, "turns")
 
 
