@@ -40,10 +40,11 @@ def load_environment(num=20, held_out=True, kind="single", broken=False):
     if kind == "group":
         return vf.SingleTurnEnv(dataset=rows(0, num), rubric=vf.Rubric(funcs=[best]))
     rubric = vf.Rubric(funcs=[right, short], weights=[1.0, 0.25], parser=parser)
-    made = vf.SingleTurnEnv if kind == "single" else vf.ToolEnv
-    more = {} if kind == "single" else {"tools": []}
-    return made(dataset=rows(0, num), eval_dataset=rows(100, 5) if held_out else None, rubric=rubric, parser=parser,
-                system_prompt="Answer in tags.", **more)
+    if kind == "several":
+        each = vf.SingleTurnEnv(dataset=rows(0, num), rubric=rubric)
+        return vf.EnvGroup(envs=[each], env_names=["one"])
+    return vf.SingleTurnEnv(dataset=rows(0, num), eval_dataset=rows(100, 5) if held_out else None, rubric=rubric,
+                            parser=parser, system_prompt="Answer in tags.")
 """
 
 
@@ -102,11 +103,7 @@ def test_a_reward_function_that_fails_is_no_reward_of_0() -> None:
         ("verifiers:there-is-none", {}, "verifiers:there-is-none: Could not import"),
         ("verifiers:said-env", {"nmu": 3}, "verifiers:said-env: .*nmu"),
         ("verifiers:said-env", {"kind": "group"}, "rewards attempts by comparing them"),
-        (
-            "verifiers:said-env",
-            {"kind": "tools"},
-            "is a ToolEnv, which speaks in between; only environments of one turn",
-        ),
+        ("verifiers:said-env", {"kind": "several"}, "is a EnvGroup; only environments of one conversation"),
     ],
 )
 def test_what_cannot_be_opened_is_told_in_a_line(name: str, options: dict[str, Any], message: str) -> None:

@@ -57,7 +57,7 @@ class ToldTools:
         tools = options.get("tools") or ()
         if not any(isinstance(tool, Tool) for tool in tools):
             return messages, options
-        schemas = [schema_of(tool) if isinstance(tool, Tool) else tool for tool in tools]
+        schemas = [(tool.schema or schema_of(tool)) if isinstance(tool, Tool) else tool for tool in tools]
         if self._hearing != "text":
             messages = (with_calls if self._hearing == "calls" else heard_from_user)(messages)
         told = {**options, "tools": schemas}

@@ -9,7 +9,7 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
 
 MOMENT = 0.1
@@ -26,6 +26,11 @@ def all_of(waiting: Sequence[Awaitable[Any]]) -> list[Any]:
         return future.result()
     finally:
         future.cancel()
+
+
+def begun_on_loop(work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+    """What a coroutine comes to, which begins at once."""
+    return asyncio.run_coroutine_threadsafe(work, _loop(os.getpid()))
 
 
 async def _side_by_side(waiting: Sequence[Awaitable[Any]]) -> list[Any]:

@@ -5,14 +5,14 @@ of that environment's own ``load_environment``. Problems are the rows of its dat
 environment itself gives when its model says the response: it is handed a client that says just that, so its rubric,
 parser and set-up run as they always do.
 
-Environments of one turn only: one that answers back, or lends tools, wants a conversation.
+One that answers back, or lends tools (``MultiTurnEnv``, ``ToolEnv``), is the world of a conversation
+(``upslope.tasks.verifiers_world``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +21,11 @@ from upslope.plugins import said
 from upslope.tasks.awaited import all_of
 from upslope.tasks.base import Split, Task
 from upslope.tasks.conversation import chat_of
+from upslope.tasks.episode import Episode
 from upslope.tasks.problem_set import ProblemSet, Row, make_problem_set
+from upslope.tasks.tools.toolbox import Tool, called_elsewhere
 from upslope.tasks.verifiers_client import spoken_client
+from upslope.tasks.verifiers_world import VerifiersWorld, heard, plain_message
 from upslope.types import Problem, Score
 
 
@@ -31,8 +34,27 @@ class VerifiersTask(Task):
 
     reads_answers = False
 
-    def __init__(self, kind: str, environment: Any) -> None:
-        self.name, self._environment = kind, environment
+    def __init__(self, kind: str, environment: Any, *, converses: bool = False) -> None:
+        """``converses``: whether it answers back."""
+        self.name, self._environment, self._converses = kind, environment, converses
+        self._tools = [_tool(each) for each in environment.tool_defs or ()] if converses else []
+
+    def episode(self, problem: Problem) -> Episode | None:
+        if not self._converses:
+            return None
+        where = f"problem {problem.id}: verifiers:{self.name}"
+        row = self._rows[problem.id]
+
+        async def rollout(client: Any) -> Any:
+            with heard() as errors:
+                output = await self._environment.run_rollout(row, client, "upslope", {}, state_columns=[])
+            error = output.get("error")
+            if error is not None or errors:
+                told = error.get("message", error) if isinstance(error, Mapping) else error
+                raise RuntimeError(str(told) if told else errors[0])
+            return output
+
+        return VerifiersWorld(rollout, _score_of, where, self._tools)
 
     def problems(self, split: Split) -> Sequence[Problem]:
         side = self._set.train if split == "train" else self._set.test
@@ -58,13 +80,11 @@ class VerifiersTask(Task):
             )
             if output.get("error") is not None:
                 raise RuntimeError(str(output["error"]))
-            reward, metrics = float(output["reward"]), dict(output.get("metrics") or {})
+            return _score_of(output)
         except Exception as error:  # of somebody's environment
             raise UserError(
                 f"problem {problem.id}: verifiers:{self.name} failed: {type(error).__name__}: {said(error, str)}"
             ) from error
-        parts = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-        return Score(reward, parts=parts if len(parts) > 1 else {})
 
     @cached_property
     def _rows(self) -> dict[str, Mapping[str, Any]]:
@@ -98,40 +118,30 @@ class VerifiersTask(Task):
     def _build(self, row: Mapping[str, Any], where: str) -> Problem:
         prompt = row["prompt"]
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        chat = chat_of([_plain(message) for message in messages], where)
+        chat = chat_of([plain_message(message) for message in messages], where)
         columns = {key: row[key] for key in row if key not in ("prompt", "key") and type(row[key]) in (str, int, float)}
-        return Problem(id=row["key"], messages=chat, truth=str(row.get("answer") or ""), columns=columns)
+        template = {"tools": self._tools} if self._tools else {}
+        truth = str(row.get("answer") or "")
+        return Problem(id=row["key"], messages=chat, truth=truth, columns=columns, template=template)
 
 
-@contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
-    """What the library says of errors meanwhile: a reward function that raises is 0 to it, and a line in the log."""
-    errors: list[str] = []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            errors.append(record.getMessage())
-
-    logger, ear = logging.getLogger("verifiers"), Ear(logging.ERROR)
-    logger.addHandler(ear)
-    try:
-        yield errors
-    finally:
-        logger.removeHandler(ear)
+def _score_of(output: Mapping[str, Any]) -> Score:
+    metrics = dict(output.get("metrics") or {})
+    parts = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    return Score(float(output["reward"]), parts=parts if len(parts) > 1 else {})
 
 
-def _plain(message: Any) -> dict[str, Any]:
-    """A message with no more than it says: rows of a data set have every key that any message has."""
-    given = message if isinstance(message, Mapping) else message.model_dump()
-    return {key: value for key, value in given.items() if value is not None}
+def _tool(given: Any) -> Tool:
+    function = {"name": given.name, "description": given.description, "parameters": given.parameters}
+    return Tool(given.name, called_elsewhere, {"type": "function", "function": function})
 
 
 def open(kind: str, /, **options: Any) -> VerifiersTask:
-    """Raises UserError if the library or the environment is not there, or it is none of one turn."""
+    """Raises UserError if the library or the environment is not there, or it is of another kind."""
     try:
         import verifiers
 
-        load, single = verifiers.load_environment, verifiers.SingleTurnEnv
+        load, single, several = verifiers.load_environment, verifiers.SingleTurnEnv, verifiers.MultiTurnEnv
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"task verifiers:{kind} needs verifiers 0.3, with its classic interface ({said(error, str)}): "
@@ -142,11 +152,11 @@ def open(kind: str, /, **options: Any) -> VerifiersTask:
         environment = load(kind, **options)
     except Exception as error:  # it runs somebody's module
         raise UserError(f"task verifiers:{kind}: {said(error, str)}") from error
-    if not isinstance(environment, single):
+    if not isinstance(environment, several):
         raise UserError(
-            f"verifiers:{kind} is a {type(environment).__name__}, which speaks in between; only environments of one "
-            "turn (SingleTurnEnv) are supported"
+            f"verifiers:{kind} is a {type(environment).__name__}; only environments of one conversation "
+            "(SingleTurnEnv, MultiTurnEnv, ToolEnv) are supported"
         )
     if environment.requires_group_rollouts:
         raise UserError(f"verifiers:{kind} rewards attempts by comparing them, which is not supported")
-    return VerifiersTask(kind, environment)
+    return VerifiersTask(kind, environment, converses=not isinstance(environment, single))

@@ -9,7 +9,7 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from upslope.errors import UserError
@@ -30,9 +30,16 @@ class Tool:
 
     name: str
     function: Callable[..., Any]
+    schema: Mapping[str, Any] | None = field(default=None, compare=False)
+    """As JSON, where it is known; None: read from the function's hints and docstring."""
 
     def __repr__(self) -> str:
         return f"Tool({self.name!r})"
+
+
+def called_elsewhere(**arguments: Any) -> None:
+    """Stands for a tool that whoever lends it calls."""
+    raise NotImplementedError
 
 
 def named(functions: Sequence[Callable[..., Any]]) -> tuple[Tool, ...]:
@@ -114,10 +121,10 @@ def _read(function: Callable[..., Any], spelled: Mapping[str, str]) -> dict[str,
     """Arguments from texts: a parameter of texts is given its own as it is, any other the value that it spells."""
     hints = _hints(function)
     texts = {name for name, hint in hints.items() if hint is str or str in get_args(hint)}
-    return {name: text if name in texts else _value(text) for name, text in spelled.items()}
+    return {name: text if name in texts else value_of(text) for name, text in spelled.items()}
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """As JSON, or as Python; text that is neither is itself."""
     for read in (json.loads, ast.literal_eval):
         try:
