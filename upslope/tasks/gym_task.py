@@ -185,8 +185,10 @@ class GymTask(Task):
             return made(config=config)
         except Exception as error:  # a configuration that it refuses is an assertion, or anything
             at = "" if level is None else f" at level {level}"
+            given_too = ", ".join(f"{key}={value!r:.60}" for key, value in self._config.items())
+            told = f" (options: {given_too})" if given_too else ""
             raise UserError(
-                f"reasoning-gym:{self.name} cannot be made{at}: {type(error).__name__}: {said(error, str)}"
+                f"reasoning-gym:{self.name} cannot be made{at}: {type(error).__name__}: {said(error, str)}{told}"
             ) from error
 
 
@@ -227,6 +229,8 @@ def open(kind: str, /, seed: int, **options: Any) -> GymTask:
     own = _own({key: value for key, value in options.items() if key in OWN}, kind)
     if own.levels and kind not in CURRICULA:
         raise UserError(f"reasoning-gym:{kind} has no curriculum; leave task.options.levels out")
+    if own.levels:
+        _require_levels(kind, own.levels, CURRICULA[kind]())
     config = {key: value for key, value in options.items() if key not in OWN}
     known = [field.name for field in dataclasses.fields(DATASETS[kind][1]) if field.name not in ("seed", "size")]
     for key in config:
@@ -250,6 +254,17 @@ def open(kind: str, /, seed: int, **options: Any) -> GymTask:
     return GymTask(kind, own, config, seed)
 
 
+def _require_levels(kind: str, levels: Sequence[int], curriculum: Any) -> None:
+    """Raise UserError for a level beyond the curriculum's last, in whose place the library takes that one."""
+    highest = max((len(each.levels) for each in curriculum.attributes.values()), default=1) - 1
+    beyond = [level for level in levels if level > highest]
+    if beyond:
+        raise UserError(
+            f"option 'levels' of task reasoning-gym:{kind}: there is no level {beyond[0]}; its curriculum has levels 0 "
+            f"to {highest}"
+        )
+
+
 def _own(given: Mapping[str, Any], kind: str) -> GymOptions:
     """Raises UserError for a value of the wrong kind."""
     where = f"of task reasoning-gym:{kind}"
@@ -258,9 +273,15 @@ def _own(given: Mapping[str, Any], kind: str) -> GymOptions:
     levels = given.get("levels", ())
     levels = (levels,) if type(levels) is int else levels
     if not isinstance(levels, list | tuple) or not all(type(n) is int and n >= 0 for n in levels):
-        raise UserError(f"option 'levels' {where} must be a whole number or a list of them, not {levels!r}")
+        raise UserError(
+            f"option 'levels' {where} must be a whole number from 0 on or a list of them, not {given['levels']!r}"
+        )
     if len(set(levels)) != len(levels):
         raise UserError(f"option 'levels' {where} names a level twice: {levels!r}")
+    if len(levels) > given.get("size", SIZE):
+        raise UserError(
+            f"option 'size' {where} is {given['size']}, less than its {len(levels)} levels; each needs an entry at least"
+        )
     if given.get("form", "tags") not in FORMS:
         raise UserError(f"option 'form' {where}: {given['form']!r}{nearest(str(given['form']), FORMS)}")
     for key, wanted, spelt in (("instruction", str, "text"), ("partial", bool, "true or false")):
