@@ -3,8 +3,8 @@
     python benchmarks/slow_tool.py MODEL [ATTEMPTS] [SECONDS]
 
 Every attempt calls the tool once, after its first turn, and then writes another; a turn ends after 24 tokens. The tool
-sleeps SECONDS (2) in half of the attempts: whoever does not wait goes on meanwhile, and those that do wait at the same
-time. One after the other they would take ATTEMPTS / 2 x SECONDS longer.
+sleeps SECONDS (2) in half of the attempts, and in all: whoever does not wait goes on meanwhile, and those that do wait
+at the same time. One after the other they would take ATTEMPTS / 2 x SECONDS longer, and ATTEMPTS x SECONDS.
 """
 
 from __future__ import annotations
@@ -67,9 +67,12 @@ def main() -> None:
     policy = Policy(model, tokenizer)
     sampler, sampling = ShortTurns(policy), Sampling(min_tokens=200, max_tokens=200)
     for round_ in range(2):
-        for label, slept in (("no sleep", 0.0), (f"{seconds} s in half", float(seconds))):
+        for label, every in (("no sleep", 0), (f"{seconds} s in half", 2), (f"{seconds} s in all", 1)):
             problem = Problem("p", ({"role": "user", "content": QUESTION},))
-            attempts = [Attempted(problem, n, Sleeper(slept if n % 2 else 0.0)) for n in range(int(num))]
+            attempts = [
+                Attempted(problem, n, Sleeper(float(seconds) if every and n % every == 0 else 0.0))
+                for n in range(int(num))
+            ]
             start = time.perf_counter()
             found = converse(sampler, policy.renderer, attempts, sampling, Address(0, "sample"))
             took = time.perf_counter() - start

@@ -20,6 +20,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.scripted import ScriptedSampler
 from upslope.tasks.episode import ConversationLimits
 from upslope.tasks.registry import open_task
+from upslope.tasks.response import Standing
 from upslope.tasks.tools.call import Call
 from upslope.tasks.tools.toolbox import Tool, Toolbox, named
 from upslope.tasks.tools.worlds import EnvironmentWorld
@@ -131,11 +132,13 @@ def renderer(family: str) -> ChatRenderer:
     return ChatRenderer.of(templated.tokenizer("mistral", template, ("[TOOL_CALLS]", "[TOOL_RESULTS]")))
 
 
-def attempted(task: Any, family: str, *turns: str, num: int = 1) -> list[Group]:
+def attempted(task: Any, family: str, *turns: str, num: int = 1, **more: Any) -> list[Group]:
     subject = renderer(family)
     problems = task.problems("train")[:num]
     sampler = saying(subject, lambda _: turns)
-    attempts = sample_groups(sampler, subject, problems, 1, Sampling(max_tokens=900), HERE, episode=task.episode)
+    attempts = sample_groups(
+        sampler, subject, problems, 1, Sampling(max_tokens=900), HERE, episode=task.episode, **more
+    )
     return score(task, subject, problems, attempts)
 
 
@@ -194,6 +197,22 @@ def test_what_an_environment_pays_is_right_from_task_right_on(files: Path) -> No
         assert [group.rollouts[0].score.right for group in found] == right and task.says_right
     with pytest.raises(UserError, match=r"task.right = 2: the task has no reward that could reach it"):
         open_task("user", data=".", tools=("trl_file.py:add",), right=2.0)
+
+
+def test_rewards_are_given_all_tokens_that_were_chosen_and_how_far_the_run_is(files: Path) -> None:
+    Path("asks.py").write_text(
+        "def asks(completions, completion_ids, trainer_state, **kwargs):\n"
+        "    assert type(completions[0][-1]['content']) is str\n"
+        "    return [1000.0 * trainer_state.global_step + trainer_state.max_steps + len(ids) + ids[0] / 1000\n"
+        "            for ids in completion_ids]\n"
+    )
+    task = open_task("user", data=".", tools=("trl_file.py:add",), rewards=("asks.py:asks",))
+    turns = (call_in("qwen2.5", "add", a=2, b=3), "It is 5.")
+    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", *turns, standing=Standing(7, 90))]
+    chosen = [i for i, own in zip(rollout.response, rollout.mask, strict=True) if own]
+    assert len(chosen) < len(rollout.response)
+    assert rollout.reward == pytest.approx(7090 + len(chosen) + chosen[0] / 1000)
+    assert all(type(message["content"]) is str for message in rollout.chat)
 
 
 def test_wrong_calls_are_counted_and_the_conversation_goes_on(files: Path) -> None:

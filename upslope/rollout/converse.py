@@ -21,6 +21,7 @@ from upslope.rollout.base import Finished, Progress, Request, Sampler
 from upslope.rollout.listener import Listeners
 from upslope.rollout.talk import OngoingAttempt
 from upslope.tasks.episode import Episode
+from upslope.tasks.response import NO_RUN, Standing
 from upslope.types import Ended, Message, Problem, Rollout, Sampling, Score
 
 MOMENT = 0.1
@@ -64,6 +65,7 @@ class Conversations:
     progress: Progress | None
     finished: Finished | None
     clock: Now
+    standing: Standing = NO_RUN
     done: dict[int, Rollout] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -188,7 +190,7 @@ class Conversations:
         """An attempt is over but for what its world says that it earned."""
         talk = self.talks[number]
         assert talk.episode is not None, "only a conversation is closed so"
-        self._ask(number, _Waiting("score", ended), talk.episode.score, talk.chat)
+        self._ask(number, _Waiting("score", ended), talk.episode.score, talk.judged(self.standing))
 
     def _finish(self, number: int, ended: Ended, earned: Score | None) -> None:
         self.done[number] = self.talks[number].rollout(self.renderer, ended, earned)
@@ -207,10 +209,11 @@ def converse(
     finished: Finished | None = None,
     *,
     clock: Now = time.monotonic,
+    standing: Standing = NO_RUN,
 ) -> list[Rollout]:
     """One rollout for each attempt, in their order, with text; of a conversation with what its world says that it
-    earned. ``progress`` counts attempts that are over. Raises what a world raises, and UserError for a chat that cannot
-    be rendered."""
+    earned; ``standing`` is what that is told of the run. ``progress`` counts attempts that are over. Raises what a
+    world raises, and UserError for a chat that cannot be rendered."""
     listeners = Listeners(renderer)
 
     def opened(attempt: Attempted) -> tuple[Message, ...]:
@@ -230,4 +233,4 @@ def converse(
             prompt = known[problem.id] = prompt_of(renderer, problem)
         listener = listeners.of(episode) if episode is not None and episode.stops else None
         talks.append(OngoingAttempt(problem, sample, opening, prompt, sampling, episode, listener))
-    return Conversations(talks, renderer, progress, finished, clock).run(sampler, sampling, address)
+    return Conversations(talks, renderer, progress, finished, clock, standing).run(sampler, sampling, address)

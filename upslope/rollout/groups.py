@@ -13,6 +13,7 @@ from upslope.rollout.converse import Attempted, converse
 from upslope.rollout.listener import Listeners
 from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode
+from upslope.tasks.response import NO_RUN, Standing
 from upslope.types import Problem, Rollout, Sampling
 
 GroupFinished = Callable[[int, list[Rollout]], None]
@@ -35,9 +36,11 @@ def sample_groups(
     finished: GroupFinished | None = None,
     *,
     episode: Callable[[Problem], Episode | None] = no_episode,
+    standing: Standing = NO_RUN,
 ) -> list[list[Rollout]]:
     """``num_samples`` attempts at every problem, with text and without score; the outer list follows ``problems``, an
-    inner one its samples. ``episode`` is asked for the world of every attempt (``Task.episode``).
+    inner one its samples. ``episode`` is asked for the world of every attempt (``Task.episode``), which is told the
+    run's ``standing`` where it judges.
 
     ``progress`` and ``finished`` are called in the thread that calls this; what they raise ends the generation.
     """
@@ -68,7 +71,7 @@ def sample_groups(
             finished(index, group(index))
 
     if converses:
-        returned = converse(sampler, renderer, attempts, sampling, address, progress, end)
+        returned = converse(sampler, renderer, attempts, sampling, address, progress, end, standing=standing)
     else:
         listeners = Listeners(renderer)
         requests = [Request(p.id, n, prompts[p.id], listeners.of(world)) for p, n, world in attempts]

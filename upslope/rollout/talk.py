@@ -10,6 +10,7 @@ from upslope.model.renderer import Renderer
 from upslope.rollout.base import Listener, Request, require_prompt
 from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode, Reply
+from upslope.tasks.response import Response, Standing
 from upslope.types import Ended, Message, Problem, Rollout, Sampling, Score
 
 
@@ -60,6 +61,16 @@ class OngoingAttempt:
     def chat(self) -> tuple[Message, ...]:
         """What was said after the prompt."""
         return tuple(self._chat)
+
+    def judged(self, standing: Standing) -> tuple[Message, ...]:
+        """The same for whoever judges it: its last turn knows all tokens that the policy chose, and how far the run
+        is."""
+        chosen = [token for token, own in zip(self._tokens, self._mask, strict=True) if own]
+        last = max((n for n, m in enumerate(self._chat) if m["role"] == "assistant"), default=-1)
+        return tuple(
+            {**m, "content": Response(m["content"], chosen, standing)} if n == last else m
+            for n, m in enumerate(self._chat)
+        )
 
     @property
     def cut(self) -> bool:

@@ -280,7 +280,7 @@ def _own(given: Mapping[str, Any], kind: str) -> GymOptions:
         raise UserError(f"option 'levels' {where} names a level twice: {levels!r}")
     if len(levels) > given.get("size", SIZE):
         raise UserError(
-            f"option 'size' {where} is {given['size']}, less than its {len(levels)} levels; each needs an entry at least"
+            f"option 'size' {where} is {given['size']}, less than its {len(levels)} levels; each needs an entry"
         )
     if given.get("form", "tags") not in FORMS:
         raise UserError(f"option 'form' {where}: {given['form']!r}{nearest(str(given['form']), FORMS)}")

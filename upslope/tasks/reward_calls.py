@@ -79,7 +79,7 @@ class RewardCalls:
         }
         if chats:
             shown = zip(problems, self._lists["completions"], chats, strict=True)
-            self._lists["completions"] = [text if p.plain else [dict(m) for m in chat] for p, text, chat in shown]
+            self._lists["completions"] = [text if p.plain else [*map(_shown, chat)] for p, text, chat in shown]
         self._environments = [each for each in environments if each is not None]
         tokens = [getattr(response, "tokens", None) for response in responses]
         if all(ids is not None for ids in tokens):
@@ -195,6 +195,11 @@ def _by_place(function: RewardFunction, wanted: Mapping[str, Any]) -> list[str]:
     except (TypeError, ValueError):
         return []
     return list(itertools.takewhile(wanted.__contains__, (p.name for p in own if p.kind is p.POSITIONAL_ONLY)))
+
+
+def _shown(message: Message) -> dict[str, Any]:
+    """A message as plain data."""
+    return {**message, "content": str(message["content"])}
 
 
 async def _gathered(values: Any) -> list[Any]:

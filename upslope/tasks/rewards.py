@@ -46,8 +46,8 @@ class Rewards:
 
     def of_conversation(self, problem: Problem, chat: Sequence[Message], environment: Any = None) -> Score:
         """The same for one conversation, which the functions are given whole: all messages after the prompt, and its
-        ``environments`` where it has one."""
-        said = [str(m["content"]) for m in chat if m["role"] == "assistant"]
+        ``environments`` where it has one. ``completion_ids`` are all tokens that the policy chose."""
+        said = [m["content"] for m in chat if m["role"] == "assistant"]
         calls = RewardCalls([problem], said[-1:] or [""], chats=[chat], environments=(environment,))
         return self._scores(calls, [problem])[0]
 

@@ -190,6 +190,7 @@ class Collector:
             self._sampling,
             Address(self._seed, "sample", step),
             episode=self._task.episode,
+            standing=self._standing,
         )
         if self.overlaps:
             groups = self._scored_beside(problems, generate, progress)

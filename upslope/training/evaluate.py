@@ -108,7 +108,8 @@ def evaluate(
     renderer = reading(renderer, special=task.keep_special)
     address = Address(seed, "eval")
     surest = replace(sampling, temperature=0.0)
-    surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, episode=task.episode)
+    world: dict[str, Any] = {"episode": task.episode, "standing": standing}
+    surely = sample_groups(sampler, renderer, problems, 1, surest, address, progress, **world)
     greedy = score(task, renderer, problems, surely, standing)
     attempts = [g.rollouts[0] for g in greedy]
     says = decided(attempts)
@@ -130,7 +131,7 @@ def evaluate(
         row["lenient"] = asdict(wilson(sum(map(solved_leniently, attempts)), len(attempts)))
     if samples and says:
         further = None if progress is None else after(progress, attempts)
-        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, further, episode=task.episode)
+        drawn = sample_groups(sampler, renderer, problems, samples, sampling, address, further, **world)
         sampled = score(task, renderer, problems, drawn, standing)
         num_right = [sum(map(solved, g.rollouts)) for g in sampled]
         ks = sorted({min(2**i, samples) for i in range(samples.bit_length() + 1)})
