@@ -23,7 +23,7 @@ from upslope.tasks.conversation import chat_of
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
 from upslope.tasks.tools.call import Call
 from upslope.tasks.tools.calls import before_calls, calls_in
-from upslope.tasks.tools.toolbox import Tool, value_of
+from upslope.tasks.tools.toolbox import Tool, value_spelled
 from upslope.tasks.verifiers_client import turns_client
 from upslope.types import Message, Score
 
@@ -33,7 +33,7 @@ RolloutOf = Callable[[Any], Any]
 """The environment's rollout of a row with a client, as a coroutine."""
 
 
-class Asked(NamedTuple):
+class AskedTurn(NamedTuple):
     """A prompt, and where the turn is waited for: ``(content, calls, cut)``, or None where there will be none."""
 
     messages: Sequence[Any]
@@ -52,9 +52,9 @@ class VerifiersWorld(Episode):
         """``where``: of which problem and environment, for messages."""
         self._rollout, self._judge, self._where = rollout, judge, where
         self._tools, self.keep_special = {tool.name: tool for tool in tools}, bool(tools)
-        self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[AskedTurn] = queue.SimpleQueue()
         self._run: concurrent.futures.Future[Any] | None = None
-        self._now: Asked | None = None
+        self._now: AskedTurn | None = None
         self._said: list[tuple[str, str]] = []
         """The last prompt and the turn that followed, by role and text."""
         self._names: dict[str, str] = {}
@@ -73,7 +73,7 @@ class VerifiersWorld(Episode):
         if self._over:
             answer.set_result(None)
         else:
-            self._asked.put(Asked(messages, answer))
+            self._asked.put(AskedTurn(messages, answer))
         return answer
 
     def reply(self, text: str) -> Reply:
@@ -114,10 +114,10 @@ class VerifiersWorld(Episode):
         given: dict[str, Any] = {**dict(zip(properties, call.positional, strict=False)), **call.arguments}
         if call.spelled:
             kinds = {name: each.get("type") for name, each in properties.items() if isinstance(each, Mapping)}
-            given = {name: text if kinds.get(name) == "string" else value_of(text) for name, text in given.items()}
+            given = {name: text if kinds.get(name) == "string" else value_spelled(text) for name, text in given.items()}
         return json.dumps(given)
 
-    def _next(self) -> Asked | None:
+    def _next(self) -> AskedTurn | None:
         """The next prompt; None: the rollout is over. Raises UserError for one that failed."""
         assert self._run is not None, "it was opened"
         while True:
@@ -130,7 +130,7 @@ class VerifiersWorld(Episode):
                     raise UserError(f"{self._where} failed: {type(error).__name__}: {said(error, str)}") from error
                 return None
 
-    def _new(self, asked: Asked) -> list[Message]:
+    def _new(self, asked: AskedTurn) -> list[Message]:
         """What a prompt says beyond what was said already. Raises UserError where that is no longer there."""
         given = [{"content": "", **plain_message(m), "name": self._name(m)} for m in asked.messages]
         chat = chat_of([{k: v for k, v in m.items() if k in KEPT and v is not None} for m in given], self._where)

@@ -121,10 +121,10 @@ def _read(function: Callable[..., Any], spelled: Mapping[str, str]) -> dict[str,
     """Arguments from texts: a parameter of texts is given its own as it is, any other the value that it spells."""
     hints = _hints(function)
     texts = {name for name, hint in hints.items() if hint is str or str in get_args(hint)}
-    return {name: text if name in texts else value_of(text) for name, text in spelled.items()}
+    return {name: text if name in texts else value_spelled(text) for name, text in spelled.items()}
 
 
-def value_of(text: str) -> Any:
+def value_spelled(text: str) -> Any:
     """As JSON, or as Python; text that is neither is itself."""
     for read in (json.loads, ast.literal_eval):
         try:
