@@ -60,7 +60,11 @@ def load_environment(kind="guess", broken=False, fails=False):
             raise KeyError("answer")
         return float(answer in completion[-1].content)
 
-    how = {"dataset": rows(4), "eval_dataset": rows(2), "rubric": vf.Rubric(funcs=[right])}
+    def cut(state):
+        return float(state["trajectory"][-1]["is_truncated"])
+
+    rubric = vf.Rubric(funcs=[right, cut], weights=[1.0, 0.0])
+    how = {"dataset": rows(4), "eval_dataset": rows(2), "rubric": rubric}
     if kind == "tools":
         return vf.ToolEnv(tools=[add], max_turns=3, **how)
     made = (Guess if kind == "guess" else Forgetful)(max_turns=3, **how)
@@ -104,7 +108,7 @@ def test_an_environment_that_answers_back_is_the_world_and_its_rubric_the_reward
         assert (found.ended, found.num_turns, found.forks) == ("stop", 2, ())
         assert [m["content"] for m in found.chat] == ["5?", "Try again.", "It is 3."]
         assert found.earned is not None and found.earned.reward == 1.0
-        assert found.earned.parts == {"right": 1.0, "num_turns": 2.0}
+        assert found.earned.parts == {"right": 1.0, "cut": 0.0, "num_turns": 2.0}
 
 
 def test_its_own_limit_of_turns_ends_an_attempt() -> None:
@@ -135,6 +139,7 @@ def test_wrong_calls_are_answered_and_counted() -> None:
 def test_an_attempt_that_is_cut_is_judged_as_far_as_it_came() -> None:
     (found,) = attempt("5?", "It is 3 and so on." * 9, most=90)
     assert found.ended == "length" and found.earned is not None and found.earned.reward == 1.0
+    assert found.earned.parts["cut"] == 1.0
     (found,) = attempt("5?" * 60, most=90)
     assert (found.ended, found.num_turns) == ("length", 1)
     assert found.earned is not None and found.earned.reward == 0.0
