@@ -81,6 +81,11 @@ class Counter:
         raise AssertionError
 
 
+class Silent(Counter):
+    def reset(self, start=0):
+        self.count = start
+
+
 def seen(completions, environments=None, **kwargs):
     counts = [e.count for e in environments] if environments else [0] * len(completions)
     return [float(len(c)) + count for c, count in zip(completions, counts)]
@@ -212,6 +217,24 @@ def test_an_environment_written_for_trl_works_unchanged(files: Path) -> None:
     assert "Count to 5. It stands at 1." in told and '"raise_by"' in told
     assert not any(name in told for name in ("reset", "get_reward", "_hidden", "never"))
     task.check_rewards()
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "llama3", "smollm2"])
+def test_a_call_that_the_prompt_begins_is_read_from_its_beginning_on(files: Path, family: str) -> None:
+    """Once: what the policy writes next is a turn of its own. Rewards and gradients are of its own words alone."""
+    whole = call_in(family, "raise_by", step=2)
+    begun, rest = whole[: whole.index("2")], whole[whole.index("2") :]
+    rows = [{"prompt": [{"role": "user", "content": "Count."}, {"role": "assistant", "content": begun}], "start": 1}]
+    Path("train.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    task = open_task("user", data="train.jsonl", tools=("trl_file.py:add",), environment="trl_file.py:Silent")
+    ((rollout,),) = [g.rollouts for g in attempted(task, family, rest, call_in(family, "raise_by", step=2), "Done.")]
+    assert (rollout.calls, rollout.wrong_calls, rollout.num_turns, rollout.forks) == (2, 0, 3, ())
+    assert [m["content"] for m in rollout.chat if m["role"] == "tool"] == ["It stands at 3.", "It stands at 5."]
+    assert rollout.chat[0]["content"] == rest and rollout.reward == 1.0
+    subject = ChatRenderer.of(templated.tokenizer(family))
+    assert subject.spelled(rollout.prompt).endswith(begun)
+    chosen = [i for i, mine in zip(rollout.response, rollout.mask, strict=True) if mine]
+    assert subject.text(chosen) == rest + rollout.chat[2]["content"] + "Done."
 
 
 def test_rewards_see_the_environment_and_are_added_to_its_own(files: Path) -> None:

@@ -24,7 +24,8 @@ ConversationJudge = Callable[[Sequence[Message], Any], Score | None]
 
 
 class ToolWorld(Episode):
-    """Every turn's calls are answered, in order; a turn without one is the last."""
+    """Every turn's calls are answered, in order; a turn without one is the last. A turn that the prompt begins is read
+    from its beginning on."""
 
     stops: Sequence[str] = ()
 
@@ -34,11 +35,18 @@ class ToolWorld(Episode):
         """``seconds``: what a call may take; 0: any time."""
         self._tools, self.limits, self._seconds, self._judge = tuple(tools), limits, seconds, judge
         self.calls = self.wrong_calls = 0
+        self._begun = ""
+        """What the prompt begins of the first turn."""
+
+    def opening(self, messages: Sequence[Message]) -> Sequence[Message]:
+        self._begun = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+        return messages
 
     def reply(self, text: str) -> Reply:
         messages: list[Message] = []
         toolbox = Toolbox(self._tools, self._seconds)
-        for call in calls_in(text):
+        turn, self._begun = self._begun + text, ""
+        for call in calls_in(turn):
             answer = toolbox.answer(call)
             self.calls += 1
             self.wrong_calls += answer.failed
@@ -69,10 +77,10 @@ class EnvironmentWorld(ToolWorld):
         self._tools = (*self._tools, *named(tools_of(made)))
         observed = _asked(made, "reset", **_columns(made.reset, self._problem))
         if observed is None:
-            return messages
+            return super().opening(messages)
         if not isinstance(observed, str):
             raise UserError(f"{_name(made)}.reset() returned {said(observed):.60}; it must be text, or None")
-        return (*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + observed})
+        return super().opening((*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + observed}))
 
     def score(self, chat: Sequence[Message]) -> Score | None:
         return self._judge(chat, self._environment)
