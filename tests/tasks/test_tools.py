@@ -253,10 +253,14 @@ def test_what_an_environment_pays_is_right_from_task_right_on(files: Path) -> No
         open_task("user", data=".", tools=("trl_file.py:add",), right=2.0)
 
 
-def test_wrong_calls_are_counted_and_the_conversation_goes_on(files: Path) -> None:
-    task = open_task("user", data=".", tools=("trl_file.py:add",), rewards=("trl_file.py:seen",), max_turns=2)
-    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", "<tool_call>add</tool_call>", QWEN)]
+def test_wrong_calls_are_counted_and_the_conversation_goes_on_to_its_last_turn_whose_calls_are_not_made(
+    files: Path,
+) -> None:
+    task = open_task("user", data=".", environment="trl_file.py:Counter", max_turns=2)
+    raised = call_in("qwen2.5", "raise_by", step=5)
+    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", f"<tool_call>add</tool_call>{raised}", raised)]
     assert (rollout.calls, rollout.wrong_calls, rollout.ended) == (2, 1, "turns")
+    assert rollout.reward == 1.0 and [m["role"] for m in rollout.chat][-1] == "assistant"
 
 
 def test_the_same_files_make_the_same_task_and_others_another(files: Path) -> None:

@@ -22,10 +22,14 @@ NOT_TOOLS = ("reset", "get_reward")
 ConversationJudge = Callable[[Sequence[Message], Any], Score | None]
 """The score of a conversation after its prompt and its environment (None where it has none); None: the task's."""
 
+UNHEARD = "no turn is left"
+"""What is replied to calls in the last turn. It is never read."""
+
 
 class ToolWorld(Episode):
     """Every turn's calls are answered, in order; a turn without one is the last. A turn that the prompt begins is read
-    from its beginning on."""
+    from its beginning on. Calls in the last turn that the limits allow are not made: nobody would hear of them, and TRL
+    makes none either."""
 
     stops: Sequence[str] = ()
 
@@ -34,7 +38,7 @@ class ToolWorld(Episode):
     ) -> None:
         """``seconds``: what a call may take; 0: any time."""
         self._tools, self.limits, self._seconds, self._judge = tuple(tools), limits, seconds, judge
-        self.calls = self.wrong_calls = 0
+        self.calls = self.wrong_calls = self._turns = 0
         self._begun = ""
         """What the prompt begins of the first turn."""
 
@@ -43,10 +47,13 @@ class ToolWorld(Episode):
         return messages
 
     def reply(self, text: str) -> Reply:
+        calls = calls_in(self._begun + text)
+        self._begun, self._turns = "", self._turns + 1
+        if calls and self._turns == self.limits.turns:
+            return UNHEARD
         messages: list[Message] = []
         toolbox = Toolbox(self._tools, self._seconds)
-        turn, self._begun = self._begun + text, ""
-        for call in calls_in(turn):
+        for call in calls:
             answer = toolbox.answer(call)
             self.calls += 1
             self.wrong_calls += answer.failed
