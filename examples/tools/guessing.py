@@ -1,9 +1,10 @@
 """A game of two turns: the policy guesses a number, hears "Higher." or "Lower.", and guesses once more.
 
-Of three numbers the middle one, and then what was heard, is right every time. The demonstrations guess from 1 to 9 at
-random: they show what a guess looks like, and nothing of the game.
+Of three numbers the middle one, and then what was heard, is right every time; with one guess nobody is right more often
+than every third time. The demonstrations guess from the right ten at random: they show what a guess looks like, and
+nothing of the game. A quarter of the ranges is held out: what is right there has to be read off others.
 
-    python examples/tools/make_tools.py                              # the tokenizer of both examples
+    python examples/tools/make_tools.py                        # the tokenizer of both examples
     upslope train examples/tools/guessing-sft.toml             # what a guess looks like
     upslope train examples/tools/guessing-grpo.toml            # from there on by playing
 """
@@ -16,7 +17,9 @@ from typing import Any
 
 import upslope as up
 
-RANGES = [(low, low + 2) for low in range(1, 8)]
+RANGES = [(10 * ten + one, 10 * ten + one + 2) for ten in range(1, 10) for one in range(8)]
+HELD_OUT = {(low, high) for low, high in RANGES if (low // 10 + low % 10) % 4 == 0}
+"""Every ten and every last digit is in other ranges too."""
 
 
 class Game(up.Episode):
@@ -42,7 +45,7 @@ class Game(up.Episode):
 
 
 class Guessing:
-    """Every range of three numbers, and every number in it."""
+    """Every range of three numbers of one ten, and every number in it."""
 
     name = "guessing"
     reads_answers = False
@@ -50,14 +53,15 @@ class Guessing:
 
     def problems(self, split: str) -> list[up.Problem]:
         return [
-            up.Problem(f"{split}/{low}/{secret}", asked(low, high), truth=str(secret))
+            up.Problem(f"{low}/{secret}", asked(low, high), truth=str(secret), columns={"low": low, "high": high})
             for low, high in RANGES
+            if ((low, high) in HELD_OUT) == (split == "test")
             for secret in range(low, high + 1)
         ]
 
     def demonstrations(self) -> list[up.Problem]:
         rng = random.Random(0)
-        return [played(rng, number, problem) for number in range(50) for problem in self.problems("train")]
+        return [played(rng, number, problem) for number in range(20) for problem in self.problems("train")]
 
     def episode(self, problem: up.Problem) -> Game:
         return Game(int(problem.truth))
@@ -71,10 +75,12 @@ def asked(low: int, high: int) -> tuple[Mapping[str, Any], ...]:
 
 
 def played(rng: random.Random, number: int, problem: up.Problem) -> up.Problem:
-    """A game with guesses at random."""
+    """A game with guesses at random, in the range or up to three beside it."""
     game, chat = Game(int(problem.truth)), [*problem.messages]
+    low, high = problem.columns["low"], problem.columns["high"]
+    ten = low - low % 10
     for _ in range(2):
-        guess = str(rng.randint(1, 9))
+        guess = str(rng.randint(max(low - 3, ten), min(high + 3, ten + 9)))
         chat.append({"role": "assistant", "content": guess})
         reply = game.reply(guess)
         if reply is None:

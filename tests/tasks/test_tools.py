@@ -82,6 +82,11 @@ class Counter:
         raise AssertionError
 
 
+class Silent(Counter):
+    def reset(self, start=0):
+        self.count = start
+
+
 def seen(completions, environments=None, **kwargs):
     counts = [e.count for e in environments] if environments else [0] * len(completions)
     return [float(len(c)) + count for c, count in zip(completions, counts)]
@@ -183,6 +188,24 @@ def test_an_environment_written_for_trl_works_unchanged(files: Path) -> None:
     task.check_rewards()
 
 
+@pytest.mark.parametrize("family", ["qwen2.5", "llama3", "smollm2"])
+def test_a_call_that_the_prompt_begins_is_read_from_its_beginning_on(files: Path, family: str) -> None:
+    """Once: what the policy writes next is a turn of its own. Rewards and gradients are of its own words alone."""
+    whole = call_in(family, "raise_by", step=2)
+    begun, rest = whole[: whole.index("2")], whole[whole.index("2") :]
+    rows = [{"prompt": [{"role": "user", "content": "Count."}, {"role": "assistant", "content": begun}], "start": 1}]
+    Path("train.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    task = open_task("user", data="train.jsonl", tools=("trl_file.py:add",), environment="trl_file.py:Silent")
+    ((rollout,),) = [g.rollouts for g in attempted(task, family, rest, call_in(family, "raise_by", step=2), "Done.")]
+    assert (rollout.calls, rollout.wrong_calls, rollout.num_turns, rollout.forks) == (2, 0, 3, ())
+    assert [m["content"] for m in rollout.chat if m["role"] == "tool"] == ["It stands at 3.", "It stands at 5."]
+    assert rollout.chat[0]["content"] == rest and rollout.reward == 1.0
+    subject = ChatRenderer.of(templated.tokenizer(family))
+    assert subject.spelled(rollout.prompt).endswith(begun)
+    chosen = [i for i, mine in zip(rollout.response, rollout.mask, strict=True) if mine]
+    assert subject.text(chosen) == rest + rollout.chat[2]["content"] + "Done."
+
+
 def test_rewards_see_the_environment_and_are_added_to_its_own(files: Path) -> None:
     task = open_task("user", data=".", environment="trl_file.py:Counter", rewards=("trl_file.py:seen",))
     ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", call_in("qwen2.5", "raise_by", step=5), "Done.")]
@@ -215,13 +238,14 @@ def test_rewards_are_given_all_tokens_that_were_chosen_and_how_far_the_run_is(fi
     assert all(type(message["content"]) is str for message in rollout.chat)
 
 
-def test_wrong_calls_are_counted_and_the_conversation_goes_on(files: Path) -> None:
-    task = open_task("user", data=".", tools=("trl_file.py:add",), rewards=("trl_file.py:seen",), max_turns=2)
-    ((rollout,),) = [
-        g.rollouts
-        for g in attempted(task, "qwen2.5", "<tool_call>add</tool_call>", call_in("qwen2.5", "add", a=1, b=2))
-    ]
+def test_wrong_calls_are_counted_and_the_conversation_goes_on_to_its_last_turn_whose_calls_are_not_made(
+    files: Path,
+) -> None:
+    task = open_task("user", data=".", environment="trl_file.py:Counter", max_turns=2)
+    raised = call_in("qwen2.5", "raise_by", step=5)
+    ((rollout,),) = [g.rollouts for g in attempted(task, "qwen2.5", f"<tool_call>add</tool_call>{raised}", raised)]
     assert (rollout.calls, rollout.wrong_calls, rollout.ended) == (2, 1, "turns")
+    assert rollout.reward == 1.0 and [m["role"] for m in rollout.chat][-1] == "assistant"
 
 
 def test_the_same_files_make_the_same_task_and_others_another(files: Path) -> None:

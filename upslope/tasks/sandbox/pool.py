@@ -8,6 +8,7 @@ import os
 import platform
 import queue
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -66,11 +67,12 @@ class Judgement(NamedTuple):
 
 
 class ScriptEnd(NamedTuple):
-    """How a script ended: whether as a program should, and what it wrote. What is cut, at ``LONGEST_OUTPUT``, has
-    not ended well."""
+    """How a script ended: whether as a program should, what it wrote, and if not, whether it was killed: its time was
+    over. What is cut, at ``LONGEST_OUTPUT``, has not ended well, and is not called late."""
 
     well: bool
     output: bytes
+    late: bool
 
 
 class Zygote:
@@ -118,7 +120,8 @@ class Zygote:
         output = self._all(reads, LONGEST_OUTPUT)
         told = json.loads(self._hear())
         whole = len(output) < LONGEST_OUTPUT
-        return ScriptEnd(whole and not told["late"] and told["statuses"] == [0], output)
+        late = whole and (told["late"] or told["statuses"] == [-signal.SIGKILL])  # the kernel's, for seconds of a core
+        return ScriptEnd(whole and not late and told["statuses"] == [0], output, late)
 
     def stop(self) -> None:
         """End whatever it is at, from any thread; nothing can be asked afterwards."""

@@ -9,10 +9,11 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from upslope.errors import UserError
+from upslope.errors import Unavailable, UserError
 from upslope.plugins import unless_interrupted
 from upslope.tasks.tools.call import Call
 
@@ -73,7 +74,8 @@ class Toolbox:
         self._tools, self._seconds = {tool.name: tool.function for tool in tools}, seconds
 
     def answer(self, call: Call) -> Answered:
-        """The result of a call, or what was wrong with it. Whatever a tool raises is for whoever called it."""
+        """The result of a call, or what was wrong with it. Whatever a tool raises is for whoever called it; but
+        Unavailable, which the sandbox of programs raises, goes on: that is the machine's fault, and no call's."""
         if call.fault:
             return _error(call.fault)
         if call.name not in self._tools:
@@ -150,17 +152,24 @@ def _run(work: Callable[[], Any]) -> Answered:
         if inspect.iscoroutine(found):
             found = asyncio.run(found)
         return Answered(str(found)[:MOST_SAID], failed=False)  # as TRL shows it
+    except Unavailable:
+        raise
     except BaseException as error:
         unless_interrupted(error)
         return _error(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _within(work: Callable[[], Answered], seconds: float) -> Answered:
-    found: list[Answered] = []
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else _error(f"it took longer than {seconds:g} s")
+    found: Future[Answered] = Future()
+
+    def call() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # for whoever waits
+            found.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return found.result() if wait([found], seconds).done else _error(f"it took longer than {seconds:g} s")
 
 
 def _error(what: str) -> Answered:

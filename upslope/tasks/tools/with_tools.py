@@ -16,7 +16,8 @@ from upslope.tasks.base import Split, Task
 from upslope.tasks.episode import ConversationLimits, Episode
 from upslope.tasks.rewards import Rewards
 from upslope.tasks.right import RightRule
-from upslope.tasks.tools.sandboxed import BUILT_IN
+from upslope.tasks.sandbox.pool import require_sandbox
+from upslope.tasks.tools.sandboxed import BUILT_IN, LIMITS, python
 from upslope.tasks.tools.toolbox import named
 from upslope.tasks.tools.worlds import EnvironmentWorld, ToolWorld, new_environment, reward_of, tools_of
 from upslope.types import Message, Problem, Score
@@ -88,6 +89,8 @@ class WithTools(OtherRows):
         return dataclasses.replace(problem, template={**problem.template, "tools": self._shown})
 
     def check_rewards(self) -> None:
+        if any(tool.function is python for tool in self._tools):
+            require_sandbox(LIMITS)
         if not self._pays or self._rewards.functions:
             super().check_rewards()
 

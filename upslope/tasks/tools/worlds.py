@@ -22,9 +22,14 @@ NOT_TOOLS = ("reset", "get_reward")
 ConversationJudge = Callable[[Sequence[Message], Any], Score | None]
 """The score of a conversation after its prompt and its environment (None where it has none); None: the task's."""
 
+UNHEARD = "no turn is left"
+"""What is replied to calls in the last turn. It is never read."""
+
 
 class ToolWorld(Episode):
-    """Every turn's calls are answered, in order; a turn without one is the last."""
+    """Every turn's calls are answered, in order; a turn without one is the last. A turn that the prompt begins is read
+    from its beginning on. Calls in the last turn that the limits allow are not made: nobody would hear of them, and TRL
+    makes none either."""
 
     stops: Sequence[str] = ()
     keep_special = True
@@ -35,12 +40,22 @@ class ToolWorld(Episode):
     ) -> None:
         """``seconds``: what a call may take; 0: any time."""
         self._tools, self.limits, self._seconds, self._judge = tuple(tools), limits, seconds, judge
-        self.calls = self.wrong_calls = 0
+        self.calls = self.wrong_calls = self._turns = 0
+        self._begun = ""
+        """What the prompt begins of the first turn."""
+
+    def opening(self, messages: Sequence[Message]) -> Sequence[Message]:
+        self._begun = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+        return messages
 
     def reply(self, text: str) -> Reply:
+        calls = calls_in(self._begun + text)
+        self._begun, self._turns = "", self._turns + 1
+        if calls and self._turns == self.limits.turns:
+            return UNHEARD
         messages: list[Message] = []
         toolbox = Toolbox(self._tools, self._seconds)
-        for call in calls_in(text):
+        for call in calls:
             answer = toolbox.answer(call)
             self.calls += 1
             self.wrong_calls += answer.failed
@@ -71,10 +86,10 @@ class EnvironmentWorld(ToolWorld):
         self._tools = (*self._tools, *named(tools_of(made)))
         observed = _asked(made, "reset", **_columns(made.reset, self._problem))
         if observed is None:
-            return messages
+            return super().opening(messages)
         if not isinstance(observed, str):
             raise UserError(f"{_name(made)}.reset() returned {said(observed):.60}; it must be text, or None")
-        return (*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + observed})
+        return super().opening((*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + observed}))
 
     def score(self, chat: Sequence[Message]) -> Score | None:
         return self._judge(chat, self._environment)
