@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
+from upslope.model.cudnn import without_cudnn
 from upslope.model.hf import attention_in_use, below_adapter, register_attention, use_attention
 from upslope.model.layout import Layout
 
@@ -66,12 +67,14 @@ def attention(
     if layout is not None:
         if cache is not None:
             cache.remember(module.layer_idx, key[0], value[0])  # type: ignore[arg-type]
-        return packed(query[0], key[0], value[0], layout, scaling)[None], None
+        with without_cudnn(query.device):
+            return packed(query[0], key[0], value[0], layout, scaling)[None], None
     if cache is None:
         raise RuntimeError("the model runs with upslope's attention, so a forward pass needs a layout or a cache")
     keys, values, visible = cache.extend(module.layer_idx, key[:, :, 0], value[:, :, 0])  # type: ignore[arg-type]
     repeats = query.shape[1] // keys.shape[1]
-    out = _grouped(query, keys, values, repeats, visible, scaling)
+    with without_cudnn(query.device):
+        out = _grouped(query, keys, values, repeats, visible, scaling)
     return out.transpose(1, 2), None
 
 
