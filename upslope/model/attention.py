@@ -8,7 +8,7 @@ that lets its attention be chosen. What it does is said by the context of the mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -20,8 +20,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from upslope.model.cache import Cache
 from upslope.model.cudnn import without_cudnn
-from upslope.model.hf import attention_in_use, below_adapter, register_attention, use_attention
+from upslope.model.hf import attention_in_use, below_adapter, head_depth, register_attention, use_attention
 from upslope.model.layout import Layout
+from upslope.model.merged import merged_attention
+from upslope.model.varlen import calls_for, why_not
 
 NAME = "upslope"
 
@@ -56,7 +58,7 @@ def attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[Tensor, None]:
     """query [B, H, L, D], key and value [B, Hkv, L, D] to ([B, L, H, D], None), as transformers expects.
 
@@ -68,7 +70,7 @@ def attention(
         if cache is not None:
             cache.remember(module.layer_idx, key[0], value[0])  # type: ignore[arg-type]
         with without_cudnn(query.device):
-            return packed(query[0], key[0], value[0], layout, scaling)[None], None
+            return _laid_out(query[0], key[0], value[0], layout, scaling, more)[None], None
     if cache is None:
         raise RuntimeError("the model runs with upslope's attention, so a forward pass needs a layout or a cache")
     keys, values, visible = cache.extend(module.layer_idx, key[:, :, 0], value[:, :, 0])  # type: ignore[arg-type]
@@ -76,6 +78,21 @@ def attention(
     with without_cudnn(query.device):
         out = _grouped(query, keys, values, repeats, visible, scaling)
     return out.transpose(1, 2), None
+
+
+def _laid_out(
+    query_HKD: Tensor,
+    key_JKD: Tensor,
+    value_JKD: Tensor,
+    layout: Layout,
+    scaling: float | None,
+    more: Mapping[str, Any],
+) -> Tensor:
+    """Attention over a layout: [K, H, D]; by flash kernels where there are any that do the same as ``packed``."""
+    calls = calls_for(query_HKD, key_JKD, value_JKD, more, packed)
+    if calls is None:
+        return packed(query_HKD, key_JKD, value_JKD, layout, scaling)
+    return merged_attention(query_HKD, key_JKD, value_JKD, layout.halves, scaling, calls)
 
 
 def packed(query_HKD: Tensor, key_HKD: Tensor, value_HKD: Tensor, layout: Layout, scaling: float | None) -> Tensor:
@@ -111,6 +128,13 @@ def _grouped(
     mask = None if visible is None else visible[:, None, None, :]
     out = scaled_dot_product_attention(query_NJRD, key_NJSD, value_NJSD, attn_mask=mask, scale=scale)
     return out.reshape(num_rows, num_heads, 1, value_NJSD.shape[-1])
+
+
+def slower(model: Any, dtype: torch.dtype | None) -> str:
+    """In a line, why a model of this kind learns by slower kernels than its device is known for; empty where it does
+    not. ``dtype``: what it computes in, None: what it is kept in."""
+    weight = next(model.parameters())
+    return why_not(weight.device, dtype or weight.dtype, head_depth(model), packed)
 
 
 register_attention(NAME, attention)

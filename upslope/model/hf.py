@@ -89,18 +89,25 @@ def cache_bytes(model: Any) -> int:
     """Bytes that the keys and values of one token take, over all layers; of whole attention where a config has no such
     numbers, or others for every layer."""
 
-    def said_of(name: str) -> int:
-        try:
-            value = getattr(config, name, None)
-        except Exception:  # transformers refuses to say one number of what layers have of their own
-            value = None
-        return value if type(value) is int and value > 0 else 0
-
     config = text_config(model)
-    heads = said_of("num_attention_heads") or 1
-    depth = said_of("head_dim") or -(-said_of("hidden_size") // heads) or 1
-    cached = (said_of("num_key_value_heads") or heads) * depth
-    return 2 * (said_of("num_hidden_layers") or 1) * cached * int(next(model.parameters()).element_size())
+    cached = (_said_of(config, "num_key_value_heads") or _said_of(config, "num_attention_heads") or 1) * head_depth(model)
+    return 2 * (_said_of(config, "num_hidden_layers") or 1) * cached * int(next(model.parameters()).element_size())
+
+
+def head_depth(model: Any) -> int:
+    """How wide queries and keys of one head are, as far as a config says it."""
+    config = text_config(model)
+    heads = _said_of(config, "num_attention_heads") or 1
+    return _said_of(config, "head_dim") or -(-_said_of(config, "hidden_size") // heads) or 1
+
+
+def _said_of(config: Any, name: str) -> int:
+    """A number of a config; 0 where it has none."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # transformers refuses to say one number of what layers have of their own
+        value = None
+    return value if type(value) is int and value > 0 else 0
 
 
 def attention_in_use(module: Any) -> str:

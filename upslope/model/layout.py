@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from upslope.forks import Fork
+from upslope.model.cuts import Halves, halves_of
 from upslope.native.spans import Spans
 
 
@@ -137,6 +138,11 @@ class Layout:
         num = len(self.stems)
         stems = [(start, length, 0, 0) for start, length in self.stems]
         return Spans([*stems, *self.branches], [(num + first, count) for first, count in self.children])
+
+    @functools.cached_property
+    def halves(self) -> Halves:
+        """The same segments for kernels that know sequences of unequal length and no mask."""
+        return halves_of(self.stems, self.branches, self.children, self.id_K.device)
 
     def call(self) -> dict[str, Any]:
         """Arguments for a transformers model that runs with the packed attention, to be called inside of
