@@ -124,7 +124,7 @@ def test_they_are_chosen_for_plain_scores_in_half_precision_on_a_gpu(monkeypatch
         seen(device=CPU),
         seen(device=torch.device("mps")),
         seen(shape=(4, 9, 32)),
-        seen(dtype=HALF, depth=64)[:2] + (SimpleNamespace(device=CUDA, dtype=torch.float32, shape=(4, 9, 64)),),
+        (*seen()[:2], SimpleNamespace(device=CUDA, dtype=torch.float32, shape=(4, 9, 64))),
     ):
         assert calls_for(*odd, usual, packed) is None
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # as where a second derivative is wanted

@@ -90,7 +90,9 @@ def cache_bytes(model: Any) -> int:
     numbers, or others for every layer."""
 
     config = text_config(model)
-    cached = (_said_of(config, "num_key_value_heads") or _said_of(config, "num_attention_heads") or 1) * head_depth(model)
+    cached = (_said_of(config, "num_key_value_heads") or _said_of(config, "num_attention_heads") or 1) * head_depth(
+        model
+    )
     return 2 * (_said_of(config, "num_hidden_layers") or 1) * cached * int(next(model.parameters()).element_size())
 
 
