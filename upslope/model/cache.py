@@ -55,6 +55,10 @@ class Cache:
             for buffer in pair:
                 buffer[to_R, :, :num_columns] = buffer[from_R, :, :num_columns]
 
+    def held(self) -> list[Tensor]:
+        """What stays where it is until room is reserved, or rows are dropped or added."""
+        return [buffer for pair in self._buffers.values() for buffer in pair]
+
     def open_columns(self, column_N: Tensor, num_columns: int) -> None:
         """The next token of row n goes to ``column_N[n]`` and sees what is up to there, within the first
         ``num_columns``. Their number is the caller's to know: to read it here would be to wait for the device."""

@@ -63,17 +63,28 @@ class SharedPromptDecoder:
         self._cache.fill(layout, stem_R, row_R)
 
     def advance(self, token_N: Tensor) -> Tensor:
+        return self.compute(token_N, self.open())
+
+    def open(self) -> int:
+        """How many columns rows see at their next token; that is all the host has to know of it."""
         seen = max(self._begin) + self._num_advances + 1
-        seen = -(-seen // self._columns) * self._columns
-        self._cache.open_columns(self._column_N, min(seen, self._cache.num_columns))
         self._num_advances += 1
+        return min(-(-seen // self._columns) * self._columns, self._cache.num_columns)
+
+    def compute(self, token_N: Tensor, columns: int) -> Tensor:
+        """``advance`` by so many ``open`` columns. Nothing that the host keeps is read, or changed."""
+        self._cache.open_columns(self._column_N, columns)
         with planned(cache=self._cache):
             logits = self._model(
                 input_ids=token_N[:, None], position_ids=self._column_N[:, None], use_cache=False
             ).logits[:, 0]
         # A row that ended and is carried along stays in its last column.
-        self._column_N = (self._column_N + 1).clamp(max=self._cache.num_columns - 1)
+        self._column_N.add_(1).clamp_(max=self._cache.num_columns - 1)
         return logits  # type: ignore[no-any-return]
+
+    def held(self) -> list[Tensor]:
+        """Everything ``compute`` reads that changes from token to token, where it is now."""
+        return [self._column_N, *self._cache.held()]
 
     def keep(self, rows: Tensor) -> None:
         self._cache.keep(rows)

@@ -62,5 +62,7 @@ class NeverDrawn:
             if self._tail is not None:
                 logits_RV.detach()[:, self._tail :] = -torch.inf
             else:
-                logits_RV.detach()[:, self.ids.to(logits_RV.device)] = -torch.inf
+                if self.ids.device != logits_RV.device:  # once: later, to send it would be to wait
+                    self.ids = self.ids.to(logits_RV.device)
+                logits_RV.detach()[:, self.ids] = -torch.inf
         return logits_RV

@@ -15,6 +15,7 @@ from upslope.model.policy import Policy
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, More, Progress, Request, require_room, to_rollout
 from upslope.rollout.block_draw import draw_in_blocks
+from upslope.rollout.captured import Captured, MakeGraph, Steady, graphs_of
 from upslope.rollout.draw import draw
 from upslope.rollout.queue import RequestQueue
 from upslope.rollout.running import RunningBatch, Written
@@ -45,13 +46,15 @@ class LocalSampler:
         packed: bool = True,
         renewed: Callable[[], bool] | None = None,
         look_every: int | None = None,
+        graphs: Callable[[torch.device], MakeGraph | None] = graphs_of,
     ) -> None:
         """``max_rows`` attempts are in memory at once, 0: as many as a budget for keys and values allows.
         ``packed=False`` takes the ordinary way. ``look_every`` positions are drawn between two looks at who has ended,
         None: as the device wants it; what is drawn does not depend on it. Only where a request has a listener, which
         may speak, where more requests may come, or where there are stop strings, there is a look after each.
-        ``renewed`` is asked at every look whether it has loaded other weights meanwhile: attempts go on with these,
-        over the keys and values they have, and each rollout says which version drew which token
+        ``graphs`` says how a position is recorded on a device, to be replayed, if it is. ``renewed`` is asked at every
+        look whether it has loaded other weights meanwhile: attempts go on with these, over the keys and values they
+        have, and each rollout says which version drew which token
         (``Rollout.versions``)."""
         self._policy = policy
         self._max_rows = max_rows
@@ -62,6 +65,7 @@ class LocalSampler:
         self._far = not on_cpu or self._look_every > 1
         """Whether a look is something to be saved, and a new shape expensive."""
         self._at_once = 0
+        self._graphs, self._recordable = graphs, True
         self.version = 0
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
@@ -158,21 +162,18 @@ class LocalSampler:
         size = self._policy.budgets.bounded("sampled_rows", size)
         alone = not queue.grows and not stops and not any(request.listener for request in requests)
         every = self._look_every if alone else 1
-        next_of = draw_in_blocks if self._far else draw
         while queue.has_next(idle=True):
             self._has_others()
             num_rows = most = self._at_once = min(size, len(queue))
             decoder = self._decoder(num_rows, sampling.max_tokens, queue, every)
             batch = RunningBatch(num_rows, sampling.max_tokens, address, device, self.version)
+            advance = self._advancing(decoder, batch, sampling, end_ids)
             _begin(range(num_rows), queue, decoder, batch)
             while batch.live or (decoder.refills and queue.has_next(idle=True)):
                 if decoder.refills and queue.has_next(idle=not batch.live):
                     num_rows = _refill(num_rows, most, queue, decoder, batch)
                 num_rows = _drop(num_rows, batch.live, decoder, batch, by_bucket=self._far)
-                for _ in range(1 if every == 1 else min(every, batch.most_left)):
-                    logits_NV = self._policy.never.ban_(decoder.advance(batch.newest_N))
-                    token_N, logp_N = next_of(logits_NV, batch.position_N, batch.uniform_N, sampling, end_ids)
-                    batch.write(token_N, logp_N, end_ids)
+                advance(1 if every == 1 else min(every, batch.most_left))
                 if self._far:
                     batch.require_finite()
                 num_drawn, free = batch.look()
@@ -183,6 +184,43 @@ class LocalSampler:
                 if self._has_others():  # before anybody begins, so that a prompt and its first token are of one version
                     decoder.renew()
                     batch.renew(self.version)
+
+    def _advancing(
+        self, decoder: Decoder, batch: RunningBatch, sampling: Sampling, end_ids: Tensor
+    ) -> Callable[[int], None]:
+        """What draws so many tokens in every row, between two looks."""
+        never, next_of = self._policy.never, draw_in_blocks if self._far else draw
+
+        def write(logits_NV: Tensor) -> None:
+            given = never.ban_(logits_NV), batch.position_N, batch.uniform_N
+            batch.write(*next_of(*given, sampling, end_ids), end_ids)
+
+        def plainly(num: int) -> None:
+            for _ in range(num):
+                write(decoder.advance(batch.newest_N))
+            batch.passed(num)
+
+        # A model that is shared out among ranks gathers its weights as it goes, elsewhere every time.
+        whole = self._policy.computes_in is None
+        make = self._graphs(self._policy.device) if self._recordable and whole else None
+        if make is None or not isinstance(decoder, Steady):
+            return plainly
+        captured = Captured(make, self._unrecorded)
+
+        def step(columns: int) -> None:
+            write(decoder.compute(batch.newest_N, columns))
+
+        def by_graphs(num: int) -> None:
+            captured.look([*decoder.held(), *batch.held()])
+            for _ in range(num):
+                captured.run(step, decoder.open())
+            batch.passed(num)
+
+        return by_graphs
+
+    def _unrecorded(self, line: str) -> None:
+        self._recordable = False
+        self._policy.budgets.say(line)
 
 
 def by_token(spans: Sequence[tuple[int, int]], num: int) -> tuple[int, ...] | None:

@@ -79,7 +79,7 @@ class RunningBatch:
         self._token_NT = torch.zeros(*shape, dtype=torch.long, device=device)
         self._logp_NT = torch.zeros(*shape, dtype=real, device=device)
         self._num_writes = self._num_seen = self._since_look = 0
-        self._over_N: Tensor | None = None
+        self._over_N = torch.zeros(num_rows, dtype=torch.bool, device=device)
         """The rows whose attempts have ended since the last look."""
         self._over_by: dict[int, int] = {}
         """How often will have been written when each row's attempt is over at the latest."""
@@ -124,27 +124,35 @@ class RunningBatch:
         self._listening.update((row, r.listener) for row, r in pairs if r.listener is not None)
 
     def write(self, token_N: Tensor, logp_N: Tensor, end_ids: Tensor) -> None:
-        """Every row takes the token it drew, or the world's."""
+        """Every row takes the token it drew, or the world's. Nothing that the host keeps is read, or changed, and every
+        tensor stays where it is: see ``passed``."""
         at_N1 = self.position_N[:, None]
         chosen_N = self.position_N >= self._given_N
-        token_N = torch.where(chosen_N, token_N, self._token_NT.gather(1, at_N1)[:, 0])
-        self._token_NT.scatter_(1, at_N1, token_N[:, None])
+        torch.where(chosen_N, token_N, self._token_NT.gather(1, at_N1)[:, 0], out=self.newest_N)
+        self._token_NT.scatter_(1, at_N1, self.newest_N[:, None])
         logp_N = torch.where(chosen_N, logp_N, logp_N.new_zeros(()))
         self._logp_NT.scatter_(1, at_N1, logp_N[:, None].to(self._logp_NT.dtype))
-        self.newest_N = token_N
-        self.position_N = self.position_N + self._live_N
-        stops_N = chosen_N & torch.isin(token_N, end_ids)
+        self.position_N += self._live_N
+        stops_N = chosen_N & torch.isin(self.newest_N, end_ids)
         over_N = self._live_N & (stops_N | (self.position_N == self._stop_N))
-        self._live_N = self._live_N ^ over_N
-        self._over_N = over_N if self._over_N is None else self._over_N | over_N
-        self._num_writes += 1
-        self._since_look += 1
+        self._live_N ^= over_N
+        self._over_N |= over_N
+
+    def passed(self, num: int) -> None:
+        """So many tokens were written in every row since the last look."""
+        self._num_writes += num
+        self._since_look += num
+
+    def held(self) -> list[Tensor]:
+        """Everything ``write`` and a draw read that changes from token to token, where it is now."""
+        return [mine for mine in vars(self).values() if isinstance(mine, Tensor)]
 
     def look(self) -> tuple[int, list[int]]:
         """(how many tokens live rows got since the last look, the rows whose attempts have ended)."""
-        once, ended = self._since_look == 1, [] if self._over_N is None else self._over_N.nonzero()[:, 0].tolist()
+        once, ended = self._since_look == 1, self._over_N.nonzero()[:, 0].tolist()
         new = len(self._served) if once else int(self.position_N.sum()) - self._num_seen
-        self._over_N, self._since_look, self._num_seen = None, 0, self._num_seen + new
+        self._over_N.zero_()
+        self._since_look, self._num_seen = 0, self._num_seen + new
         return new, ended
 
     def require_finite(self) -> None:
@@ -247,3 +255,4 @@ class RunningBatch:
         self._logp_NT = self._logp_NT[row_R]
         self._given_N, self._chosen_NT = self._given_N[row_R], self._chosen_NT[row_R]
         self._first_N, self._stop_N = self._first_N[row_R], self._stop_N[row_R]
+        self._over_N = self._over_N[row_R]
