@@ -4,7 +4,8 @@
 
 In order: gradients, attempts and memory beside the same on the CPU; pocket, trained from nothing by ``upslope train``
 (held-out accuracy); a Llama of half a billion random weights through sampling, learning and a whole step of 64 x 8
-attempts of 256 tokens, with the most memory each took and the operations that took longest; ``generate`` of
+attempts of 256 tokens, with the most memory each took, the same without graphs and without flash kernels, and the
+operations that took longest; ``generate`` of
 transformers at the same work, and a step of TRL's GRPO trainer where it is installed. No network is needed.
 
 A line a verdict (PASS, FAIL, or a figure), and one JSON file with all of it, written anew after every stage, so that a
@@ -96,7 +97,7 @@ def machine(report: Report, device: Any) -> None:
 def checks(report: Report, device: Any) -> None:
     import gpu_checks
 
-    for name in ("gradients", "attempts", "memory", "kernels"):
+    for name in ("gradients", "attempts", "memory", "kernels", "merged", "captured"):
         with report.stage(name) as go:
             for found in getattr(gpu_checks, name)(device) if go else ():
                 report.check(*found)
@@ -167,6 +168,14 @@ def big(report: Report, device: Any, *, small: bool) -> None:
     with report.stage("a step") as go:
         if go:
             twice("step", lambda: load.learn(load.sample(1)), load.num_tokens)
+    for name, work in (("sampling", lambda: load.sample(0)), ("learning", lambda: load.learn(rollouts))):
+        with report.stage(f"{name} by {gpu_speed.WITHOUT[name]}") as go, gpu_speed.without(name, load):
+            if go and rollouts:
+                work()
+                seconds = gpu_speed.timed(work, device)[0]
+                ratio = f"upslope takes {report.found[name]['seconds'] / seconds:.2f} of it"
+                what_is_left = f"{name} by {gpu_speed.WITHOUT[name]} {what}: {seconds:.2f} s; {ratio}"
+                report.figure(f"{name}_without_s", seconds, what_is_left)
     with report.stage("slowest in sampling") as go:
         if go:
             few, load.requests = load.requests, load.requests[: max(2, len(load.requests) // 8)]

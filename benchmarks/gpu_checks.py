@@ -194,3 +194,52 @@ def kernels(device: torch.device) -> Iterator[Found]:
     uniform = torch.rand(64, device=device, dtype=torch.float64)
     differ = triton_ops.draw(logits, uniform, 0.8)[0] != torch_ops.draw(logits, uniform, 0.8)[0]
     yield "share of draws that differ on Triton's kernels", float(differ.double().mean()), 0.05
+
+
+def merged(device: torch.device) -> Iterator[Found]:
+    """Attention in learning by flash kernels: whether they are used, and beside padded rectangles; on a GPU alone."""
+    from upslope.algo.family import FAMILY
+    from upslope.model import attention
+
+    if device.type != "cuda":
+        return
+    base, tokenizer = tiny_model()
+    groups, recipe = groups_of(len(tokenizer), 6, 4, 30, 70), FAMILY["grpo"].recipe
+    found, policy = gradient(copy.deepcopy(base).to(device), tokenizer, recipe, groups, torch.bfloat16)
+    yield f"flash kernels refused ({'; '.join(policy.notes) or 'not'})", float(bool(policy.notes)), 0
+    chosen = attention.calls_for
+    attention.calls_for = lambda *_: None  # type: ignore[assignment]
+    try:
+        padded, _ = gradient(copy.deepcopy(base).to(device), tokenizer, recipe, groups, torch.bfloat16)
+    finally:
+        attention.calls_for = chosen
+    exact, _ = gradient(copy.deepcopy(base).double(), tokenizer, recipe, groups, torch.float64)
+    gaps = largest(found, exact), largest(padded, exact)
+    yield "gradient by flash kernels in bfloat16", gaps[0], 0.2
+    yield "its gap, as a share of that by padded rectangles", gaps[0] / max(gaps[1], 1e-9), 2
+
+
+def captured(device: torch.device) -> Iterator[Found]:
+    """Positions replayed from graphs, beside the same run one by one there; on a GPU alone."""
+    from upslope.model.policy import Policy
+    from upslope.rollout.address import Address
+    from upslope.rollout.base import Request
+    from upslope.rollout.captured import graphs_of
+    from upslope.rollout.local import LocalSampler
+    from upslope.types import Sampling
+
+    if graphs_of(device) is None:
+        return
+    base, tokenizer = tiny_model()
+    policy, lines, here = Policy(base.to(device), tokenizer), [], Address(0, "sample", 0)
+    policy.native, policy.budgets.say = False, lines.append
+    requests = [Request(f"p/{i}", s, (3 + i, 7, 9 + i % 3)) for i in range(6) for s in range(8)]
+    for sampling in (Sampling(max_tokens=100), Sampling(0.8, top_k=40, top_p=0.9, min_tokens=20, max_tokens=100)):
+        for rows in (0, 9):
+            found, expected = (
+                LocalSampler(policy, max_rows=rows, graphs=graphs).generate(requests, sampling, here)
+                for graphs in (graphs_of, lambda _: None)
+            )
+            differ = sum(a.response != b.response for a, b in zip(found, expected, strict=True)) / len(found)
+            yield f"share of replayed attempts that differ, {rows or 'all'} rows, top-k {sampling.top_k}", differ, 0.05
+    yield f"steps that could not be recorded ({'; '.join(lines) or 'none'})", len(lines), 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -131,6 +132,27 @@ class Workload:
         total = sum(getattr(e, key) for e in events) or 1
         rows = [(e.key, getattr(e, key) / 1e6, e.count, getattr(e, key) / total) for e in events[:num]]
         return [{"what": w, "seconds": round(s, 4), "calls": n, "share": round(p, 3)} for w, s, n, p in rows]
+
+
+WITHOUT = {"sampling": "single launches", "learning": "padded rectangles"}
+"""What each did before there were graphs, and flash kernels."""
+
+
+@contextmanager
+def without(name: str, load: Workload) -> Iterator[None]:
+    """That way for a while."""
+    from upslope.model import attention
+    from upslope.rollout.local import LocalSampler
+
+    chosen, sampler = attention.calls_for, load.sampler
+    if name == "learning":
+        attention.calls_for = lambda *_: None  # type: ignore[assignment]
+    else:
+        load.sampler = LocalSampler(load.learner.policy, graphs=lambda _: None)
+    try:
+        yield
+    finally:
+        attention.calls_for, load.sampler = chosen, sampler
 
 
 def transformers_generate(load: Workload) -> float:

@@ -21,6 +21,7 @@ def test_the_rehearsal_is_sound(tmp_path: Path) -> None:
     failed = [what for kind, what in found["verdicts"] if kind == "FAIL"]
     assert (done.returncode, failed) == (0, []), found.get("tracebacks", done.stderr[-2000:])
     assert {"sampling", "learning", "step", "slowest_sampling", "slowest_learning", "generate_s"} <= found.keys()
+    assert {"sampling_without_s", "learning_without_s"} <= found.keys()
     assert found["pocket"]["steps"] == 2
     passed = [what for kind, what in found["verdicts"] if kind == "PASS"]
     assert len(passed) >= 15
