@@ -12,7 +12,7 @@ from tiny import policy
 from upslope.model import attention, varlen
 from upslope.model.attention import packed
 from upslope.model.cuts import Cuts
-from upslope.model.varlen import FlashCalls, calls_for, why_not
+from upslope.model.varlen import FlashCalls, calls_for, refusal
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
@@ -93,7 +93,7 @@ def test_kernels_that_do_not_hold_are_not_used_and_it_is_said(kernel, bend, what
     tried = varlen._tried
     monkeypatch.setattr(varlen, "_tried", lambda calls, device, *how: tried(calls, CPU, *how))
     told = f"attention in learning pads its rows, since torch's flash kernels {what}"
-    assert why_not(CUDA, HALF, 16, packed) == told
+    assert refusal(CUDA, HALF, 16, packed) == told
     assert calls_for(*seen(), {}, packed) is None
 
 
@@ -140,7 +140,7 @@ def test_a_policy_says_once_that_it_learns_without_them(monkeypatch):
         asked.append((device, dtype, depth, plain))
         return "slower"
 
-    monkeypatch.setattr(attention, "why_not", told)
+    monkeypatch.setattr(attention, "refusal", told)
     assert subject.notes == ("slower",)
     subject.computes_in = HALF
     assert subject.notes == ("slower",)

@@ -23,7 +23,7 @@ from upslope.model.cudnn import without_cudnn
 from upslope.model.hf import attention_in_use, below_adapter, head_depth, register_attention, use_attention
 from upslope.model.layout import Layout
 from upslope.model.merged import merged_attention
-from upslope.model.varlen import calls_for, why_not
+from upslope.model.varlen import calls_for, refusal
 
 NAME = "upslope"
 
@@ -134,7 +134,7 @@ def slower(model: Any, dtype: torch.dtype | None) -> str:
     """In a line, why a model of this kind learns by slower kernels than its device is known for; empty where it does
     not. ``dtype``: what it computes in, None: what it is kept in."""
     weight = next(model.parameters())
-    return why_not(weight.device, dtype or weight.dtype, head_depth(model), packed)
+    return refusal(weight.device, dtype or weight.dtype, head_depth(model), packed)
 
 
 register_attention(NAME, attention)

@@ -96,10 +96,10 @@ def calls_for(query: Tensor, key: Tensor, value: Tensor, more: Mapping[str, Any]
     alike = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
     if bent or not alike or not _fits(query.dtype, query.shape[-1]):
         return None
-    return None if why_not(query.device, query.dtype, query.shape[-1], plain) else FlashCalls()
+    return None if refusal(query.device, query.dtype, query.shape[-1], plain) else FlashCalls()
 
 
-def why_not(device: torch.device, dtype: torch.dtype, depth: int, plain: Plain) -> str:
+def refusal(device: torch.device, dtype: torch.dtype, depth: int, plain: Plain) -> str:
     """In a line, why packed passes there take ``plain`` though the flash kernels would be faster; empty where they use
     them, or nobody would expect it."""
     if device.type != "cuda" or not _fits(dtype, depth):
