@@ -94,8 +94,7 @@ class Policy:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever watches should know of how the model is run, in lines: why it is not packed, or not by the
-        fastest kernels, and tokens that it cannot read."""
+        """What whoever watches should know of how the model is run, in lines: slower ways, and unreadable tokens."""
         slower = "" if self.native or not self.packs else attention.slower(self.model, self.computes_in)
         path = slower if self.packs else self.plain.told(type(self.model).__name__)
         return (*([path] if path else ()), *outgrown(self.tokenizer, num_embedded(self.model)))
