@@ -25,7 +25,7 @@ def without_cudnn(device: torch.device) -> Iterator[None]:
         return
     with _LOCK:
         if not _WITHIN:
-            _BEFORE = cudnn_sdp_enabled()
+            _BEFORE = cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
             enable_cudnn_sdp(False)
         _WITHIN += 1
     try:

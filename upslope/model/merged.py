@@ -51,7 +51,8 @@ def merged_attention(
     """[K, H, D]. ``scale`` None: one over the root of D."""
     query_KHD, key_KJD, value_KJD = (x.transpose(0, 1).contiguous() for x in (query_HKD, key_JKD, value_JKD))
     scale = query_HKD.shape[-1] ** -0.5 if scale is None else scale
-    return _Merged.apply(query_KHD, key_KJD, value_KJD, halves, scale, calls)  # type: ignore[no-any-return]
+    out_KHD: Tensor = _Merged.apply(query_KHD, key_KJD, value_KJD, halves, scale, calls)  # type: ignore[no-untyped-call]
+    return out_KHD
 
 
 class _Merged(torch.autograd.Function):
@@ -72,7 +73,7 @@ class _Merged(torch.autograd.Function):
         return out_KHD
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dout_KHD: Tensor) -> tuple[Tensor | None, ...]:
         query_KHD, key_KJD, value_KJD, out_KHD, lse_HK = ctx.saved_tensors
         (own, stems), scale, calls = ctx.halves, ctx.scale, ctx.calls

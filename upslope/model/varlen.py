@@ -90,7 +90,9 @@ class FlashCalls:
 def calls_for(query: Tensor, key: Tensor, value: Tensor, more: Mapping[str, Any], plain: Plain) -> Calls | None:
     """The flash kernels where they compute what ``plain`` does, which is tried once a device, dtype and head size;
     ``more`` is what else transformers tells its attention. None: ``plain`` is to be used."""
-    if query.device.type != "cuda" or not torch.backends.cuda.flash_sdp_enabled():  # off: a second derivative is wanted
+    if query.device.type != "cuda":
+        return None
+    if not torch.backends.cuda.flash_sdp_enabled():  # type: ignore[no-untyped-call]  # a second derivative is wanted
         return None
     bent = bool(more.get("dropout")) or any(more.get(name) is not None for name in BENDS)
     alike = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
@@ -139,8 +141,8 @@ def _tried(calls: Calls, device: torch.device, dtype: torch.dtype, depth: int, p
             found, expected = (
                 _with_gradients(way, leaves, weight.transpose(0, 1))
                 for way in (
-                    lambda *given: merged_attention(*given, layout.halves, None, calls),
-                    lambda *given: plain(*given, layout, None),
+                    lambda query, key, value: merged_attention(query, key, value, layout.halves, None, calls),
+                    lambda query, key, value: plain(query, key, value, layout, None),
                 )
             )
     except Exception as error:  # whatever a build, a card or a release does that they do not run

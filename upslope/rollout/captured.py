@@ -74,7 +74,8 @@ def graphs_of(device: torch.device) -> MakeGraph | None:
     """How graphs are made there; None where there are none."""
     if device.type != "cuda":
         return None
-    return partial(CudaGraph, torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return partial(CudaGraph, torch.cuda.graph_pool_handle(), stream)
 
 
 class Captured:
