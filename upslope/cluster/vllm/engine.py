@@ -71,7 +71,12 @@ def _server(settings: RunSettings, policy: Policy, dtype: str, place: Path, end:
     start = write_weights(policy, place / "start")
     end.callback(shutil.rmtree, start, ignore_errors=True)
     words = server_arguments(
-        str(start.resolve()), dtype, port=port, on_gpu=policy.device.type == "cuda", nccl=can_transfer(policy)
+        str(start.resolve()),
+        dtype,
+        port=port,
+        memory=cluster.vllm_memory,
+        on_gpu=policy.device.type == "cuda",
+        nccl=can_transfer(policy),
     )
     runner = model_runner(len(policy.never.ids))
     server = VllmServer(python, words, port, place, cluster.patience, runner)
