@@ -115,7 +115,7 @@ def main() -> None:
                 sampler=None if make is None else kept, **shared,
             )  # fmt: skip
         gaps = sampler[0].gaps if sampler else []
-        evals = [row["accuracy"] for row in run.rows("eval")]
+        evals = [row["greedy"]["value"] for row in run.rows("eval")]
         steps = run.rows("step")
         print(
             json.dumps(
