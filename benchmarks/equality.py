@@ -82,7 +82,7 @@ def margin(policy: Policy, a: Rollout, b: Rollout) -> float:
     """Where two attempts part: how far the number that decided is from the nearest edge of either token's interval, at
     the logits of one plain pass."""
     place = next(i for i, (x, y) in enumerate(zip(a.response, b.response, strict=False)) if x != y)
-    (numbers,) = HERE.uniforms([(a.problem, a.sample)], place + 1)
+    (numbers,) = HERE.uniforms([(a.problem_id, a.sample)], place + 1)
     with torch.no_grad():
         logits_V = policy.model(input_ids=torch.tensor([a.prompt + a.response[:place]])).logits[0, -1]
     upto_V = logits_V.double().softmax(dim=0).cumsum(dim=0)

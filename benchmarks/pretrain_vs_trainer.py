@@ -64,7 +64,7 @@ def make(options: argparse.Namespace) -> Result:
     from upslope.model.settings import NewModelSettings
     from upslope.training.blocks import TextBlocks
     from upslope.training.corpora import opened_text
-    from upslope.training.settings import TaskSettings
+    from upslope.training.task_settings import TaskSettings
 
     out, words = options.out, options.out / "tokenizer"
     new = NewModelSettings(tokenizer=str(words), layers=options.layers, width=options.width)

@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> Result:
 
     alone = options.worker == "alone"
     if not alone:
-        store = dist.FileStore(str(Path(options.folder) / STORE), options.ranks)
+        store = dist.FileStore(str(Path(options.folder) / STORE), options.ranks)  # type: ignore[attr-defined]
         dist.init_process_group("gloo", store=store, rank=int(options.worker), world_size=options.ranks)
     recipe, objective = FAMILY[options.recipe].recipe, Objective(FAMILY[options.recipe].recipe)
     policy = Policy(*load(options.model, torch.float32))

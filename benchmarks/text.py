@@ -66,7 +66,7 @@ def tokenise(tokenizer_file: str, source: str, folder: str, workers: int) -> Res
     for number in range(4):
         for piece in blocks.pieces(number):
             corpus.read(*piece)
-    read = time.perf_counter()
+    read, num_tokens = time.perf_counter(), int(corpus.length_D.sum())
     size = Path(source).stat().st_size
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
     return {
@@ -76,9 +76,9 @@ def tokenise(tokenizer_file: str, source: str, folder: str, workers: int) -> Res
         "first": read - made,
         "gb": peak_gb(),
         "gb_others": child * workers if workers else 0.0,
-        "tokens": corpus.num_tokens,
+        "tokens": num_tokens,
         "documents": len(corpus.length_D),
-        "bytes_a_token": int(corpus.bytes_D.sum()) / corpus.num_tokens,
+        "bytes_a_token": int(corpus.bytes_D.sum()) / num_tokens,
     }
 
 

@@ -20,22 +20,31 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import upslope as up
-from upslope.cluster.vllm import engine
+from upslope.cluster.vllm.engine import vllm_sampler
 from upslope.cluster.vllm.handover import FileHandover
+from upslope.cluster.vllm.sampler import VllmSampler
 from upslope.training.cluster_settings import ClusterSettings
 from upslope.training.settings import RunSettings
 
 SUMS = Path(__file__).resolve().parent.parent / "examples" / "sums"
 
 
-class StaleHandover(FileHandover):
-    """By vLLM's own way, without the cure: what the check is there for."""
+class Told(VllmSampler):
+    """Says what came of every handover, as it comes."""
 
-    def _load(self, folder: Path, version: str) -> list[Mapping[str, object]]:
-        self._client.rpc("reload_weights", weights_path=str(folder.resolve()))
-        return []
+    def load(self, weights: Mapping[str, Any], version: int) -> None:
+        super().load(weights, version)
+        handed = self.handed_over[-1]
+        print(f"  version {version}: gap {handed.gap:.2e}, {handed.seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def vllms_own(handover: FileHandover, folder: Path, version: str) -> list[Mapping[str, object]]:
+    """Weights by vLLM's own way, without the cure: what the check is there for. In place of ``FileHandover._load``."""
+    handover._client.rpc("reload_weights", weights_path=str(folder.resolve()))
+    return []
 
 
 @contextlib.contextmanager
@@ -44,14 +53,12 @@ def makers(name: str, cluster: ClusterSettings) -> Iterator[Callable[[Any], Any]
     if name == "local":
         yield None
         return
-    engine.FileHandover = StaleHandover if name == "stale" else FileHandover
-    cluster = replace(cluster, most_gap=1e9) if name == "stale" else cluster
-    with engine.vllm_sampler(RunSettings(cluster=cluster), None, told) as make:
-        yield make
-
-
-def told(handed: engine.HandedOver) -> None:
-    print(f"  version {handed.version}: gap {handed.gap:.2e}, {handed.seconds:.1f} s", file=sys.stderr, flush=True)
+    with contextlib.ExitStack() as held:
+        held.enter_context(mock.patch("upslope.cluster.vllm.engine.VllmSampler", Told))
+        if name == "stale":
+            held.enter_context(mock.patch.object(FileHandover, "_load", vllms_own))
+            cluster = replace(cluster, most_gap=1e9)
+        yield held.enter_context(vllm_sampler(RunSettings(cluster=cluster), None))
 
 
 def main() -> None:
@@ -66,10 +73,17 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-5)
     parser.add_argument("--bound", type=float, default=1e-3, help="cluster.most_gap, nats (default 1e-3: float32)")
     parser.add_argument("--patience", type=float, default=300)
+    parser.add_argument("--memory", type=float, default=0.3, help="cluster.vllm_memory (default 0.3)")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--stale", action="store_true")
     given = parser.parse_args()
-    cluster = ClusterSettings(engine="vllm", vllm_python=given.python, most_gap=given.bound, patience=given.patience)
+    cluster = ClusterSettings(
+        engine="vllm",
+        vllm_python=given.python,
+        most_gap=given.bound,
+        patience=given.patience,
+        vllm_memory=given.memory,
+    )
     task = up.tasks.rows(str(SUMS), [f"{SUMS / 'reward.py'}:right_sum"])
     shared: dict[str, Any] = {
         "sample": {"max_tokens": 48},
@@ -79,14 +93,15 @@ def main() -> None:
     }
     start = up.train(
         given.model, task=task, recipe="sft", steps=given.imitate, problems=16,
-        learn={"lr": given.lr, "warmup": 1}, eval={"problems": 0}, **shared,
+        learn={"lr": given.lr, "warmup": 1, "dtype": "float32"}, eval={"problems": 0}, **shared,
     )  # fmt: skip
     weights = {name: weight.detach().clone() for name, weight in start.model.named_parameters()}
     for name in ("vllm", "local", *(("stale",) if given.stale else ())):
         for own, weight in start.model.named_parameters():
             weight.data.copy_(weights[own])
         print(f"{name}:", file=sys.stderr, flush=True)
-        began, sampler = time.perf_counter(), []
+        began = time.perf_counter()
+        sampler: list[Any] = []
         with makers(name, cluster) as make:
 
             def kept(policy: Any, make: Any = make, sampler: list[Any] = sampler) -> Any:
@@ -96,11 +111,11 @@ def main() -> None:
             run = up.train(
                 (start.model, start.tokenizer), task=task, steps=given.steps, problems=given.problems,
                 recipe={"name": "grpo", "sample": {"group_size": given.samples}, "regulariser": "no_penalty"},
-                learn={"lr": given.lr, "warmup": 3}, eval={"problems": given.held_out},
+                learn={"lr": given.lr, "warmup": 3, "dtype": "float32"}, eval={"problems": given.held_out},
                 sampler=None if make is None else kept, **shared,
             )  # fmt: skip
         gaps = sampler[0].gaps if sampler else []
-        evals = [row["accuracy"] for row in run.rows("eval")]
+        evals = [row["greedy"]["value"] for row in run.rows("eval")]
         steps = run.rows("step")
         print(
             json.dumps(

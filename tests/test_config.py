@@ -85,6 +85,7 @@ BESIDE = {
     "learn.decay_share": ["learn.decay=wsd"],
     "cluster.patience": ["cluster.samplers=1"],
     "cluster.most_gap": ["cluster.engine=vllm"],
+    "cluster.vllm_memory": ["cluster.engine=vllm"],
 }
 """What has a meaning only with another setting."""
 

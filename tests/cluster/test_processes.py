@@ -169,17 +169,21 @@ def test_a_cluster_that_is_not_there_is_named(place):
     assert done.stdout.count("\n") == 1
 
 
+KILLS = 5
+"""Of a run, resumptions and all."""
+
+
 class Killing(Watching):
-    """Kills a process of a random role a moment after some of the steps."""
+    """Kills a process of a random role a moment after a step, until there were enough."""
 
     ROLES = ("sampler 0", "sampler 1", "reward worker 0", "learner 1")
 
-    def __init__(self, chance):
+    def __init__(self, chance, most):
         super().__init__()
-        self._chance, self.killed = chance, []
+        self._chance, self._most, self.killed = chance, most, []
 
     def step(self, row):
-        if self._chance.random() < 0.8:
+        if len(self.killed) < self._most:
             role = self._chance.choice(self.ROLES)
             threading.Timer(self._chance.random() / 2, self._kill, (role,)).start()
 
@@ -197,7 +201,7 @@ def test_whoever_is_killed_when_ever_the_weights_are_those_of_an_undisturbed_run
     chance = random.Random(seed)
     wanted, resume, killed = settings(place, f"random-{seed}", steps=8, **SHAPE), False, 0
     while True:
-        view = Killing(chance)
+        view = Killing(chance, KILLS - killed)
         try:
             run = trained(wanted, view, resume=resume)
             break
@@ -209,5 +213,5 @@ def test_whoever_is_killed_when_ever_the_weights_are_those_of_an_undisturbed_run
                 shutil.rmtree(place / "runs" / wanted.name)
         finally:
             killed += len(view.killed)
-    print(f"{killed} kills")
+    print(f"{killed} kills", end=" ", flush=True)
     assert same(weights(run), weights(undisturbed))

@@ -54,7 +54,7 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmSampler]:
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    cluster = ClusterSettings(engine="vllm", vllm_python=PYTHON, most_gap=BOUND, patience=900)
+    cluster = ClusterSettings(engine="vllm", vllm_python=PYTHON, most_gap=BOUND, patience=900, vllm_memory=0.2)
     with vllm_sampler(RunSettings(cluster=cluster), tmp_path_factory.mktemp("real")) as make:
         yield make(policy)
 
@@ -116,4 +116,4 @@ def test_prompts_kept_from_older_weights_are_caught(sampler: VllmSampler, monkey
 
 def keeping(post):  # type: ignore[no-untyped-def]
     """A pause that leaves the cache alone, too."""
-    return lambda path, body=None: post(path.replace("mode=wait", "mode=keep"), body)
+    return lambda path, body=None: post(path.replace("mode=wait", "mode=wait&clear_cache=false"), body)

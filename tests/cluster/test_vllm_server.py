@@ -112,13 +112,40 @@ def test_a_server_that_dies_at_work_is_named_with_how_it_ended(
     assert "cannot be reached" in str(caught.value) and "it ended with code 9" in str(caught.value)
 
 
-def test_a_server_that_does_not_start_is_named_with_its_last_word(
-    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        ("there is no such model", ""),
+        ("decrease `--gpu-memory-utilization`, or free memory", "; set cluster.vllm_memory"),
+    ],
+)
+def test_a_server_that_does_not_start_is_named_with_what_ended_it(
+    error: str, mend: str, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UPSLOPE_STAND_IN_FAILS", "1")
-    why = "did not start: it ended with code 1, and its log .*server.log ends: ValueError: there is no such model"
+    """A worker's error is passed on by the engine and by the server, each in its own words."""
+    said = tmp_path / "said"
+    monkeypatch.setenv("UPSLOPE_STAND_IN_FAILS", str(said))
+    lines = [
+        "(VllmWorker-0 pid=7) ERROR 11-30 12:33:21 [multiproc_executor.py:953]     raise ValueError(",
+        f"(VllmWorker-0 pid=7) ERROR 11-30 12:33:21 [multiproc_executor.py:953] ValueError: {error}",
+        "(EngineCore pid=8) ERROR 11-30 12:33:27 [core.py:1510] Exception: WorkerProc initialization failed due to an "
+        "exception in a background process. See stack trace for root cause.",
+        "    raise RuntimeError(",
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+    ]
+    said.write_text("\n".join(lines))
+    why = f"did not start: it ended with code 1, and its log .*server.log ends: ValueError: {error}{mend}$"
     with vllm_sampler(settings(python), tmp_path) as make, pytest.raises(Unavailable, match=why):
         make(tied())
+
+
+def test_the_server_takes_its_share_of_memory() -> None:
+    words = servers.server_arguments("MODEL", "float32", port=1, memory=0.25)
+    assert words[words.index("--gpu-memory-utilization") + 1] == "0.25"
+    with pytest.raises(ValueError, match=r"vllm_memory = 1\.5 is a share of a memory; set it to 1 or less"):
+        settings(vllm_memory=1.5)
+    with pytest.raises(ValueError, match=r"vllm_memory = 0\.5 is vLLM's; set engine = 'vllm'"):
+        ClusterSettings(samplers=1, vllm_memory=0.5)
 
 
 def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
@@ -175,7 +202,7 @@ def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "given", "bound"),
-    [(torch.float32, None, 0.01), (torch.bfloat16, None, 0.05), (torch.float32, 0.2, 0.2), (torch.float32, 0.0, 0.0)],
+    [(torch.float32, None, 0.01), (torch.bfloat16, None, 0.5), (torch.float32, 0.2, 0.2), (torch.float32, 0.0, 0.0)],
 )
 def test_the_bound_of_the_gap_follows_the_precision_unless_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, given: float | None, bound: float

@@ -8,6 +8,7 @@ from tiny import drawn, model, problems
 from upslope.model.hf import use_attention
 from upslope.model.policy import Policy
 from upslope.rollout.address import Address
+from upslope.rollout.base import Request
 from upslope.rollout.local import LocalSampler
 from upslope.types import Sampling
 
@@ -43,6 +44,18 @@ def test_one_attempt_is_the_same_alone_and_among_63_others_in_float32():
         alone = flat(drawn(subject, [problem], 1, SAMPLING, HERE))[0]
         (same,) = (r for r in among if (r.problem_id, r.sample) == (problem.id, 0))
         assert alone.response == same.response
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="about MKL's products of one to three rows")
+def test_log_probabilities_have_the_same_bits_in_any_company_where_a_run_repeats(monkeypatch):
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    subject, asked = policy(dtype=torch.float32), problems(3)
+    prompt = (5,)  # nothing before its last token; and (5, 6), one row to compute beforehand
+    requests = [Request(p.id, n, prompt * (i + 1)) for i, p in enumerate(asked) for n in range(2)]
+    whole = LocalSampler(subject).generate(requests, SAMPLING, HERE)
+    for num in (1, 2, 3):
+        parts = [requests[begin : begin + num] for begin in range(0, len(requests), num)]
+        assert [r for part in parts for r in LocalSampler(subject).generate(part, SAMPLING, HERE)] == whole
 
 
 def test_order_and_company_change_nothing():

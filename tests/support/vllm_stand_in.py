@@ -213,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     given = dict(zip(sys.argv[1:], sys.argv[2:], strict=False))
     if "UPSLOPE_STAND_IN_FAILS" in os.environ:
-        sys.exit("ValueError: there is no such model")
+        sys.exit(Path(os.environ["UPSLOPE_STAND_IN_FAILS"]).read_text())
     served = StandIn(Path(given["--model"]), int(given["--port"]))
     served.faults |= set(filter(None, os.environ.get("UPSLOPE_STAND_IN_FAULTS", "").split()))
     served.join()

@@ -16,6 +16,9 @@ MOST_CARRIED = 1 / 2
 """Share of rows that ended which a GPU carries along: their work is little there, and a new shape is expensive."""
 PREFILL_TOKENS = 2048
 """Prompt tokens in one pass."""
+ALIKE_FROM = 4
+"""Rows from which a product in float32 gives a row the same bits whatever its company; MKL has kernels of their own,
+which add up otherwise, for one to three."""
 
 Mix = Callable[[int, Tensor], Tensor]
 """(layer, its queries, keys and values [X, (H + 2J) D], not yet rotated) to the attention's output [X, H D]."""
@@ -71,6 +74,10 @@ class TableDecoder:
         self._begin_N = torch.zeros_like(self._table.written_N)
         self._angles = layers.angles(torch.arange(1, device=self._device))
         self._assigned = False
+        repeats = torch.are_deterministic_algorithms_enabled()
+        self._fewest = ALIKE_FROM if like.device.type == "cpu" and like.dtype == torch.float32 and repeats else 1
+        """Rows in a product at least. Attempts end at different times, and who is left alone is a matter of how they
+        are shared out among samplers."""
 
     @torch.no_grad()
     def place(self, rows: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
@@ -98,15 +105,22 @@ class TableDecoder:
         position_N = self._begin_N + table.written_N
         cosine_NF, sine_NF = (angle.index_select(0, position_N) for angle in self._angles)
 
-        def mix(layer: int, qkv_NX: Tensor) -> Tensor:
-            return table.attend(layer, qkv_NX, cosine_NF, sine_NF)
+        num = len(token_N)
 
-        hidden_NC = self._layers.through(token_N, position_N, mix)
+        def mix(layer: int, qkv_NX: Tensor) -> Tensor:
+            return self._filled(table.attend(layer, qkv_NX[:num], cosine_NF, sine_NF))
+
+        hidden_NC = self._layers.through(self._filled(token_N), self._filled(position_N), mix)
         table.written_N += 1
         if self.slack:  # a row that is carried along stays in its last place
             table.written_N.clamp_(max=table.room - 1)
         self._num_advances += 1
-        return self._head(hidden_NC)
+        return self._head(hidden_NC)[:num]
+
+    def _filled(self, rows_NX: Tensor) -> Tensor:
+        """With rows of zeros behind it, where it has too few."""
+        missing = self._fewest - len(rows_NX)
+        return rows_NX if missing <= 0 else torch.cat([rows_NX, rows_NX.new_zeros(missing, *rows_NX.shape[1:])])
 
     def keep(self, rows: Tensor) -> None:
         self._table.keep(rows)
@@ -154,13 +168,15 @@ class TableDecoder:
             return
         layout = lay_out_prompts([ids for ids, _ in longer], self._device)
         cosine_KF, sine_KF = self._layers.angles(layout.position_K)
+        num = len(layout.id_K)
 
         def mix(layer: int, qkv_KX: Tensor) -> Tensor:
+            qkv_KX = qkv_KX[:num]
             ops.rotary_(qkv_KX, cosine_KF, sine_KF, heads.num + heads.num_keys)
             for (start, length), (_, prompt) in zip(layout.stems, longer, strict=True):
                 keys_values = qkv_KX[start : start + length, heads.num * heads.depth :]
                 key_MJD, value_MJD = keys_values.view(length, 2, heads.num_keys, heads.depth).unbind(1)
                 self._table.store(prompt, layer, key_MJD, value_MJD)
-            return ops.attend(qkv_KX, layout.spans, heads.num, heads.num_keys, heads.scale)[0]
+            return self._filled(ops.attend(qkv_KX, layout.spans, heads.num, heads.num_keys, heads.scale)[0])
 
-        self._layers.prefill(layout.id_K, layout.position_K, mix)
+        self._layers.prefill(self._filled(layout.id_K), self._filled(layout.position_K), mix)

@@ -44,9 +44,12 @@ class ClusterSettings:
     """The interpreter of the environment that has vLLM; empty: this one."""
     vllm_url: str = ""
     """A vLLM server that is there; empty: the run starts its own."""
+    vllm_memory: float = at_least(0.01, 0.4)
+    """Of the GPU's memory, or of the machine's where it computes on a CPU: the share that the run's vLLM server takes.
+    The learner needs the rest."""
     most_gap: float | None = at_least(0, None)
     """Nats by which sampler and learner may differ over a token after weights were handed over, at most; more stops the
-    run. Left out: 0.01 where they compute in float32, 0.05 in bfloat16 and float16."""
+    run. Left out: 0.01 where they compute in float32, 0.5 in bfloat16 and float16."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
@@ -80,6 +83,10 @@ class ClusterSettings:
                     raise ValueError(
                         f"{f.name} is of no use to one process; set samplers, rewards or ranks, or drop it"
                     )
+        if self.vllm_memory > 1:
+            raise ValueError(f"vllm_memory = {self.vllm_memory:g} is a share of a memory; set it to 1 or less")
+        if self.vllm_memory != ClusterSettings.vllm_memory and self.engine != "vllm":
+            raise ValueError(f"vllm_memory = {self.vllm_memory:g} is vLLM's; set engine = 'vllm', or leave it out")
         if self.most_gap is not None and self.engine != "vllm":
             raise ValueError(f"most_gap = {self.most_gap:g} is vLLM's; set engine = 'vllm', or leave it out")
 

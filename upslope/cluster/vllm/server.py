@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,15 +51,21 @@ OFF = {
 MOST_BIASED = 1024
 """Logits of a request that vLLM's second model runner, its usual one on GPUs, can add to; the first has no bound."""
 PAUSE = 0.2
+ERROR = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .*")
+LONGEST_ERROR = 500
+"""Characters of an error."""
 
 
-def server_arguments(model: str, dtype: str, *, port: int, on_gpu: bool = False, nccl: bool = False) -> list[str]:
+def server_arguments(
+    model: str, dtype: str, *, port: int, memory: float, on_gpu: bool = False, nccl: bool = False
+) -> list[str]:
     """What vLLM's server is told, after the interpreter: tokens in and out, log-probabilities of the distribution that
-    was drawn from, our methods in its workers. docs/vllm.md says what each is for."""
+    was drawn from, our methods in its workers, its share of memory. docs/vllm.md says what each is for."""
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", model, "--dtype", dtype]
     words += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "upslope"]
     words += ["--logprobs-mode", "processed_logprobs", "--enable-scale-out", "--skip-tokenizer-init"]
     words += ["--generation-config", "vllm", "--max-model-len", "auto", "--stream-interval", "4"]
+    words += ["--gpu-memory-utilization", f"{memory:g}"]  # on a CPU too, despite its name
     words += ["--worker-extension-cls", f"{worker.MODULE}.WeightsExtension"]
     if not on_gpu:
         words += ["--enforce-eager"]  # compiling takes minutes of a CPU
@@ -80,6 +87,19 @@ def give_worker(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(worker.__file__, folder / f"{worker.MODULE}.py")
     return folder
+
+
+def last_word(log: str) -> str:
+    """Why a server ended: the last error that its log names. Each of its processes passes on that another one failed,
+    and refers to a cause further up; that cause is what is wanted. Without any, the last line.
+
+    >>> last_word("w: ValueError: no room\\n  raise\\nRuntimeError: init failed. See root cause above.\\nbye")
+    'ValueError: no room'
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [found[0] for line in lines if (found := ERROR.search(line))]
+    causes = [error for error in errors if "root cause" not in error]
+    return next(reversed(causes or errors or lines), "nothing")[:LONGEST_ERROR]
 
 
 class VllmServer:
@@ -150,10 +170,9 @@ class VllmServer:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             return ""
-        lines = self.log.read_text(errors="replace").splitlines()
-        errors = [line for line in lines if "Error" in line]
-        last = next((line for line in reversed(errors or lines) if line.strip()), "nothing")
-        return f"it ended with code {code}, and its log {self.log} ends: {last.strip()[-300:]}"
+        why = last_word(self.log.read_text(errors="replace"))
+        mend = "; set cluster.vllm_memory" if "--gpu-memory-utilization" in why else ""
+        return f"it ended with code {code}, and its log {self.log} ends: {why}{mend}"
 
     def close(self) -> None:
         """End it and whatever it started."""
