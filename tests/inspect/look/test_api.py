@@ -110,6 +110,14 @@ def test_an_attempt_has_all_of_its_tokens_and_its_siblings(app: Any) -> None:
     assert [sibling["place"] for sibling in told["siblings"]] == [4, 5, 6, 7]
 
 
+@pytest.mark.parametrize(("found", "extracts"), [({}, True), ({"extracted": None}, False)])
+def test_that_no_answer_is_found_is_said_only_where_answers_are_looked_for(
+    tmp_path: Path, found: dict[str, None], extracts: bool
+) -> None:
+    made_run(tmp_path / "one", 3, **found)
+    assert ask(app_over(tmp_path), "attempt", run="one", step=2, place=5)["extracts"] is extracts
+
+
 def test_an_evaluation_can_be_looked_at(app: Any) -> None:
     told = ask(app, "step", run="two", kind="eval", step=6)
     assert [len(problem["attempts"]) for problem in told["problems"]] == [1] * 4

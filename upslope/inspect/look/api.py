@@ -101,13 +101,15 @@ class PageAnswers:
         }
 
     def attempt(self, query: Query) -> Any:
-        """One attempt with all its tokens, and its siblings."""
+        """One attempt with all its tokens, and its siblings. ``extracts``: whether answers are found in attempts of that
+        step at all; rewards of a user's own find none."""
         run, kind = self._run(query), query.get("kind", "step")
         step, place = _whole(query, "step", 0), _whole(query, "place", 0)
         with self._file(run, kind, step) as file:
             row, rows = file.attempt(place), file.brief()
             siblings = file.with_lengths([other for other in rows if other["problem"] == row.get("problem")])
-        return {"attempt": row, "siblings": siblings, "num_attempts": len(rows)}
+        extracts = any(other.get("extracted") for other in rows)
+        return {"attempt": row, "siblings": siblings, "num_attempts": len(rows), "extracts": extracts}
 
     def search(self, query: Query) -> Any:
         """Attempts that fit, newest step first; ask again with ``before`` = ``next`` for more."""

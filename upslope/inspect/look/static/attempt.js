@@ -39,7 +39,7 @@ export function Attempt({ run, kind, step, place, colouring, keys }) {
     <div class="row">
       <h1>${attempt.problem}</h1>
       <span>attempt ${attempt.sample ?? place} · reward <b class=${good(attempt) ? "good" : "bad"}>${number(attempt.reward)}</b>${parts(attempt)}${" · "}
-        ended by ${ENDED[attempt.ended] ?? attempt.ended}${conversation(attempt)}${attempt.extracted ? html` · answer <code>${attempt.extracted}</code>` : " · no answer found"}
+        ended by ${ENDED[attempt.ended] ?? attempt.ended}${conversation(attempt)}${attempt.extracted ? html` · answer <code>${attempt.extracted}</code>` : told.extracts ? " · no answer found" : ""}
         ${attempt.version !== undefined && ` · weights of version ${number(attempt.version)}`}${attempt.kept === false ? " · left out" : ""}</span>
     </div>
     <div class="columns">
