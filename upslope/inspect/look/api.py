@@ -101,8 +101,8 @@ class PageAnswers:
         }
 
     def attempt(self, query: Query) -> Any:
-        """One attempt with all its tokens, and its siblings. ``extracts``: whether answers are found in that step at all;
-        rewards of a user's own find none."""
+        """One attempt with all its tokens, and its siblings. ``extracts``: whether any answer is found in that
+        step; rewards of a user's own find none."""
         run, kind = self._run(query), query.get("kind", "step")
         step, place = _whole(query, "step", 0), _whole(query, "place", 0)
         with self._file(run, kind, step) as file:
