@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -207,12 +208,8 @@ def merged(device: torch.device) -> Iterator[Found]:
     groups, recipe = groups_of(len(tokenizer), 6, 4, 30, 70), FAMILY["grpo"].recipe
     found, policy = gradient(copy.deepcopy(base).to(device), tokenizer, recipe, groups, torch.bfloat16)
     yield f"flash kernels refused ({'; '.join(policy.notes) or 'not'})", float(bool(policy.notes)), 0
-    chosen = attention.calls_for
-    attention.calls_for = lambda *_: None  # type: ignore[assignment]
-    try:
+    with mock.patch.object(attention, "calls_for", lambda *_: None):
         padded, _ = gradient(copy.deepcopy(base).to(device), tokenizer, recipe, groups, torch.bfloat16)
-    finally:
-        attention.calls_for = chosen
     exact, _ = gradient(copy.deepcopy(base).double(), tokenizer, recipe, groups, torch.float64)
     gaps = largest(found, exact), largest(padded, exact)
     yield "gradient by flash kernels in bfloat16", gaps[0], 0.2
@@ -231,7 +228,8 @@ def captured(device: torch.device) -> Iterator[Found]:
     if graphs_of(device) is None:
         return
     base, tokenizer = tiny_model()
-    policy, lines, here = Policy(base.to(device), tokenizer), [], Address(0, "sample", 0)
+    policy, here = Policy(base.to(device), tokenizer), Address(0, "sample", 0)
+    lines: list[str] = []
     policy.native, policy.budgets.say = False, lines.append
     requests = [Request(f"p/{i}", s, (3 + i, 7, 9 + i % 3)) for i in range(6) for s in range(8)]
     for sampling in (Sampling(max_tokens=100), Sampling(0.8, top_k=40, top_p=0.9, min_tokens=20, max_tokens=100)):

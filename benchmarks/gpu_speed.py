@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -144,15 +145,15 @@ def without(name: str, load: Workload) -> Iterator[None]:
     from upslope.model import attention
     from upslope.rollout.local import LocalSampler
 
-    chosen, sampler = attention.calls_for, load.sampler
     if name == "learning":
-        attention.calls_for = lambda *_: None  # type: ignore[assignment]
-    else:
-        load.sampler = LocalSampler(load.learner.policy, graphs=lambda _: None)
+        with mock.patch.object(attention, "calls_for", lambda *_: None):
+            yield
+        return
+    sampler, load.sampler = load.sampler, LocalSampler(load.learner.policy, graphs=lambda _: None)
     try:
         yield
     finally:
-        attention.calls_for, load.sampler = chosen, sampler
+        load.sampler = sampler
 
 
 def transformers_generate(load: Workload) -> float:

@@ -115,7 +115,7 @@ def compare(of: Side, model: Any, tokenizer: Any, script: Any) -> list[str]:
     both = list(zip(attempts, rollouts, strict=True))
     pairs = [(a, r) for a, r in both if not any(c.fault for c in calls_in(tokenizer.decode(a.turns[-1])))]
     plain = [(a, r) for a, r in pairs if not any(map(failed, [m for m in a.messages if m["role"] == "tool"]))]
-    same = {
+    same: dict[str, list[tuple[Any, Any]]] = {
         "schemas": [(get_json_schema(t), dict(schema_of(own))) for t, own in zip(tools, told, strict=True)],
         "prompts": [(a.prompt, list(r.prompt)) for a, r in both],
         "messages": [(said(a.messages), said(r.chat)) for a, r in pairs],
@@ -133,10 +133,11 @@ def compare(of: Side, model: Any, tokenizer: Any, script: Any) -> list[str]:
 
 def own_steps(folder: Path, name: str, where: str) -> None:
     """Two steps of upslope's own, with the files as they are."""
-    files: dict[str, Any] = {
+    kinds: dict[str, dict[str, Any]] = {
         "calculator": {"tools": [f"{folder}/calculator.py:calculate"], "rewards": [f"{folder}/calculator.py:right"]},
         "room": {"environment": f"{folder}/room.py:Room"},
-    }[name]
+    }
+    files = kinds[name]
     data = str(folder / {"calculator": "calculator", "room": "guessing"}[name])
     task = open_task("user", data=data, max_turns=TURNS, **files)
     sizes: dict[str, Any] = {"steps": STEPS, "problems": PROBLEMS, "sample": {"max_tokens": TOKENS // 4}}
