@@ -26,11 +26,11 @@ def letters(text: str) -> str:
 def long(completions, **kwargs):
     return [min(1.0, len(str(c)) / 200) for c in completions]
 '''
-NAMES = ("problem", "sample", "response", "mask", "ended", "sampler_logp", "reward", "right", "calls")
+NAMES = ("problem", "sample", "response", "mask", "ended", "sampler_logp", "reward", "right", "calls", "turns", "forks")
 
 
 def wanted(place: Path, name: str, tools: bool, **cluster):
-    plain = settings(place, name, steps=STEPS, rollouts=1, longest=48 if tools else 24, **cluster)
+    plain = settings(place, name, steps=STEPS, rollouts=1, longest=64 if tools else 24, **cluster)
     task = replace(
         plain.task,
         rewards=(f"{place}/mine.py:long",),
@@ -41,7 +41,7 @@ def wanted(place: Path, name: str, tools: bool, **cluster):
     return replace(plain, task=task, sample=replace(plain.sample, stop=(".", " he"), order="file"))
 
 
-@pytest.mark.parametrize("tools", [False, True], ids=["alone", "tools"])
+@pytest.mark.parametrize("tools", [pytest.param(False, marks=pytest.mark.slow), True], ids=["alone", "tools"])
 def test_two_samplers_write_what_one_process_writes(tools, tmp_path, monkeypatch):
     """A random model calls nothing, so whatever it writes is read as a call; the world stays in this process."""
     monkeypatch.setattr("upslope.tasks.tools.worlds.calls_in", lambda text: [Call("letters", {"text": text})])
@@ -54,4 +54,4 @@ def test_two_samplers_write_what_one_process_writes(tools, tmp_path, monkeypatch
     assert list(dict.fromkeys(problems)) == [str(i) for i in range(4 * STEPS)]  # as they stand in the file
     assert {row["right"] for row in told[0]} == {False, True}
     assert any(r["calls"] for r in told[0]) if tools else "stop_string" in ends
-    assert tools == any(False in row["mask"] for row in told[0])
+    assert tools == any(row["turns"] for row in told[0])  # this template forks at each, so no mask has a hole
