@@ -51,11 +51,13 @@ class ChatTemplate:
         how = {
             "chat_template": None if getattr(self._tokenizer, "chat_template", None) else PLAIN_TEMPLATE,
             "add_generation_prompt": generate,
-            "tokenize": False,
         }
         told = [in_blocks(m) for m in messages] if self.reads_blocks else [dict(m) for m in messages]
         with _refusals(messages):
-            return str(self._tokenizer.apply_chat_template(told, **{**options, **how}))
+            return self._applied(told, {**options, **how})
+
+    def _applied(self, told: Sequence[Mapping[str, Any]], how: Mapping[str, Any] = NOTHING) -> str:
+        return str(self._tokenizer.apply_chat_template(told, **{**how, "tokenize": False}))
 
     @cached_property
     def reads_blocks(self) -> bool:
@@ -67,7 +69,7 @@ class ChatTemplate:
         def writes(message: Mapping[str, Any]) -> bool:
             try:
                 with _refusals([message]):
-                    return PROBE in self._tokenizer.apply_chat_template([message], tokenize=False)
+                    return PROBE in self._applied([message])
             except Refused:
                 return False
 

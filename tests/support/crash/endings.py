@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def signalled(trial: Trial, number: int, moment: float) -> Found:
     trial.expect(ended, STOPPED + number, -number, 0)
     if ended.err:
         trial.fault(f"it said {ended.err!r}")
-    steps_to_do = "run it steps=" in ended.out and "done at step" not in ended.out
+    told = re.search(r"^run it steps=(\d+)", ended.out, re.M)
+    steps_to_do = told is not None and not re.search(rf"done at step|^eval step={told[1]} ", ended.out, re.M)
     if ended.code and steps_to_do and not ended.out.splitlines()[-1].startswith("stopped; continue with: "):
         trial.fault(f"it does not say how to go on: {ended.code} {ended.out[-300:]!r}")
     trial.stopped(0)
