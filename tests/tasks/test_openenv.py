@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import upslope as up
+from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.model.chat_renderer import ChatRenderer
 from upslope.rollout.address import Address
@@ -204,6 +205,9 @@ def test_turns_are_actions_and_observations_are_said(guessing: Served) -> None:
             ("assistant", "3"),
         ]
         assert (found.ended, found.num_turns, found.earned.reward) == ("stop", 2, 0.75)  # type: ignore[union-attr]
+        assert found.earned is not None and not found.earned.is_right
+    (found,) = attempt(guessing.task(options={"size": 20}, right=0.75), "5", "3")
+    assert found.earned is not None and found.earned.is_right
     assert guessing.left() == 0
 
 
@@ -300,11 +304,12 @@ def tiny() -> tuple[Any, Any]:
     return LlamaForCausalLM(config), tokenizer
 
 
-def guesses(policy: Any) -> ScriptedSampler:
-    """The right answer at last, or never, by turns; "crash" from the third step on."""
+def guesses(policy: Any, every: Callable[[], object] = int) -> ScriptedSampler:
+    """The right answer at last, or never, by turns. ``every`` is called with each."""
     subject: ChatRenderer = policy.renderer
 
     def write(request: Request) -> tuple[list[int], list[float]]:
+        every()
         wanted = subject.spelled(request.prompt).partition("Guess, ")[2].partition(".")[0][-1]
         said = "x" if request.begin == 0 else wanted if request.sample % 2 else "y"
         ids = [*subject.ids(said), subject.turn_end_id]
@@ -316,17 +321,14 @@ def guesses(policy: Any) -> ScriptedSampler:
 def test_a_run_learns_at_the_server_and_stops_with_a_checkpoint_where_that_goes_away(tmp_path: Path) -> None:
     with served("guessing") as server:
         given: dict[str, Any] = {
-            "task": {"name": f"openenv:{server.url}", "options": {"size": 20, "seconds": 5.0}, "max_turns": 2},
-            "recipe": {"name": "grpo", "regulariser": "no_penalty"},
+            "task": server.task(options={"size": 20, "seconds": 5.0}, max_turns=2, right=0.75),
+            "recipe": {"name": "grpo", "regulariser": "no_penalty", "sample": {"group_size": 2}},
             "problems": 2,
-            "samples": 2,
-            "sampler": guesses,
-            "folder": tmp_path / "run",
             "progress": False,
             "eval": {"problems": 2},
             "sample": {"max_tokens": 200},
         }
-        run = up.train(tiny(), steps=2, **given)
+        run = up.train(tiny(), steps=2, sampler=guesses, folder=tmp_path / "run", **given)
         assert [row["reward"] for row in run.rows("step")] == [(0.75 - 0.5) / 2] * 2
         assert all(row["grad_norm"] > 0 and row["turns"] == 2.0 for row in run.rows("step"))
         subject = ChatRenderer.of(tiny()[1])
@@ -336,3 +338,20 @@ def test_a_run_learns_at_the_server_and_stops_with_a_checkpoint_where_that_goes_
             assert subject.spelled(own).startswith("x<|im_end|>") and "Not x." in subject.spelled(world)
             assert attempt["reward"] == (0.75 if attempt["sample"] % 2 else -0.5)
         assert server.left() == 0
+
+        turns = iter(range(100))
+
+        def stops() -> None:
+            if next(turns) == 4 + 8 + 2:  # an evaluation, a step, and amid the second
+                server.stop()
+
+        with pytest.raises(UserError, match=f"problem openenv/train/.*: {server.url} (ended|cannot)"):
+            up.train(tiny(), steps=3, sampler=lambda p: guesses(p, stops), folder=tmp_path / "away", **given)
+        assert (tmp_path / "away" / "checkpoints" / "step-000001" / "manifest.json").is_file()
+
+
+def test_a_limit_of_turns_is_a_setting_of_such_a_task() -> None:
+    given = ["task.name=openenv:http://127.0.0.1:1", "task.max_turns=2", "task.max_seconds=9"]
+    assert load_settings(None, given).task.max_turns == 2
+    with pytest.raises(UserError, match="tool_seconds is for tools or an environment"):
+        load_settings(None, [*given, "task.tool_seconds=3"])
