@@ -176,6 +176,15 @@ def test_a_session_that_nobody_holds_any_longer_is_over(stand_in: Any) -> None:
     assert server.over.wait(5)
 
 
+def test_a_session_that_is_over_is_not_begun_anew(stand_in: Any) -> None:
+    server = stand_in(SCHEMA, FIRST, FIRST)
+    session = openenv_client.OpenEnvSession(server.url, 5.0)
+    session.begin()
+    session.close()
+    with pytest.raises(UserError, match=f"the session at {server.url} is over"):
+        session.step({"message": "Hi"})
+
+
 def test_an_answer_without_an_observation_is_none() -> None:
     for payload in (None, [], {}, {"observation": 3}):
         with pytest.raises(NoOpenEnv, match="without an observation"):

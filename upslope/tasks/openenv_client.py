@@ -101,6 +101,8 @@ class OpenEnvSession:
     def step(self, action: Mapping[str, Any]) -> Observed:
         """Raises ServerSaysNo for an error that the server tells of, Unavailable for a server that is away or takes too
         long, and UserError for one that answers something else."""
+        if not self._ending.alive:  # the client would begin another one
+            raise SessionEnded(f"the session at {self.url} is over")
         return self._answered(lambda: self._client.step(dict(action)))
 
     def close(self) -> None:
@@ -113,7 +115,8 @@ class OpenEnvSession:
     def _answered(self, ask: Callable[[], Coroutine[Any, Any, Observed]]) -> Observed:
         future = begun_on_loop(asyncio.wait_for(ask(), self._seconds))
         try:
-            return future.result()
+            found: Observed = future.result()
+            return found
         except TimeoutError:
             what: UserError = Unavailable(
                 f"{self.url} did not answer within {self._seconds:g} s (task.options.seconds)"
@@ -184,7 +187,9 @@ def schemas_of(url: str, seconds: float) -> Mapping[str, Any] | None:
     is away, and UserError for one that answers something else."""
     web = re.sub("^ws", "http", url) + "/schema"
     try:
-        own = {} if urllib.parse.urlsplit(url).hostname in LOCAL else None  # a proxy does not know this machine
+        own: dict[str, str] | None = (
+            {} if urllib.parse.urlsplit(url).hostname in LOCAL else None
+        )  # a proxy does not know this machine
         with urllib.request.build_opener(urllib.request.ProxyHandler(own)).open(web, timeout=seconds) as answer:
             found = json.loads(answer.read())
     except urllib.error.HTTPError as error:

@@ -91,12 +91,10 @@ class OpenEnvWorld(Episode):
                     f"{self._where}: {self._session.url} says nothing at its reset; give prompts with --data"
                 )
             return ({"role": "user", "content": words},)
-        return with_words(messages, words) if words else messages
+        return with_observation(messages, words) if words else messages
 
     def reply(self, text: str) -> Reply:
         text, self._begun = self._begun + text, ""
-        if self._over:
-            return None
         if not self._tools:
             content, _ = self._taken({self._rules.action: text}, "the environment does not take this action")
             return None if self._over else [{"role": "user", "content": content}]
@@ -165,10 +163,10 @@ class OpenEnvWorld(Episode):
         return Score(earned, parts={"reward": earned, "steps": float(self._steps), "refused": float(self._refused)})
 
 
-def with_words(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
+def with_observation(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
     """A prompt with the first observation at its end, before the beginning of an answer.
 
-    >>> with_words([{"role": "user", "content": "Play."}], "You see a door.")[0]["content"]
+    >>> with_observation([{"role": "user", "content": "Play."}], "You see a door.")[0]["content"]
     'Play.\\n\\nYou see a door.'
     """
     begun = messages[-1:] if messages[-1]["role"] == "assistant" else []
