@@ -72,7 +72,7 @@ def test_an_action_that_is_none_is_told_and_counted_and_a_crash_stops(guessing: 
     task = guessing.task(options={"size": 20})
     (found,) = attempt(task, "5" * 20, "3")
     assert "error" in json.loads(found.chat[1]["content"]) and found.earned is not None
-    assert found.earned.parts == {"reward": 1.0, "steps": 1.0, "refused": 1.0}
+    assert found.earned.parts == {"steps": 1.0, "refused": 1.0}
     with pytest.raises(UserError, match=rf"problem openenv/.*{guessing.url}.*broken.*EXECUTION_ERROR.*on_error=tell"):
         attempt(task, "crash")
     assert guessing.left() == 0

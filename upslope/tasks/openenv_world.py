@@ -160,7 +160,7 @@ class OpenEnvWorld(Episode):
         self._session.close()
         given = self._rewards
         earned = sum(given) if self._rules.reward == "sum" else (given or [0.0])[-1]
-        return Score(earned, parts={"reward": earned, "steps": float(self._steps), "refused": float(self._refused)})
+        return Score(earned, parts={"steps": float(self._steps), "refused": float(self._refused)})
 
 
 def with_observation(messages: Sequence[Message], words: str) -> tuple[Message, ...]:
