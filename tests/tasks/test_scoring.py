@@ -11,14 +11,16 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from upslope.errors import UserError
-from upslope.tasks import grade_school
+from upslope.tasks import awaited, grade_school
 from upslope.tasks.base import Split, Task
 from upslope.tasks.registry import load_rewards
 from upslope.tasks.reward_calls import RewardFunction
@@ -247,3 +249,21 @@ def test_a_scribbling_function_does_not_misalign_the_next() -> None:
 def test_responses_and_problems_must_match() -> None:
     with pytest.raises(ValueError, match="shorter"):
         score([lambda completions: [1.0]], PLAIN, "a")
+
+
+def test_threads_that_ask_at_once_get_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that one of them opens is of no use on another loop."""
+    monkeypatch.setattr(awaited, "_LOOPS", {})
+    barrier, made = threading.Barrier(4), asyncio.new_event_loop
+
+    def all_at_once() -> asyncio.AbstractEventLoop:
+        barrier.wait(5)
+        return made()
+
+    async def mine() -> int:
+        return id(asyncio.get_running_loop())
+
+    monkeypatch.setattr(asyncio, "new_event_loop", all_at_once)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: awaited.begun_on_loop(mine()).result(5), range(4)))
+    assert len(set(found)) == 1

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import functools
 import os
 import threading
 from collections.abc import Awaitable, Coroutine, Sequence
@@ -46,10 +45,19 @@ async def _outcome(awaitable: Awaitable[Any]) -> Any:
         return error
 
 
-@functools.cache
+_LOOPS: dict[int, asyncio.AbstractEventLoop] = {}
+
+
 def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """The loop of this process, in a thread of its own: a notebook's main thread already runs one."""
+    """The loop of this process, in a thread of its own: a notebook's main thread already runs one. It is one, whoever
+    asks first: worlds do in several threads at a time."""
+    known = _LOOPS.get(process)
+    if known is not None:
+        return known
     loop = asyncio.new_event_loop()
+    if _LOOPS.setdefault(process, loop) is not loop:
+        loop.close()
+        return _LOOPS[process]
 
     def serve() -> None:
         asyncio.set_event_loop(loop)

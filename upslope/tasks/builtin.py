@@ -43,6 +43,16 @@ def _gym(kind: str) -> TaskKind:
     return TaskKind(made, "", frozenset({"seed"}), any_option=True)  # its options are the data set's own too
 
 
+def _openenv(kind: str) -> TaskKind:
+    def made(**given: Any) -> Task:
+        from upslope.tasks import openenv_task
+
+        return openenv_task.open(kind, **given)
+
+    options = {"action": str, "observation": str, "reward": str, "size": int, "seconds": float, "on_error": str}
+    return TaskKind(made, "", frozenset({"data", "eval_data", "columns", "seed", "limits"}), options)
+
+
 def _user(**given: Any) -> Task:
     from upslope.tasks import user
 
@@ -73,7 +83,11 @@ TASKS: Mapping[str, TaskKind] = {
     "user": TaskKind(_user, "your --data and --reward", _OF_FILES),
 }
 """Every task by its name."""
-WORLDS: Mapping[str, Callable[[str], TaskKind]] = {"reasoning-gym": _gym, "verifiers": _verifiers}
+WORLDS: Mapping[str, Callable[[str], TaskKind]] = {
+    "reasoning-gym": _gym,
+    "verifiers": _verifiers,
+    "openenv": _openenv,
+}
 """Libraries of tasks by the word before the colon: ``reasoning-gym:NAME``."""
 FOR_DATA = "user"
 """Which one is meant where data is given and no task named."""
@@ -84,4 +98,4 @@ DEFAULT = "pocket"
 def tasks_help() -> str:
     """All names with their lines, for the command line."""
     known = [f"{name} ({kind.help})" for name, kind in TASKS.items()]
-    return f"{', '.join(known)}, reasoning-gym:NAME, verifiers:NAME, or your own: FILE.py:NAME."
+    return f"{', '.join(known)}, reasoning-gym:NAME, verifiers:NAME, openenv:URL, or your own: FILE.py:NAME."

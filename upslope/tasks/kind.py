@@ -34,9 +34,9 @@ class TaskKind:
     help: str
     """One line for the command line's help."""
     takes: frozenset[str] = frozenset()
-    """Which of data, eval_data, rewards (with their weights: a ``Rewards``), columns and seed the factory has as
-    parameters. What is given and not taken is refused, but for the seed, of which a task that draws nothing has no use.
-    """
+    """Which of data, eval_data, rewards (with their weights: a ``Rewards``), columns, seed and limits (the
+    ``ConversationLimits``) the factory has as parameters. What is given and not taken is refused, but for the seed, of
+    which a task that draws nothing has no use."""
     options: Mapping[str, type | None] = field(default_factory=dict)
     """What else it understands, and the type of its value; None: the factory itself looks at it."""
     any_option: bool = False

@@ -90,10 +90,11 @@ def open_task(
     kind.check(name, options or {}, given | {"rewards": rewards, "reward_weights": reward_weights})
     loaded = load_rewards(rewards, reward_weights, modules) if "rewards" in kind.takes else NO_REWARDS
     given["rewards"] = loaded
-    task: Task = kind.factory(**{key: given[key] for key in kind.takes}, **(options or {}))
+    limits = ConversationLimits(max_turns, 0, max_seconds)
+    task: Task = kind.factory(**{key: (given | {"limits": limits})[key] for key in kind.takes}, **(options or {}))
     if whole and isinstance(task, RowTask):
         task.undivided = "test"
-    equipped = ToolSettings(tools, environment, ConversationLimits(max_turns, 0, max_seconds), tool_seconds)
+    equipped = ToolSettings(tools, environment, limits, tool_seconds)
     if equipped and rewards and (reward_workers or reward_timeout):
         raise UserError(
             "with task.tools or task.environment reward functions see whole conversations, in this process; leave "

@@ -23,8 +23,9 @@ from upslope.errors import UserError
 from upslope.marks import FULL_MARKS, NEARLY, comes_to
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Task
+from upslope.tasks.episode import Episode, Reply
 from upslope.tasks.rewards import Rewards
-from upslope.types import Problem, Score
+from upslope.types import Message, Problem, Score
 
 MARK = "=right"
 """Behind the name of a reward function that decides."""
@@ -67,6 +68,36 @@ class Decided(AroundTask):
 
     def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         return [self._rule(score) for score in super().score(problems, responses)]
+
+    def episode(self, problem: Problem) -> Episode | None:
+        world = super().episode(problem)
+        return None if world is None else DecidedEpisode(world, self._rule)
+
+
+class DecidedEpisode(Episode):
+    """A world whose own score says what is right by the same rule."""
+
+    def __init__(self, own: Episode, rule: RightRule) -> None:
+        self._own, self._rule = own, rule
+        self.stops, self.limits, self.keep_special = own.stops, own.limits, own.keep_special
+
+    @property
+    def calls(self) -> int:  # type: ignore[override]
+        return self._own.calls
+
+    @property
+    def wrong_calls(self) -> int:  # type: ignore[override]
+        return self._own.wrong_calls
+
+    def reply(self, text: str) -> Reply:
+        return self._own.reply(text)
+
+    def opening(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return self._own.opening(messages)
+
+    def score(self, chat: Sequence[Message]) -> Score | None:
+        found = self._own.score(chat)
+        return None if found is None else self._rule(found)
 
 
 def with_right(task: Task, rewards: Rewards, least: float | None) -> Task:

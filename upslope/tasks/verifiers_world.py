@@ -23,7 +23,7 @@ from upslope.tasks.conversation import chat_of
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
 from upslope.tasks.tools.call import Call
 from upslope.tasks.tools.calls import before_calls, calls_in
-from upslope.tasks.tools.toolbox import Tool, value_spelled
+from upslope.tasks.tools.toolbox import Tool, arguments_given
 from upslope.tasks.verifiers_client import turns_client
 from upslope.types import Message, Score
 
@@ -107,15 +107,7 @@ class VerifiersWorld(Episode):
 
     def _arguments(self, call: Call) -> str:
         """As the JSON of an object; of a call that is none, what is wrong with it, which is no JSON."""
-        if call.fault:
-            return call.fault
-        tool = self._tools.get(call.name)
-        properties = (tool.schema or {}).get("function", {}).get("parameters", {}).get("properties", {}) if tool else {}
-        given: dict[str, Any] = {**dict(zip(properties, call.positional, strict=False)), **call.arguments}
-        if call.spelled:
-            kinds = {name: each.get("type") for name, each in properties.items() if isinstance(each, Mapping)}
-            given = {name: text if kinds.get(name) == "string" else value_spelled(text) for name, text in given.items()}
-        return json.dumps(given)
+        return call.fault or json.dumps(arguments_given(call, self._tools.get(call.name)))
 
     def _next(self) -> AskedTurn | None:
         """The next prompt; None: the rollout is over. Raises UserError for one that failed."""

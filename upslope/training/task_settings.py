@@ -20,8 +20,8 @@ class TaskSettings:
     """Where problems and rewards come from."""
 
     name: str = ""
-    """code, gsm8k, math, pocket, user, reasoning-gym:NAME, verifiers:NAME, or your own, FILE.py:NAME; empty: user if
-    data is given, none if text is, else pocket."""
+    """code, gsm8k, math, pocket, user, reasoning-gym:NAME, verifiers:NAME, openenv:URL, or your own, FILE.py:NAME;
+    empty: user if data is given, none if text is, else pocket."""
     data: str | None = None
     """A folder with train.* and test.*, one such file, a folder that ``datasets`` saved, or (gsm8k) nothing for the
     hub's copy. A file is jsonl, json, csv, tsv (each also .gz or .zst), parquet, arrow or feather."""
@@ -75,7 +75,7 @@ class TaskSettings:
     environment: str = ""
     """A class whose methods an attempt may call, FILE.py:CLASS (TRL's ``environment_factory``); empty: none."""
     max_turns: int = at_least(0, 0)
-    """Turns of a conversation with tools or an environment; 0: no limit."""
+    """Turns of a conversation with tools or an environment (also of openenv); 0: no limit."""
     max_seconds: float = at_least(0, 0.0)
     """Seconds that such a conversation may take, looked at between its turns; 0: no limit."""
     tool_seconds: float = at_least(0, 0.0)
@@ -83,7 +83,8 @@ class TaskSettings:
     options: dict[str, Any] = field(default_factory=dict)
     """What the task itself understands (gsm8k: calculator, keep_annotations; math: seconds; code: partial, seconds,
     memory_mb, instruction, trust_tests; reasoning-gym: size, levels, form, instruction, partial and what its data set
-    has; verifiers: its environment's own; your own: the parameters of what makes it)."""
+    has; verifiers: its environment's own; openenv: action, observation, reward, size, seconds, on_error; your own: the
+    parameters of what makes it)."""
     text: tuple[str, ...] = ()
     """Plain text to read, in the place of the task's documents: files (txt, md, jsonl, parquet, each also .gz or .zst),
     folders, patterns, data sets of the hub. Recipe pretrain reads it, sft replays it (``recipe.sample.replay``), and
@@ -117,8 +118,11 @@ class TaskSettings:
             raise ValueError(f"reward_workers = {self.reward_workers} must be at most {MOST_WORKERS}")
         if self.reward_timeout > LONGEST_CHECK:
             raise ValueError(f"reward_timeout = {self.reward_timeout:g} must be at most {LONGEST_CHECK} seconds")
-        if (self.max_turns or self.max_seconds or self.tool_seconds) and not (self.tools or self.environment):
-            raise ValueError("max_turns, max_seconds and tool_seconds are for tools or an environment; leave them out")
+        lent = bool(self.tools or self.environment)
+        if (self.max_turns or self.max_seconds) and not (lent or self.name.startswith("openenv:")):
+            raise ValueError("max_turns and max_seconds are for tools or an environment; leave them out")
+        if self.tool_seconds and not lent:
+            raise ValueError("tool_seconds is for tools or an environment; leave it out")
         if self.on_timeout == "mask" and not self.reward_timeout:
             raise ValueError("on_timeout = mask, and nothing times out: set reward_timeout as well")
 

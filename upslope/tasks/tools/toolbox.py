@@ -136,6 +136,16 @@ def value_spelled(text: str) -> Any:
     return text
 
 
+def arguments_given(call: Call, tool: Tool | None) -> dict[str, Any]:
+    """What a call gives a tool that is called elsewhere, by name, as the tool's schema has it."""
+    properties = (tool.schema or {}).get("function", {}).get("parameters", {}).get("properties", {}) if tool else {}
+    given: dict[str, Any] = {**dict(zip(properties, call.positional, strict=False)), **call.arguments}
+    if not call.spelled:
+        return given
+    kinds = {name: each.get("type") for name, each in properties.items() if isinstance(each, Mapping)}
+    return {name: text if kinds.get(name) == "string" else value_spelled(text) for name, text in given.items()}
+
+
 def _mistyped(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
     """The first argument that is not of its parameter's plain type; other hints are the tool's own affair."""
     hints = _hints(function)
