@@ -202,7 +202,7 @@ def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "given", "bound"),
-    [(torch.float32, None, 0.01), (torch.bfloat16, None, 0.5), (torch.float32, 0.2, 0.2), (torch.float32, 0.0, 0.0)],
+    [(torch.float32, None, 0.001), (torch.bfloat16, None, 0.5), (torch.float32, 0.2, 0.2), (torch.float32, 0.0, 0.0)],
 )
 def test_the_bound_of_the_gap_follows_the_precision_unless_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, given: float | None, bound: float

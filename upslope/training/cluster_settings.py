@@ -49,7 +49,7 @@ class ClusterSettings:
     The learner needs the rest."""
     most_gap: float | None = at_least(0, None)
     """Nats by which sampler and learner may differ over a token after weights were handed over, at most; more stops the
-    run. Left out: 0.01 where they compute in float32, 0.5 in bfloat16 and float16."""
+    run. Left out: 0.001 where they compute in float32, 0.5 in bfloat16 and float16."""
 
     def __post_init__(self) -> None:
         require_bounds(self)

@@ -26,10 +26,10 @@ NOT_BY_ADDRESS = (
 )
 """What run.toml and the journal say of a run whose sampler this is."""
 
-MOST_GAP = {"float32": 0.01, "bfloat16": 0.5, "float16": 0.5}
+MOST_GAP = {"float32": 0.001, "bfloat16": 0.5, "float16": 0.5}
 """Nats that ``cluster.most_gap`` allows where it is left out, by what both sides compute in. They only round
 differently where the handover was right: in float32 that came to 2e-6 to 1e-4 nats (docs/vllm.md), and a head that was
-left stale to 0.07 to 11. In bfloat16 a logit of 16 or more is a multiple of 1/8, and rounding alone came to 0.22."""
+left stale to 0.002 to 11. In bfloat16 a logit of 16 or more is a multiple of 1/8, and rounding alone came to 0.22."""
 
 
 @contextlib.contextmanager
