@@ -111,6 +111,7 @@ def wrong(command: str) -> str | None:
             typed = given.get("arguments") or given.get("overrides") or []
             files = [ROOT / a for a in typed if a.startswith("examples/")]
             pairs = [a for a in typed if "=" in a]
+            pairs += [f"task.name={given['task']}"] if given.get("task") else []
             resolve_recipe(load_settings(files[0] if files else None, pairs).recipe)
     except Exception as error:
         return str(getattr(error, "message", error))
