@@ -6,21 +6,21 @@ they can be taken apart into plain tensors and put together again, which is how 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from upslope.errors import UserError
-from upslope.learn.rule import ADAMW, Rule
+from upslope.learn.rule import ADAMW, Rule, adamw_options
 from upslope.learn.settings import LearnSettings
 
 BLOCK = 256
 """Numbers that share a scale."""
 LEAST = 4096
 """A weight with fewer entries keeps moments in full, and so does one whose entries fill no whole number of blocks."""
-_PARTS = (":codes", ":scale", ":qmap")
+_PARTS = ("codes", "scale", "qmap")
 
 
 class EightBitRule(Rule):
@@ -43,11 +43,12 @@ class EightBitRule(Rule):
         return sum(2 * (_bytes(m) if _is_large(m) else 4 * m.numel()) for m in self.masters.values())
 
     def names(self) -> set[str]:
-        parts = {name: _PARTS if _is_large(master) else ("",) for name, master in self.masters.items()}
-        moments = {
-            f"{key}{part}/{name}" for key in self.kept if key != "step" for name in parts for part in parts[name]
+        return {
+            f"{each}/{name}"
+            for name, master in self.masters.items()
+            for key in self.kept
+            for each in _keys(key, master)
         }
-        return moments | {f"step/{name}" for name in parts}
 
     def state(self) -> dict[str, Tensor]:
         """Moments and counts, flat; of a moment in eight bits its parts, as ``KEY:PART/NAME``."""
@@ -59,14 +60,8 @@ class EightBitRule(Rule):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         for name, master in self.masters.items():
-            saved = {
-                key.removesuffix(f"/{name}"): value for key, value in state.items() if key.partition("/")[2] == name
-            }
             self.optimizer.state[master] = {
-                key: _joined(
-                    {part[len(key) :]: value for part, value in saved.items() if _moment(part) == key}, key, master
-                )
-                for key in self.kept
+                key: _joined([state[f"{each}/{name}"] for each in _keys(key, master)], key, master) for key in self.kept
             }
 
 
@@ -76,14 +71,7 @@ def eight_bit_rule(masters: Mapping[str, Tensor], settings: LearnSettings) -> Ei
         from torchao.optim import AdamW8bit
     except ImportError as error:
         raise UserError(f"learn.moments = '8bit' needs torchao ({error}): pip install torchao, or set 'full'") from None
-    adamw = AdamW8bit(
-        list(masters.values()),
-        lr=settings.lr or 0.0,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        block_size=BLOCK,
-    )
+    adamw = AdamW8bit(list(masters.values()), block_size=BLOCK, **adamw_options(settings))
     return EightBitRule(adamw, masters, ADAMW)
 
 
@@ -108,15 +96,16 @@ def _parts(value: Any) -> dict[str, Tensor]:
     return {f":{name}": getattr(value, name) for name in names}
 
 
-def _moment(key: str) -> str:
-    return key.partition(":")[0]
+def _keys(key: str, master: Tensor) -> list[str]:
+    """What a ``state`` has of one of a master's moments, or of its count."""
+    return [f"{key}:{part}" for part in _PARTS] if key != "step" and _is_large(master) else [key]
 
 
-def _joined(parts: Mapping[str, Tensor], key: str, master: Tensor) -> Any:
+def _joined(parts: Sequence[Tensor], key: str, master: Tensor) -> Any:
     """A moment of its parts."""
     from torchao.optim.subclass_8bit import OptimState8bit
 
-    if "" in parts:
-        return parts[""].to("cpu" if key == "step" else master.device, torch.float32, copy=True)
-    held = {part[1:]: value.to(master.device, copy=True) for part, value in parts.items()}
+    if len(parts) == 1:
+        return parts[0].to("cpu" if key == "step" else master.device, torch.float32, copy=True)
+    held = {part: value.to(master.device, copy=True) for part, value in zip(_PARTS, parts, strict=True)}
     return OptimState8bit.__tensor_unflatten__(held, [key == "exp_avg", master.dtype])

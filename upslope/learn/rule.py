@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from upslope.learn.settings import LearnSettings
+
 ADAMW, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 """What each keeps of a weight, by torch's names."""
+
+
+def adamw_options(settings: LearnSettings) -> dict[str, Any]:
+    """What every AdamW is told, by torch's names."""
+    betas = (settings.beta1, settings.beta2)
+    return {"lr": settings.lr or 0.0, "betas": betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
 
 
 @dataclass(frozen=True)

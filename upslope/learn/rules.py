@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from upslope.errors import UserError
 from upslope.learn.eight_bits import eight_bit_rule, is_in_eight_bits
 from upslope.learn.muon import Muon
-from upslope.learn.rule import ADAMW, MUON, Rule
+from upslope.learn.rule import ADAMW, MUON, Rule, adamw_options
 from upslope.learn.settings import LearnSettings
 from upslope.model.adapter import has_adapter
 
@@ -34,14 +34,7 @@ def rules_of(model: Any, masters: Mapping[str, Tensor], settings: LearnSettings)
     if rest and settings.moments == "8bit":
         rules.append(eight_bit_rule(rest, settings))
     elif rest:
-        adamw = torch.optim.AdamW(
-            list(rest.values()),
-            lr=settings.lr or 0.0,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        adamw = torch.optim.AdamW(list(rest.values()), fused=True, **adamw_options(settings))
         rules.append(Rule(adamw, rest, ADAMW))
     return rules
 

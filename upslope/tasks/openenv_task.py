@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from upslope.errors import UserError, nearest
 from upslope.plugins import said
+from upslope.tasks.base import Split
 from upslope.tasks.columns import Columns
 from upslope.tasks.episode import ConversationLimits, Episode
 from upslope.tasks.files import Files, find_files
@@ -77,9 +78,9 @@ class OpenEnvTask(RowTask):
     def without_files(self) -> Iterator[Row]:
         for place, seed in enumerate(self._seeds):
             told = f"The first observation with seed {seed}"  # which stands here until the environment says it
-            side = "test" if held_out(({"role": "user", "content": told},)) else "train"
+            side: Split = "test" if held_out(({"role": "user", "content": told},)) else "train"
             row = {"prompt": told, "reset": {"seed": seed}}
-            yield Row(f"openenv:{self._url}", place + 1, row, "test" if side == "test" else "train", place)
+            yield Row(f"openenv:{self._url}", place + 1, row, side, place)
 
     def build_to_score(self, row: Mapping[str, Any], where: str) -> Problem | None:
         if not self._files or (row.get("prompt") is None and row.get("messages") is None):

@@ -16,7 +16,7 @@ from upslope.tasks.episode import ConversationLimits, Episode, Reply
 from upslope.tasks.openenv_client import NOT_AN_ACTION, RAISED, Observed, OpenEnvSession, ServerSaysNo
 from upslope.tasks.tools.call import Call
 from upslope.tasks.tools.calls import calls_in
-from upslope.tasks.tools.toolbox import MOST_SAID, Tool, arguments_given
+from upslope.tasks.tools.toolbox import MOST_SAID, Answered, Tool, arguments_given, fault_of, told_error
 from upslope.types import Message, Score
 
 RewardRule = Literal["sum", "last"]
@@ -45,7 +45,7 @@ class OpenEnvRules(NamedTuple):
         else:
             found = observation if any(value not in (None, "", [], {}) for value in observation.values()) else None
         text = "" if found is None else found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-        return text.encode("utf-8", "replace").decode()  # half a character is none that a tokenizer takes
+        return whole_characters(text)
 
 
 class OpenEnvWorld(Episode):
@@ -96,8 +96,8 @@ class OpenEnvWorld(Episode):
     def reply(self, text: str) -> Reply:
         text, self._begun = self._begun + text, ""
         if not self._tools:
-            content, _ = self._taken({self._rules.action: text}, "the environment does not take this action")
-            return None if self._over else [{"role": "user", "content": content}]
+            answer = self._taken({self._rules.action: text}, "the environment does not take this action")
+            return None if self._over else [{"role": "user", "content": answer.text}]
         replies: list[Message] = []
         for call in calls_in(text):
             replies.append({"role": "tool", "name": call.name or "unknown", "content": self._called(call)})
@@ -107,19 +107,19 @@ class OpenEnvWorld(Episode):
 
     def _called(self, call: Call) -> str:
         self.calls += 1
-        if call.fault or call.name not in self._tools:
-            fault = call.fault or f"there is no tool {call.name!r}; there are {', '.join(self._tools)}"
-            content, failed = _fault(fault), True
+        fault = fault_of(call, self._tools)
+        if fault:
+            answer = told_error(fault)
         else:
             given = arguments_given(call, self._tools[call.name])
-            content, failed = self._taken(
+            answer = self._taken(
                 {"type": "call_tool", "tool_name": call.name, "arguments": given}, "no such call can be made"
             )
-        self.wrong_calls += failed
-        return content
+        self.wrong_calls += answer.failed
+        return answer.text
 
-    def _taken(self, action: Mapping[str, Any], refusal: str) -> tuple[str, bool]:
-        """What the world says to an action, and whether that is an error."""
+    def _taken(self, action: Mapping[str, Any], refusal: str) -> Answered:
+        """What the world says to an action."""
         try:
             found = self._session.step(action)
         except ServerSaysNo as error:
@@ -131,29 +131,27 @@ class OpenEnvWorld(Episode):
                     f"{self._where}: {self._session.url} failed: {said(error, str)} ({error.code}){mend}"
                 ) from error
             self._refused += 1
-            return _fault(f"{said(error, str)}: {refusal}" if error.code == NOT_AN_ACTION else str(error)), True
+            return told_error(f"{said(error, str)}: {refusal}" if error.code == NOT_AN_ACTION else str(error))
         except UserError as error:
             raise type(error)(f"{self._where}: {error}") from error
         self._steps += 1
         if found.reward is not None:
             self._rewards.append(found.reward)
         self._over = found.done
-        return (
-            self._result(found) if "type" in action and self._tools else (self._rules.words(found.observation), False)
-        )
+        return self._result(found) if self._tools else Answered(self._rules.words(found.observation), failed=False)
 
-    def _result(self, found: Observed) -> tuple[str, bool]:
+    def _result(self, found: Observed) -> Answered:
         """Of a call."""
         seen = found.observation
         if seen.get("error"):
             error = seen["error"]
-            return _fault(str(error.get("message", error) if isinstance(error, Mapping) else error)), True
+            return told_error(str(error.get("message", error) if isinstance(error, Mapping) else error))
         result, failed = seen.get("result", seen), False
         if isinstance(result, Mapping) and "data" in result:
             failed = bool(result.get("is_error"))
             result = result["data"]
         text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-        return text.encode("utf-8", "replace").decode()[:MOST_SAID], failed
+        return Answered(whole_characters(text)[:MOST_SAID], failed)
 
     def score(self, chat: Sequence[Message]) -> Score:
         self._over = True
@@ -178,5 +176,6 @@ def with_observation(messages: Sequence[Message], words: str) -> tuple[Message, 
     return (*asked, *begun)
 
 
-def _fault(what: str) -> str:
-    return json.dumps({"error": what[:MOST_SAID]})
+def whole_characters(text: str) -> str:
+    """Half a character is none that a tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()

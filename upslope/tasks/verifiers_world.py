@@ -23,7 +23,7 @@ from upslope.tasks.conversation import chat_of
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
 from upslope.tasks.tools.call import Call
 from upslope.tasks.tools.calls import before_calls, calls_in
-from upslope.tasks.tools.toolbox import Tool, arguments_given
+from upslope.tasks.tools.toolbox import Tool, arguments_given, fault_of
 from upslope.tasks.verifiers_client import turns_client
 from upslope.types import Message, Score
 
@@ -100,7 +100,7 @@ class VerifiersWorld(Episode):
         made = [(f"call{self.calls + n:05d}", call.name, self._arguments(call)) for n, call in enumerate(calls)]
         self._names.update({each: name for each, name, _ in made})
         self.calls += len(calls)
-        self.wrong_calls += sum(bool(call.fault) or call.name not in self._tools for call in calls)
+        self.wrong_calls += sum(bool(fault_of(call, self._tools)) for call in calls)
         content = before_calls(text) if calls else text
         self._said.append(("assistant", content.strip()))
         self._now.answer.set_result((content, made, cut))

@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -76,15 +76,14 @@ class Toolbox:
     def answer(self, call: Call) -> Answered:
         """The result of a call, or what was wrong with it. Whatever a tool raises is for whoever called it; but
         Unavailable, which the sandbox of programs raises, goes on: that is the machine's fault, and no call's."""
-        if call.fault:
-            return _error(call.fault)
-        if call.name not in self._tools:
-            return _error(f"there is no tool {call.name!r}; there are {', '.join(self._tools)}")
+        fault = fault_of(call, self._tools)
+        if fault:
+            return told_error(fault)
         function = self._tools[call.name]
         given = _read(function, call.arguments) if call.spelled else call.arguments
         fault = _misfit(call.name, function, call.positional, given)
         if fault:
-            return _error(fault)
+            return told_error(fault)
         work = functools.partial(function, *call.positional, **given)
         return _within(lambda: _run(work), self._seconds) if self._seconds else _run(work)
 
@@ -166,7 +165,7 @@ def _run(work: Callable[[], Any]) -> Answered:
         raise
     except BaseException as error:
         unless_interrupted(error)
-        return _error(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        return told_error(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _within(work: Callable[[], Answered], seconds: float) -> Answered:
@@ -179,8 +178,16 @@ def _within(work: Callable[[], Answered], seconds: float) -> Answered:
             found.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    return found.result() if wait([found], seconds).done else _error(f"it took longer than {seconds:g} s")
+    return found.result() if wait([found], seconds).done else told_error(f"it took longer than {seconds:g} s")
 
 
-def _error(what: str) -> Answered:
+def fault_of(call: Call, tools: Collection[str]) -> str:
+    """Why a call cannot be handed to any of these tools; empty if it can."""
+    if call.fault or call.name in tools:
+        return call.fault
+    return f"there is no tool {call.name!r}; there are {', '.join(tools)}"
+
+
+def told_error(what: str) -> Answered:
+    """An error as whoever called is told it."""
     return Answered(json.dumps({"error": what[:MOST_SAID]}), failed=True)
