@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from left_by import journal, tensors
 from transformers import AutoModelForCausalLM
 
 from upslope.config import load_settings
@@ -27,7 +27,6 @@ REWARD = """
 def odd(completions, **columns):
     return [float(sum(map(ord, text)) % 2) for text in completions]
 """
-MEASURED = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
 MUON = ["learn.optimizer=muon", "learn.decay=wsd"]
 CARRIED = {
     "a critic on a copy": ["recipe=ppo", "recipe.critic.warmup=3", "recipe.critic.rate=1"],
@@ -58,18 +57,6 @@ def run(name: str, steps: int, extra: list[str], *, resume: bool = False) -> Pat
     ]
     options = {"task.rewards": ["mine.py:odd"], "name": name, "steps": steps}
     return launch(load_settings(None, [*settings, *extra], options), NullView, resume=resume)
-
-
-def journal(folder: Path) -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in MEASURED} for r in rows if r["kind"] != "resume"]
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    found = newest(folder / "checkpoints")
-    assert found is not None
-    files = [*found.folder.glob("*.safetensors"), *found.folder.glob("resume/*.state")]
-    return {f"{p.name}/{n}": t for p in files for n, t in load_file(p).items()}
 
 
 def saved_start() -> Path:

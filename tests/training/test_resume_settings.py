@@ -11,7 +11,7 @@ from typing import Any
 import naive
 import pytest
 import torch
-from safetensors.torch import load_file
+from left_by import journal, tensors
 
 from upslope.config import load_settings
 from upslope.learn.learner import Learner
@@ -99,9 +99,6 @@ NUM_STEPS = {"patience": 3}
 """Where they are not 4."""
 
 
-MEASURED = ("seconds", "spent", "tokens_per_s", "memory_gb", "resident_gb")
-
-
 class Defect(BaseException):
     """Something that nobody foresaw."""
 
@@ -134,18 +131,6 @@ def settings_of(name: str, extra: list[str]) -> RunSettings:
 
 def run(name: str, extra: list[str], *, resume: bool = False) -> Path:
     return launch(settings_of(name, extra), NullView, resume=resume)
-
-
-def journal(folder: Path) -> list[dict[str, object]]:
-    found = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in found if row["kind"] != "resume"]
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    found = newest(folder / "checkpoints")
-    assert found is not None
-    files = [*found.folder.glob("*.safetensors"), *found.folder.glob("resume/*.state")]
-    return {f"{p.name}/{n}": t for p in files for n, t in load_file(p).items()}
 
 
 def breaking_off(at: int) -> Callable[..., Any]:
