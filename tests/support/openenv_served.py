@@ -9,16 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import templated
+from spoken import spoken
 
 from upslope.errors import UserError
-from upslope.model.chat_renderer import ChatRenderer
-from upslope.rollout.address import Address
-from upslope.rollout.base import Request
-from upslope.rollout.groups import sample_groups
-from upslope.rollout.scripted import ScriptedSampler
 from upslope.tasks.registry import open_task
-from upslope.types import Rollout, Sampling
+from upslope.types import Rollout
 
 
 def app_of(kind: str, live: set[int]) -> Any:
@@ -146,18 +141,8 @@ def served(kind: str) -> Iterator[Served]:
 
 def attempt(task: Any, *turns: str, seed: int = 3, most: int = 900, num: int = 1) -> list[Rollout]:
     """Attempts with these turns, character by character, each sampled token checked."""
-    subject = ChatRenderer.of(templated.tokenizer("qwen2.5"))
-    written = [(*(i for c in turn for i in subject.ids(c)), subject.turn_end_id) for turn in turns]
-    left = {n: list(written) for n in range(num)}
-    sampling = Sampling(max_tokens=most)
-
-    def write(request: Request) -> tuple[tuple[int, ...], list[float]]:
-        ids = left[request.sample].pop(0)[: request.turn(sampling).max_tokens]
-        return ids, [-0.5] * len(ids)
-
-    sampler = ScriptedSampler(write, end_ids=subject.end_ids)
     problem = next(p for s in ("train", "test") for p in sides(task, s) if p.columns["reset"].get("seed", seed) == seed)
-    (found,) = sample_groups(sampler, subject, [problem], num, sampling, Address(0, "sample"), episode=task.episode)
+    found, written = spoken(task, problem, *turns, most=most, num=num)
     for rollout in found:
         begins, ends = (0, *rollout.turns), (*rollout.turns, len(rollout.response))
         for begin, end, ids in zip(begins, ends, written, strict=False):

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 import templated
+from spoken import spoken
 
 from upslope.errors import UserError
 from upslope.model.chat_renderer import ChatRenderer
-from upslope.rollout.address import Address
-from upslope.rollout.base import Request
-from upslope.rollout.groups import sample_groups
-from upslope.rollout.scripted import ScriptedSampler
 from upslope.tasks.registry import open_task
-from upslope.types import Rollout, Sampling
+from upslope.types import Rollout
 
 verifiers = pytest.importorskip("verifiers", reason="needs verifiers 0.3 (pip install 'verifiers>=0.3.1,<0.4')")
 if not hasattr(verifiers, "MultiTurnEnv"):
@@ -84,18 +81,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def attempt(*turns: str, family: str = "qwen2.5", most: int = 900, num: int = 1, **options: Any) -> list[Rollout]:
     """Attempts at "What is 1 + 2?" with these turns, character by character, each sampled token checked."""
     task = open_task("verifiers:talking-env", options=options)
-    subject = ChatRenderer.of(templated.tokenizer(family))
-    written = [(*(i for c in turn for i in subject.ids(c)), subject.turn_end_id) for turn in turns]
-    left = {n: list(written) for n in range(num)}
-    sampling = Sampling(max_tokens=most)
-
-    def write(request: Request) -> tuple[tuple[int, ...], list[float]]:
-        ids = left[request.sample].pop(0)[: request.turn(sampling).max_tokens]
-        return ids, [-0.5] * len(ids)
-
-    sampler = ScriptedSampler(write, end_ids=subject.end_ids)
-    problems = task.problems("train")[1:2]
-    (found,) = sample_groups(sampler, subject, problems, num, sampling, Address(0, "sample"), episode=task.episode)
+    found, written = spoken(task, task.problems("train")[1], *turns, family=family, most=most, num=num)
     for rollout in found:
         for begin, ids in zip((0, *rollout.turns), written, strict=False):
             here = rollout.response[begin : begin + len(ids)]
