@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upslope.model.turns import Rendering
+from upslope.tasks.tools.call import call_id
 from upslope.tasks.tools.calls import before_calls, calls_in
 from upslope.types import Message
 
@@ -28,7 +29,7 @@ def with_calls(messages: Sequence[Message]) -> list[Message]:
     num_calls = 0
     for place, message in enumerate(messages):
         if message["role"] == "tool" and "tool_call_id" not in message:
-            found.append({**message, "tool_call_id": f"call{num_calls:05d}"})
+            found.append({**message, "tool_call_id": call_id(num_calls)})
             num_calls += 1
             continue
         answers = _answers(messages, place) if message["role"] == "assistant" and "tool_calls" not in message else []
@@ -40,7 +41,7 @@ def with_calls(messages: Sequence[Message]) -> list[Message]:
         functions += [{"name": "", "arguments": {}}] * (len(answers) - len(calls))
         made = [
             {
-                "id": f"call{num_calls + n:05d}",
+                "id": call_id(num_calls + n),
                 "type": "function",
                 "function": {**function, "name": function["name"] or answer.get("name", "unknown")},
             }

@@ -21,7 +21,7 @@ from upslope.plugins import said
 from upslope.tasks.awaited import begun_on_loop
 from upslope.tasks.conversation import chat_of
 from upslope.tasks.episode import ConversationLimits, Episode, Reply
-from upslope.tasks.tools.call import Call
+from upslope.tasks.tools.call import Call, call_id
 from upslope.tasks.tools.calls import before_calls, calls_in
 from upslope.tasks.tools.toolbox import Tool, arguments_given, fault_of
 from upslope.tasks.verifiers_client import turns_client
@@ -97,7 +97,7 @@ class VerifiersWorld(Episode):
     def _answer(self, text: str, *, cut: bool) -> None:
         assert self._now is not None, "it was asked"
         calls = calls_in(text) if self._tools else []
-        made = [(f"call{self.calls + n:05d}", call.name, self._arguments(call)) for n, call in enumerate(calls)]
+        made = [(call_id(self.calls + n), call.name, self._arguments(call)) for n, call in enumerate(calls)]
         self._names.update({each: name for each, name, _ in made})
         self.calls += len(calls)
         self.wrong_calls += sum(bool(fault_of(call, self._tools)) for call in calls)

@@ -23,3 +23,12 @@ class Call:
     """Arguments without a name, as Python has them."""
     spelled: bool = False
     """Whether the arguments are texts that stand for values: their parameters say of what kind."""
+
+
+def call_id(number: int) -> str:
+    """Of the n-th call of a conversation: nine signs, as Mistral's template wants them.
+
+    >>> call_id(3)
+    'call00003'
+    """
+    return f"call{number:05d}"
