@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from upslope.cluster.launch import company_of
+from upslope.errors import UserError
 from upslope.files import write_whole
 from upslope.lab.evaluation import SPEAKING, evaluated
 from upslope.lab.pipeline.tokenizer_stage import TokenizerStage
@@ -44,6 +45,8 @@ class EvalStage:
         return not names(("threads", "task.reward_workers", *paths), key)
 
     def settings(self, table: Mapping[str, Any], folder: Path) -> RunSettings:
+        if "model" not in table:
+            raise UserError("no stage before it leaves a model to evaluate; give it model = DIRECTORY, or put it behind")
         return to_settings({**table, "out": str(folder.parent), "name": folder.name})
 
     def check(self, settings: RunSettings) -> None:
