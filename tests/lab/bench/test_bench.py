@@ -13,6 +13,7 @@ from upslope.algo.family import FAMILY
 from upslope.algo.objective import Objective
 from upslope.algo.recipe import Recipe
 from upslope.config import load_settings
+from upslope.lab.bench.ceiling import product_gflops
 from upslope.lab.bench.clock import Clock
 from upslope.lab.bench.clocked import ClockedSampler, ClockedTask
 from upslope.lab.bench.command import acting, bench
@@ -146,6 +147,12 @@ def test_the_loop_that_is_measured_is_the_one_that_trains() -> None:
 def small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upslope.lab.bench.ceiling.SIDE", 64)
     monkeypatch.setattr("upslope.lab.bench.ceiling.READ_BYTES", 2**16)
+
+
+def test_a_processor_without_such_products_is_asked_for_small_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upslope.lab.bench.ceiling.LONGEST", 0.0)
+    monkeypatch.setattr("upslope.lab.bench.ceiling.SIDE", 10**6)  # more than any memory holds
+    assert product_gflops(torch.device("cpu"), torch.float32) > 0
 
 
 @pytest.mark.parametrize("name", ["reinforce-baseline", "importance", "trpo", "ppo", "grpo", "dapo"])
