@@ -111,7 +111,11 @@ WRONG: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any], str]] = {
         r"stage b: a stage of kind eval does not read learn\.lr",
     ),
     "nothing to evaluate": (({"name": "b", "kind": "eval"},), {}, "stage b: no stage before it leaves a model"),
-    "what nobody reads": (({"name": "b", "kind": "eval"},), {"model": "pocket", "steps": 3}, "no stage reads steps, which is set for all"),
+    "what nobody reads": (
+        ({"name": "b", "kind": "eval"},),
+        {"model": "pocket", "steps": 3},
+        "no stage reads steps, which is set for all",
+    ),
 }
 
 

@@ -46,7 +46,7 @@ class EvalStage:
 
     def settings(self, table: Mapping[str, Any], folder: Path) -> RunSettings:
         if "model" not in table:
-            raise UserError("no stage before it leaves a model to evaluate; give it model = DIRECTORY, or put it behind")
+            raise UserError("no stage before it leaves a model to evaluate; give it model = DIRECTORY")
         return to_settings({**table, "out": str(folder.parent), "name": folder.name})
 
     def check(self, settings: RunSettings) -> None:
