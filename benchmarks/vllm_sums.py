@@ -1,12 +1,12 @@
 """vLLM as the sampler of a run, beside upslope's own: the gap after every load, accuracy before and after.
 
-    python benchmarks/vllm_sums.py MODEL --python VLLM_PYTHON [--steps 20] [--problems 4] [--samples 4] [--held-out 20]
+    python benchmarks/vllm_sums.py MODEL --python VLLM_PYTHON [--engines vllm local stale] [--steps 20] [--problems 4]
 
 MODEL is a Hugging Face directory (SmolLM2-135M-Instruct). It first imitates a few sums (``examples/sums``), so that
-there is something to reward, and goes on from there by trial and error, once with each engine. ``--stale`` is a third
-run, whose weights are loaded by vLLM's own ``reload_weights``: on a CPU it keeps the head of a tied model, and the gap
-shows it; the run is allowed to go on so that all gaps are seen, and the step where the bound would have ended it is
-told. Prints one JSON object an engine.
+there is something to reward, and goes on from there by trial and error, once with each engine. ``local`` is upslope's
+own. ``stale`` is vLLM with weights loaded by its own ``reload_weights``: on a CPU a tied model keeps its old head, and
+the gap shows it. That run may go on, so that all gaps are seen; the step where the bound would have ended it is told.
+Prints one JSON object an engine.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--imitate", type=int, default=3, help="steps of imitation before, of 16 sums (default 3)")
     parser.add_argument("--problems", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--held-out", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=2e-5)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--held-out", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-5, help="after imitation, which has 2e-5; falls linearly")
     parser.add_argument("--bound", type=float, default=1e-3, help="cluster.most_gap, nats (default 1e-3: float32)")
     parser.add_argument("--patience", type=float, default=300)
     parser.add_argument("--memory", type=float, default=0.3, help="cluster.vllm_memory (default 0.3)")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--stale", action="store_true")
+    parser.add_argument("--engines", nargs="+", choices=("vllm", "local", "stale"), default=["vllm", "local"])
     given = parser.parse_args()
     cluster = ClusterSettings(
         engine="vllm",
@@ -93,10 +93,10 @@ def main() -> None:
     }
     start = up.train(
         given.model, task=task, recipe="sft", steps=given.imitate, problems=16,
-        learn={"lr": given.lr, "warmup": 1, "dtype": "float32"}, eval={"problems": 0}, **shared,
+        learn={"lr": 2e-5, "warmup": 1, "dtype": "float32"}, eval={"problems": 0}, **shared,
     )  # fmt: skip
     weights = {name: weight.detach().clone() for name, weight in start.model.named_parameters()}
-    for name in ("vllm", "local", *(("stale",) if given.stale else ())):
+    for name in given.engines:
         for own, weight in start.model.named_parameters():
             weight.data.copy_(weights[own])
         print(f"{name}:", file=sys.stderr, flush=True)
@@ -111,7 +111,8 @@ def main() -> None:
             run = up.train(
                 (start.model, start.tokenizer), task=task, steps=given.steps, problems=given.problems,
                 recipe={"name": "grpo", "sample": {"group_size": given.samples}, "regulariser": "no_penalty"},
-                learn={"lr": given.lr, "warmup": 3, "dtype": "float32"}, eval={"problems": given.held_out},
+                learn={"lr": given.lr, "warmup": 3, "decay": "linear", "dtype": "float32"},
+                eval={"problems": given.held_out},
                 sampler=None if make is None else kept, **shared,
             )  # fmt: skip
         gaps = sampler[0].gaps if sampler else []
