@@ -20,12 +20,14 @@ LARGEST = 1_000_000
 SEEN = 2
 """Times that a pair must be there to become a token: what is there once says nothing of other text."""
 PIECES = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}{1,64}|\p{N}| ?[^\s\p{L}\p{N}]{1,64}[\r\n]{0,64}|"
+    r"\s{0,64}[\r\n]{1,64}|\s{1,64}(?!\S)|\s{1,64}"
 )
 """Where text is cut before bytes are paired (Qwen2's pattern, which is cl100k's with single digits): nothing merges
 across words, or across digits. A number is then always the same row of digits, whose places line up in arithmetic.
 With groups of three, counted from the left, they do not (Singh and Strouse 2024, arXiv:2402.14903), and a thousand
-groups would be an eighth of a vocabulary of 8192."""
+groups would be an eighth of a vocabulary of 8192. A piece ends after 64 characters of a kind, as no word is longer: the
+time to learn grows with the square of a piece, and a megabyte of one letter, or of DNA, would take days."""
 TEMPLATE = (
     "{% if tools %}{{ raise_exception('this chat template has no place for tools; say in a message what there is') }}"
     "{% endif %}"
