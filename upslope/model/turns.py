@@ -76,6 +76,7 @@ def turns_of(messages: Sequence[Message], render: Rendering) -> list[Turn]:
         end = max((end for end in render.ends if turn.written.rstrip().endswith(end)), key=len, default="")
         _require_no_end(chat, i, turn.written.rstrip().removesuffix(end), render)
         require_named(chat[i].get("tool_calls"), turn.written, f"{_named(chat, i)}: its tool_calls")
+        _require_thoughts(chat, i, turn.written)
     return turns
 
 
@@ -90,6 +91,15 @@ def require_named(functions: object, text: str, what: str) -> None:
                 f"{what} are not written by the model's chat template ({name!r} is nowhere in it): give it a template "
                 "that has a place for them, or leave them out"
             )
+
+
+def _require_thoughts(chat: Sequence[Message], i: int, text: str) -> None:
+    thoughts = chat[i].get("reasoning_content")
+    if isinstance(thoughts, str) and thoughts.strip() not in text:
+        raise UserError(
+            f"{_named(chat, i)}: its reasoning_content is not written by the model's chat template: give it a template "
+            "that has a place for it, or leave it out"
+        )
 
 
 def _turns(chat: Sequence[Message], assistant: list[int], counted: list[int], render: Rendering) -> list[Turn]:
@@ -122,7 +132,7 @@ def end_of_turn(after: str, ends: Sequence[str]) -> str:
 
 
 def _by_prefix(chat: Sequence[Message], i: int, render: Rendering) -> Turn:
-    prompt = render(chat[:i], generate=True)
+    prompt = _before(chat, i, render)
     probed = render([*chat[:i], {"role": "assistant", "content": PROBE}], generate=False)
     before, found, after = probed.rpartition(PROBE)
     if not found:
@@ -138,6 +148,19 @@ def _by_prefix(chat: Sequence[Message], i: int, render: Rendering) -> Turn:
     if written.endswith(after):
         return Turn(prompt, written[: len(written) - len(after)] + end)
     return Turn(prompt, written.rstrip())  # a call of a tool may end otherwise
+
+
+def _before(chat: Sequence[Message], i: int, render: Rendering) -> str:
+    """The chat before a turn, with the generation prompt."""
+    try:
+        return render(chat[:i], generate=True)
+    except Refused as error:
+        if i:
+            raise
+        raise UserError(
+            f"{_named(chat, i)}: nothing stands before it, and the model's chat template takes no empty chat; give it "
+            "train = false, or a message before it"
+        ) from error
 
 
 def _own_text(chat: Sequence[Message], i: int, prompt: str, full: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from upslope.errors import UserError
 from upslope.tasks.around import AroundTask
 from upslope.tasks.base import Shares, Task
+from upslope.tasks.endings import require_endings
 from upslope.types import Problem
 
 
@@ -30,10 +31,11 @@ class Mixed(AroundTask):
         self._shares: Shares | None = None
 
     def shares(self) -> Shares:
-        """Raises UserError for a data set that has none."""
+        """Raises UserError for a data set that has none, and for a conversation whose end is not the assistant's."""
         if self._shares is None:
             found: list[tuple[str, Sequence[Problem]]] = [("task.data", super().demonstrations())]
             for name, task in self._others:
+                require_endings(task)
                 rows = task.demonstrations()
                 found.append((name, [replace(p, id=f"{name}: {p.id}") for p in rows]))
             for name, rows in found:

@@ -13,6 +13,7 @@ from upslope.model.new import resolved_new
 from upslope.plugins import is_own
 from upslope.record.trackers.known import require_trackers
 from upslope.tasks.base import Task
+from upslope.tasks.endings import require_endings
 from upslope.tasks.right import require_right
 from upslope.tasks.text_alone import NO_PROBLEMS, TextAlone
 from upslope.text.documents import find_sources
@@ -123,18 +124,7 @@ def check_shown(recipe: Recipe, task: Task) -> None:
         if task.shares():
             raise UserError("task.also is mixed into what is imitated, and this recipe imitates none of it; drop it")
         return
-    try:
-        problems = task.problems("train")
-    except UserError:  # demonstrations may be all that it has
-        problems = ()
-    for problem in problems:
-        if problem.demonstration is None and problem.columns.get("messages") is not None:
-            role = problem.messages[-1]["role"]
-            what = "the beginning of an answer" if role == "assistant" else f"a message of the {role}'s"
-            raise UserError(
-                f"{task.place(problem)}: its messages end with {what}, so that nothing is to be imitated after it; "
-                "end them with the assistant's, or drop the row"
-            )
+    require_endings(task)
     if not task.demonstrations():
         raise UserError(f"task {task.name} has no demonstrations; this recipe needs some")
 

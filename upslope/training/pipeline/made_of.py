@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from upslope.model.directory import TOKENIZER_FILES
-from upslope.model.names import config_of_new, folder_and_best
+from upslope.model.names import config_of_new, folder_and_best, is_new, is_pocket
 from upslope.native.places import cache_folder
 from upslope.record import checkpoint
 from upslope.record.best import best_step
@@ -46,7 +46,7 @@ def reads_of(settings: RunSettings, task: Task) -> dict[str, str]:
     """What a stage depends on besides its settings, by what it is: hashes of data, code, models and tokenizers;
     versions. What earlier stages of the pipeline leave is not among it: their own notes say that."""
     found = made_with(settings, task, None)
-    if settings.eval.patience:  # then evaluations say how long it learns
+    if settings.eval.patience or settings.save.best:  # then evaluations say how long it learns, or what is kept
         found["the evaluations"] = str(settings.eval)
     paths = (settings.task.data, settings.task.eval_data, *settings.task.also)
     found.setdefault(_DATA, " ".join(map(str, paths)))  # where not all of it can be read
@@ -54,7 +54,9 @@ def reads_of(settings: RunSettings, task: Task) -> dict[str, str]:
         found[TEXT] = text_of(settings.task.text)
     for key, value in dotted(asdict(settings)):
         if key.rpartition(".")[2] in ("model", "tokenizer") and isinstance(value, str) and value:
-            place = Path(value.removeprefix("new:"))
+            if is_pocket(value) or (is_new(value) and not config_of_new(value)):
+                continue  # a folder of such a name is another thing
+            place = Path(config_of_new(value) or value)
             if place.resolve().parent != Path(settings.out).resolve() and (content := content_of(place)):
                 found[f"what {key} names"] = content
     config = Path(config_of_new(settings.model))

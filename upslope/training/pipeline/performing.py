@@ -108,6 +108,7 @@ class _Performance:
                 with _of_stage(stage):
                     self._kinds[stage.kind].check(stage.settings)
             self._compare(stage, asked=stage.name in wanted)
+        self._in_the_way += [stage for stage in left if stage.name in wanted and self._falls_with_others(stage)]
         self._clear()
         if not any(self._book.of(stage.name) for stage in left):
             write_whole(self._pipeline.folder / PIPELINE, tomli_w.dumps(self._document()).encode())
@@ -118,6 +119,16 @@ class _Performance:
         read = [self._pipeline.named(need) for need in stage.needs if need != stage.start]
         there = all(self._is_done(each) and each not in self._in_the_way for each in read)
         return there and all(need in self._now for need in stage.needs)
+
+    def _falls_with_others(self, stage: Stage) -> bool:
+        """Whether a stage that was begun is in the way since one that it reads is. It is set aside with that one: a
+        stop between the two would leave what is read by nobody who knows of it."""
+        gone = {each.name for each in self._in_the_way}
+        for each in self._pipeline.stages:  # in order, so that whatever needs the gone is gone as well
+            if gone & set(each.needs):
+                gone.add(each.name)
+        known = self._book.of(stage.name) is not None and self._kinds[stage.kind].begun(stage.folder)
+        return known and stage.name in gone
 
     def _needed(self, wanted: Sequence[str]) -> set[str]:
         """These stages and all that they need, directly or not."""
