@@ -78,10 +78,15 @@ def load_settings(
 def cluster_options(file: Path) -> dict[str, Any]:
     """What a file says of the processes of a run, by dotted key: the keys of ``[cluster]``, with or without that line.
     Raises UserError for a file that says other things as well."""
-    table = read_toml(file)
+    table = read_toml(file, what="cluster file")
     inside = table.get("cluster", table)
+    strange = [key for key, value in table.items() if isinstance(value, dict) and key != "cluster"]
+    if strange:
+        raise UserError(f"{file}: there is no table [{strange[0]}] in a cluster file{nearest(strange[0], ['cluster'])}")
     if not isinstance(inside, dict) or ("cluster" in table and len(table) > 1):
         raise UserError(f"{file} should hold the settings of [cluster] and nothing else; give it as --cluster {file}")
+    if not inside:
+        raise UserError(f"{file} asks for no processes; set samplers, rewards or ranks in it, or leave --cluster out")
     return {f"cluster.{key}": value for key, value in inside.items()}
 
 
@@ -139,16 +144,16 @@ def _pair(text: str) -> tuple[str, Any]:
     return key, _value(value)
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """The file's table. Raises UserError naming the line."""
+def read_toml(file: Path, what: str = "run file") -> dict[str, Any]:
+    """The file's table. Raises UserError naming the line, and ``what`` the file is."""
     if file.exists() and not file.is_file():  # a folder; a device may never end, a pipe never begin
-        raise UserError(f"run file {file} is no file")
+        raise UserError(f"{what} {file} is no file")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # as Notepad writes it
     except OSError as error:
-        raise UserError(f"run file {file}: {error.strerror or error}") from None
+        raise UserError(f"{what} {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of thousands of digits, a deep list
-        raise UserError(f"run file {file} is not TOML: {error}") from None
+        raise UserError(f"{what} {file} is not TOML: {error}") from None
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:

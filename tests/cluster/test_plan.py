@@ -295,6 +295,14 @@ MISTAKES = {
     "setting": (["--card", "h100", "learn.lr=1"], "upslope plan does not read learn.lr; it reads new"),
     "for a new one": (["--card", "h100", "new.depth=2"], "new.depth is for a new model"),
     "own rates": (["--measured", "x", "--tflops", "3"], "name it with --card"),
+    "nobody to share with": (["--card", "h100", "--shard", "--gpus", "2"], "1 learner has nobody to share with"),
+    "old and alone": (["--card", "h100", "--staleness", "1", "--staleness", "2"], "--staleness needs workers beside"),
+    "too many learn": (["--card", "h100", "--gpus", "4", "--ranks", "9"], "--ranks 9 are more than --gpus 4"),
+    "no spread": (["--card", "h100", "--spread", "inf"], "--spread inf is no number to plan with"),
+    "no mean": (["--card", "h100", "--mean-tokens", "inf"], "--mean-tokens inf is no number to plan with"),
+    "no memory": (["--card", "h100", "--memory", "inf"], "--memory inf is no number to plan with"),
+    "no rate": (["--card", "h100", "--tflops", "inf", "--json"], "--tflops inf is no number to plan with"),
+    "no network": (["--card", "h100", "--network", "inf"], "--network inf is no number to plan with"),
 }
 
 

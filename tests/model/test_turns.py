@@ -101,6 +101,9 @@ def test_calls_and_tools_that_a_template_leaves_out_are_refused(family: str) -> 
     chat = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
     with pytest.raises(UserError, match=r"message 2 \(assistant\): its tool_calls are not written by .*'add'"):
         subject.shown_turns(chat)
+    thought = [chat[0], {"role": "assistant", "content": "2", "reasoning_content": "One and one."}]
+    with pytest.raises(UserError, match=r"message 2 \(assistant\): its reasoning_content is not written by"):
+        subject.shown_turns(thought)
     said = [chat[0], {"role": "assistant", "content": "2"}]
     with pytest.raises(UserError, match=r"the tools are not written by the model's chat template \('add'"):
         subject.shown_turns(said, {"tools": [call]})
@@ -251,6 +254,11 @@ def test_a_template_that_writes_no_end_has_turns_that_end_with_the_end_token() -
         ("gemma", [*talk(1), {"role": "tool", "content": "4"}, *talk(1)[1:]], "message 3 (tool): "),
         ("smollm2", [*talk(1), *talk(1)[:1], {"role": "assistant", "content": "4<|im_end|>"}], "message 4 (assistant)"),
         ("llama3", [*talk(1)[:1], {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}], "message 2 (assi"),
+        (
+            "smollm2",
+            talk(2)[1:],
+            "message 1 (assistant): nothing stands before it, and the model's chat",
+        ),
     ],
 )
 def test_what_a_template_refuses_is_one_line_that_names_the_message(

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,6 +111,30 @@ def test_the_scores_are_the_same_and_in_order(settings: dict[str, object], names
 def test_several_processes_work_none_of_them_this_one() -> None:
     found = {score.reward for score in task("process", reward_workers=2).score(*asked(*TEXTS * 8))}
     assert len(found) == 2 and os.getpid() not in found
+
+
+@pytest.mark.parametrize("settings", [{"reward_workers": 1}, {"reward_workers": 2}])
+def test_threads_that_ask_at_once_get_their_own_scores(settings: dict[str, object]) -> None:
+    """An evaluation comes while what a sampler has written ahead is scored."""
+    elsewhere = task(**settings)
+    wrong: list[object] = []
+
+    def ask(first: int) -> None:
+        for length in range(first, first + 40):
+            texts = ["x" * length, "y" * (length + 100)]
+            try:
+                found = [score.reward for score in elsewhere.score(*asked(*texts))]
+            except BaseException as error:  # told by the thread that looks
+                found = [error]
+            if found != [float(length), float(length + 100)]:
+                wrong.append((length, found))
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in (1, 1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == [] and not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.parametrize("text", ["sleep", "regex", "deaf", "child"])

@@ -132,6 +132,8 @@ def test_another_column_may_hold_the_text(tmp_path: Path) -> None:
         ("a.txt", b"\xff\xfe\0\0a\0\0\0", ": UTF-32 and not UTF-8"),
         ("a.jsonl", '\ufeff{"text": "a"}'.encode("utf-16-be"), ": UTF-16 and not UTF-8"),
         ("a.txt.gz", gzip.compress(b"abc" * 1000, mtime=0)[:-9], "; fetch the file, or pack it, again"),
+        ("a.txt.gz", b"", ": no bytes, which no packed file has"),
+        ("a.jsonl.zst", b"", ": no bytes, which no packed file has"),
         ("a.txt.zst", b"no zstd", "; fetch the file, or pack it, again"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', ", row 2: not JSON ("),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', ", row 2: not UTF-8 text (0xff at byte 24)"),

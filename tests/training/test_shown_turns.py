@@ -272,6 +272,10 @@ def test_rows_with_nothing_to_imitate_are_counted(tmp_path: Path) -> None:
         (["task.also=['b.jsonl']", "task.weights=[1, 0]"], "task: weights must be positive numbers"),
         (["task.also=['c.jsonl']"], "there is no data file c.jsonl"),
         (["task.also=['bare.jsonl']"], "bare.jsonl has no demonstrations to mix in"),
+        (
+            ["task.also=['open.jsonl']"],
+            "user/train/1 (open.jsonl row 2): its messages end with a message of the user's",
+        ),
         (["task.also=['b.jsonl']", "recipe=rft"], "task.also is mixed into what is imitated, and this recipe"),
     ],
 )
@@ -281,6 +285,7 @@ def test_a_mixture_that_cannot_be_is_one_line(
     monkeypatch.chdir(tmp_path)
     mixed_files(tmp_path)
     write(tmp_path / "bare.jsonl", {"prompt": "a", "split": "train"})
+    write(tmp_path / "open.jsonl", *({"messages": talk(2, "Ann")[:n], "split": "train"} for n in (4, 3)))
     with pytest.raises(UserError) as raised:
         sft("x", 1, *overrides)
     assert str(raised.value).startswith(told)

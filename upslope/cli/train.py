@@ -79,7 +79,7 @@ def train_model(
     from upslope.training.memory import keep_freed_memory
     from upslope.training.resuming import require_changeable
     from upslope.training.start import launch
-    from upslope.training.tables import require_filled, task_options
+    from upslope.training.tables import dotted, require_filled, task_options
 
     given = {
         "recipe": {"name": recipe} if recipe is not None else None,
@@ -101,9 +101,12 @@ def train_model(
     if since is not None and resume is None:
         raise UserError("--from says where --resume goes on; give both")
     if resume is not None:
-        require_changeable([*files, *options, *(text.partition("=")[0].strip() for text in overrides)])
         resume = resume if resume.name else resume.resolve()  # --resume . inside a run folder
-        require_trusted(resume, read_toml(resume / "run.toml"), trust=trust)
+        document = read_toml(resume / "run.toml")
+        before = dict(dotted(document))
+        same = [key for key, value in options.items() if key.startswith("cluster.") and before.get(key) == value]
+        require_changeable([*files, *options, *(text.partition("=")[0].strip() for text in overrides)], same)
+        require_trusted(resume, document, trust=trust)
         settings = load_settings(resume / "run.toml", overrides, options)
         settings = replace(settings, out=str(resume.parent), name=resume.name)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -38,6 +38,24 @@ class Member:
     """The call in which it does all it does, where there is one."""
     silent_since: float | None = None
     """When it was first asked for a sign of life without an answer; None: it answers."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def ends(self, actor: Any, why: str) -> None:
+        """What ended ``actor``, unless another one stands in its place by now."""
+        with self._lock:
+            if self.actor is actor:
+                self.ended = why
+
+    def answers(self, actor: Any, sign: SignOfLife) -> None:
+        """The sign of life of ``actor``, likewise."""
+        with self._lock:
+            if self.actor is actor:
+                self.sign, self.silent_since = sign, None
+
+    def begins(self, actor: Any) -> None:
+        """``actor`` stands in its place, and is not ready yet."""
+        with self._lock:
+            self.actor, self.sign, self.ended, self.silent_since = actor, None, "", None
 
     @property
     def where(self) -> str:
@@ -73,7 +91,7 @@ class Crew:
     def _put_another(self, member: Member, why: str) -> None:
         self._say(f"{member.where} {why}; another one takes its place, and does its work again")
         end(member.actor)
-        member.actor, member.sign = self._start(), None
+        member.begins(self._start())
         self._greet(member)
         self._say(member.where)
 
@@ -117,6 +135,9 @@ def fate(member: Member, error: BaseException) -> str:
 def reason(error: BaseException) -> str:
     """What happened, of all that Ray says, in one line."""
     if isinstance(error, RayActorError):
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if error.actor_init_failed and told:  # the last line of a traceback is what was raised
+            return told[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
         return "its process ended, killed (as for want of memory) or crashed"
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, UserError):

@@ -29,6 +29,12 @@ def company_of(settings: ClusterSettings) -> Iterator[Company | None]:
     if not settings.used:
         yield None
         return
+    if settings.engine == "vllm" and not settings.rewards and settings.ranks == 1:
+        from upslope.cluster.vllm.alone import VllmAlone
+
+        with contextlib.ExitStack() as held:
+            yield VllmAlone(held)
+        return
     if importlib.util.find_spec("ray") is None:
         raise UserError("the settings of [cluster] need Ray, which is not installed: pip install 'upslope[ray]'")
     for name, value in OF_RAY.items():

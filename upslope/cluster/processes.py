@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -44,6 +45,18 @@ from upslope.training.named import task_spec
 from upslope.training.run import Run
 from upslope.training.settings import RunSettings
 from upslope.types import Group
+
+AGAIN = 0.5
+"""Seconds between two looks at who is gone."""
+
+
+def _of_a_sum(error: BaseException) -> bool:
+    """Whether an error is what the learners' exchange raises when one of them is gone. Ray may know it only later, for
+    a whole machine by up to a minute."""
+    if not torch.distributed.is_available():
+        return False
+    gloos = isinstance(error, RuntimeError) and "gloo" in str(error).lower()
+    return gloos or isinstance(error, torch.distributed.DistError)
 
 
 class Processes:
@@ -219,9 +232,14 @@ class Processes:
         """The process that died or hung, where that is why the run ends."""
         if isinstance(error, (UserError, KeyboardInterrupt, Stopped)) or self._watch is None:
             return None
-        for member in self._followers:
-            if not member.ended:
-                self._watch.look(member)
+        until = time.monotonic() + (self._settings.patience if _of_a_sum(error) else 0.0)
+        while True:
+            for member in self._followers:
+                if not member.ended:
+                    self._watch.look(member)
+            if any(member.ended for member in self._followers) or time.monotonic() >= until:
+                break
+            time.sleep(AGAIN)
         ended = [member for member in self._followers if member.ended]
         # Who died first breaks the others' sums off: these failed, and were not the cause.
         ended.sort(key=lambda member: member.ended.startswith("failed"))

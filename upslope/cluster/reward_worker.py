@@ -57,11 +57,11 @@ class JudgedElsewhere(AroundTask):
         cuts = [len(responses) * number // num for number in range(num + 1)]
         shares = [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
         members = self._crew.members
-        calls = [m.actor.score.remote(problems[s], responses[s]) for m, s in zip(members, shares, strict=False)]
+        asked = [(member, member.actor, share) for member, share in zip(members, shares, strict=False)]
+        calls = [actor.score.remote(problems[share], responses[share]) for _, actor, share in asked]
         found: list[Score] = []
-        for member, share, call in zip(members, shares, calls, strict=False):
+        for (member, actor, share), call in zip(asked, calls, strict=True):
             for deaths in range(1, MOST_DEATHS + 1):
-                actor = member.actor
                 try:
                     found += self._waited_for(call, member, len(problems[share]))
                     break
@@ -75,7 +75,8 @@ class JudgedElsewhere(AroundTask):
                         told = f"{member.where} {why}; so did {deaths - 1} before, over the same work"
                         raise UserError(told) from None
                     self._crew.replace(member, actor, why)
-                    call = member.actor.score.remote(problems[share], responses[share])
+                    actor = member.actor
+                    call = actor.score.remote(problems[share], responses[share])
         return found
 
     def _waited_for(self, call: Any, member: Member, num: int) -> list[Score]:

@@ -80,9 +80,11 @@ class SamplerWorker:
 
     def _take(self, handle: Any) -> None:
         parcel: Parcel = ray.get(handle)
-        self._sampler.load(parcel.weights(), parcel.version)
-        mine = self._policy.weights()
-        self._handle, self._has = handle, (parcel.version, weights_digest({n: mine[n] for n in parcel.arrays}))
+        with self._life.at("loading weights"):
+            self._sampler.load(parcel.weights(), parcel.version)
+            self._life.beat()
+            mine = self._policy.weights()
+            self._handle, self._has = handle, (parcel.version, weights_digest({n: mine[n] for n in parcel.arrays}))
 
     @ray.method(concurrency_group="watch")
     def renew(self, version: int, weights: Sequence[Any]) -> None:

@@ -85,15 +85,13 @@ class Watchdog:
             self._end(member, actor, f"failed: {reason(error)}")
             return
         except RayError as error:
-            if not self._over.is_set() and member.actor is actor:
-                member.ended = fate(member, error)
+            if not self._over.is_set():
+                member.ends(actor, fate(member, error))
             return
-        if member.actor is actor:
-            member.sign, member.silent_since = sign, None
+        member.answers(actor, sign)
         if sign.doing and sign.quiet > self._patience:
             self._end(member, actor, f"has not got on with {sign.doing} for {sign.quiet:.0f} s")
 
     def _end(self, member: Member, actor: Any, why: str) -> None:
-        if member.actor is actor:
-            member.ended = why
+        member.ends(actor, why)
         end(actor)

@@ -10,15 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, cast
 
 from upslope.errors import Unavailable, UserError
+from upslope.native.parent import started
 from upslope.tasks.at_work import PATIENCE, WATCH, not_to_wait_for, on
 from upslope.types import Problem, Score
 
@@ -49,13 +52,7 @@ class Worker:
         self._end, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", START, str(theirs.fileno()), str(os.getpid())],
-                    stdout=_standard_error(),
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # Ctrl-C in the terminal is the run's business
-                )
+                self._process = started(partial(_started, theirs.fileno()))
             except OSError as error:
                 self._end.close()
                 raise Unavailable(f"a process for rewards cannot be started: {error.strerror or error}") from None
@@ -112,6 +109,16 @@ class Worker:
         return self.kill()
 
 
+def _started(end: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", START, str(end), str(os.getpid())],
+        stdout=_standard_error(),
+        stdin=subprocess.DEVNULL,
+        pass_fds=[end],
+        start_new_session=True,  # Ctrl-C in the terminal is the run's business
+    )
+
+
 class Workers:
     """``num`` processes, each with a scorer of its own: an object with ``score(problems, responses)``, as a task is."""
 
@@ -120,16 +127,23 @@ class Workers:
         alone; 0: no limit, and attempts are shared out evenly."""
         self._maker, self._arguments, self._num, self._seconds = maker, arguments, num, seconds
         self._workers: list[Worker] = []
+        self._one_call = threading.Lock()  # an evaluation may come while a sampler that runs ahead is scored
         weakref.finalize(self, _kill_all, self._workers)  # at the latest when this process ends
 
     def score(
         self, problems: Sequence[Problem], responses: Sequence[str], lost: Callable[[Lost], Score]
     ) -> list[Score]:
-        """A score of each response; ``lost`` says it of one whose process was killed, or ended.
+        """A score of each response; ``lost`` says it of one whose process was killed, or ended. Threads take turns.
 
         Raises UserError for what the scorer raises, and for a process that ended before its first attempt; and what
         ``lost`` raises, at once.
         """
+        with self._one_call:
+            return self._scored(problems, responses, lost)
+
+    def _scored(
+        self, problems: Sequence[Problem], responses: Sequence[str], lost: Callable[[Lost], Score]
+    ) -> list[Score]:
         found: dict[int, Score] = {}
         jobs = deque(self._shares(len(problems)))
         try:

@@ -64,9 +64,7 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[BinaryIO]:
     try:
         require_no_pointer(path)
         if path.suffix.lower() in COMPRESSED and not path.stat().st_size:
-            raise UserError(
-                f"cannot read {path}: no bytes, which no packed file has; fetch or pack it again"
-            )
+            raise UserError(f"cannot read {path}: no bytes, which no packed file has; fetch or pack it again")
         with path.open("rb", buffering=0) as raw:
             told = _Told(raw, meter or Meter())
             if path.suffix.lower() not in COMPRESSED:

@@ -76,6 +76,11 @@ def check_cluster(settings: RunSettings, recipe: Recipe) -> None:
                     f"cluster.{name} = {getattr(cluster, name)}: recipe {settings.recipe['name']} makes no attempts "
                     "that could be written or scored elsewhere; leave it out"
                 )
+    if cluster.rewards and (settings.task.tools or settings.task.environment):
+        raise UserError(
+            f"cluster.rewards = {cluster.rewards}: attempts with tools or an environment are judged where their world "
+            "is, in the first process; leave it out"
+        )
     elsewhere = cluster.rewards or settings.task.reward_workers or settings.task.reward_timeout
     if cluster.staleness and settings.task.rewards and not elsewhere:
         raise UserError(

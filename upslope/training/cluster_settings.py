@@ -58,6 +58,11 @@ class ClusterSettings:
                 raise ValueError(f"{name} = {getattr(self, name):g} must be at most {MOST_PROCESSES:,}")
         if self.shard and self.ranks == 1:
             raise ValueError("shard = true needs several learners to share out among; set ranks to 2 or more")
+        if self.staleness and self.engine == "vllm":
+            raise ValueError(
+                f"staleness = {self.staleness} is for upslope's own samplers, and engine = 'vllm' is one server that "
+                "waits for the learner; leave one of the two out"
+            )
         if self.staleness and not self.samplers:
             raise ValueError(
                 f"staleness = {self.staleness} needs samplers that go on while the learner learns; set samplers to 1 "

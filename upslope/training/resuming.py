@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from upslope.versions import running
 TIMES = ("task.reward_timeout", "task.on_timeout", "task.reward_workers")
 SHAPE = tuple(
     f"cluster.{name}"
-    for name in ("samplers", "ranks", "rewards", "shard", "address", "patience", "vllm_python", "vllm_url", "most_gap")
+    for name in (
+        *("samplers", "ranks", "rewards", "shard", "address", "patience"),
+        *("vllm_python", "vllm_url", "vllm_memory", "most_gap"),
+    )
 )
 """Of a cluster, all but what changes what is learnt from whom: ``staleness`` and ``engine``."""
 ROOM = ("learn.activations_share", "learn.logits_share", "sample.cache_share")
@@ -47,10 +50,10 @@ CHANGEABLE = (
 """Settings that may be given along with ``--resume``: they say how far and how fast, not what is learnt from whom."""
 
 
-def require_changeable(keys: Sequence[str]) -> None:
-    """Raise UserError for a setting that a resumed run cannot change."""
+def require_changeable(keys: Sequence[str], unchanged: Container[str] = ()) -> None:
+    """Raise UserError for a setting that a resumed run cannot change, but for those that are as they were."""
     for key in keys:
-        if not names(CHANGEABLE, key):
+        if key not in unchanged and not names(CHANGEABLE, key):
             raise UserError(
                 f"--resume continues a run with its own {key}; only {', '.join(CHANGEABLE)} can be changed. Start "
                 "a new run from it with --model instead"

@@ -61,18 +61,19 @@ def run_to_end(
     recorder = tracked or recorder
     with process_state(settings, device):
         company = company or Nobody()
-        company.begin(model, tokenizer, recipe, settings, view.message, recorder.folder)
-        learner = assemble(model, tokenizer, recipe, settings, recorder, saved, company.build, device)
-        if recorder.folder is not None:
-            require_disk(recorder.folder, learner, recipe, settings)
-        task = company.task(fitted.task)
-        named = (settings, recorder, recipe, task, company.sampler(learner), learner, view, dict(document))
-        run = kind(*named, made_with, notes, text, fitted)
-        run.require_readable()
-        if saved is not None:
-            run.resume(saved)
-        elif resume:
-            run.rewind(0)
+        with _named_by(company):
+            company.begin(model, tokenizer, recipe, settings, view.message, recorder.folder)
+            learner = assemble(model, tokenizer, recipe, settings, recorder, saved, company.build, device)
+            if recorder.folder is not None:
+                require_disk(recorder.folder, learner, recipe, settings)
+            task = company.task(fitted.task)
+            named = (settings, recorder, recipe, task, company.sampler(learner), learner, view, dict(document))
+            run = kind(*named, made_with, notes, text, fitted)
+            run.require_readable()
+            if saved is not None:
+                run.resume(saved)
+            elif resume:
+                run.rewind(0)
         try:
             try:
                 company.join(run)
@@ -98,6 +99,18 @@ def run_to_end(
             tracked.close()
         view.close(True)
     return run
+
+
+@contextlib.contextmanager
+def _named_by(company: Company) -> Iterator[None]:
+    """An error that somebody else's end brought about is told as that, also before the first step."""
+    try:
+        yield
+    except Exception as caught:
+        error = company.cause(caught)
+        if error is None:
+            raise
+        raise error from caught
 
 
 def _of_users_code(error: BaseException) -> BaseException:

@@ -18,8 +18,9 @@ from upslope.errors import UserError
 from upslope.lab.pipeline.command import how_to_repeat
 from upslope.lab.pipeline.kinds import KINDS
 from upslope.lab.pipeline.report import facts_of, table_of, write_pipeline_report
+from upslope.tasks.registry import open_task
 from upslope.training import pocket_start
-from upslope.training.pipeline.made_of import content_of
+from upslope.training.pipeline.made_of import content_of, reads_of
 from upslope.training.pocket_start import pocket_model, pocket_stage
 from upslope.training.settings import RunSettings
 from upslope.training.start import TrainStage, launch
@@ -126,6 +127,16 @@ def test_a_model_that_was_trained_on_under_its_name_is_another_one():
     launch(more, NullView, resume=True)
     with pytest.raises(UserError, match=r"stage read is done .* what model names is not what it was"):
         do("read.model=runs/a", only=["read"])
+
+
+def test_a_folder_that_happens_to_be_called_as_a_model_is_counts_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama/config.json").write_text("{}")
+    task = open_task("pocket")
+    for settings in (RunSettings(model="new:llama"), RunSettings(model="pocket")):
+        assert "what model names" not in reads_of(settings, task)
+    assert "what model names" in reads_of(RunSettings(model="new:./llama"), task)
 
 
 def test_the_content_of_a_directory_counts_and_its_hidden_files_do_not(tmp_path):

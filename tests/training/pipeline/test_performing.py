@@ -340,3 +340,22 @@ def test_notes_survive_a_folder_that_moves(kind, doing, tmp_path):
     kind.did.clear()
     perform_stages(plan(kind, moved), {"train": kind}, NullView)
     assert kind.did == []
+
+
+@pytest.mark.parametrize("orders", [{"redo": True}, {"since": "a"}])
+def test_what_reads_a_stage_that_is_set_aside_falls_with_it_so_that_the_same_command_goes_on(kind, tmp_path, orders):
+    def do(words: tuple[str, ...], **orders: Any) -> list[str]:
+        kind.did.clear()
+        said: list[str] = []
+        pipeline = reading(kind, tmp_path, words)
+        perform_stages(pipeline, {"train": kind}, NullView, Orders(say=said.append, **orders))
+        return said
+
+    do(("1", "2", "3", "4"))
+    words = ("9", "2", "3", "4") if "redo" in orders else ("1", "2", "3", "4")
+    kind.fail["a"] = Stopped("again")
+    with pytest.raises(Stopped):
+        do(words, **orders)
+    assert sorted(path.name for path in (tmp_path / "it").glob("*.set-aside*")) == [f"{n}.set-aside" for n in "abcd"]
+    do(words)
+    assert kind.did == ["a+", "b", "c", "d"]

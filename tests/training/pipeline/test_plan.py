@@ -14,6 +14,7 @@ from upslope.training.pipeline.notes import NOTES
 from upslope.training.pipeline.performing import PIPELINE
 from upslope.training.pipeline.plan import KEPT, Pipeline, to_pipeline
 from upslope.training.pocket_start import pocket_stage
+from upslope.training.settings import RunSettings
 
 FOLDER = Path("runs/p")
 
@@ -128,6 +129,26 @@ def test_a_pipeline_that_is_none_is_named_in_a_line(case):
     rows, shared, told = WRONG[case]
     with pytest.raises(UserError, match=f"^.*{told}"):
         made(*rows, **shared)
+
+
+def test_a_stages_length_stands_in_the_place_of_the_shared_one_and_a_model_in_that_of_a_new_ones_shape():
+    one, two = made({"name": "a", "epochs": 2, "recipe": "sft"}, {"name": "b"}, steps=9).stages
+    assert (one.settings.epochs, two.settings.steps) == (2, 9)
+    (last,) = made({"name": "a", "steps": 9, "recipe": "sft"}, changes={"a": [{"epochs": 3}]}).stages
+    assert last.settings.epochs == 3
+    with pytest.raises(UserError, match="both the length"):
+        made({"name": "a", "epochs": 2, "steps": 3, "recipe": "sft"})
+
+    shape = {"depth": 2, "tokenizer": "pocket"}
+    rows = ({"name": "a", "recipe": "pretrain"}, {"name": "b", "kind": "eval"}, {"name": "c", "model": "pocket:sft"})
+    first, second, third = made(*rows, model="new:llama", new=shape).stages
+    assert (first.settings.new.depth, second.settings.new, third.settings.new) == (
+        2,
+        RunSettings().new,
+        second.settings.new,
+    )
+    (other,) = made({"name": "a"}, model="new:llama", new=shape, changes={"a": [{"model": "pocket"}]}).stages
+    assert other.settings.new == RunSettings().new
 
 
 def test_changes_of_no_stage_are_refused():

@@ -42,6 +42,7 @@ def learner_parts(sizes: ModelSizes, element: int, rows: RowSizes, ranks: int = 
         masters 4 N    gradients 4 N    moments 8 N    (each / R where sharded, rounded up)
         weights c N, where c < 4; sharded: c (N_outside + 2 N_layer), gathered for the layer at work and the next one
         passing c N_largest: the one gradient that is on its way into its master's, where c < 4
+        whole policy c N: where sharded, the first learner's, which saves it and hands it to the samplers
         activations 10 c layers hidden x tokens, tokens = max(micro-batch, one whole attempt)
         logits 2 x 4 x those held at once
 
@@ -55,6 +56,7 @@ def learner_parts(sizes: ModelSizes, element: int, rows: RowSizes, ranks: int = 
         "gradients": FLOAT * share,
         "moments": MOMENTS * FLOAT * share,
         "weights": gathered if shard else element * num * low,
+        "whole policy": element * num if shard else 0,
         "passing": element * (sizes.layer if shard else sizes.largest * low),
         "activations": _activation_bytes(sizes, element) * max(micro_tokens(sizes, element), rows.prompt + rows.most),
         "logits": HEAD_COPIES * FLOAT * sizes.vocabulary * most_tokens(sizes.vocabulary),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +27,15 @@ PROBLEMS, GROUP, PROMPT, MOST = 64, 8, 128, 1024
 """Where neither the user nor a run says otherwise."""
 
 
+def _require_finite(request: PlanRequest) -> None:
+    """Raise UserError for a number that is none, or has no end."""
+    given = {"memory" if name == "memory_gb" else name: value for name, value in asdict(request).items()}
+    given |= {name if name == "network" else f"{name}_share": value for name, value in asdict(request.shares).items()}
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name.replace('_', '-')} {value} is no number to plan with")
+
+
 class Planner:
     """Everything that a request means, worked out once."""
 
@@ -33,6 +43,9 @@ class Planner:
         """Raises UserError for a request that contradicts itself or names what is not there."""
         if request.dtype not in ELEMENTS:
             raise UserError(f"--dtype {request.dtype!r} cannot be planned{nearest(request.dtype, ELEMENTS)}")
+        _require_finite(request)
+        if request.staleness != (0,) and len(request.staleness) > 1 and max(request.gpus) == 1:
+            raise UserError("--staleness needs workers beside the learner; give --gpus 2 or more")
         if request.card is None and not request.measured:
             raise UserError("a plan needs rates: name a card with --card (such as h100), or a run with --measured")
         own = (request.tflops, request.memory_gb, request.bandwidth)
@@ -93,6 +106,10 @@ class Planner:
     def split(self, workers: int, staleness: int) -> WorkerSplit:
         """As asked for, or the fastest by arithmetic. Raises UserError for numbers that do not add up."""
         samplers, ranks, shard = self.request.samplers, self.request.ranks, self.request.shard
+        if samplers is None and ranks is None and shard and workers == 2:
+            raise UserError("--shard: of 2 workers one samples, and 1 learner has nobody to share with; give --gpus 3")
+        if ranks is not None and ranks > workers:
+            raise UserError(f"--ranks {ranks} are more than --gpus {workers}")
         if samplers is None and ranks is None:
             return self.finder.split(workers, staleness)
         if samplers is None:

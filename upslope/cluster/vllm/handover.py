@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +57,19 @@ def label_of(version: int, checksum: str) -> str:
     return f"{version}:{checksum[:SHOWN]}"
 
 
+@contextlib.contextmanager
+def paused(client: VllmClient) -> Iterator[None]:
+    """The server writes nothing meanwhile. It goes on also after an error: it may be somebody's own."""
+    client.post("/pause?mode=wait")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(UserError):  # the first error is the one to be told
+            client.post("/resume")
+        raise
+    client.post("/resume")
+
+
 class FileHandover:
     """Through a folder that both sides see. The server is quiet meanwhile, and forgets the keys and values of prompts
     that it had kept: they are of the old weights."""
@@ -71,13 +85,12 @@ class FileHandover:
         folder = write_weights(policy, self._folder / f"version-{version}")
         checksum, num = checksum_of(folder)
         label = label_of(version, checksum)
-        self._client.post("/pause?mode=wait")
-        answers = self._load(folder, str(version))
-        for answer in answers:
-            require_said(answer, {"version": str(version), "checksum": checksum, "num_tensors": num}, version)
-        forget_prompts(self._client)
-        require_label(self._client, label, version)
-        self._client.post("/resume")
+        with paused(self._client):
+            answers = self._load(folder, str(version))
+            for answer in answers:
+                require_said(answer, {"version": str(version), "checksum": checksum, "num_tensors": num}, version)
+            forget_prompts(self._client)
+            require_label(self._client, label, version)
         shutil.rmtree(folder)
         return label
 

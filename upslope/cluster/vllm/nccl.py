@@ -9,7 +9,7 @@ from typing import Any
 
 from upslope.cluster.ports import free_port
 from upslope.cluster.vllm.client import VllmClient
-from upslope.cluster.vllm.handover import forget_prompts, label_of, require_label
+from upslope.cluster.vllm.handover import forget_prompts, label_of, paused, require_label
 from upslope.cluster.vllm.worker import WeightsDigest
 from upslope.errors import UserError
 from upslope.model.policy import Policy
@@ -47,11 +47,10 @@ class NcclHandover:
         for name, tensor in sorted(policy.weights().items()):
             digest.add(name, tensor)
         label = label_of(version, digest.value())
-        self._client.post("/pause?mode=wait")
-        self._engine.send_weights()
-        forget_prompts(self._client)
-        require_label(self._client, label, version)
-        self._client.post("/resume")
+        with paused(self._client):
+            self._engine.send_weights()
+            forget_prompts(self._client)
+            require_label(self._client, label, version)
         return label
 
     def close(self) -> None:

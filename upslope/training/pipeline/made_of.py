@@ -27,7 +27,7 @@ IRRELEVANT = (
     *(f"eval.{name}" for name in ("every", "problems", "samples", "temperature", "text_tokens", "by")),
     *(
         f"cluster.{name}"
-        for name in ("samplers", "rewards", "address", "patience", "vllm_python", "vllm_url", "most_gap")
+        for name in ("samplers", "rewards", "address", "patience", "vllm_python", "vllm_url", "vllm_memory", "most_gap")
     ),
     *("save.every", "save.keep", "save.rollouts"),
 )
