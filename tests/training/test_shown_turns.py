@@ -274,7 +274,7 @@ def test_rows_with_nothing_to_imitate_are_counted(tmp_path: Path) -> None:
         (["task.also=['bare.jsonl']"], "bare.jsonl has no demonstrations to mix in"),
         (
             ["task.also=['open.jsonl']"],
-            "user/train/1 (open.jsonl row 2): its messages end with a message of the user's",
+            "user/train/1 (open.jsonl row 2): its messages end with a message of the",
         ),
         (["task.also=['b.jsonl']", "recipe=rft"], "task.also is mixed into what is imitated, and this recipe"),
     ],

@@ -45,7 +45,8 @@ class Probe:
             learner.optimizer.zero()
         budgets, most = learner.policy.budgets, MOST_TOKENS
         if budgets.measured(budgets.shares.logits):
-            most = min(most, most_kept(learner.policy) // learner.policy.vocabulary)
+            room = most_kept(learner.policy) // learner.policy.vocabulary
+            most = min(most, *learner.scorer.ranks.gather(room))  # all learners take the same states
         share = most / max(int(whole.mask_NT.sum()), 1)
         part = whole if share >= 1 else spaced(whole, share, least=1)
         self._region = learner.trust_region(Objective(recipe), part)
