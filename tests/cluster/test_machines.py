@@ -39,7 +39,8 @@ def member(number, **where):
 def machines():
     """Two machines, played by two of Ray's own node processes; the second one's, to be lost."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    head = {"num_cpus": 2, "include_dashboard": False, "resources": {"near": 10}}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     far = cluster.add_node(num_cpus=2, resources={"far": 10})
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
     yield cluster, far
@@ -114,12 +115,22 @@ def test_a_machine_that_ray_has_lost_is_not_waited_for(ended):
     assert ended == [member.actor for member in members[:2]] and len(waited) == 1
 
 
+def test_of_learners_that_do_not_get_on_the_one_that_stopped_first_is_named(ended, monkeypatch):
+    """The others wait for it within a pass, and have been quiet for nearly as long."""
+    quiet = {"learner 1": 11.0, "learner 2": 12.0, "sampler 0": 11.5, "learner 3": 3.0}
+    signs = {role: SignOfLife(1, "vm", "a pass", seconds) for role, seconds in quiet.items()}
+    monkeypatch.setattr(watchdog.ray, "get", lambda sign, timeout: sign)
+    members = [Member(role, Silent(sign), sign) for role, sign in signs.items()]
+    watchdog.Watchdog(lambda: members, patience=10, lost=frozenset).look_at_all()
+    assert [member.role for member in members if member.ended] == ["learner 2", "sampler 0"]
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_machine_that_is_lost_is_named_with_its_processes(machines):
     """Of a real one the processes end with it; that their machine did is what is said."""
     cluster, far = machines
-    near, *gone = member(0), member(1, resources={"far": 1})
+    near, *gone = member(0, resources={"near": 1}), member(1, resources={"far": 1})
     watch = watchdog.Watchdog(lambda: [near, *gone], patience=60)
     try:
         assert lost_machines() == frozenset()

@@ -12,8 +12,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from upslope.cluster.crew import WITH_MACHINE, Member, end, fate, reason
+from upslope.cluster.life import SignOfLife
 from upslope.cluster.machines import lost_machines
 
+LEARNER = "learner"
+"""How the roles begin of those who wait for one another within a step."""
 EVERY = 1.0
 """Seconds between two rounds."""
 
@@ -59,18 +62,29 @@ class Watchdog:
             else:
                 asked.append((member, member.actor, member.actor.sign.remote()))
         until = time.monotonic() + EVERY
+        stuck: list[tuple[Member, Any, SignOfLife]] = []
         for member, actor, call in asked:
             if self._over.is_set():
                 return
             with contextlib.suppress(Exception):
-                self._take(member, actor, call, max(0.0, until - time.monotonic()))
+                sign = self._take(member, actor, call, max(0.0, until - time.monotonic()))
+                stuck += [(member, actor, sign)] if sign is not None else []
+        # Learners that wait for one another within a pass say nothing either: who was quiet first is the cause.
+        stuck.sort(key=lambda each: -each[2].quiet)
+        first = next((member for member, _, _ in stuck if member.role.startswith(LEARNER)), None)
+        for member, actor, sign in stuck:
+            if member is first or not member.role.startswith(LEARNER):
+                self._end_stuck(member, actor, sign)
 
     def look(self, member: Member) -> None:
         """Ask one of them now; ``member.ended`` says what became of it."""
-        self._take(member, member.actor, member.actor.sign.remote(), EVERY)
+        actor = member.actor
+        sign = self._take(member, actor, actor.sign.remote(), EVERY)
+        if sign is not None:
+            self._end_stuck(member, actor, sign)
 
-    def _take(self, member: Member, actor: Any, call: Any, patience: float) -> None:
-        """The answer to ``call``, which is waited for so many seconds."""
+    def _take(self, member: Member, actor: Any, call: Any, patience: float) -> SignOfLife | None:
+        """The answer to ``call``, which is waited for so many seconds, where it says that it does not get on."""
         try:
             if member.work is not None and ray.wait([member.work], timeout=0)[0]:
                 ray.get(member.work)  # raises what it raised; a process that died raises below as well
@@ -80,17 +94,19 @@ class Watchdog:
             member.silent_since = member.silent_since or now
             if now - member.silent_since > self._patience:
                 self._end(member, actor, f"does not answer, for {now - member.silent_since:.0f} s")
-            return
+            return None
         except RayTaskError as error:
             self._end(member, actor, f"failed: {reason(error)}")
-            return
+            return None
         except RayError as error:
             if not self._over.is_set():
                 member.ends(actor, fate(member, error))
-            return
+            return None
         member.answers(actor, sign)
-        if sign.doing and sign.quiet > self._patience:
-            self._end(member, actor, f"has not got on with {sign.doing} for {sign.quiet:.0f} s")
+        return sign if sign.doing and sign.quiet > self._patience else None
+
+    def _end_stuck(self, member: Member, actor: Any, sign: SignOfLife) -> None:
+        self._end(member, actor, f"has not got on with {sign.doing} for {sign.quiet:.0f} s")
 
     def _end(self, member: Member, actor: Any, why: str) -> None:
         member.ends(actor, why)
