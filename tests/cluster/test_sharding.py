@@ -101,10 +101,15 @@ def test_other_ways_through_the_model(how):
         require_same(expected, [seen[name] for seen in found])
 
 
+FAR = 1e-6
+"""Apart by more are the weights whose gradient is mostly rounding."""
+
+
 def test_ten_steps():
     """Of two ranks each sum is a + b, but alone the same rows are summed in another order. In float32 that is 1e-7 of a
-    gradient, which AdamW divides by the root of its own square, however small it is: of weights that move by 3e-3 in
-    ten steps, some few are then further apart than 1e-6."""
+    gradient, which AdamW divides by the root of its own square, however small it is: where a gradient is nothing but
+    rounding its sign may differ, and the weight moves the other way. So of weights that move by up to 3e-3 in ten steps
+    some few, and how few is the processor's affair, are further apart than 1e-6."""
     names = {"grpo": GRPO, "ppo": PPO, "dapo": DAPO}
 
     def work(**build):
@@ -123,8 +128,11 @@ def test_ten_steps():
     alone, (one, other) = work(), on_processes(2, lambda: work(build=sharded_learner), seconds=300)
     for (name, dtype), found in one.items():
         assert all(torch.equal(w, other[name, dtype][n]) for n, w in found.items())
-        gap = largest_gap(found, alone[name, dtype])
-        assert gap < (1e-10 if dtype == torch.float64 else 1e-5)
+        apart = torch.cat([(w - alone[name, dtype][n]).abs().flatten() for n, w in found.items()])
+        if dtype == torch.float64:
+            assert apart.max() < 1e-10
+        else:
+            assert (apart > FAR).double().mean() < 1e-3 and apart.max() < 3e-4
 
 
 def test_every_rank_holds_its_part_of_weights_gradients_and_moments():
