@@ -104,7 +104,7 @@ def in_shards(place):
         ("in-shards", SHARDS, 0),
         pytest.param("in-shards", SHARDS | {"ranks": 3}, 2e-5, marks=LONG),
         pytest.param("in-shards", {}, 2e-5, marks=LONG),
-        pytest.param("one-ppo", SHARDS, 2e-5, marks=LONG),
+        pytest.param("whole", SHARDS, 2e-5, marks=LONG),
     ],
     ids=["2 to 2", "2 to 3", "2 to 1", "whole to 2"],
 )
