@@ -47,7 +47,8 @@ def test_two_samplers_write_what_one_process_writes(tools, tmp_path, monkeypatch
     monkeypatch.setattr("upslope.tasks.tools.worlds.calls_in", lambda text: [Call("letters", {"text": text})])
     place = fill(tmp_path)
     (place / "mine.py").write_text((place / "mine.py").read_text() + COUNT)
-    runs = [trained(wanted(place, "alone", tools)), trained(wanted(place, "shared", tools, samplers=2, rewards=1))]
+    others = {"samplers": 2, "rewards": 0 if tools else 1}
+    runs = [trained(wanted(place, "alone", tools)), trained(wanted(place, "shared", tools, **others))]
     told = [[{n: row[n] for n in NAMES} for step in range(STEPS) for row in run.rollouts(step)] for run in runs]
     assert told[1] == told[0] and same(*map(weights, runs))
     ends, problems = {row["ended"] for row in told[0]}, [row["problem"].rpartition("/")[2] for row in told[0]]

@@ -31,7 +31,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "no gzip": ("train.jsonl.gz", b'{"prompt": "a"}\n', "cannot read"),
     "half a gzip": ("train.csv.gz", gzip.compress(b"prompt\n" + b"a\n" * 99)[:-9], "cannot read"),
     "no zstd": ("train.jsonl.zst", b"abc", "cannot read"),
-    "an empty gzip": ("train.json.gz", b"", "train.json.gz: not JSON"),
+    "an empty gzip": ("train.json.gz", b"", "train.json.gz: no bytes, which no packed file has"),
     "a bad row in gzip": ("train.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n{'), "train.jsonl.gz row 2: not JSON"),
     "an object": ("train.json", b'{"prompt": "a"}', "train.json: a dict, not a list of objects"),
     "JSON lines": ("train.json", b'{"prompt": "a"}\n{"prompt": "b"}', "one object a line .jsonl"),

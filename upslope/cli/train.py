@@ -102,11 +102,10 @@ def train_model(
         raise UserError("--from says where --resume goes on; give both")
     if resume is not None:
         resume = resume if resume.name else resume.resolve()  # --resume . inside a run folder
-        document = read_toml(resume / "run.toml")
-        before = dict(dotted(document))
+        before = dict(dotted(read_toml(resume / "run.toml"))) if cluster is not None else {}
         same = [key for key, value in options.items() if key.startswith("cluster.") and before.get(key) == value]
         require_changeable([*files, *options, *(text.partition("=")[0].strip() for text in overrides)], same)
-        require_trusted(resume, document, trust=trust)
+        require_trusted(resume, read_toml(resume / "run.toml"), trust=trust)
         settings = load_settings(resume / "run.toml", overrides, options)
         settings = replace(settings, out=str(resume.parent), name=resume.name)
     else:
