@@ -1,31 +1,68 @@
-"""Where text is cut before bytes are paired: as Qwen2 cuts it, but no piece is long."""
+"""Tokens read back one by one."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings, strategies as st
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
-from upslope.model.byte_pairs import PIECES
+from upslope.model.pieces import UNREADABLE, TokenTexts
+from upslope.model.pocket import build_tokenizer
 
-LONGEST = 64
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CUT, WHOLE = (pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in (PIECES, QWEN2))
-TEXT = st.text(alphabet=st.sampled_from("abé漢字1٣ \t\r\n.,'=-s\u00a0\u3000☃"), max_size=LONGEST)
+TEXTS = ["plain words, 3 + 4 = 7", "wörld é", "漢字 and 🎉🎉 done", "<|end|> and <|end|>", "a\n\n  b\t", ""]
 
 
-@settings(max_examples=300)
-@given(TEXT | st.text(max_size=LONGEST))
-def test_ordinary_text_is_cut_as_by_qwen2(text: str) -> None:
-    assert CUT.pre_tokenize_str(text) == WHOLE.pre_tokenize_str(text)
+def of_bytes(vocabulary: int) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(TEXTS * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
 
 
-@pytest.mark.parametrize("character", ["a", "漢", "=", " ", "\n", "\t", "\u3000", " \n", "=\n", "ab☃", "\r\n"])
-def test_no_piece_is_long_and_none_is_lost(character: str) -> None:
-    """A mark may stand before letters, and as many line ends behind marks: at most 64 + 64 + 1."""
-    text = character * 1000
-    pieces = [piece for piece, _ in CUT.pre_tokenize_str(text)]
-    assert "".join(pieces) == text
-    assert max(map(len, pieces)) <= 2 * LONGEST + 1
+@pytest.mark.parametrize("vocabulary", [257, 290])
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_are_the_text(vocabulary: int, text: str) -> None:
+    """Whatever a character was cut into, it stands once, with the last of its tokens."""
+    tokenizer = of_bytes(vocabulary)
+    ids = tokenizer(text)["input_ids"]
+    pieces = TokenTexts(tokenizer)(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces).replace(UNREADABLE, "") == text
+
+
+def test_half_a_character_is_no_text() -> None:
+    tokenizer = of_bytes(257)
+    ids = tokenizer("é")["input_ids"]
+    texts = TokenTexts(tokenizer)
+    assert texts(ids) == [UNREADABLE, "é"]
+    assert texts(ids[:1]) == [UNREADABLE]
+    assert texts(ids[1:]) == [UNREADABLE]
+    assert texts([*ids[:1], *ids]) == [UNREADABLE, UNREADABLE, "é"]
+
+
+def test_a_space_at_the_beginning_of_a_sentencepiece_token_is_kept() -> None:
+    core = Tokenizer(models.WordLevel({"▁so": 0, "▁it": 1, "s": 2, "<unk>": 3}, unk_token="<unk>"))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert TokenTexts(tokenizer)([0, 1, 2]) == [" so", " it", "s"]
+
+
+@pytest.mark.parametrize("text", ["Tom has 3 apples, and more.", "4 - 3 = 1\n4 + 1 = 5\n#### 5", "7", ""])
+def test_spaces_that_no_token_has_are_kept(text: str) -> None:
+    """Of the pocket world's words, each a token."""
+    tokenizer = build_tokenizer()
+    ids = tokenizer.encode(text)
+    assert "".join(TokenTexts(tokenizer)(ids)) == tokenizer.decode(ids)
+
+
+def test_what_stands_between_words_is_told_once() -> None:
+    core = Tokenizer(models.WordPiece({"so": 0, "##lid": 1, "it": 2, "<unk>": 3}, unk_token="<unk>"))
+    core.decoder = decoders.WordPiece(cleanup=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert TokenTexts(tokenizer)([0, 1, 2, 0]) == ["so", "lid", " it", " so"]
