@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from upslope.errors import UserError, nearest
-from upslope.model.names import NEW, config_of_new, folder_and_best, is_new
+from upslope.model.names import NEW, config_of_new, folder_and_best
 from upslope.plugins import names_a_file
 from upslope.record.claim import folder_in
 from upslope.training.pipeline.plan import Kinds, Pipeline, to_pipeline
 from upslope.training.settings import RunSettings
-from upslope.training.tables import to_settings
+from upslope.training.tables import replaced, to_settings
 
 PATHS = (
     ("model",),
@@ -63,13 +63,10 @@ def load_settings(
         key, value = _pair(text)
         pairs.append(("recipe" if key == "recipe.name" else key, value))
     given = dict(options or {}) | dict(pairs)
-    model = given.get("model")
-    if isinstance(model, str) and not is_new(model) and is_new(str(table.get("model", ""))):
-        _give_up(table, "new")  # the shape of a new model goes with the model that it is of
+    for key in replaced(table, given):
+        to_settings({key: table.pop(key)})  # what makes no sense is told all the same
     for key, value in (options or {}).items():
         _put(table, key, value)
-    if len(given.keys() & {"steps", "epochs"}) == 1:
-        _give_up(table, "steps" if "epochs" in given else "epochs")
     for key, value in sorted(pairs, key=lambda pair: pair[0] != "recipe"):
         _put(table, key, value)  # naming a recipe starts from it afresh, so that comes before any patch of it
     return to_settings(table)
@@ -88,12 +85,6 @@ def cluster_options(file: Path) -> dict[str, Any]:
     if not inside:
         raise UserError(f"{file} asks for no processes; set samplers, rewards or ranks in it, or leave --cluster out")
     return {f"cluster.{key}": value for key, value in inside.items()}
-
-
-def _give_up(table: dict[str, Any], key: str) -> None:
-    """Drop what something else replaces, after a look at it: what makes no sense is told all the same."""
-    if key in table:
-        to_settings({key: table.pop(key)})
 
 
 def load_pipeline(

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from upslope.bounds import BelowBound
 from upslope.errors import UserError, nearest
+from upslope.model.names import is_new
 from upslope.tasks.problem_set import half_character
 from upslope.training.settings import DEFAULT_RECIPE, RunSettings
 
@@ -31,6 +32,22 @@ def to_settings(table: Mapping[str, Any]) -> RunSettings:
             "them"
         )
     return settings
+
+
+def replaced(below: Mapping[str, Any], above: Mapping[str, Any]) -> set[str]:
+    """The keys of settings that others, which hold over them, stand in the place of: one length of a run for the other,
+    and a model for the shape of a new one.
+
+    >>> sorted(replaced({"steps": 3, "model": "new:llama", "new": {"depth": 2}}, {"epochs": 1, "model": "a"}))
+    ['new', 'steps']
+    """
+    lengths = {"steps", "epochs"}
+    given = lengths & above.keys()
+    gone = lengths - given if len(given) == 1 else set()
+    model = above.get("model")
+    if isinstance(model, str) and not is_new(model) and is_new(str(below.get("model", ""))):
+        gone.add("new")
+    return gone & below.keys()
 
 
 def task_options(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from upslope.errors import UserError, nearest
-from upslope.model.names import BEST, is_new
+from upslope.model.names import BEST
 from upslope.training.settings import RunSettings
-from upslope.training.tables import dotted
+from upslope.training.tables import dotted, replaced
 from upslope.training.view import View
 
 TOP = ("name", "out", "stage", "versions")
@@ -157,7 +157,8 @@ def _stage(
                 raise UserError(f"a stage of kind {kind_name} does not read {key}")
     given: dict[str, Any] = {}
     for above in (_shared(table), own, *changes.get("", ()), *changes.get(name, ())):
-        given = merged(_without_replaced(given, above), _read_of(kind, above))
+        gone = replaced(given, above)
+        given = merged({k: value for k, value in given.items() if k not in gone}, _read_of(kind, above))
     own = own | {key: value for change in changes.get(name, ()) for key, value in change.items()}
     start = _start(row.get("from"), own, kind, kinds, before)
     if start:
@@ -169,16 +170,6 @@ def _stage(
     settings = kind.settings(found, folder / name)
     written = frozenset(key for key, _ in dotted(given))
     return Stage(name, kind_name, settings, folder / name, start, tuple(needs), written)
-
-
-def _without_replaced(given: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that others, which hold over them, stand in the place of: one length of a run for the
-    other, and the shape of a new model where the model is none."""
-    lengths = {"steps", "epochs"}
-    gone = lengths if len(lengths & above.keys()) == 1 else set()
-    if not is_new(str(above.get("model", "new:"))):
-        gone = gone | {"new"}
-    return {key: value for key, value in given.items() if key not in gone}
 
 
 def _start(came: Any, own: Mapping[str, Any], kind: StageKind, kinds: Kinds, before: Sequence[Stage]) -> str:
