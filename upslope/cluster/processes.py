@@ -29,7 +29,7 @@ from upslope.cluster.reward_worker import JudgedElsewhere, RewardWorker
 from upslope.cluster.sampler_worker import SamplerWorker
 from upslope.cluster.sharding import require_shardable
 from upslope.cluster.together import builder, stand_together
-from upslope.cluster.vllm.engine import NOT_BY_ADDRESS, vllm_sampler
+from upslope.cluster.vllm.engine import vllm_of_run
 from upslope.cluster.vllm.sampler import VllmSampler
 from upslope.cluster.watchdog import Watchdog
 from upslope.errors import Stopped, UserError
@@ -177,9 +177,7 @@ class Processes:
 
     def sampler(self, learner: Learner) -> Sampler:
         if self._settings.engine == "vllm":
-            make = self._held.enter_context(vllm_sampler(self._run, self._folder))
-            self._say(NOT_BY_ADDRESS)
-            self._vllm = make(learner.policy)
+            self._vllm = vllm_of_run(self._run, self._folder, learner.policy, self._say, self._held)
             return self._vllm
         if not self._settings.samplers:
             return LocalSampler(learner.policy, max_rows=self._run.sample.max_rows)

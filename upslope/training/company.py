@@ -70,7 +70,6 @@ class Nobody:
     def __init__(self, make_sampler: MakeSampler | None = None) -> None:
         self.build: BuildLearner = build_learner
         self._make_sampler = make_sampler
-        self._max_rows = 0
 
     def begin(
         self,
@@ -81,7 +80,7 @@ class Nobody:
         say: Callable[[str], None],
         folder: Path | None,
     ) -> None:
-        self._max_rows = settings.sample.max_rows
+        self._run, self._say, self._folder = settings, say, folder
 
     def task(self, task: Task) -> Task:
         return task
@@ -89,7 +88,7 @@ class Nobody:
     def sampler(self, learner: Learner) -> Sampler:
         if self._make_sampler is not None:
             return self._make_sampler(learner.policy)
-        return LocalSampler(learner.policy, max_rows=self._max_rows)
+        return LocalSampler(learner.policy, max_rows=self._run.sample.max_rows)
 
     def join(self, run: Run) -> None:
         pass

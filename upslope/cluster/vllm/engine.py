@@ -60,6 +60,15 @@ def vllm_sampler(settings: RunSettings, folder: Path | None) -> Iterator[Callabl
         yield make
 
 
+def vllm_of_run(
+    settings: RunSettings, folder: Path | None, policy: Policy, say: Callable[[str], None], held: contextlib.ExitStack
+) -> VllmSampler:
+    """The sampler of a run, which ``say`` is told of; ``held`` ends the server. Raises as ``vllm_sampler`` does."""
+    make = held.enter_context(vllm_sampler(settings, folder))
+    say(NOT_BY_ADDRESS)
+    return make(policy)
+
+
 def _server(settings: RunSettings, policy: Policy, dtype: str, place: Path, end: contextlib.ExitStack) -> VllmClient:
     """The server that the settings name, or one of the run's own that is ready."""
     cluster = settings.cluster
