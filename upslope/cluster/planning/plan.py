@@ -44,7 +44,7 @@ class Planner:
         if request.dtype not in ELEMENTS:
             raise UserError(f"--dtype {request.dtype!r} cannot be planned{nearest(request.dtype, ELEMENTS)}")
         _require_finite(request)
-        if request.staleness != (0,) and len(request.staleness) > 1 and max(request.gpus) == 1:
+        if len(request.staleness) > 1 and max(request.gpus) == 1:
             raise UserError("--staleness needs workers beside the learner; give --gpus 2 or more")
         if request.card is None and not request.measured:
             raise UserError("a plan needs rates: name a card with --card (such as h100), or a run with --measured")

@@ -108,7 +108,7 @@ class _Performance:
                 with _of_stage(stage):
                     self._kinds[stage.kind].check(stage.settings)
             self._compare(stage, asked=stage.name in wanted)
-        self._in_the_way += [stage for stage in left if stage.name in wanted and self._falls_with_others(stage)]
+        self._in_the_way += self._falling([stage for stage in left if stage.name in wanted])
         self._clear()
         if not any(self._book.of(stage.name) for stage in left):
             write_whole(self._pipeline.folder / PIPELINE, tomli_w.dumps(self._document()).encode())
@@ -120,15 +120,15 @@ class _Performance:
         there = all(self._is_done(each) and each not in self._in_the_way for each in read)
         return there and all(need in self._now for need in stage.needs)
 
-    def _falls_with_others(self, stage: Stage) -> bool:
-        """Whether a stage that was begun is in the way since one that it reads is. It is set aside with that one: a
-        stop between the two would leave what is read by nobody who knows of it."""
-        gone = {each.name for each in self._in_the_way}
-        for each in self._pipeline.stages:  # in order, so that whatever needs the gone is gone as well
-            if gone & set(each.needs):
-                gone.add(each.name)
-        known = self._book.of(stage.name) is not None and self._kinds[stage.kind].begun(stage.folder)
-        return known and stage.name in gone
+    def _falling(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Those that were begun and read what is in the way, directly or not. They are set aside with it: after a stop
+        between the two nobody would know that they read something else."""
+        gone = {stage.name for stage in self._in_the_way}
+        for stage in self._pipeline.stages:  # in order, so that whatever needs the gone is gone as well
+            if gone & set(stage.needs):
+                gone.add(stage.name)
+        known = [stage for stage in stages if self._book.of(stage.name) is not None and stage.name in gone]
+        return [stage for stage in known if self._kinds[stage.kind].begun(stage.folder)]
 
     def _needed(self, wanted: Sequence[str]) -> set[str]:
         """These stages and all that they need, directly or not."""
