@@ -63,7 +63,7 @@ def load_settings(
         key, value = _pair(text)
         pairs.append(("recipe" if key == "recipe.name" else key, value))
     given = dict(options or {}) | dict(pairs)
-    for key in replaced(table, given):
+    for key in sorted(replaced(table, given)):
         to_settings({key: table.pop(key)})  # what makes no sense is told all the same
     for key, value in (options or {}).items():
         _put(table, key, value)
