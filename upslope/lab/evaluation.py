@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from upslope.inspect.counting import counted
 from upslope.inspect.data_stream import data_stream
 from upslope.inspect.reward_words import reward_lines
 from upslope.inspect.terminal import TerminalView
@@ -80,17 +80,15 @@ def evaluated(
         WATCH.say(line)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     file = None if attempts is None else RowFile(attempts)
     with (
         contextlib.nullcontext() if file is None else file,
         speaking(settings, lambda: TerminalView(aside)) as policy,
-        Progress(*columns, console=aside, transient=True) as progress,
+        counted(aside, "attempts", num_problems * (1 + settings.eval.samples)) as told,
     ):
-        bar = progress.add_task("attempts", total=num_problems * (1 + settings.eval.samples))
 
         def seen(num_tokens: int, num_rows: int) -> None:
-            progress.update(bar, completed=num_rows, description=f"{num_tokens} tokens")
+            told(num_rows, f"{num_tokens} tokens")
 
         def kept(sampler: Sampler) -> Sampler:
             if file is None:

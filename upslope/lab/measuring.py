@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from upslope.errors import UserError
+from upslope.inspect.counting import counted
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.rows import Row, RowFile, mark_of
 from upslope.model.chat_renderer import reading
@@ -129,11 +129,14 @@ def _measured(
     renderer = reading(policy.renderer, special=task.keep_special)
     for note in prompt_notes(left, renderer):
         WATCH.say(note)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=aside, transient=True) as progress:
-        bar = progress.add_task("problems measured", total=len(problems), completed=len(problems) - len(left))
+    done = len(problems) - len(left)
+    with counted(aside, "problems measured", len(problems), done) as told:
         for begin in range(0, len(left), WAVE):
             wave = left[begin : begin + WAVE]
+
+            def seen(_: int, ended: int, before: int = done) -> None:
+                told(before + ended // settings.eval.samples, "")
+
             drawn = sample_groups(
                 sampler,
                 renderer,
@@ -141,10 +144,12 @@ def _measured(
                 settings.eval.samples,
                 sampling,
                 Address(settings.seed, "measure"),
+                seen,
                 episode=task.episode,
             )
             yield from map(row_of, score(task, renderer, wave, drawn))
-            progress.advance(bar, len(wave))
+            done += len(wave)
+            told(done, "")
 
 
 def row_of(group: Group) -> Row:

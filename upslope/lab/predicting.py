@@ -10,6 +10,7 @@ from rich.console import Console
 
 from upslope.algo.sample import Documents
 from upslope.errors import UserError
+from upslope.inspect.counting import counted
 from upslope.inspect.data_stream import data_stream
 from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
@@ -64,7 +65,9 @@ def predict_text(settings: RunSettings, make_view: MakeView, *, every: bool) -> 
                 f"no document of {', '.join(task.text)} is held out; give upslope eval --text FILE, or a stage "
                 "task.text_held_out = 0, and all are predicted"
             )
-        return TextLoss(held_out.measure(Scorer(policy)), held_out.num_documents, length)
+        with counted(Console(stderr=True), "documents predicted", held_out.num_documents) as told:
+            found = held_out.measure(Scorer(policy), lambda done: told(done, ""))
+        return TextLoss(found, held_out.num_documents, length)
 
 
 def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> None:
