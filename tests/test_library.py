@@ -17,6 +17,8 @@ from tiny import TOKENIZER, model as tiny_model
 import upslope as up
 from upslope.model.attention import NAME
 from upslope.model.hf import attention_in_use
+from upslope.native.places import cache_folder
+from upslope.training import pocket_start
 from upslope.types import Problem, Score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -330,19 +332,40 @@ def test_arguments_that_would_do_nothing_are_refused() -> None:
 # -- the examples ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def small_start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Code after which the pocket model is made with a tenth of its pretraining, in a cache that has the kernels."""
+    place = tmp_path_factory.mktemp("start")
+    (place / "cache").mkdir()
+    for kept in cache_folder().glob("*"):
+        if not kept.name.startswith("pocket-"):
+            (place / "cache" / kept.name).symlink_to(kept)
+    text = pocket_start.FILE.read_text()
+    assert "steps = 2500" in text
+    (place / "pocket.toml").write_text(text.replace("steps = 2500", "steps = 250"))
+    return (
+        "import os, pathlib\n"
+        "from upslope.training import pocket_start\n"
+        f"os.environ['UPSLOPE_CACHE'] = {str(place / 'cache')!r}\n"
+        f"pocket_start.FILE = pathlib.Path({str(place / 'pocket.toml')!r})\n"
+    )
+
+
 @pytest.mark.slow
-def test_the_notebook_runs_and_draws() -> None:
+def test_the_notebook_runs_and_draws(small_start: str) -> None:
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(ROOT / "examples" / "first_run.ipynb", as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(small_start))
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     kinds = [kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", ())]
     assert "image/png" in kinds
 
 
 @pytest.mark.slow
-def test_the_script_runs() -> None:
-    done = subprocess.run([sys.executable, ROOT / "examples" / "first_run.py"], capture_output=True, text=True)
+def test_the_script_runs(small_start: str) -> None:
+    script = f"import runpy\nrunpy.run_path({str(ROOT / 'examples' / 'first_run.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", small_start + script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"mean reward 0\.\d\d -> 0\.\d\d", done.stdout) and "pass@8" in done.stdout

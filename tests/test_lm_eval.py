@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -55,6 +56,33 @@ def test_answers_are_read_as_the_harness_reads_them(example: ModuleType) -> None
     assert [found[0] for found in flexible.apply([[t] for t in TEXTS], docs)] == [
         example.last(example.FLEXIBLE, t) for t in TEXTS
     ]
+
+
+def test_both_sides_get_the_same_problems(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that is longer than what is asked for the harness takes the first rows, upslope a sample."""
+    for name in ("train", "test"):
+        rows = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}"} for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = []
+
+    def harness(model: str, data: str, problems: int, max_tokens: int) -> dict[str, float]:
+        rows = map(json.loads, (Path(data) / "test.jsonl").read_text().splitlines())
+        seen.extend(row["question"] for row in list(rows)[:problems])
+        return {}
+
+    monkeypatch.setattr(example, "by_the_harness", harness)
+    found = []
+    inner = example.up.evaluate
+
+    def evaluate(*given: object, **named: object) -> object:
+        result = inner(*given, **named)
+        found.extend(group.problem.messages[0]["content"].split("\n")[0] for group in result.greedy)
+        return result
+
+    monkeypatch.setattr(example.up, "evaluate", evaluate)
+    shares = example.compare("pocket:blank", str(tmp_path), 7, 4)
+    assert found == seen == [f"What is {i} + 1?" for i in range(7)]
+    assert shares["upslope, strict"] == shares["upslope, strict-match"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -34,11 +35,13 @@ def main() -> None:
 
 
 def compare(model: str, data: str, problems: int, max_tokens: int) -> dict[str, float]:
-    """Accuracies, by who wrote and who judged."""
-    theirs = by_the_harness(model, data, problems, max_tokens)
-    task = up.tasks.gsm8k(data)
-    ours = up.evaluate(model, task, problems=problems, max_tokens=max_tokens, dtype="float32")
-    truths = {p.id: p.truth for p in task.problems("test")}
+    """Accuracies of the first ``problems`` test problems, by who wrote and who judged."""
+    with tempfile.TemporaryDirectory() as folder:
+        first_problems(Path(data), problems, Path(folder))
+        theirs = by_the_harness(model, folder, problems, max_tokens)
+        task = up.tasks.gsm8k(folder)
+        ours = up.evaluate(model, task, problems=problems, max_tokens=max_tokens, dtype="float32")
+        truths = {p.id: p.truth for p in task.problems("test")}
     attempts = [(g.rollouts[0].text, truths[g.problem.id]) for g in ours.greedy]
     return theirs | {
         "upslope, strict": ours.row["greedy"]["value"],
@@ -46,6 +49,13 @@ def compare(model: str, data: str, problems: int, max_tokens: int) -> dict[str, 
         "upslope, strict-match": mean([same(first(STRICT, text), truth) for text, truth in attempts]),
         "upslope, flexible-extract": mean([same(last(FLEXIBLE, text), truth) for text, truth in attempts]),
     }
+
+
+def first_problems(data: Path, num: int, folder: Path) -> None:
+    """Write a data set whose test problems are the first ``num``: of a longer one each side would take others."""
+    lines = (data / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "test.jsonl").write_text("".join(lines[:num]), encoding="utf-8")
+    shutil.copy(data / "train.jsonl", folder / "train.jsonl")
 
 
 def by_the_harness(model: str, data: str, problems: int, max_tokens: int) -> dict[str, float]:

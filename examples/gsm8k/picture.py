@@ -16,7 +16,12 @@ from matplotlib import pyplot as plt
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 SMOOTH = 8
 """Steps that a point of the curve is the mean of."""
-STAGES = {"start": "as it comes", "sft": "imitation", "sft-alone": "imitation,\nno calculator"}
+SHOWN = (
+    ("", "greedy", ORANGE, "strict"),
+    ("", "lenient", GREY, "lenient"),
+    ("-alone", "greedy", BLUE, "strict, without the calculator"),
+)
+"""What is shown of a stage: the file's ending, the share in it, its colour and its name."""
 
 
 def draw(out: Path) -> Path:
@@ -31,13 +36,15 @@ def draw(out: Path) -> Path:
     left.set_ylim(bottom=0)
     left.set_title("Reinforcement learning, a line a seed", fontsize=10)
 
-    names = dict(STAGES) | {run.name: run.name.replace("rl-", "RL,\nseed ") for run in runs}
-    shown = {stem: label for stem, label in names.items() if (out / f"{stem}.json").exists()}
-    for x, stem in enumerate(shown):
-        found = json.loads((out / f"{stem}.json").read_text())
-        for dx, key, colour in ((-0.1, "greedy", ORANGE), (0.1, "lenient", GREY)):
-            bar(right, x + dx, found[key], colour, label={"greedy": "strict"}.get(key, key) if x == 0 else None)
-    right.set_xticks(range(len(shown)), list(shown.values()), fontsize=8)
+    stages = {"start": "as it comes", "sft": "imitation"} | {
+        run.name: run.name.replace("rl-", "RL,\nseed ") for run in runs
+    }
+    for place, (ending, key, colour, label) in enumerate(SHOWN):
+        for x, stage in enumerate(stages):
+            if (file := out / f"{stage}{ending}.json").exists():
+                shift = 0.15 * (place - 1)
+                bar(right, x + shift, json.loads(file.read_text())[key], colour, label=label if x == 0 else None)
+    right.set_xticks(range(len(stages)), list(stages.values()), fontsize=8)
     right.set(ylabel="held-out problems solved, greedy (%)")
     right.set_ylim(bottom=0)
     right.set_title("Held out, with 95 % intervals", fontsize=10)

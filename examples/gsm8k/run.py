@@ -20,6 +20,8 @@ from picture import draw
 
 HERE = Path(__file__).parent
 CALCULATOR = "task.options.calculator=true"
+ALONE = "-alone"
+"""How the name of an evaluation without the calculator ends."""
 SMOKE = {
     "train": ["steps=2", "problems=2", "sample.max_tokens=24", "learn.warmup=0"],
     "rl": ["recipe.sample.group_size=4", "recipe.sample.keep=everything"],
@@ -39,29 +41,35 @@ def main() -> None:
     budget = SMOKE if given.smoke else FULL
     out = given.out.with_name(given.out.name + "-smoke") if given.smoke else given.out
     out.mkdir(parents=True, exist_ok=True)
-    data = ["--task", "gsm8k", "--data", given.data]
 
-    evaluate(out / "start.json", [given.model, *data, *budget["eval"]])
+    def evaluated(stem: str, *calculator: str) -> None:
+        asked = [models[stem.removesuffix(ALONE)], *calculator, "--task", "gsm8k", "--data", given.data]
+        evaluate(out / f"{stem}.json", [*asked, *budget["eval"]])
+
+    models = {"start": given.model, "sft": str(out / "sft")}
     train(out / "sft", "sft.toml", ["--model", given.model, "--data", given.data, *budget["train"]])
-    evaluate(out / "sft.json", [str(out / "sft"), CALCULATOR, *data, *budget["eval"]])
-    evaluate(out / "sft-alone.json", [str(out / "sft"), *data, *budget["eval"]])
+    evaluated("sft", CALCULATOR)
     for seed in range(given.seeds):
         name = f"rl-{seed}"
-        start = [f"model={out / 'sft'}", "--data", given.data, "--seed", str(seed)]
+        models[name] = str(out / name)
+        start = [f"model={models['sft']}", "--data", given.data, "--seed", str(seed)]
         train(out / name, "rl.toml", [*start, *budget["train"], *budget["rl"]])
-        evaluate(out / f"{name}.json", [str(out / name), CALCULATOR, *data, *budget["eval"]])
-    (out / "table.md").write_text(table(out, given.seeds))
+        evaluated(name, CALCULATOR)
+    evaluated("start", CALCULATOR)
+    for name in models:
+        evaluated(name + ALONE)
+    (out / "table.md").write_text(table(out, list(models)))
     print((out / "table.md").read_text())
     print(draw(out))
 
 
 def train(folder: Path, file: str, settings: list[str]) -> None:
     """Train, or go on, or do nothing if all steps are done."""
-    asked = [str(HERE / file), *settings]
-    require_same(folder.with_name(f"{folder.name}.trained-with.json"), asked)
+    asked, begun = [str(HERE / file), *settings], (folder / "run.toml").exists()
+    require_same(folder.with_name(f"{folder.name}.trained-with.json"), asked, begun)
     if (folder / "done").exists():
         return
-    if (folder / "run.toml").exists():
+    if begun:
         upslope("train", "--resume", str(folder))
     else:
         upslope("train", *asked, "--name", folder.name, "--out", str(folder.parent))
@@ -70,17 +78,17 @@ def train(folder: Path, file: str, settings: list[str]) -> None:
 
 def evaluate(file: Path, arguments: list[str]) -> None:
     """Greedy, lenient, pass@k and maj@k to a file, unless it is there; every attempt to another."""
-    require_same(file.with_name(f"{file.stem}.evaluated-with.json"), arguments)
+    attempts = file.with_name(f"{file.stem}.attempts.jsonl")
+    require_same(file.with_name(f"{file.stem}.evaluated-with.json"), arguments, attempts.exists())
     if file.exists():
         return
-    attempts = file.with_name(f"{file.stem}.attempts.jsonl")
     found = upslope("eval", *arguments, "--temperature", "0.8", "--json", "--attempts", str(attempts), read=True)
     write(file, found)
 
 
-def require_same(file: Path, asked: list[str]) -> None:
-    """Keep what is asked for. Ends the script if something else was before: one folder holds one run."""
-    if not file.exists():
+def require_same(file: Path, asked: list[str], begun: bool) -> None:
+    """Keep what is asked for. Ends the script if something else was ``begun``: one folder holds one run."""
+    if not (begun and file.exists()):
         write(file, json.dumps(asked))
     before = json.loads(file.read_text())
     if before != asked:
@@ -113,18 +121,34 @@ def upslope(*arguments: str, read: bool = False) -> str:
     return found or ""
 
 
-def table(out: Path, seeds: int) -> str:
-    """Every stage, a row each."""
-    names = {"start": "as it comes", "sft": "imitation", "sft-alone": "imitation, calculator taken away"}
-    names |= {f"rl-{seed}": f"reinforcement learning, seed {seed}" for seed in range(seeds)}
-    rows = ["| | greedy, strict | greedy, lenient | pass@1 | most samples |", "|---|---|---|---|---|"]
-    for stem, name in names.items():
-        found = json.loads((out / f"{stem}.json").read_text())
-        passes = found["pass_at"]
-        most = max(passes, key=int)
-        cells = [found["greedy"], found["lenient"], passes["1"], passes[most]]
-        rows.append(f"| {name} | {' | '.join(map(share, cells))} (pass@{most}) |")
-    return "\n".join(rows) + "\n"
+def table(out: Path, names: list[str]) -> str:
+    """Every stage, a row each with the calculator and a row without; what a training cost is told once."""
+    most = max(json.loads((out / "sft.json").read_text())["pass_at"], key=int)
+    heads = ["", "greedy, strict", "greedy, lenient", "pass@1", f"pass@{most}", "tokens: its own + the calculator's"]
+    rows = [[*heads, "cut", "cost"], ["---"] * (len(heads) + 2)]
+    for name in names:
+        for ending, said in (("", label(name)), (ALONE, "the same, without the calculator")):
+            found = json.loads((out / f"{name}{ending}.json").read_text())
+            passes = found["pass_at"]
+            shares = map(share, (found["greedy"], found["lenient"], passes["1"], passes[most]))
+            length = f"{found['length']:.0f} + {found.get('heard', 0):.0f}"
+            cost = "" if ending or name == "start" else cost_of(out / name)
+            rows.append([said, *shares, length, f"{found['truncated']:.1%}", cost])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def label(name: str) -> str:
+    """What a stage is called in the table."""
+    seed = name.removeprefix("rl-")
+    return {"start": "as it comes", "sft": "imitation"}.get(name, f"reinforcement learning, seed {seed}")
+
+
+def cost_of(run: Path) -> str:
+    """Steps, tokens that were learnt from or tried, and the hours of a training."""
+    lines = map(json.loads, (run / "journal.jsonl").read_text().splitlines())
+    steps = [row for row in lines if row["kind"] == "step"]
+    tokens = sum(row["num_tokens"] for row in steps)
+    return f"{len(steps)} steps, {tokens:,} tokens, {steps[-1]['spent'] / 3600:.2f} h"
 
 
 def share(estimate: dict[str, Any]) -> str:

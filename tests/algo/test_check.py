@@ -12,6 +12,8 @@ from upslope.algo.check import check, complaints
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk, no_critic
 from upslope.algo.family import DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT, TRPO
+from upslope.algo.learnable import Learnable
+from upslope.algo.more_advantages import BatchScale, DecoupledZScore
 from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
@@ -31,7 +33,17 @@ def test_every_recipe_of_the_family_can_run(name):
     check(FAMILY[name].recipe)
 
 
+WEIGHTED = Learnable(weighted=True)
+
 BAD = [
+    # Weights undo the chance of a group's own draw, and nothing that depends on who else was drawn.
+    (GRPO.patch(sample=WEIGHTED, aggregate=token_mean), "aggregate=token_mean divides by the tokens of all"),
+    (GRPO.patch(sample=replace(WEIGHTED, keep=mixed)), "sample.keep=mixed divides by how many attempts it keeps"),
+    (GRPO.patch(sample=WEIGHTED, advantage=BatchZScore()), "scales by all attempts of a step, .*weighted=false"),
+    (GRPO.patch(sample=WEIGHTED, advantage=BatchZScore(centre="group")), "scales by all attempts of a step"),
+    (GRPO.patch(sample=WEIGHTED, advantage=BatchScale()), "scales by all attempts of a step"),
+    (GRPO.patch(sample=WEIGHTED, advantage=DecoupledZScore()), "scales by all attempts of a step"),
+    (PPO.patch(sample=WEIGHTED, aggregate=sequence_mean), "scales by all attempts of a step"),
     (REINFORCE_BASELINE.patch(sample=ALONE), "advantage=group_mean compares .* set it to 2 or more"),
     (
         REINFORCE.patch(sample=ALONE, advantage=leave_one_out),

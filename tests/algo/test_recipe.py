@@ -11,8 +11,9 @@ import upslope
 from upslope.algo.aggregate import ConstantLength
 from upslope.algo.codec import SLOTS, patched, to_dict
 from upslope.algo.family import CISPO, DAPO, DR_GRPO, FAMILY, GRPO, REINFORCE, find
+from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe, diff
-from upslope.algo.regulariser import no_penalty
+from upslope.algo.regulariser import K1, no_penalty
 from upslope.algo.sample import Attempts, Demonstrations, rewarded
 from upslope.errors import UserError
 
@@ -89,6 +90,15 @@ def test_patch_by_field_kind_and_table():
     assert patched(GRPO, {"aggregate": {"kind": "constant_length", "length": 7}}).aggregate == ConstantLength(7)
     assert patched(GRPO, {"sample": {"kind": "demonstrations", "replay": 0.5}}).sample == Demonstrations(0.5)
     assert patched(GRPO, {"sample": {"keep": "rewarded"}}).sample == Attempts(8, rewarded)
+
+
+def test_another_sort_of_attempts_keeps_what_the_recipe_had():
+    chosen = patched(DAPO, {"sample": {"kind": "learnable", "floor": 0.2}}).sample
+    assert chosen == Learnable(**vars(DAPO.sample), floor=0.2)
+    assert patched(DAPO.patch(sample=chosen), {"sample": "attempts"}).sample == DAPO.sample
+    assert patched(DAPO, {"sample": "demonstrations"}).sample == Demonstrations()
+    larger = patched(GRPO, {"regulariser": {"coefficient": 0.3}})
+    assert patched(larger, {"regulariser": "k1"}).regulariser == K1(), "another kind, not a sort of it"
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,27 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from in_process import upslope_says
 
 import upslope as up
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab import measuring
-from upslope.lab.measuring import measure_command, row_of, summed_up
+from upslope.lab.measuring import PROMPTS, measure_command, row_of, summed_up
 from upslope.lab.rows import RowFile
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.types import Group, Problem, Rollout
+
+TOOL = """
+def add(a: int, b: int) -> int:
+    '''Add.
+
+    Args:
+        a: One.
+        b: Another.
+    '''
+    return a + b
+"""
 
 
 @pytest.fixture
@@ -31,6 +43,7 @@ def folder(tmp_path, monkeypatch):
     rows = [{"prompt": f"{name} has {i} apples.", "level": i} for i, name in enumerate(["Tom", "Sam", "Eva"] * 2)]
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("test.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    Path("t.py").write_text(TOOL)
     return tmp_path
 
 
@@ -96,12 +109,23 @@ def test_an_id_of_the_datas_own_and_any_character_do_not_keep_it_from_going_on(f
         ({"sample.stop": ["a"]}, "stop strings;"),
         ({"task.template": "raw"}, "wording of prompts;"),
         ({"task.keep_special": True}, "wording of prompts;"),
+        ({"task.tools": ["t.py:add"]}, "world;"),
     ],
 )
 def test_what_was_left_to_its_default_later_is_another_measurement(folder, before, what):
     measure_command(settings(**before), Path("out.jsonl"))
     with pytest.raises(UserError, match=rf"out.jsonl row 1 was made with another {what}"):
         measure_command(settings(), Path("out.jsonl"))
+
+
+@pytest.mark.parametrize("change", [{"task.max_turns": 3}, {"task.max_seconds": 9.0}, {"task.tool_seconds": 5.0}, {}])
+def test_another_world_is_another_measurement(folder, change):
+    given = {"task.tools": ["t.py:add"], "task.max_turns": 1}
+    measure_command(settings(**given), Path("out.jsonl"))
+    if not change:
+        Path("t.py").write_text(Path("t.py").read_text().replace("a + b", "a - b"))
+    with pytest.raises(UserError, match=r"out.jsonl row 1 was made with another world;"):
+        measure_command(settings(**given | change), Path("out.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -215,6 +239,21 @@ def test_a_row_has_its_prompt_also_where_the_columns_have_none(folder):
         problem = Problem("x", chat, "4", columns={"level": 1})
         row = row_of(Group(problem, (Rollout("x", 0, (1,), (2,), (True,), None, 0, "stop", "4"),)))
         assert (row["prompt"], row["answer"], row["level"]) == (prompt, "4", 1)
+
+
+@pytest.mark.parametrize("name", ["prompt", "text", "problem", "instruction", "conversations"])
+def test_a_prompt_under_any_name_is_not_written_twice(name):
+    """Of a row with two of them nobody could say which one is asked (`text` and `prompt` of MBPP)."""
+    problem = Problem("x", ({"role": "user", "content": "?"},), "4", columns={name: "?", "level": 1})
+    row = row_of(Group(problem, (Rollout("x", 0, (1,), (2,), (True,), None, 0, "stop", "4"),)))
+    assert row.keys() & {*PROMPTS, "answer"} == {name}
+
+
+@pytest.mark.parametrize("key", ["eval.problems=3", "eval.by=prompt", "eval.text_tokens=9"])
+def test_how_an_evaluation_chooses_is_refused(folder, monkeypatch, capsys, key):
+    words = ["measure", "pocket:blank", key, "--data", "data.jsonl", "--reward", "mine.py:odd"]
+    code, _, said = upslope_says(monkeypatch, capsys, *words)
+    assert code == 2 and f"upslope measure does not read {key.split('=')[0]}" in said
 
 
 @pytest.mark.parametrize(

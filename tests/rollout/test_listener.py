@@ -255,3 +255,46 @@ def test_a_stop_over_several_tokens_and_one_inside_a_token():
     assert world.reply((0, 1, 1)) == (99,), "the last two again"
     assert world.reply((0, 1, 2)) is None, "complete before, not now"
     assert world.reply((2, 4)) == (99,), "inside a token"
+
+
+def test_a_stop_that_ends_with_a_space_is_heard_where_the_next_word_brings_the_space():
+    """SentencePiece's way: the space stands in a text and not in a word's token by itself."""
+
+    class Words:
+        TEXTS = ("search:", "pens", "18")
+
+        def text(self, response):
+            return " ".join(self.TEXTS[t] for t in response)
+
+        def middle_ids(self, text):
+            return (2,)
+
+    class Watch:
+        stops = ("search: ",)
+
+        def reply(self, text):
+            return "18"
+
+    world = Listeners(Words()).of(Watch())
+    assert world.pauses(1) and world.reply((0,)) is None and world.reply((0, 1)) == (2,)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_world_that_asks_for_special_tokens_reads_them_in_the_middle_of_a_turn(keeps):
+    renderer = ChatRenderer.of(tiny.TOKENIZER)
+    special = next(number for number, token in tiny.TOKENIZER.added_tokens_decoder.items() if token.special)
+    spelt = tiny.TOKENIZER.decode([special])
+
+    class Watch:
+        stops = ("has",)
+        keep_special = keeps
+
+        def reply(self, text):
+            self.heard = text
+            return [5, 6]
+
+    watch = Watch()
+    world = Listeners(renderer).of(watch)
+    response = (special, *renderer.middle_ids("Tom has"))
+    assert world.pauses(response[-1]) and world.reply(response) == (5, 6)
+    assert (spelt in watch.heard) is keeps and watch.heard.endswith("Tom has")

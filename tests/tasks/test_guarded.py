@@ -42,7 +42,7 @@ class Mine:
         return [Score(0.0) for _ in responses]
 
 
-@pytest.mark.parametrize("answer", ["18>>", "", None])
+@pytest.mark.parametrize("answer", ["18>>", "", None, [1, 2], ()])
 def test_what_a_world_may_say(answer):
     assert complete(Mine(World(answer))).episode(Mine().shown[0]).reply("3*6=") == answer
     assert complete(Mine()).episode(Mine().shown[0]) is None
@@ -51,8 +51,10 @@ def test_what_a_world_may_say(answer):
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (18, "returned 18; it must be text, or None"),
-        (b"18", "returned b'18'; it must be text, or None"),
+        (18, "returned 18; it must be text, tokens, or None"),
+        ([1, "2"], r"returned \[1, '2'\]; it must be text, tokens, or None"),
+        ({"role": "tool", "content": "18"}, "returned .*; it must be text, tokens, or None"),
+        (b"18", "returned b'18'; it must be text, tokens, or None"),
         (KeyError("x"), r"crashed: KeyError: 'x' at .*test_guarded.py:\d+"),
         (SystemExit(0), r"crashed: SystemExit: 0 at .*test_guarded.py:\d+"),
     ],
@@ -61,6 +63,13 @@ def test_what_it_may_not(answer, why):
     episode = complete(Mine(World(answer))).episode(Mine().shown[0])
     with pytest.raises(UserError, match=rf"^task Mine: the episode's reply\(\) {why}"):
         episode.reply("3*6=")
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_whether_it_reads_special_tokens_is_its_own_word(keeps):
+    world = World()
+    world.keep_special = keeps
+    assert complete(Mine(world)).episode(Mine().shown[0]).keep_special is keeps
 
 
 def test_ctrl_c_within_it_is_ctrl_c():

@@ -14,7 +14,7 @@ from upslope.marks import comes_to
 from upslope.tasks.base import Task
 from upslope.tasks.complete import complete
 from upslope.tasks.registry import open_task
-from upslope.tasks.right import require_right
+from upslope.tasks.right import RightRule, require_right
 from upslope.tasks.scoring import score_file
 from upslope.types import Problem, Score
 
@@ -82,6 +82,19 @@ def test_the_rule(
 def test_a_function_that_does_not_apply_makes_nothing_right(opened: Any) -> None:
     assert judged(opened("correctness=right", "whole"), "?") is False
     assert judged(opened("correctness=right", "form=right", right=0.5), "?") is True  # the other one applies
+
+
+def test_a_lenient_reading_of_the_tasks_own_is_not_measured_by_the_users_rewards(tmp_path: Path) -> None:
+    """Of GSM8K it is 0 or 1, whatever a right attempt earns."""
+    row = {"question": "6 * 3?", "answer": "#### 18"}
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "f.py").write_text("def points(completions, **_):\n    return [2.5 for _ in completions]\n")
+    task = open_task("gsm8k", data=str(tmp_path), rewards=[f"{tmp_path / 'f.py'}:points"], right=2.0)
+    (score,) = task.score(task.problems("test"), ["it is 18"])
+    assert (score.right, score.lenient) == (True, 1.0)
+    own = RightRule(2.0)  # a task of one's own with points: its lenient reading is in points too
+    assert (own(Score(2.5, lenient=2.0)).lenient, own(Score(2.5, lenient=1.0)).lenient) == (1.0, 0.0)
 
 
 def test_the_rule_holds_for_rewards_of_other_processes(opened: Any) -> None:

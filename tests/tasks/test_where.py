@@ -69,6 +69,15 @@ def test_what_is_no_condition_is_refused(where):
         condition(where)[0](ROW)
 
 
+@pytest.mark.parametrize("where", ["level != 3", "level == 3", "level in [2, 3]", "level not in [2, 3]", "3 != level"])
+def test_text_is_not_compared_with_a_number_in_silence(where):
+    """A CSV's cells are text: `level != 3` would keep every row."""
+    holds, _ = condition(where)
+    with pytest.raises(UserError, match="cannot be compared so; every cell of a CSV is text"):
+        holds({"level": "3"})
+    assert isinstance(holds({"level": 3}), bool) and isinstance(holds({"level": None}), bool)
+
+
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(UserError, match=r"'hard' and 3 cannot be compared so; every cell of a CSV is text"):
         condition("level < 3")[0](ROW)

@@ -71,10 +71,34 @@ def test_a_share_of_a_step_is_new_problems_while_there_are_any():
         assert len(drawn) == 4 and len(drawn & tried) == 2
     nobody = KnownProblems(PROBLEMS, replace(EVERY, fresh=0.5), seed=3)
     assert len(names(nobody.take(0, 4))) == 4, "at first all are new"
-    few = known(replace(EVERY, fresh=0.0), p0=(1, 1))
+    few = known(replace(EVERY, fresh=0.5), p0=(1, 1))
     assert len(names(few.take(1, 4))) == 4, "and where too few are known, the others are"
     everyone = known(replace(EVERY, fresh=1.0), **{f"p{i}": (1, 1) for i in range(11)})
     assert "p/11" in names(everyone.take(1, 4)), "the last new one"
+
+
+def test_without_a_share_of_their_own_new_problems_stand_among_the_others():
+    """e = 1/6 for a problem never tried, and 1*10/(11*12) = 0.0758 for one that failed nine times."""
+    subject = known(EVERY, p0=(0, 9), p1=(0, 9), p2=(0, 9), p3=(0, 9))
+    assert subject.estimate(PROBLEMS[11], 1) == pytest.approx(1 / 6)
+    tried = set()
+    for step in range(1, 30):
+        drawn = subject.take(step, 4)
+        subject.learn(step, [group(p, 0, 2) for p in drawn])
+        tried |= names(drawn)
+    assert tried == names(PROBLEMS), "nobody is left out for good"
+
+
+def test_of_thousands_the_others_still_follow_their_estimates():
+    """u^(1/w) of three thousand weights is 0 for all but some hundreds; its logarithm is not."""
+    many = [Problem(f"m/{i}", ()) for i in range(3000)]
+    subject = KnownProblems(many, EVERY, seed=3)
+    subject.learn(0, [group(p, 1, 1) for p in many[:1500]])
+    order = subject.others(1, [])
+    # e = 0.2 for one right of two, 1/6 for one never tried: 54.5 % of any stretch are tried ones.
+    for begin in range(0, 2000, 500):
+        share = sum(int(p.id[2:]) < 1500 for p in order[begin : begin + 500]) / 500
+        assert 0.45 < share < 0.65
 
 
 def test_a_record_fades_and_the_mastered_comes_back():
@@ -146,7 +170,7 @@ def test_too_few_problems_is_said():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"fresh": 1.5}, {"floor": 0.0}, {"decay": 0.0}, {"decay": 1.1}, {"weighted": True, "fresh": 0.0},
+    [{"fresh": 1.5}, {"floor": 0.0}, {"decay": 0.0}, {"decay": 1.1}, {"weighted": True, "fresh": 1.0},
      {"weighted": True, "refill": 3.0}, {"group_size": 0}],
 )  # fmt: skip
 def test_settings_without_sense_are_refused(wrong):

@@ -157,6 +157,7 @@ class BatchZScore(Advantage):
     centre: Literal["batch", "group"] = "batch"
     eps: float = 1e-8
     by_token: ClassVar[ByToken] = "if they are rewarded"
+    pools_batch: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:
@@ -196,6 +197,10 @@ class GAE(Advantage):
     def __post_init__(self) -> None:
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
             raise ValueError(f"needs 0 <= gamma <= 1 and 0 <= lam <= 1, not gamma={self.gamma}, lam={self.lam}")
+
+    @property
+    def pools_batch(self) -> bool:
+        return self.whiten
 
     def estimate(self, batch: Batch) -> Tensor:
         """The advantages before whitening, in units of reward."""

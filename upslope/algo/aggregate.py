@@ -43,7 +43,7 @@ def sequence_mean(batch: Batch) -> Tensor:
     return alike_in_rollout(1 / (max(batch.num_rollouts, 1) * lengths(batch).clamp(min=1)), batch)
 
 
-@kind("aggregate", divides_by_length=True)
+@kind("aggregate", divides_by_length=True, pools_batch=True)
 def token_mean(batch: Batch) -> Tensor:
     """w_n = 1/sum_m T_m: every token of the batch counts the same (DAPO, arXiv 2503.14476, equation 12; SFT)."""
     length_N = lengths(batch)

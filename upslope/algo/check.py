@@ -96,11 +96,8 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
             f"{who} compares the attempts at one problem, and sample.group_size is {sample.group_size}; set it to 2 "
             "or more"
         )
-    if isinstance(sample, Learnable) and sample.weighted and recipe.asked("advantage").compares == "batch":
-        yield (
-            f"advantage={advantage} compares all attempts of a step, whose problems were not drawn alike, so weights "
-            "cannot undo the draw; set sample.weighted=false, or an advantage that compares the attempts at one problem"
-        )
+    if isinstance(sample, Learnable) and sample.weighted:
+        yield from _weighted(recipe, sample)
     if sample.refill and sample.keep is everything:
         yield "sample.refill tries further problems until enough groups are kept; set sample.keep=mixed or rewarded"
     unread = not recipe.asked("advantage").reads_reward
@@ -119,6 +116,23 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
             f"advantage={advantage} pushes every attempt alike, and sample.keep={show(sample.keep)} keeps the wrong "
             "ones, so on average nothing is learnt; set sample.keep=rewarded, or another advantage"
         )
+
+
+def _weighted(recipe: Recipe, sample: Learnable) -> Iterator[str]:
+    """A group's weight undoes the chance of its own draw. What also depends on whoever else was drawn stays."""
+    aggregate, undone = show(recipe.aggregate), "so weights cannot undo the draw; set sample.weighted=false, or"
+    if recipe.asked("advantage").pools_batch:
+        yield (
+            f"advantage={show(recipe.advantage)} scales by all attempts of a step, whose problems were not drawn "
+            f"alike, {undone} an advantage that compares the attempts at one problem"
+        )
+    if recipe.asked("aggregate").pools_batch:
+        yield (
+            f"aggregate={aggregate} divides by the tokens of all that was drawn, {undone} aggregate=sequence_sum or "
+            "constant_length"
+        )
+    if sample.keep is not everything:
+        yield f"sample.keep={show(sample.keep)} divides by how many attempts it keeps, {undone} sample.keep=everything"
 
 
 def _given_text(recipe: Recipe) -> Iterator[str]:

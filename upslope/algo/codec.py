@@ -88,11 +88,12 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
     change = {"kind": change} if isinstance(change, str) else change
     if not isinstance(change, Mapping):
         raise UserError(f"{where} is {change!r}; give the name of a kind, or a table of fields")
-    inside = dict(change)
+    inside, kept = dict(change), {}
     kind = inside.pop("kind", None)
     if kind is not None:
         chosen = _chosen(kind, SLOTS[slot], where)
         if not isinstance(chosen, type) or type(current) is not chosen:  # of a subclass of it, another is made
+            kept = _in_common(current, chosen)
             current = chosen
     made = current if isinstance(current, type) else type(current)
     if inside and not is_dataclass(made):
@@ -100,9 +101,26 @@ def _patched_value(current: Any, slot: str, change: Any, where: str) -> Any:
         raise UserError(f"{where}.{next(iter(inside))}: {name} has no fields; set {where}.kind as well")
     values = _values(made, inside, where)
     try:
-        return current(**values) if isinstance(current, type) else replace(current, **values) if values else current
+        return (
+            current(**(kept | values))
+            if isinstance(current, type)
+            else replace(current, **values)
+            if values
+            else current
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _in_common(current: Any, chosen: Any) -> dict[str, Any]:
+    """The fields of a value that another kind has because one of the two is a sort of the other, as ``learnable`` is
+    of ``attempts``: a recipe's own group size is its own however its problems are drawn."""
+    if not (is_dataclass(current) and isinstance(chosen, type) and is_dataclass(chosen)):
+        return {}
+    if not (issubclass(chosen, type(current)) or isinstance(current, chosen)):
+        return {}
+    known = {f.name for f in fields(chosen)}
+    return {f.name: getattr(current, f.name) for f in fields(current) if f.name in known}
 
 
 def _chosen(name: Any, known: Mapping[str, Any], where: str) -> Any:

@@ -27,12 +27,14 @@ class Learnable(Attempts):
     by ``decay``, since the policy moves: a problem that was mastered, or hopeless, comes back as its record fades.
 
     A step takes ``fresh`` of its problems from those never tried, while there are any, each with the same chance. The
-    others come from those tried, with a chance proportional to (1 - floor) e / sum e + floor / n of n: never 0.
+    others come from those tried, with a chance proportional to (1 - floor) e / sum e + floor / n of n: never 0. With
+    ``fresh = 0`` those never tried stand among the others, with the prior's e = 1/6.
 
     The chances are exact (systematic sampling), so what a step expects is known: with ``weighted``, a group counts
-    1/n over its chance, and the expected gradient is that of problems drawn uniformly, at the price of variance;
-    without, it is that of another objective, in which a problem counts by its chance of being drawn. ``refill`` draws
-    further problems by the same estimates, those never tried among them, and knows no ``fresh``.
+    1/n over its chance, and the expected gradient is that of problems drawn uniformly, at the price of variance (a
+    recipe that divides by what else was drawn, such as ``token_mean``, is refused). Without, it is that of another
+    objective, in which a problem counts by its chance of being drawn. ``refill`` draws further problems by the same
+    estimates, those never tried among them, and knows no ``fresh``.
     """
 
     fresh: float = 0.5
@@ -48,9 +50,9 @@ class Learnable(Attempts):
             raise ValueError(f"floor is a share in (0, 1], not {self.floor}; at 0 a problem could be forgotten")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay is a factor in (0, 1], not {self.decay}")
-        if self.weighted and (self.refill or not 0 < self.fresh < 1):
+        if self.weighted and (self.refill or self.fresh == 1):
             raise ValueError(
-                "weighted needs a chance for every problem at every step: set 0 < fresh < 1, and refill to 0"
+                "weighted needs a chance for every problem at every step: set fresh below 1, and refill to 0"
             )
 
 

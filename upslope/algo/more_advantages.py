@@ -40,6 +40,7 @@ class BatchScale(Advantage):
 
     eps: float = 1e-6
     compares: ClassVar[Compares] = "group"
+    pools_batch: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:
@@ -63,6 +64,7 @@ class DecoupledZScore(Advantage):
     weights: tuple[float, ...] = ()
     eps: float = 1e-6
     compares: ClassVar[Compares] = "group"
+    pools_batch: ClassVar[bool] = True
     reads_reward: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

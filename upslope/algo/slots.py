@@ -83,6 +83,11 @@ class Advantage(Slot):
         return "nothing"
 
     @property
+    def pools_batch(self) -> bool:
+        """Whether it takes a mean or a deviation over all attempts of a batch, whatever their problems."""
+        return False
+
+    @property
     def reads_reward(self) -> bool:
         """False: good by decree, whatever was earned."""
         return True
@@ -175,6 +180,11 @@ class Aggregate(Slot):
     @property
     def divides_by_length(self) -> bool:
         """Whether a token of a long attempt counts less, or all tokens of the batch share one denominator."""
+        return False
+
+    @property
+    def pools_batch(self) -> bool:
+        """Whether its denominators depend on what else is in the batch, beyond how many attempts and problems."""
         return False
 
     def __call__(self, batch: Batch) -> Tensor:

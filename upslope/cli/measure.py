@@ -47,8 +47,12 @@ def evaluate_model(
         typer.Option(min=1, help="At most so many held-out problems.", show_default="all of --data, else 512"),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the sampled attempts.", show_default="1.0")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest attempt (a run on its own task: the run's; else the task's).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of draws and pocket's problems (a run on its own task: the run's; else 0).")
+    ] = None,
     dtype: Dtype = "auto",
     device: str = "auto",
     trust: Trust = False,
@@ -181,8 +185,12 @@ def measure_problems(
     to: Annotated[Path, typer.Option(help="The file of rows; continued if it is there.")] = Path("measured.jsonl"),
     samples: Annotated[int, typer.Option(min=1, help="Attempts a problem.")] = 8,
     temperature: Annotated[float, typer.Option(min=0, help="Of the attempts.")] = 1.0,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest attempt (the run's own, else the task's).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of draws and pocket's problems (the run's own, else 0).")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest attempt (a run on its own task: the run's; else the task's).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of draws and pocket's problems (a run on its own task: the run's; else 0).")
+    ] = None,
     dtype: Dtype = "auto",
     device: str = "auto",
     trust: Trust = False,
@@ -194,8 +202,7 @@ def measure_problems(
     and recipe.sample.kind=learnable begins with what it says. Stopped, the same command continues it.
     """
     from upslope.config import load_settings
-    from upslope.lab.evaluation import SPEAKING
-    from upslope.lab.measuring import measure_command
+    from upslope.lab.measuring import TRYING, measure_command
     from upslope.training.tables import task_options
 
     options = task_options(task, data, eval_data, reward, reward_weight) | {
@@ -207,7 +214,7 @@ def measure_problems(
     }
     given = {"sample.max_tokens": max_tokens, "seed": seed}
     options |= {k: v for k, v in given.items() if v is not None}
-    require_read("measure", overrides, SPEAKING)
+    require_read("measure", overrides, TRYING)
     named = task is not None or data is not None or bool(reward)
     own = None if named else own_task(model, trust=trust)
     measure_command(load_settings(own, overrides or (), options), to)

@@ -13,6 +13,7 @@ from rich.console import Console
 from upslope.errors import UserError
 from upslope.inspect.counting import counted
 from upslope.inspect.terminal import TerminalView
+from upslope.lab.evaluation import SPEAKING
 from upslope.lab.rows import Row, RowFile, mark_of
 from upslope.model.chat_renderer import reading
 from upslope.model.policy import Policy
@@ -23,13 +24,14 @@ from upslope.rollout.local import LocalSampler
 from upslope.tasks.at_work import WATCH
 from upslope.tasks.base import Task, sides
 from upslope.tasks.right import require_right
+from upslope.tasks.user import OTHERS
 from upslope.training.checks import require_few, require_several
 from upslope.training.fitting import fit_training
 from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import lengths_told
 from upslope.training.prompt_notes import prompt_notes
 from upslope.training.scored import score
-from upslope.training.settings import RunSettings
+from upslope.training.settings import RunSettings, TaskSettings
 from upslope.training.speaking import speaking
 from upslope.training.start import with_limited_prompts, with_max_tokens
 from upslope.training.statistics import mean_interval
@@ -40,7 +42,9 @@ WAVE = 32
 """Problems tried at once; after each wave its rows are on the disk."""
 FOUND = ("num_samples", "num_right", "pass_rate", "mean_reward", "mean_length", "cut", "crc", "measured")
 """What a row says beside the data's own columns."""
-PROMPTS = ("prompt", "messages", "question")
+TRYING = (*(name for name in SPEAKING if name != "eval"), "eval.samples", "eval.temperature")
+"""The settings that a measurement depends on: all training problems are tried, however many an evaluation takes."""
+PROMPTS = ("messages", "prompt", *OTHERS["messages"], *OTHERS["prompt"])
 """Columns that hold a prompt, one of which a row needs to be data again."""
 
 
@@ -79,6 +83,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
             reward=[rewards, settings.task.reward_weights],
             **of_right,
             **of_wording,
+            **of_world(settings.task),
         )
         rows = file.read(mark)
         require_same(path, rows, problems)
@@ -89,6 +94,14 @@ def measure_command(settings: RunSettings, path: Path) -> None:
             rows.append(row)
     for line in [*summed_up(rows), *left_unmeasured(task, len(rows))]:
         aside.print(line, highlight=False, markup=False)
+
+
+def of_world(task: TaskSettings) -> dict[str, Any]:
+    """What attempts depend on where there are tools or an environment, by name."""
+    if not (task.tools or task.environment):
+        return {}
+    world = [[spec, source(spec)] for spec in (*task.tools, task.environment or "") if spec]
+    return {"world": [world, task.max_turns, task.max_seconds, task.tool_seconds]}
 
 
 def left_unmeasured(task: Task, num: int) -> list[str]:

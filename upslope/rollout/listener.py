@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from upslope.errors import UserError
-from upslope.model.pieces import UNREADABLE
+from upslope.model.chat_renderer import reading
 from upslope.model.renderer import Renderer
 from upslope.rollout.stopping import TextOfToken, completed_stop
 from upslope.tasks.episode import Episode
@@ -15,26 +15,27 @@ class Listeners:
     """Makes a ``Listener`` of every episode; they share what is known of the vocabulary."""
 
     def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
-        self._texts = TextOfToken(renderer)
+        self._texts = {special: TextOfToken(reading(renderer, special=special)) for special in (False, True)}
 
     def of(self, episode: Episode | None) -> EpisodeListener | None:
         """The listener of an attempt, if it has a world."""
-        return None if episode is None else EpisodeListener(episode, self._renderer, self._texts)
+        return (
+            None
+            if episode is None
+            else EpisodeListener(episode, self._texts[bool(getattr(episode, "keep_special", False))])
+        )
 
 
 class EpisodeListener:
     """The ``Listener`` of one episode."""
 
-    def __init__(self, episode: Episode, renderer: Renderer, texts: TextOfToken) -> None:
-        self._episode, self._renderer, self._texts = episode, renderer, texts
+    def __init__(self, episode: Episode, texts: TextOfToken) -> None:
+        self._episode, self._renderer, self._texts = episode, texts.renderer, texts
         self._lasts = {stop[-1] for stop in episode.stops}
 
     def pauses(self, token: int) -> bool:
-        """Whether a stop can end within this token, as far as the token alone can tell: of one that holds a part of a
-        character (text has ``UNREADABLE`` there) nothing is known."""
-        text = self._texts[token]
-        return UNREADABLE in text or not self._lasts.isdisjoint(text)
+        """Whether a stop can end within this token, as far as the token alone can tell."""
+        return self._texts.may_end(token, self._lasts)
 
     def reply(self, response: Sequence[int]) -> tuple[int, ...] | None:
         """The episode's reply as tokens, if the newest token completes a stop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from upslope.model.pieces import UNREADABLE
 from upslope.model.renderer import Renderer
@@ -14,11 +14,18 @@ class TextOfToken(dict[int, str]):
 
     def __init__(self, renderer: Renderer) -> None:
         super().__init__()
-        self._renderer = renderer
+        self.renderer = renderer
 
     def __missing__(self, token: int) -> str:
-        self[token] = self._renderer.text((token,))
+        self[token] = self.renderer.text((token,))
         return self[token]
+
+    def may_end(self, token: int, lasts: Set[str]) -> bool:
+        """Whether a text that ends with one of the characters ``lasts`` can end within this token, as far as the token
+        alone can tell: of one that holds a part of a character (``UNREADABLE``) nothing is known, and the space before
+        a word may be there in a text alone."""
+        text = self[token]
+        return UNREADABLE in text or " " in lasts or not lasts.isdisjoint(text)
 
 
 def completed_stop(renderer: Renderer, response: Sequence[int], stops: Sequence[str]) -> tuple[str, int | None]:
@@ -48,10 +55,8 @@ class StopStrings:
         return bool(self._stops)
 
     def may_end(self, token: int) -> bool:
-        """Whether a stop string can end within this token, as far as the token alone can tell: of one that holds a
-        part of a character nothing is known, and the space before a word may be there in a text alone."""
-        text = self._texts[token]
-        return token in self._ids or UNREADABLE in text or " " in self._lasts or not self._lasts.isdisjoint(text)
+        """Whether a stop string can end within this token, as far as the token alone can tell."""
+        return token in self._ids or self._texts.may_end(token, self._lasts)
 
     def ends(self, response: Sequence[int]) -> bool:
         """Whether the newest token completes a stop string."""

@@ -31,6 +31,7 @@ class GuardedEpisode(Episode):
         if not isinstance(limits, ConversationLimits):
             raise UserError(f"{where}: episode() has limits = {said(limits):.60}; give upslope.ConversationLimits(...)")
         self.limits = limits
+        self.keep_special = bool(getattr(own, "keep_special", False))
 
     @property
     def calls(self) -> int:  # type: ignore[override]
@@ -42,9 +43,10 @@ class GuardedEpisode(Episode):
 
     def reply(self, text: str) -> Reply:
         answer: Reply = self._call("reply", text)
-        if self.stops and answer is not None and not isinstance(answer, str):
+        if self.stops and not (answer is None or isinstance(answer, str) or are_tokens(answer)):
             raise UserError(
-                f"{self._where} reply() returned {said(answer):.60}; it must be text, or None where nothing is asked"
+                f"{self._where} reply() returned {said(answer):.60}; it must be text, tokens, or None where nothing is "
+                "asked"
             )
         require_reply(answer, f"{self._where} reply()")
         return answer
@@ -76,10 +78,13 @@ def require_reply(answer: Any, where: str) -> None:
     """Raise UserError, beginning with ``where``, for what is neither text, nor messages, nor tokens, nor None."""
     if answer is None or isinstance(answer, str):
         return
-    items = answer if isinstance(answer, tuple | list) else [answer]
-    if all(type(item) is int for item in items):
-        return
-    require_messages(answer, where)
+    if not are_tokens(answer):
+        require_messages(answer, where)
+
+
+def are_tokens(answer: Any) -> bool:
+    """Whether it is a sequence of token ids, which may be empty."""
+    return isinstance(answer, tuple | list) and all(type(item) is int for item in answer)
 
 
 def require_messages(chat: Any, where: str) -> None:

@@ -46,6 +46,8 @@ class RightRule:
     """Names of the functions whose values decide; none: the whole reward does."""
     says: bool = True
     """False: nothing is right or wrong by it."""
+    own_reward: bool = True
+    """Whether the reward is the task's own, as its lenient reading is; beside reward functions that is 0 or 1."""
 
     def __call__(self, score: Score) -> Score:
         if not self.says:
@@ -54,7 +56,7 @@ class RightRule:
         known = [value for value in values if value is not None]
         right = bool(known) and not score.timed_out and all(comes_to(value, self.least) for value in known)
         lenient = score.lenient
-        if lenient is not None and not self.deciding:
+        if lenient is not None and self.own_reward:
             lenient = float(comes_to(lenient, self.least))
         return replace(score, right=right, decided=True, lenient=lenient)
 
@@ -116,11 +118,11 @@ def require_reward(task: Task, least: float | None) -> None:
 def rule_of(rewards: Rewards, least: float | None) -> RightRule | None:
     """The rule for these functions; None: a reward of at least 1."""
     if rewards.deciding:
-        return RightRule(FULL_MARKS if least is None else least, rewards.deciding)
+        return RightRule(FULL_MARKS if least is None else least, rewards.deciding, own_reward=False)
     if least is not None:
-        return RightRule(least)
+        return RightRule(least, own_reward=not rewards.functions)
     if len(rewards.functions) == 1 and rewards.weights[0] > 0:
-        return None if rewards.weights[0] == 1 else RightRule(deciding=tuple(rewards.functions))
+        return None if rewards.weights[0] == 1 else RightRule(deciding=tuple(rewards.functions), own_reward=False)
     shares = all(weight >= 0 for weight in rewards.weights) and abs(math.fsum(rewards.weights) - 1) <= NEARLY
     return None if shares or not rewards.functions else RightRule(says=False)
 

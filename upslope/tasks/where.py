@@ -2,8 +2,9 @@
 
 The language is a small part of Python's: names of columns (and ``id``), numbers, texts, ``true``, ``false`` and
 ``null``, comparisons (also chained, and ``in`` a list), ``and``, ``or``, ``not`` and brackets. It is read, never run as
-code. A cell that is missing or null fulfils no comparison but ``!=`` and ``not in``; ``== null`` and ``!= null`` ask
-for just that. A column whose name is no name in Python cannot be asked for.
+code. Text and a number are never compared, not even by ``==``: that is an error. A cell that is missing or null fulfils
+no comparison but ``!=`` and ``not in``; ``== null`` and ``!= null`` ask for just that. A column whose name is no name
+in Python cannot be asked for.
 """
 
 from __future__ import annotations
@@ -140,12 +141,21 @@ def _compared(op: ast.cmpop, a: Any, b: Any, where: str) -> bool:
         return not denied
     if a is None or b is None:
         return denied
+    others = b if isinstance(op, ast.In | ast.NotIn) and isinstance(b, list) else [b]
     try:
+        if others and all(_unlike(a, other) for other in others):  # Python calls them unequal, of every row
+            raise TypeError
         return bool(_COMPARE[type(op)](a, b))
     except TypeError:
         text = isinstance(a, str) != isinstance(b, str)
         hint = "; every cell of a CSV is text, so give numbers as JSONL or Parquet" if text else ""
         raise UserError(f"{where}: {a!r:.60} and {b!r:.60} cannot be compared so{hint}") from None
+
+
+def _unlike(a: Any, b: Any) -> bool:
+    """Whether one is text and the other a number."""
+    number = (int, float)
+    return (isinstance(a, str) and isinstance(b, number)) or (isinstance(a, number) and isinstance(b, str))
 
 
 def _value(node: ast.expr, names: dict[str, None], where: str) -> Callable[[Mapping[str, Any]], Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,12 +57,14 @@ class KnownProblems:
 
     def others(self, step: int, taken: Sequence[Problem]) -> list[Problem]:
         """All other problems, the most promising first as often as their estimates say (arXiv cs/0603096's keys,
-        u^(1/w), in falling order): what to turn to when a step wants more."""
+        u^(1/w), in falling order, by their logarithms): what to turn to when a step wants more."""
         left = [p for p in self.in_order(step) if not any(p is t for t in taken)]
         uniforms = Address(self._seed, f"{PURPOSE}/others", step).uniforms([("", 0)], len(left))[0]
         estimates = [self.estimate(p, step) for p in left]
         weights = learnable.weights(estimates, self._slot.floor)
-        keys = [float(u) ** (1 / weight) for u, weight in zip(uniforms, weights, strict=True)]
+        keys = [
+            math.log(max(float(u), sys.float_info.min)) / weight for u, weight in zip(uniforms, weights, strict=True)
+        ]
         return [left[i] for i in sorted(range(len(left)), key=lambda i: -keys[i])]
 
     def learn(self, step: int, groups: Sequence[Group]) -> None:
@@ -103,7 +107,7 @@ class KnownProblems:
 
     def chances(self, problems: Sequence[Problem], step: int, num: int) -> list[float]:
         """The chance of every problem to be among the ``num`` of a step."""
-        known = [i for i, p in enumerate(problems) if p.id in self._record]
+        known = [i for i, p in enumerate(problems) if p.id in self._record or not self._slot.fresh]
         num_new = len(problems) - len(known)
         num_known = min(num - min(self._slot.fresh * num, num_new) if known else 0.0, len(known))
         found = [(num - num_known) / max(num_new, 1)] * len(problems)

@@ -111,9 +111,9 @@ class SaveSettings:
     keep: int = at_least(1, 2)
     """Newest checkpoints kept."""
     best: bool = False
-    """Also keep the checkpoint that did best on held-out problems (greedy accuracy; where there is none, the least
-    held-out loss), of those after at least one step: one is written at every evaluation that is better than all before.
-    ``RUN@best`` names it wherever a model is asked for."""
+    """Also keep the checkpoint that did best on held-out problems (greedy accuracy; mean reward where nothing says what
+    is right; the least held-out loss where nothing is attempted), of those after at least one step: one is written at
+    every evaluation that is better than all before. ``RUN@best`` names it wherever a model is asked for."""
     rollouts: int = at_least(0, 1)
     """Steps between rollout files; 0: none."""
     top_logps: int = at_least(0, 0)

@@ -68,7 +68,7 @@ def facts_of_run(folder: Path) -> TimedRun:
             raise UserError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
         lengths[int(found[2])] = pc.list_value_length(table["response"]).to_pylist()
         prompts += pc.list_value_length(table["prompt"]).to_pylist()
-    acted = [row for row in journal.steps if "accuracy" in row]
+    acted = [row for row in journal.steps if "truncated" in row]  # of given text nothing is cut
     rows = acted[WARMING:] if len(acted) > WARMING else acted
     if not rows:
         raise UserError(
