@@ -151,7 +151,7 @@ def _plan(problem: Problem) -> tuple[str, ...]:
 
 
 def test_the_seed_is_all_there_is(task: Pocket) -> None:
-    again, other = open_pocket(seed=0), open_pocket(seed=1)
+    again, other = Pocket(0), Pocket(1)
     assert task.demonstrations() == again.demonstrations()
     assert task.problems("test") == again.problems("test")
     assert task.documents()[:100] == again.documents()[:100]

@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from random import Random
 
 from upslope.tasks import pocket_templates
@@ -132,8 +132,10 @@ class Pocket(Task):
         return _tell(f"{template.facts}{asked}\n{sums}\n{template.ending}", template, numbers, random)
 
 
+@lru_cache(maxsize=2)
 def open_pocket(seed: int = 0) -> Pocket:
-    """The pocket task; nothing is generated before it is asked for.
+    """The pocket task; nothing is generated before it is asked for, and in one process nothing twice: the stages of a
+    pipeline, and the look at each before it begins, share the 50,000 documents.
 
     >>> problem = open_pocket().problems("test")[0]
     >>> open_pocket().score([problem], ["I guess\\n#### " + problem.truth])[0].reward
