@@ -202,6 +202,12 @@ def test_what_is_read_of_a_run(run_folder: Path) -> None:
     assert all(s.longest == max(run.lengths[4 + 4 * i : 8 + 4 * i]) for i, s in enumerate(run.steps))
     assert all(s.tokens == sum(run.lengths[4 + 4 * i : 8 + 4 * i]) for i, s in enumerate(run.steps))
     assert all(s.sample > 0 and s.update > 0 and s.beside > 0 for s in run.steps)
+    # Where nothing says what is right there is no accuracy, and attempts were made all the same.
+    file = run_folder / "journal.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    told = [{key: value for key, value in row.items() if key != "accuracy"} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in told))
+    assert facts_of_run(run_folder).steps == run.steps
 
 
 def test_rates_are_those_that_seconds_were_made_of() -> None:
