@@ -1,10 +1,12 @@
 """Which problems to try next: drawn evenly, by learnability, or tried until enough groups teach (dynamic sampling).
 
     python benchmarks/learnable.py OUT [--tokens 200000] [--seeds 3]
+    python benchmarks/learnable.py OUT --gsm8k IMITATION FOLDER --tokens 300000 --seeds 1
 
 The three learn from one weak start, for as many tokens of their own each. The start is the pocket model after forty
-steps of imitation, not 235: it solves some 4 % of its attempts, and six problems of ten never in sixteen. Prints
-held-out greedy accuracy along the way, mean and range over seeds. What is done is skipped.
+steps of imitation, not 235: it solves some 4 % of its attempts, and six problems of ten never in sixteen. Or it is the
+run of imitation of examples/gsm8k, and FOLDER has GSM8K's train.jsonl and test.jsonl; then all 1,319 test problems are
+held out. Prints held-out greedy accuracy along the way, mean and range over seeds. What is done is skipped.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from upslope.training.pocket_start import pocket_stage
 
 IMITATION = 40
 """Steps, of 40 texts."""
+HERE = Path(__file__).resolve().parent.parent
 ARMS = {
-    "uniform": [],
+    "uniform": ["recipe.sample.kind=attempts"],
     "learnable": ["recipe.sample.kind=learnable"],
-    "dynamic": ["recipe.sample.keep=mixed", "recipe.sample.refill=8"],
+    "dynamic": ["recipe.sample.kind=attempts", "recipe.sample.keep=mixed", "recipe.sample.refill=8"],
 }
 POINTS = (0.25, 0.5, 1.0)
 """Of the budget of tokens, where accuracy is told."""
@@ -42,8 +45,7 @@ def train(out: Path, name: str, *words: str) -> list[dict[str, Any]]:
         if (out / name / "run.toml").exists():
             command += ["--resume", str(out / name)]
         else:
-            command += ["--task", "pocket", "--out", str(out), "--name", name]
-            command += ["save.rollouts=0", "save.every=0", "save.keep=1", *words]
+            command += [*words, "--out", str(out), "--name", name, "save.rollouts=0", "save.keep=1"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         done.touch()
     return [json.loads(line) for line in (out / name / "journal.jsonl").read_text().splitlines()]
@@ -55,8 +57,23 @@ def weak_start(out: Path) -> str:
     words = ["--model", "pocket:pretrained", "--recipe", "sft", f"steps={IMITATION}", f"problems={usual.problems}"]
     words += [f"recipe.sample.replay={usual.recipe['sample']['replay']}", f"learn.lr={usual.learn.lr}"]
     words += [f"learn.warmup={usual.learn.warmup}", f"learn.decay={usual.learn.decay}", "learn.dtype=float32"]
-    train(out, "start", *words, "eval.problems=0")
+    train(out, "start", *words, "--task", "pocket", "eval.problems=0", "save.every=0")
     return str(out / "start")
+
+
+def from_pocket(out: Path) -> list[str]:
+    """How every arm learns pocket."""
+    words = ["--model", weak_start(out), "--task", "pocket", "--recipe", "grpo", "recipe.regulariser=no_penalty"]
+    words += ["recipe.sample.group_size=8", "problems=32", "eval.every=2", "eval.problems=1056", "save.every=0"]
+    return words
+
+
+def from_imitation(start: str, data: str) -> list[str]:
+    """How every arm learns GSM8K: as examples/gsm8k/rl.toml says, at one rate throughout, since the arms make different
+    numbers of steps of the same tokens."""
+    words = [str(HERE / "examples" / "gsm8k" / "rl.toml"), f"model={start}", "--data", data, "learn.lr=2e-5"]
+    words += ["learn.decay=constant", "eval.every=4", "eval.problems=1319", "save.every=2"]
+    return words
 
 
 def curve(journal: list[dict[str, Any]], tokens: int) -> list[float]:
@@ -77,10 +94,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--gsm8k", nargs=2, metavar=("IMITATION", "FOLDER"), help="in place of pocket")
     given = parser.parse_args()
-    start = weak_start(given.out)
-    common = ["--model", start, "--recipe", "grpo", "recipe.regulariser=no_penalty", "recipe.sample.group_size=8"]
-    common += ["problems=32", f"tokens={given.tokens}", "steps=1000000", "eval.every=2", "eval.problems=1056"]
+    common = from_imitation(*given.gsm8k) if given.gsm8k else from_pocket(given.out)
+    common += [f"tokens={given.tokens}", "steps=1000000"]
     for arm, words in ARMS.items():
         journals = [
             train(given.out, f"{arm}-{seed}", *common, "--seed", str(seed), *words) for seed in range(given.seeds)
