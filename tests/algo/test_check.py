@@ -37,7 +37,7 @@ WEIGHTED = Learnable(weighted=True)
 
 BAD = [
     # Weights undo the chance of a group's own draw, and nothing that depends on who else was drawn.
-    (GRPO.patch(sample=WEIGHTED, aggregate=token_mean), "aggregate=token_mean divides by the tokens of all"),
+    (GRPO.patch(sample=WEIGHTED, aggregate=token_mean), "aggregate=token_mean scales by all attempts"),
     (GRPO.patch(sample=replace(WEIGHTED, keep=mixed)), "sample.keep=mixed divides by how many attempts it keeps"),
     (GRPO.patch(sample=WEIGHTED, advantage=BatchZScore()), "scales by all attempts of a step, .*weighted=false"),
     (GRPO.patch(sample=WEIGHTED, advantage=BatchZScore(centre="group")), "scales by all attempts of a step"),

@@ -120,17 +120,13 @@ def _attempts(recipe: Recipe, sample: Attempts) -> Iterator[str]:
 
 def _weighted(recipe: Recipe, sample: Learnable) -> Iterator[str]:
     """A group's weight undoes the chance of its own draw. What also depends on whoever else was drawn stays."""
-    aggregate, undone = show(recipe.aggregate), "so weights cannot undo the draw; set sample.weighted=false, or"
-    if recipe.asked("advantage").pools_batch:
-        yield (
-            f"advantage={show(recipe.advantage)} scales by all attempts of a step, whose problems were not drawn "
-            f"alike, {undone} an advantage that compares the attempts at one problem"
-        )
-    if recipe.asked("aggregate").pools_batch:
-        yield (
-            f"aggregate={aggregate} divides by the tokens of all that was drawn, {undone} aggregate=sequence_sum or "
-            "constant_length"
-        )
+    undone = "so weights cannot undo the draw; set sample.weighted=false, or"
+    for slot, mend in (("shape", "identity"), ("advantage", "group_mean"), ("aggregate", "sequence_mean")):
+        if recipe.asked(slot).pools_batch:
+            yield (
+                f"{slot}={show(getattr(recipe, slot))} scales by all attempts of a step, whose problems were not drawn "
+                f"alike, {undone} {slot}={mend}"
+            )
     if sample.keep is not everything:
         yield f"sample.keep={show(sample.keep)} divides by how many attempts it keeps, {undone} sample.keep=everything"
 

@@ -15,7 +15,6 @@ defaults. ``members`` answers for all of them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from inspect import isfunction
 from typing import Any, Literal, TypeVar, get_args
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from upslope.algo.outcome import Outcome, Scored
 from upslope.algo.protocols import Loss, Stepper
-from upslope.plugins import is_own
+from upslope.plugins import is_own, snake
 from upslope.types import Batch
 
 Need = Literal[
@@ -61,6 +60,11 @@ class Slot:
         masks by rank or quantile, and weights normalised over the batch. None: no such look."""
         return None
 
+    @property
+    def pools_batch(self) -> bool:
+        """Whether it has a mean, a deviation or a denominator over all attempts of a batch, whatever their problems."""
+        return False
+
 
 class Shape(Slot):
     """Is the raw reward changed: ``batch -> reward_NT``, the reward of every token, in the task's units."""
@@ -81,11 +85,6 @@ class Advantage(Slot):
     def compares(self) -> Compares:
         """With what: nothing, a constant, the attempts at the same problem, the whole batch, a critic's values."""
         return "nothing"
-
-    @property
-    def pools_batch(self) -> bool:
-        """Whether it takes a mean or a deviation over all attempts of a batch, whatever their problems."""
-        return False
 
     @property
     def reads_reward(self) -> bool:
@@ -180,11 +179,6 @@ class Aggregate(Slot):
     @property
     def divides_by_length(self) -> bool:
         """Whether a token of a long attempt counts less, or all tokens of the batch share one denominator."""
-        return False
-
-    @property
-    def pools_batch(self) -> bool:
-        """Whether its denominators depend on what else is in the batch, beyond how many attempts and problems."""
         return False
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -285,11 +279,6 @@ def kind(slot: str, **declared: Any) -> Callable[[Value], Value]:
 def kinds(slot: str) -> Mapping[str, Any]:
     """The values that ``slot`` can take, by name."""
     return KINDS[slot]
-
-
-def snake(name: str) -> str:
-    """``GroupZScore`` to ``group_z_score``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def members(slot: str, value: Any) -> Any:

@@ -17,14 +17,14 @@ BETWEEN_LINES = 30.0
 WINDOW = 10
 """Lines that the speed is measured over: what was found on the disk at the beginning is soon out of it."""
 
-Told = Callable[[int, str], None]
+SayDone = Callable[[int, str], None]
 """Takes how many are done, and what else there is to say (may be empty)."""
 
 
 @contextlib.contextmanager
 def counted(
     console: Console, what: str, total: int, done: int = 0, *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Told]:
+) -> Iterator[SayDone]:
     """Show how many of ``total`` are done, ``done`` of them before it begins, and the time left; ``what`` names them.
 
     The bar goes when the block ends, the lines of a log stay: ``attempts 128 of 1319, 15870 tokens, left 20:11``.

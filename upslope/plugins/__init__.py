@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -32,6 +33,15 @@ def names_a_file(spec: str) -> bool:
     """Whether a text is of the form ``FILE.py:NAME``."""
     file, _, name = spec.rpartition(":")
     return file.endswith(".py") and bool(name)
+
+
+def snake(name: str) -> str:
+    """A class's name as run files write it.
+
+    >>> snake("GroupZScore"), snake("KLBall")
+    ('group_z_score', 'kl_ball')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def source(spec: str) -> str:
