@@ -31,11 +31,12 @@ from upslope.training.named import open_run_task
 from upslope.training.prompt_lengths import lengths_told
 from upslope.training.prompt_notes import prompt_notes
 from upslope.training.scored import score
-from upslope.training.settings import RunSettings, TaskSettings
+from upslope.training.settings import RunSettings
 from upslope.training.speaking import speaking
 from upslope.training.start import with_limited_prompts, with_max_tokens
 from upslope.training.statistics import mean_interval
 from upslope.training.tally import solved
+from upslope.training.task_settings import TaskSettings
 from upslope.types import Group, Problem
 
 WAVE = 32
