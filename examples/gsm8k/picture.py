@@ -16,10 +16,12 @@ from matplotlib import pyplot as plt
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 SMOOTH = 8
 """Steps that a point of the curve is the mean of."""
+ALONE = "-alone"
+"""How the name of an evaluation without the calculator ends."""
 SHOWN = (
     ("", "greedy", ORANGE, "strict"),
     ("", "lenient", GREY, "lenient"),
-    ("-alone", "greedy", BLUE, "strict, without the calculator"),
+    (ALONE, "greedy", BLUE, "strict, without the calculator"),
 )
 """What is shown of a stage: the file's ending, the share in it, its colour and its name."""
 

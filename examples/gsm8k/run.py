@@ -16,12 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from picture import draw
+from picture import ALONE, draw
 
 HERE = Path(__file__).parent
 CALCULATOR = "task.options.calculator=true"
-ALONE = "-alone"
-"""How the name of an evaluation without the calculator ends."""
 SMOKE = {
     "train": ["steps=2", "problems=2", "sample.max_tokens=24", "learn.warmup=0"],
     "rl": ["recipe.sample.group_size=4", "recipe.sample.keep=everything"],

@@ -18,6 +18,7 @@ from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penal
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
 from upslope.algo.shape import SoftOverlong
+from upslope.algo.slots import KINDS, kind
 from upslope.algo.surrogate import ClippedRatio, ImportanceRatio, SequenceRatio
 from upslope.algo.update import KLBall
 from upslope.errors import UserError
@@ -26,6 +27,14 @@ from upslope.learn.prepare import judge, to_batch
 ALONE = Attempts(group_size=1)
 WHOLE = IMPORTANCE.patch(surrogate=ImportanceRatio("trajectory"))
 GIVEN = GRPO.patch(sample=Demonstrations(), regulariser=no_penalty, advantage=ones)
+
+
+def test_what_says_that_it_compares_the_batch_is_refused_with_weights_too():
+    mine = kind("advantage", compares="batch")(lambda batch: batch.mask_NT * 1.0)
+    try:
+        assert any("scales by all attempts" in said for said in complaints(GRPO.patch(sample=WEIGHTED, advantage=mine)))
+    finally:
+        del KINDS["advantage"][next(name for name, value in KINDS["advantage"].items() if value is mine)]
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from upslope.inspect.screen import Unbreakable
+from upslope.inspect import counting
+from upslope.inspect.counting import counted
+from upslope.inspect.screen import Unbreakable, console_aside
 from upslope.inspect.terminal import TerminalView
 
 
@@ -69,3 +72,11 @@ def test_a_view_on_a_full_disk_shows_nothing_and_goes_on(monkeypatch: pytest.Mon
         view.message("x" * 100_000)
         view.close(True)
         full.flush()
+
+
+def test_long_work_goes_on_where_standard_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "BETWEEN_LINES", 0.0)
+    for lost in (Broken(BrokenPipeError(), "write"), None):
+        monkeypatch.setattr(sys, "stderr", lost)
+        with counted(console_aside(), "attempts", 8) as told:
+            told(4, "28 tokens")

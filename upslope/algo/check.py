@@ -122,7 +122,8 @@ def _weighted(recipe: Recipe, sample: Learnable) -> Iterator[str]:
     """A group's weight undoes the chance of its own draw. What also depends on whoever else was drawn stays."""
     undone = "so weights cannot undo the draw; set sample.weighted=false, or"
     for slot, mend in (("shape", "identity"), ("advantage", "group_mean"), ("aggregate", "sequence_mean")):
-        if recipe.asked(slot).pools_batch:
+        asked = recipe.asked(slot)
+        if asked.pools_batch or (slot == "advantage" and asked.compares == "batch"):
             yield (
                 f"{slot}={show(getattr(recipe, slot))} scales by all attempts of a step, whose problems were not drawn "
                 f"alike, {undone} {slot}={mend}"

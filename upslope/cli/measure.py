@@ -15,10 +15,12 @@ from upslope.cli.options import (
     Dtype,
     EnvironmentSpec,
     EvalData,
+    MaxTokens,
     ModelName,
     Overrides,
     RewardSpecs,
     RewardWeights,
+    Seed,
     TaskName,
     TextSources,
     ToolSpecs,
@@ -47,12 +49,8 @@ def evaluate_model(
         typer.Option(min=1, help="At most so many held-out problems.", show_default="all of --data, else 512"),
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the sampled attempts.", show_default="1.0")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest attempt (a run on its own task: the run's; else the task's).")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of draws and pocket's problems (a run on its own task: the run's; else 0).")
-    ] = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
     dtype: Dtype = "auto",
     device: str = "auto",
     trust: Trust = False,
@@ -185,12 +183,8 @@ def measure_problems(
     to: Annotated[Path, typer.Option(help="The file of rows; continued if it is there.")] = Path("measured.jsonl"),
     samples: Annotated[int, typer.Option(min=1, help="Attempts a problem.")] = 8,
     temperature: Annotated[float, typer.Option(min=0, help="Of the attempts.")] = 1.0,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest attempt (a run on its own task: the run's; else the task's).")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of draws and pocket's problems (a run on its own task: the run's; else 0).")
-    ] = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
     dtype: Dtype = "auto",
     device: str = "auto",
     trust: Trust = False,

@@ -66,6 +66,12 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float64.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as task.options.calculator=true.")
 ]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Longest attempt (a run on its own task: the run's; else the task's).")
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Of draws and pocket's problems (a run on its own task: the run's; else 0).")
+]
 TaskName = Annotated[str | None, typer.Option("--task", help=tasks_help())]
 Data = Annotated[str | None, typer.Option(help="Folder with train.* and test.*, or one file: JSONL, CSV, Parquet ...")]
 TextSources = Annotated[

@@ -1,12 +1,15 @@
-"""Standard output that may be closed, full or gone: a run goes on without it."""
+"""Standard output and error that may be closed, full or gone: a run goes on without them."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import sys
 from pathlib import Path
 from typing import IO, Any, cast
+
+from rich.console import Console
 
 
 class Unbreakable(io.TextIOBase):
@@ -60,6 +63,11 @@ class Unbreakable(io.TextIOBase):
         with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
             if stream is not None:
                 os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def console_aside() -> Console:
+    """Standard error, for what long work says of itself: where it is gone, the work goes on."""
+    return Console(file=unbreakable(sys.stderr))
 
 
 def unbreakable(stream: IO[str] | None) -> IO[str]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from upslope.inspect.counting import counted
 from upslope.inspect.data_stream import data_stream
 from upslope.inspect.reward_words import reward_lines
+from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.inspect.words import visible
 from upslope.lab.kept import KeptSampler
@@ -79,7 +80,7 @@ def evaluated(
     for line in lengths_told(task, ("test",)):
         WATCH.say(line)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
-    aside = Console(stderr=True)
+    aside = console_aside()
     file = None if attempts is None else RowFile(attempts)
     with (
         contextlib.nullcontext() if file is None else file,

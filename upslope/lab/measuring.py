@@ -12,6 +12,7 @@ from rich.console import Console
 
 from upslope.errors import UserError
 from upslope.inspect.counting import counted
+from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.evaluation import SPEAKING
 from upslope.lab.rows import Row, RowFile, mark_of
@@ -65,7 +66,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     for line in lengths_told(task, ("train",)):
         WATCH.say(line)
     require_unused(task.problems("train"))
-    aside = Console(stderr=True)
+    aside = console_aside()
     with file, speaking(settings, lambda: TerminalView(aside)) as policy:
         settings = with_max_tokens(settings, task, policy.max_positions)
         fitted = fit_training(task, settings, policy)

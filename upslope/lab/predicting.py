@@ -6,12 +6,11 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-
 from upslope.algo.sample import Documents
 from upslope.errors import UserError
 from upslope.inspect.counting import counted
 from upslope.inspect.data_stream import data_stream
+from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.learn.scorer import Scorer
 from upslope.training.corpora import block_length, opened_text
@@ -65,14 +64,14 @@ def predict_text(settings: RunSettings, make_view: MakeView, *, every: bool) -> 
                 f"no document of {', '.join(task.text)} is held out; give upslope eval --text FILE, or a stage "
                 "task.text_held_out = 0, and all are predicted"
             )
-        with counted(Console(stderr=True), "documents predicted", held_out.num_documents) as told:
+        with counted(console_aside(), "documents predicted", held_out.num_documents) as told:
             found = held_out.measure(Scorer(policy), lambda done: told(done, ""))
         return TextLoss(found, held_out.num_documents, length)
 
 
 def predict_command(settings: RunSettings, *, every: bool, as_json: bool) -> None:
     """The same, and print loss and bits per byte. Raises UserError as ``predict_text`` does."""
-    aside = Console(stderr=True)
+    aside = console_aside()
     found = predict_text(settings, lambda: TerminalView(aside), every=every)
     if as_json:
         print(json.dumps({"model": settings.model, "text": list(settings.task.text)} | found.row), file=data_stream())

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from upslope.errors import UserError
 from upslope.files import flush_folder, part_of, sync_folder
+from upslope.inspect.screen import console_aside
 from upslope.inspect.words import visible
 from upslope.model.byte_pairs import learn_tokenizer, require_vocabulary
 from upslope.model.hf import system_errors
@@ -112,7 +113,7 @@ def tokenizer_command(
     require_share(held_out)
     require_absent(out)
     others = dict(zip(against, map(open_tokenizer, against), strict=True)) | cached_tokenizers()
-    aside = Console(stderr=True)
+    aside = console_aside()
 
     def say(line: str) -> None:
         aside.print(f"upslope tokenizer: {line}", highlight=False, markup=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rich.console import Console
-
+from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.inspect.words import visible
 from upslope.serve.app import Service, serve_policy
@@ -20,7 +19,7 @@ def serve_command(settings: RunSettings, service: Service) -> None:
     """Serve ``settings.model`` until Ctrl-C. Raises UserError as ``serve_policy`` does, and for the model."""
     service.require_safe()
     service = replace(service, name=service.name or settings.model)
-    with speaking(settings, lambda: TerminalView(Console(stderr=True))) as policy:
+    with speaking(settings, lambda: TerminalView(console_aside())) as policy:
         serve_policy(
             policy,
             service,

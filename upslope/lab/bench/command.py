@@ -17,6 +17,7 @@ from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Attempts
 from upslope.errors import UserError
 from upslope.inspect.data_stream import data_stream
+from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.bench.ceiling import measure_ceiling
 from upslope.lab.bench.figures import (
@@ -78,7 +79,7 @@ def _bench(
     problems = first_problems(task, work)
     sample = replace(settings.sample, min_tokens=work.tokens, max_tokens=work.tokens)
     settings = replace(settings, sample=sample, problems=work.problems)
-    model, tokenizer = resolve_model(settings, lambda: TerminalView(Console(stderr=True)))
+    model, tokenizer = resolve_model(settings, lambda: TerminalView(console_aside()))
     settings = with_rate(settings, num_trainable(model, settings.learn))
     learner = assemble(model.to(device), tokenizer, recipe, settings, MemoryRecorder(), None)
     for note in learner.policy.notes:
