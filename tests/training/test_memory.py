@@ -177,4 +177,4 @@ SHAPES = """
 @pytest.mark.skipif(not lays_out(), reason="oneDNN has no bfloat16 here")
 def test_products_of_ever_other_shapes_take_no_more_memory_only_if_few_are_kept() -> None:
     with_cure, without = (in_a_process(SHAPES.format(cure=cure)) for cure in (True, False))
-    assert without[-1] - without[0] > 4 * max(with_cure[-1] - with_cure[0], 2**22)
+    assert without[-1] - without[0] > 2 * max(with_cure[-1] - with_cure[0], 2**22), (with_cure, without)

@@ -102,9 +102,14 @@ def contents(trial: Path) -> dict[str, Any]:
 def without_older_checkpoints(found: dict[str, Any]) -> dict[str, Any]:
     """The same but for checkpoints before the last: a run that was asked to stop has one of the step where it did."""
     last = f"checkpoints/step-{STEPS:06d}"
-    older = [folder for folder in found["folders"] if re.fullmatch(r"checkpoints/step-\d+", folder) and folder != last]
-    kept = {name: value for name, value in found.items() if name.rpartition("/")[0] not in older}
-    return kept | {"folders": sorted({*found["folders"]} - {*older})}
+    step = re.compile(r"checkpoints/step-\d+(?=/|$)")
+
+    def stays(name: str) -> bool:
+        of = step.match(name)
+        return of is None or of[0] == last
+
+    kept = {name: value for name, value in found.items() if stays(name)}
+    return kept | {"folders": [folder for folder in found["folders"] if stays(folder)]}
 
 
 def journal(trial: Path) -> list[dict[str, Any]]:
