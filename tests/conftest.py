@@ -27,13 +27,20 @@ hypothesis.settings.load_profile("no timing")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LAST = frozenset(f"test_{name}.py" for name in ("processes", "in_flight", "stopped_ahead", "gpus", "machines"))
+RAY = frozenset(f"test_{name}.py" for name in ("processes", "in_flight", "stopped_ahead", "gpus", "machines"))
 """They start Ray in the tests' own process. Its threads stay, and now and then end a child that is forked later."""
+COMPUTING = frozenset({"algo", "prove"})
+"""Folders of quick tests that start no process."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow ones first, so that no worker is alone with one at the end; whoever starts Ray behind whoever forks."""
-    items.sort(key=lambda item: (item.path.name in LAST, item.get_closest_marker("slow") is None))
+    """Slow ones first; whoever starts Ray behind whoever forks; and at the end many quick ones that fork nothing, which
+    keep a worker busy while the other is at its last slow one."""
+
+    def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+        return item.path.parent.name in COMPUTING, item.path.name in RAY, item.get_closest_marker("slow") is None
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

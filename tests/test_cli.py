@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from caches import with_kernels
 from in_process import Said, upslope_says
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -67,7 +68,7 @@ Command = Callable[..., Said]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with data and rewards; nothing is kept between tests."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UPSLOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("UPSLOPE_CACHE", str(with_kernels(tmp_path / "cache")))
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("mine.py").write_text(REWARDS)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from in_process import upslope_says
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.slow
@@ -17,10 +21,22 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "gsm8k" / "run.py"
 
 
-def test_every_stage_runs_and_what_is_done_is_skipped(smollm2_dir: Path, tmp_path: Path) -> None:
-    config = AutoConfig.from_pretrained(smollm2_dir, num_hidden_layers=3)  # eight processes open it
-    model = tmp_path / "model"
-    AutoModelForCausalLM.from_pretrained(smollm2_dir, config=config, dtype=torch.float32).save_pretrained(model)
+def loaded() -> Any:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("gsm8k_run", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def little(smollm2_dir: Path, place: Path) -> list[str]:
+    """The script's arguments for next to nothing: a random model with SmolLM2's tokenizer, and six problems."""
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16}
+    model = place / "model"
+    config = AutoConfig.from_pretrained(smollm2_dir, dtype=torch.float32, **sizes, **heads)
+    AutoModelForCausalLM.from_config(config).save_pretrained(model)
     AutoTokenizer.from_pretrained(smollm2_dir).save_pretrained(model)
     for name in ("train", "test"):
         rows = [
@@ -30,12 +46,28 @@ def test_every_stage_runs_and_what_is_done_is_skipped(smollm2_dir: Path, tmp_pat
             }
             for i in range(2, 8)
         ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, str(SCRIPT), "--model", str(model), "--data", str(tmp_path), "--smoke"]
-    command += ["--out", str(tmp_path / "gsm8k")]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    first = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert first.returncode == 0, first.stderr
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["--model", str(model), "--data", str(place), "--smoke", "--out", str(place / "gsm8k")]
+
+
+def test_every_stage_runs_and_what_is_done_is_skipped(
+    smollm2_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its commands are given in this process: eight others would spend minutes on their imports."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    script, words, given = loaded(), little(smollm2_dir, tmp_path), []
+
+    def here(*arguments: str, read: bool = False) -> str:
+        given.append(arguments[0])
+        said = upslope_says(monkeypatch, capsys, *arguments)
+        assert said.code == 0, said.err
+        return said.out if read else ""
+
+    monkeypatch.setattr(script, "upslope", here)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    script.main()
+    first = capsys.readouterr().out
+    assert given == ["train", "eval"] * 2 + ["eval"] * 4
     out = tmp_path / "gsm8k-smoke"
     for stage in ("start", "sft", "rl-0", "start-alone", "sft-alone", "rl-0-alone"):
         found = json.loads((out / f"{stage}.json").read_text())
@@ -60,6 +92,18 @@ def test_every_stage_runs_and_what_is_done_is_skipped(smollm2_dir: Path, tmp_pat
     for run in ("sft", "rl-0"):
         rows = [json.loads(line) for line in (out / run / "journal.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows if row["kind"] == "step"] == [0, 1]
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    again = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, env=environment)
     assert again.returncode == 0 and "upslope train" not in again.stderr and "upslope eval" not in again.stderr
-    assert again.stdout == first.stdout
+    assert again.stdout == first
+
+
+def test_a_command_of_a_stage_is_a_process_and_its_failure_the_scripts(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    script = loaded()
+    assert script.upslope("--version", read=True).strip() == f"upslope {version('upslope')}"
+    with pytest.raises(SystemExit) as end:
+        script.upslope("train", "--recipe", "grop")
+    assert end.value.code == 2 and "did you mean 'grpo'" in capfd.readouterr().err

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from caches import with_kernels
 from tiny import TOKENIZER, model as tiny_model
 
 import upslope as up
 from upslope.model.attention import NAME
 from upslope.model.hf import attention_in_use
-from upslope.native.places import cache_folder
 from upslope.training import pocket_start
 from upslope.types import Problem, Score
 
@@ -334,15 +334,14 @@ def test_arguments_that_would_do_nothing_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def small_start(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Code after which the pocket model is made with a tenth of its pretraining, in a cache that has the kernels."""
+    """Code after which the pocket model is made with next to no training, in a cache that has the kernels."""
     place = tmp_path_factory.mktemp("start")
-    (place / "cache").mkdir()
-    for kept in cache_folder().glob("*"):
-        if not kept.name.startswith("pocket-"):
-            (place / "cache" / kept.name).symlink_to(kept)
+    with_kernels(place / "cache")
     text = pocket_start.FILE.read_text()
-    assert "steps = 2500" in text
-    (place / "pocket.toml").write_text(text.replace("steps = 2500", "steps = 250"))
+    for steps, few in (("steps = 2500", "steps = 100"), ("steps = 235", "steps = 50")):
+        assert steps in text
+        text = text.replace(steps, few)
+    (place / "pocket.toml").write_text(text)
     return (
         "import os, pathlib\n"
         "from upslope.training import pocket_start\n"

@@ -2,44 +2,58 @@
    column], so A may be read transposed. B(k, n) stands at B[(n / 64) * panel + k * ldb + n % 64]: panels of 64 columns
    keep what is read together close together, while plain rows of length ldb are panels that are 64 apart. */
 
+/* As many sums at once as registers hold, and one more for A and some for B: of the 32 of AVX512 8 rows x 2, or 3 x 4;
+   of the 16 of AVX, half as wide, 6 x 2, or 3 x 4; the 32 of NEON, a quarter as wide, hold as many floats as AVX's. */
+#ifndef TALL
+#if WIDTH == 16
+#define TALL 8
+#define BROAD 2 /* times LANES columns */
+#else
+#define TALL 6
+#define BROAD 1
+#endif
+#define FEW 5 /* rows, for which a block is twice as broad */
+#endif
+
 ALWAYS void FN(block)(int rows, int wide, float *C, long ldc, const float *A, long row, long column, const T *B,
                       long ldb, long depth, int add) {
-    f32x16 acc[8][4];
+    floats acc[TALL][2 * BROAD * LANES / WIDTH];
     for (int m = 0; m < rows; m++)
-        for (int w = 0; w < wide; w++) acc[m][w] = add ? load_f32(C + m * ldc + w * LANES) : (f32x16){};
+        for (int w = 0; w < wide; w++) acc[m][w] = add ? load_f32(C + m * ldc + w * WIDTH) : (floats){};
     for (long k = 0; k < depth; k++) {
-        f32x16 b[4];
-        for (int w = 0; w < wide; w++) b[w] = LOAD(B + k * ldb + w * LANES);
+        floats b[2 * BROAD * LANES / WIDTH];
+        for (int w = 0; w < wide; w++) b[w] = LOAD(B + k * ldb + w * WIDTH);
         for (int m = 0; m < rows; m++) {
-            f32x16 a = all(A[m * row + k * column]);
+            floats a = all(A[m * row + k * column]);
             for (int w = 0; w < wide; w++) acc[m][w] += a * b[w];
         }
     }
     for (int m = 0; m < rows; m++)
-        for (int w = 0; w < wide; w++) store(C + m * ldc + w * LANES, acc[m][w]);
+        for (int w = 0; w < wide; w++) store(C + m * ldc + w * WIDTH, acc[m][w]);
 }
 
-#define BLOCKS(rows, wide) \
+#define BLOCKS(rows, broad)             \
     for (; m + rows <= num_rows; m += rows) \
-        FN(block)(rows, wide, C + m * ldc + n, ldc, A + m * row, row, column, from, ldb, depth, add)
+    FN(block)(rows, broad *LANES / WIDTH, C + m * ldc + n, ldc, A + m * row, row, column, from, ldb, depth, add)
 
 static void FN(product)(float *C, long ldc, const float *A, long row, long column, const T *B, long ldb, long panel,
                         long num_rows, long width, long depth, int add) {
-    /* As many sums at once as there are registers: 8 x 2, or 5 and fewer rows x 4. */
-    int widest = num_rows <= 5 ? 4 : 2, wide;
-    for (long n = 0; n < width; n += wide * LANES) {
+    int broad;
+    for (long n = 0; n < width; n += broad * LANES) {
         long left = (width - n) / LANES, m = 0;
-        wide = left >= 4 && widest == 4 && n % PANEL == 0 ? 4 : left >= 2 ? 2 : 1;
+        broad = num_rows <= FEW && left >= 2 * BROAD && n % (2 * BROAD * LANES) == 0 ? 2 * BROAD : left >= BROAD ? BROAD : 1;
         const T *from = B + n / PANEL * panel + n % PANEL;
-        if (wide == 4) {
-            BLOCKS(3, 4);
-            BLOCKS(1, 4);
-        } else if (wide == 2) {
-            BLOCKS(8, 2);
-            BLOCKS(3, 2);
-            BLOCKS(1, 2);
+        if (broad == 2 * BROAD) {
+            BLOCKS(3, 2 * BROAD);
+            BLOCKS(1, 2 * BROAD);
+        } else if (broad == BROAD) {
+            BLOCKS(TALL, BROAD);
+            BLOCKS(4, BROAD);
+            BLOCKS(3, BROAD);
+            BLOCKS(1, BROAD);
         } else {
-            BLOCKS(8, 1);
+            BLOCKS(TALL, 1);
+            BLOCKS(4, 1);
             BLOCKS(3, 1);
             BLOCKS(1, 1);
         }

@@ -1,24 +1,31 @@
-/* Sixteen floats at a time, bfloat16 to float and back, and an exponential that vectorises. */
+/* As many floats at a time as a register holds, bfloat16 to float and back, and an exponential that vectorises. */
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef float f32x16 __attribute__((vector_size(64)));
-typedef uint32_t u32x16 __attribute__((vector_size(64)));
-typedef uint16_t u16x16 __attribute__((vector_size(32)));
-typedef f32x16 f32x16_any __attribute__((aligned(4), may_alias));
-typedef u16x16 u16x16_any __attribute__((aligned(2), may_alias));
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX__)
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
+typedef float floats __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
+typedef floats floats_any __attribute__((aligned(4), may_alias));
+typedef halves halves_any __attribute__((aligned(2), may_alias));
 typedef uint16_t bf16;
 
-#define LANES 16
+#define LANES 16 /* floats: what lengths are padded to */
 #define ALWAYS static inline __attribute__((always_inline))
 #define PADDED(n) (((n) + LANES - 1) / LANES * LANES)
 
 ALWAYS float up_f32(float x) { return x; }
 ALWAYS float down_f32(float x) { return x; }
-ALWAYS f32x16 load_f32(const float *p) { return *(const f32x16_any *)p; }
+ALWAYS floats load_f32(const float *p) { return *(const floats_any *)p; }
 
 ALWAYS float up_bf16(bf16 x) {
     union { uint32_t u; float f; } v = {(uint32_t)x << 16};
@@ -28,12 +35,12 @@ ALWAYS bf16 down_bf16(float x) { /* to nearest, ties to even, as torch does */
     union { float f; uint32_t u; } v = {x};
     return (bf16)((v.u + 0x7fff + ((v.u >> 16) & 1)) >> 16);
 }
-ALWAYS f32x16 load_bf16(const bf16 *p) {
-    return (f32x16)(__builtin_convertvector(*(const u16x16_any *)p, u32x16) << 16);
+ALWAYS floats load_bf16(const bf16 *p) {
+    return (floats)(__builtin_convertvector(*(const halves_any *)p, words) << 16);
 }
 
-ALWAYS void store(float *p, f32x16 v) { *(f32x16_any *)p = v; }
-ALWAYS f32x16 all(float x) { return x - (f32x16){}; }
+ALWAYS void store(float *p, floats v) { *(floats_any *)p = v; }
+ALWAYS floats all(float x) { return x - (floats){}; }
 
 /* exp(x) to about 2 units in the last place; 0 below -87. Cephes' polynomial on |r| <= log(2) / 2. */
 ALWAYS float exponential(float x) {
