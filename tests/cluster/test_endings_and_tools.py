@@ -41,7 +41,10 @@ def wanted(place: Path, name: str, tools: bool, **cluster):
     return replace(plain, task=task, sample=replace(plain.sample, stop=(".", " he"), order="file"))
 
 
-@pytest.mark.parametrize("tools", [pytest.param(False, marks=pytest.mark.slow), True], ids=["alone", "tools"])
+LONG = [pytest.mark.slow, pytest.mark.exhaustive]
+
+
+@pytest.mark.parametrize("tools", [pytest.param(False, marks=LONG), True], ids=["alone", "tools"])
 def test_two_samplers_write_what_one_process_writes(tools, tmp_path, monkeypatch):
     """A random model calls nothing, so whatever it writes is read as a call; the world stays in this process."""
     monkeypatch.setattr("upslope.tasks.tools.worlds.calls_in", lambda text: [Call("letters", {"text": text})])

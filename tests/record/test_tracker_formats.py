@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -249,26 +250,41 @@ def history(folder: Path) -> tuple[dict[str, list[tuple[int, Any]]], dict[str, A
     return columns, config, ids
 
 
-@pytest.mark.slow
-def test_wandb_reads_every_number_and_attempt_once(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def by_wandb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that wandb recorded, offline."""
     pytest.importorskip("wandb")
-    folder = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("wandb") / "run"
     printed = in_process(f"{PRELUDE}track('wandb'); print(*export_run(folder, ['wandb']))", folder)
     assert "wandb: wandb sync " in printed
     assert "wandb: has all of it" in printed
-    columns, config, ids = history(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_wandb_reads_every_number_and_attempt_once(by_wandb: Path) -> None:
+    columns, config, ids = history(by_wandb)
     assert columns["outcome/reward"] == REWARDS
     assert columns["eval/greedy"] == [(0, 0.0), (2, 2 / 16)]
     assert columns["eval/greedy/high"] == [(0, 1.0), (2, 1.0)]
     assert config["recipe"] == {"name": "grpo"}
-    assert {f"offline:{id}" for id in ids} == {read_mark(folder, "wandb").id}
+    assert {f"offline:{id}" for id in ids} == {read_mark(by_wandb, "wandb").id}
     tables = [
         json.loads(file.read_text())
-        for file in folder.glob("wandb/offline-run-*/files/media/table/attempts/step_*.json")
+        for file in by_wandb.glob("wandb/offline-run-*/files/media/table/attempts/step_*.json")
     ]
     assert len(tables) == 4
     assert [3, "3 + 8 = ?", "**11**", 1.0] in [row for table in tables for row in table["data"]]
 
+
+@pytest.mark.slow
+@pytest.mark.exhaustive  # wandb takes a quarter of a minute to begin, four times
+def test_a_resumed_run_is_the_same_to_wandb_and_what_nobody_uploaded_is_taken_back(
+    by_wandb: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(by_wandb, folder, symlinks=True)
+    ids = history(folder)[2]
     resumed = """
 recorder = TrackedRecorder(FolderRecorder(folder), ["wandb"], tracker_of, print)
 recorder.rewind(4)
