@@ -43,7 +43,7 @@ sums: $(VENV)/.run ## a real model learns sums, in minutes: make sums MODEL=DIRE
 		if test -d runs/sums-grpo-$$seed/checkpoints; then $(BIN)/upslope train --resume runs/sums-grpo-$$seed; \
 		else $(BIN)/upslope train examples/sums-grpo.toml --seed $$seed --name sums-grpo-$$seed; fi || exit; done
 
-# The full way takes hours (docs/results.md); BUDGET=smoke runs every stage in two minutes. MODEL is a directory or hub id,
+# The full way takes hours (docs/results.md); BUDGET=smoke runs every stage in a few minutes. MODEL is a directory or hub id,
 # DATA a folder with train.jsonl and test.jsonl.
 gsm8k: $(VENV)/.run ## a real model learns the real GSM8K: make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke]
 	@$(if $(and $(MODEL),$(DATA),$(filter smoke full,$(BUDGET))),,$(error make gsm8k MODEL=DIRECTORY DATA=FOLDER [BUDGET=smoke] [SEEDS=3]))

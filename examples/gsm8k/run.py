@@ -4,7 +4,7 @@
 
 FOLDER has train.jsonl and test.jsonl. Everything goes to runs/gsm8k; what is done is skipped, a training that was
 stopped goes on from its newest checkpoint, an evaluation from its last attempt: give the same command again.
-``--smoke`` runs every stage on next to nothing, in two minutes, to see that all of it works here.
+``--smoke`` runs every stage on next to nothing, in a few minutes, to see that all of it works here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from picture import ALONE, draw
 HERE = Path(__file__).parent
 CALCULATOR = "task.options.calculator=true"
 SMOKE = {
-    "train": ["steps=2", "problems=2", "sample.max_tokens=24", "learn.warmup=0"],
+    "train": ["steps=2", "problems=2", "sample.max_tokens=16", "learn.warmup=0"],
     "rl": ["recipe.sample.group_size=4", "recipe.sample.keep=everything"],
-    "eval": ["--problems", "4", "--samples", "2", "--max-tokens", "24"],
+    "eval": ["--problems", "2", "--samples", "2", "--max-tokens", "16"],
 }
 FULL = {"train": [], "rl": [], "eval": ["--problems", "1319", "--samples", "8", "--max-tokens", "200"]}
 
