@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from crash.campaign import SIGNALS, Campaign
-from crash.cases import RECIPES, RUN, Bench, digest, furnished
+from crash.cases import RECIPES, RUN, Bench, digest, furnished, without_older_checkpoints
 from crash.forks import FULL, in_memory, serving
 from crash.trials import Found
 
@@ -73,6 +73,17 @@ def parted(name: str) -> list[tuple[str, str]]:
     """A folder on the way to a file, and what is below it: of a/b/c (a, b/c) and (b, c)."""
     parts = name.split("/")
     return [(part, "/".join(parts[i + 1 :])) for i, part in enumerate(parts[:-1])]
+
+
+def test_of_older_checkpoints_nothing_is_compared_wherever_a_run_was_asked_to_stop() -> None:
+    last, stopped = ("checkpoints/step-000006", "checkpoints/step-000005")
+    folders = ["checkpoints", stopped, f"{stopped}/resume", last, f"{last}/resume"]
+    found = {"journal.jsonl": 1, f"{stopped}/{OPTIMIZER}": 2, f"{stopped}/config.json": 3, f"{last}/{OPTIMIZER}": 4}
+    assert without_older_checkpoints(found | {"folders": folders}) == {
+        "journal.jsonl": 1,
+        f"{last}/{OPTIMIZER}": 4,
+        "folders": ["checkpoints", last, f"{last}/resume"],
+    }
 
 
 @pytest.mark.parametrize("number", SIGNALS)
