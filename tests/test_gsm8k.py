@@ -67,12 +67,15 @@ def test_every_stage_runs_and_what_is_done_is_skipped(
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
     script.main()
     first = capsys.readouterr().out
-    assert given == ["train", "eval"] * 2 + ["eval"] * 4
+    assert given == ["train", "eval", "eval"] * 2 + ["eval"] * 2
     out = tmp_path / "gsm8k-smoke"
-    for stage in ("start", "sft", "rl-0", "start-alone", "sft-alone", "rl-0-alone"):
-        found = json.loads((out / f"{stage}.json").read_text())
-        assert found["greedy"]["num_problems"] == 2 and {"lenient", "pass_at"} <= found.keys()
-        assert len((out / f"{stage}.attempts.jsonl").read_text().splitlines()) == 2 * (1 + 2)
+    for stage in ("start", "sft", "rl-0"):
+        for ending, samples in (("", 2), ("-alone", 0)):
+            found = json.loads((out / f"{stage}{ending}.json").read_text())
+            assert found["greedy"]["num_problems"] == 2 and "lenient" in found
+            assert ("pass_at" in found) == bool(samples)
+            attempts = (out / f"{stage}{ending}.attempts.jsonl").read_text().splitlines()
+            assert len(attempts) == 2 * (1 + samples)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (out / "table.md").read_text().splitlines()]
     assert rows[0][1:6] == [
         "greedy, strict",
@@ -87,6 +90,7 @@ def test_every_stage_runs_and_what_is_done_is_skipped(
         *("imitation", without),
         *("reinforcement learning, seed 0", without),
     ]
+    assert [bool(row[4]) for row in rows[2:]] == [True, False] * 3
     assert [row[-1].split(",")[0] for row in rows[2:]] == ["", "", "2 steps", "", "2 steps", ""]
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     for run in ("sft", "rl-0"):

@@ -23,9 +23,10 @@ CALCULATOR = "task.options.calculator=true"
 SMOKE = {
     "train": ["steps=2", "problems=2", "sample.max_tokens=16", "learn.warmup=0"],
     "rl": ["recipe.sample.group_size=4", "recipe.sample.keep=everything"],
-    "eval": ["--problems", "2", "--samples", "2", "--max-tokens", "16"],
+    "eval": ["--problems", "2", "--max-tokens", "16"],
+    "samples": ["--samples", "2"],
 }
-FULL = {"train": [], "rl": [], "eval": ["--problems", "1319", "--samples", "8", "--max-tokens", "200"]}
+FULL = {"train": [], "rl": [], "eval": ["--problems", "1319", "--max-tokens", "200"], "samples": ["--samples", "8"]}
 
 
 def main() -> None:
@@ -40,22 +41,23 @@ def main() -> None:
     out = given.out.with_name(given.out.name + "-smoke") if given.smoke else given.out
     out.mkdir(parents=True, exist_ok=True)
 
-    def evaluated(stem: str, *calculator: str) -> None:
-        asked = [models[stem.removesuffix(ALONE)], *calculator, "--task", "gsm8k", "--data", given.data]
-        evaluate(out / f"{stem}.json", [*asked, *budget["eval"]])
+    def evaluated(name: str) -> None:
+        """Greedy with the calculator and without it, and with it several attempts at each problem."""
+        asked = [models[name], "--task", "gsm8k", "--data", given.data, *budget["eval"]]
+        several = [CALCULATOR, *budget["samples"], "--temperature", "0.8"]
+        evaluate(out / f"{name}.json", [*asked, *several])
+        evaluate(out / f"{name}{ALONE}.json", asked)
 
     models = {"start": given.model, "sft": str(out / "sft")}
     train(out / "sft", "sft.toml", ["--model", given.model, "--data", given.data, *budget["train"]])
-    evaluated("sft", CALCULATOR)
+    evaluated("sft")
     for seed in range(given.seeds):
         name = f"rl-{seed}"
         models[name] = str(out / name)
         start = [f"model={models['sft']}", "--data", given.data, "--seed", str(seed)]
         train(out / name, "rl.toml", [*start, *budget["train"], *budget["rl"]])
-        evaluated(name, CALCULATOR)
-    evaluated("start", CALCULATOR)
-    for name in models:
-        evaluated(name + ALONE)
+        evaluated(name)
+    evaluated("start")
     (out / "table.md").write_text(table(out, list(models)))
     print((out / "table.md").read_text())
     print(draw(out))
@@ -75,12 +77,12 @@ def train(folder: Path, file: str, settings: list[str]) -> None:
 
 
 def evaluate(file: Path, arguments: list[str]) -> None:
-    """Greedy, lenient, pass@k and maj@k to a file, unless it is there; every attempt to another."""
+    """What `upslope eval` measures, to a file, unless it is there; every attempt to another."""
     attempts = file.with_name(f"{file.stem}.attempts.jsonl")
     require_same(file.with_name(f"{file.stem}.evaluated-with.json"), arguments, attempts.exists())
     if file.exists():
         return
-    found = upslope("eval", *arguments, "--temperature", "0.8", "--json", "--attempts", str(attempts), read=True)
+    found = upslope("eval", *arguments, "--json", "--attempts", str(attempts), read=True)
     write(file, found)
 
 
@@ -127,8 +129,8 @@ def table(out: Path, names: list[str]) -> str:
     for name in names:
         for ending, said in (("", label(name)), (ALONE, "the same, without the calculator")):
             found = json.loads((out / f"{name}{ending}.json").read_text())
-            passes = found["pass_at"]
-            shares = map(share, (found["greedy"], found["lenient"], passes["1"], passes[most]))
+            passes = found.get("pass_at", {})
+            shares = map(share, (found["greedy"], found["lenient"], passes.get("1"), passes.get(most)))
             length = f"{found['length']:.0f} + {found.get('heard', 0):.0f}"
             cost = "" if ending or name == "start" else cost_of(out / name)
             rows.append([said, *shares, length, f"{found['truncated']:.1%}", cost])
@@ -149,7 +151,10 @@ def cost_of(run: Path) -> str:
     return f"{len(steps)} steps, {tokens:,} tokens, {steps[-1]['spent'] / 3600:.2f} h"
 
 
-def share(estimate: dict[str, Any]) -> str:
+def share(estimate: dict[str, Any] | None) -> str:
+    """Nothing where nothing was measured: there are several attempts only with the calculator."""
+    if estimate is None:
+        return ""
     return f"{estimate['value']:.2%} [{estimate['low']:.2%}, {estimate['high']:.2%}]"
 
 
