@@ -27,7 +27,9 @@ hypothesis.settings.load_profile("no timing")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-RAY = frozenset(f"test_{name}.py" for name in ("processes", "in_flight", "stopped_ahead", "gpus", "machines"))
+RAY = frozenset(
+    f"test_{name}.py" for name in ("processes", "in_flight", "stopped_ahead", "gpus", "machines", "endings_and_tools")
+)
 """They start Ray in the tests' own process. Its threads stay, and now and then end a child that is forked later."""
 COMPUTING = frozenset({"algo", "prove"})
 """Folders of quick tests that start no process."""

@@ -111,3 +111,27 @@ def test_a_command_of_a_stage_is_a_process_and_its_failure_the_scripts(
     with pytest.raises(SystemExit) as end:
         script.upslope("train", "--recipe", "grop")
     assert end.value.code == 2 and "did you mean 'grpo'" in capfd.readouterr().err
+
+
+def test_what_was_made_with_other_words_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    script = loaded()
+    monkeypatch.setattr(script, "upslope", lambda *arguments, read=False: "{}")
+    result, attempts = tmp_path / "sft.json", tmp_path / "sft.attempts.jsonl"
+    script.evaluate(result, ["sft", "--problems", "2"])
+    script.evaluate(result, ["sft", "--problems", "2"])
+    with pytest.raises(SystemExit, match=r"made with sft --problems 2; now asked for is sft\. ") as told:
+        script.evaluate(result, ["sft"])
+    assert str(told.value).endswith(f"or remove {result}")
+    attempts.touch()
+    with pytest.raises(SystemExit, match=r"sft\.json and .*sft\.attempts\.jsonl$"):
+        script.evaluate(result, ["sft"])
+    attempts.unlink()
+    result.unlink()
+    script.evaluate(result, ["sft"])
+
+    (tmp_path / "rl").mkdir()
+    script.train(tmp_path / "rl", "rl.toml", ["steps=2"])
+    (tmp_path / "rl" / "run.toml").touch()
+    with pytest.raises(SystemExit, match=f"or remove {tmp_path}$"):
+        script.train(tmp_path / "rl", "rl.toml", ["steps=3"])

@@ -23,10 +23,17 @@ CALCULATOR = "task.options.calculator=true"
 SMOKE = {
     "train": ["steps=2", "problems=2", "sample.max_tokens=16", "learn.warmup=0"],
     "rl": ["recipe.sample.group_size=4", "recipe.sample.keep=everything"],
-    "eval": ["--problems", "2", "--max-tokens", "16"],
+    "problems": ["--problems", "2"],
     "samples": ["--samples", "2"],
+    "longest": ["--max-tokens", "16"],
 }
-FULL = {"train": [], "rl": [], "eval": ["--problems", "1319", "--max-tokens", "200"], "samples": ["--samples", "8"]}
+FULL = {
+    "train": [],
+    "rl": [],
+    "problems": ["--problems", "1319"],
+    "samples": ["--samples", "8"],
+    "longest": ["--max-tokens", "200"],
+}
 
 
 def main() -> None:
@@ -43,10 +50,10 @@ def main() -> None:
 
     def evaluated(name: str) -> None:
         """Greedy with the calculator and without it, and with it several attempts at each problem."""
-        asked = [models[name], "--task", "gsm8k", "--data", given.data, *budget["eval"]]
-        several = [CALCULATOR, *budget["samples"], "--temperature", "0.8"]
-        evaluate(out / f"{name}.json", [*asked, *several])
-        evaluate(out / f"{name}{ALONE}.json", asked)
+        data = ["--task", "gsm8k", "--data", given.data, *budget["problems"]]
+        several = [*budget["samples"], *budget["longest"], "--temperature", "0.8"]
+        evaluate(out / f"{name}.json", [models[name], CALCULATOR, *data, *several])
+        evaluate(out / f"{name}{ALONE}.json", [models[name], *data, *budget["longest"]])
 
     models = {"start": given.model, "sft": str(out / "sft")}
     train(out / "sft", "sft.toml", ["--model", given.model, "--data", given.data, *budget["train"]])
@@ -66,7 +73,7 @@ def main() -> None:
 def train(folder: Path, file: str, settings: list[str]) -> None:
     """Train, or go on, or do nothing if all steps are done."""
     asked, begun = [str(HERE / file), *settings], (folder / "run.toml").exists()
-    require_same(folder.with_name(f"{folder.name}.trained-with.json"), asked, begun)
+    require_same(folder.with_name(f"{folder.name}.trained-with.json"), asked, begun, [folder.parent])
     if (folder / "done").exists():
         return
     if begun:
@@ -79,20 +86,23 @@ def train(folder: Path, file: str, settings: list[str]) -> None:
 def evaluate(file: Path, arguments: list[str]) -> None:
     """What `upslope eval` measures, to a file, unless it is there; every attempt to another."""
     attempts = file.with_name(f"{file.stem}.attempts.jsonl")
-    require_same(file.with_name(f"{file.stem}.evaluated-with.json"), arguments, attempts.exists())
+    kept = [found for found in (file, attempts) if found.exists()]
+    require_same(file.with_name(f"{file.stem}.evaluated-with.json"), arguments, bool(kept), kept)
     if file.exists():
         return
     found = upslope("eval", *arguments, "--json", "--attempts", str(attempts), read=True)
     write(file, found)
 
 
-def require_same(file: Path, asked: list[str], begun: bool) -> None:
-    """Keep what is asked for. Ends the script if something else was ``begun``: one folder holds one run."""
+def require_same(file: Path, asked: list[str], begun: bool, holds: list[Path]) -> None:
+    """Keep what is asked for. Ends the script if something else was ``begun``, which is in ``holds``."""
     if not (begun and file.exists()):
         write(file, json.dumps(asked))
     before = json.loads(file.read_text())
     if before != asked:
-        raise SystemExit(f"{file.parent} was made with {' '.join(before)}; choose another --out, or remove it")
+        there = " and ".join(map(str, holds))
+        made, now = " ".join(before), " ".join(asked)
+        raise SystemExit(f"{there}: made with {made}; now asked for is {now}. Choose another --out, or remove {there}")
 
 
 def write(file: Path, text: str) -> None:

@@ -2,8 +2,9 @@
    column], so A may be read transposed. B(k, n) stands at B[(n / 64) * panel + k * ldb + n % 64]: panels of 64 columns
    keep what is read together close together, while plain rows of length ldb are panels that are 64 apart. */
 
-/* As many sums at once as registers hold, and one more for A and some for B: of the 32 of AVX512 8 rows x 2, or 3 x 4;
-   of the 16 of AVX, half as wide, 6 x 2, or 3 x 4; the 32 of NEON, a quarter as wide, hold as many floats as AVX's. */
+/* As many sums at once as registers hold, with room for A and B. Of the 32 of AVX512: 8 rows x 2, or 3 x 4. Of the 16 of
+   AVX, half as wide: 6 x 2, or 3 x 4, where B is read from memory. NEON's 32, a quarter as wide, hold what AVX's do; SSE's
+   16 do not, and sums go to memory there. */
 #ifndef TALL
 #if WIDTH == 16
 #define TALL 8
@@ -48,11 +49,13 @@ static void FN(product)(float *C, long ldc, const float *A, long row, long colum
             BLOCKS(1, 2 * BROAD);
         } else if (broad == BROAD) {
             BLOCKS(TALL, BROAD);
+            BLOCKS(6, BROAD);
             BLOCKS(4, BROAD);
             BLOCKS(3, BROAD);
             BLOCKS(1, BROAD);
         } else {
             BLOCKS(TALL, 1);
+            BLOCKS(6, 1);
             BLOCKS(4, 1);
             BLOCKS(3, 1);
             BLOCKS(1, 1);

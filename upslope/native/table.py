@@ -13,7 +13,7 @@ from upslope.native.heads import Heads
 from upslope.native.slots import free_slots
 
 LANES = 16
-"""Floats in a vector."""
+"""Floats that lengths are padded to, as in vector.h."""
 PANEL = 64
 """Transposed keys that lie together, as in vector.h."""
 LARGEST_CREW = 8
@@ -21,7 +21,7 @@ LARGEST_CREW = 8
 
 
 def padded(num: int) -> int:
-    """The next multiple of a vector's 16 floats."""
+    """The next multiple of sixteen."""
     return (num + LANES - 1) // LANES * LANES
 
 
