@@ -36,13 +36,19 @@ COMPUTING = frozenset({"algo", "prove"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow ones first; whoever starts Ray behind whoever forks; and at the end many quick ones that fork nothing, which
-    keep a worker busy while the other is at its last slow one."""
-
-    def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
-        return item.path.parent.name in COMPUTING, item.path.name in RAY, item.get_closest_marker("slow") is None
-
-    items.sort(key=turn)
+    """Slow ones first; whoever starts Ray behind whoever forks, file by file among quick tests that fork nothing: so no
+    worker is given all of Ray's, and none is idle while the other is at its last slow one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    ray: dict[str, list[pytest.Item]] = {}
+    computing, others = [], []
+    for item in items:
+        if item.path.name in RAY:
+            ray.setdefault(item.path.name, []).append(item)
+        else:
+            (computing if item.path.parent.name in COMPUTING else others).append(item)
+    share = len(computing) // max(len(ray), 1)
+    among = [part for n, file in enumerate(ray.values()) for part in (*file, *computing[n * share : (n + 1) * share])]
+    items[:] = [*others, *among, *computing[len(ray) * share :]]
 
 
 @pytest.fixture(scope="session")
