@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from several import fill, same, settings, trained, weights
+from several import LONG, fill, same, settings, trained, weights
 
 from upslope.tasks.tools.calls import Call
 
@@ -39,9 +39,6 @@ def wanted(place: Path, name: str, tools: bool, **cluster):
         max_turns=3 if tools else 0,
     )
     return replace(plain, task=task, sample=replace(plain.sample, stop=(".", " he"), order="file"))
-
-
-LONG = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.mark.parametrize("tools", [pytest.param(False, marks=LONG), True], ids=["alone", "tools"])

@@ -13,15 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from several import Watching, fill, furthest, same, settings, trained, weights
+from several import LONG, Watching, fill, furthest, same, settings, trained, weights
 
 from upslope.errors import UserError
 from upslope.record.checkpoint import newest
 
 pytest.importorskip("ray")
-
-LONG = [pytest.mark.slow, pytest.mark.exhaustive]
-"""One of a kind is tried at every change, the others now and then (make test-exhaustive)."""
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import torch
 
 from upslope.cluster.launch import company_of
@@ -9,6 +10,8 @@ from upslope.training.start import launched
 from upslope.training.tables import to_settings
 from upslope.training.view import NullView
 
+LONG = [pytest.mark.slow, pytest.mark.exhaustive]
+"""One of a kind is tried at every change, the others now and then (make test-exhaustive)."""
 REWARD = """
 def odd(completions, **kwargs):
     return [float(sum(map(len, str(c).split())) % 2) for c in completions]

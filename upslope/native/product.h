@@ -37,29 +37,30 @@ ALWAYS void FN(block)(int rows, int wide, float *C, long ldc, const float *A, lo
     for (; m + rows <= num_rows; m += rows) \
     FN(block)(rows, broad *LANES / WIDTH, C + m * ldc + n, ldc, A + m * row, row, column, from, ldb, depth, add)
 
+#define ALL_BLOCKS(broad) \
+    BLOCKS(TALL, broad);  \
+    BLOCKS(6, broad);     \
+    BLOCKS(4, broad);     \
+    BLOCKS(3, broad);     \
+    BLOCKS(1, broad)
+
 static void FN(product)(float *C, long ldc, const float *A, long row, long column, const T *B, long ldb, long panel,
                         long num_rows, long width, long depth, int add) {
     int broad;
     for (long n = 0; n < width; n += broad * LANES) {
         long left = (width - n) / LANES, m = 0;
-        broad = num_rows <= FEW && left >= 2 * BROAD && n % (2 * BROAD * LANES) == 0 ? 2 * BROAD : left >= BROAD ? BROAD : 1;
+        int few = num_rows <= FEW && left >= 2 * BROAD && n % (2 * BROAD * LANES) == 0;
+        broad = few ? 2 * BROAD : left >= BROAD ? BROAD : 1;
         const T *from = B + n / PANEL * panel + n % PANEL;
-        if (broad == 2 * BROAD) {
+        if (few) {
             BLOCKS(3, 2 * BROAD);
             BLOCKS(1, 2 * BROAD);
         } else if (broad == BROAD) {
-            BLOCKS(TALL, BROAD);
-            BLOCKS(6, BROAD);
-            BLOCKS(4, BROAD);
-            BLOCKS(3, BROAD);
-            BLOCKS(1, BROAD);
+            ALL_BLOCKS(BROAD);
         } else {
-            BLOCKS(TALL, 1);
-            BLOCKS(6, 1);
-            BLOCKS(4, 1);
-            BLOCKS(3, 1);
-            BLOCKS(1, 1);
+            ALL_BLOCKS(1);
         }
     }
 }
+#undef ALL_BLOCKS
 #undef BLOCKS
