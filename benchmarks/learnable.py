@@ -6,7 +6,8 @@
 The three learn from one weak start, for as many tokens of their own each. The start is the pocket model after forty
 steps of imitation, not 235: it solves some 4 % of its attempts, and six problems of ten never in sixteen. Or it is the
 run of imitation of examples/gsm8k, and FOLDER has GSM8K's train.jsonl and test.jsonl; then all 1,319 test problems are
-held out. Prints held-out greedy accuracy along the way, mean and range over seeds. What is done is skipped.
+held out, and tried at the start and at the end alone, since that takes a third as long as the training. Prints held-out
+greedy accuracy, mean and range over seeds. What is done is skipped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from upslope.training.pocket_start import pocket_stage
 
@@ -33,22 +36,28 @@ POINTS = (0.25, 0.5, 1.0)
 
 
 def train(out: Path, name: str, *words: str) -> list[dict[str, Any]]:
-    """The journal of a run, made if it is not there, and gone on with if it was stopped. Ends the script if it was made
-    with other words."""
-    asked, done = out / f"{name}.json", out / name / "done"
+    """The journal of a run, made if it is not there, and gone on with if it was stopped; a second process waits. Ends
+    the script if the run was made with other words."""
+    asked, run = out / f"{name}.json", out / name
     out.mkdir(parents=True, exist_ok=True)
-    if asked.exists() and json.loads(asked.read_text()) != list(words):
-        raise SystemExit(f"{out / name} was made with other settings; choose another OUT")
-    if not done.exists():
-        asked.write_text(json.dumps(words))
-        command = [sys.executable, "-m", "upslope.cli", "train", "--plain"]
-        if (out / name / "run.toml").exists():
-            command += ["--resume", str(out / name)]
-        else:
-            command += [*words, "--out", str(out), "--name", name, "save.rollouts=0", "save.keep=1"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        done.touch()
-    return [json.loads(line) for line in (out / name / "journal.jsonl").read_text().splitlines()]
+    with FileLock(out / f"{name}.lock"):
+        begun = (run / "run.toml").exists()
+        if begun and json.loads(asked.read_text()) != list(words):
+            raise SystemExit(f"{run} was made with other settings; choose another OUT")
+        if not (run / "done").exists():
+            asked.write_text(json.dumps(words))
+            made = [*words, "--out", str(out), "--name", name, "save.rollouts=0", "save.keep=1"]
+            upslope("train", "--plain", *(["--resume", str(run)] if begun else made))
+            (run / "done").touch()
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def upslope(*words: str) -> str:
+    """What a command writes to its standard output. Ends the script where the command fails, which says why itself."""
+    done = subprocess.run([sys.executable, "-m", "upslope.cli", *words], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout
 
 
 def weak_start(out: Path) -> str:
@@ -70,23 +79,36 @@ def from_pocket(out: Path) -> list[str]:
 
 def from_imitation(start: str, data: str) -> list[str]:
     """How every arm learns GSM8K: as examples/gsm8k/rl.toml says, at one rate throughout, since the arms make different
-    numbers of steps of the same tokens."""
-    words = [str(HERE / "examples" / "gsm8k" / "rl.toml"), f"model={start}", "--data", data, "learn.lr=2e-5"]
-    words += ["learn.decay=constant", "eval.every=4", "eval.problems=1319", "save.every=2"]
-    return words
+    numbers of steps of the same tokens, and with fewer problems a step, since the budget is small."""
+    words = [str(HERE / "examples" / "gsm8k" / "rl.toml"), f"model={start}", "--data", data, "problems=8"]
+    return [*words, "learn.decay=constant", "eval.problems=0", "save.every=2"]
 
 
-def curve(journal: list[dict[str, Any]], tokens: int) -> list[float]:
-    """Greedy accuracy at the start and at each of ``POINTS``: of the first evaluation after as many tokens."""
-    spent, found, evals = 0, [], []
-    for row in journal:
-        if row["kind"] == "step":
-            spent += row["num_tokens"]
-        if "greedy" in row:
-            evals.append((spent, row["greedy"]["value"]))
-    for share in (0.0, *POINTS):
-        found.append(next((value for at, value in evals if at >= share * tokens), evals[-1][1]))
-    return found
+def accuracy(out: Path, name: str, run: str) -> float:
+    """Greedy, of all test problems: measured once, and kept in a file."""
+    file = out / f"{name}.eval.json"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            attempts = ["--attempts", str(out / f"{name}.attempts.jsonl")]
+            file.write_text(upslope("eval", run, "--problems", "1319", "--json", *attempts))
+    return float(json.loads(file.read_text())["greedy"]["value"])
+
+
+def curve(journal: list[dict[str, Any]], tokens: int) -> list[tuple[int, float]]:
+    """(tokens so far, greedy accuracy) at the start and at each of ``POINTS``: of the first evaluation after as many
+    tokens."""
+    evals = [(spent(journal[:n]), row["greedy"]["value"]) for n, row in enumerate(journal) if "greedy" in row]
+    return [next((e for e in evals if e[0] >= share * tokens), evals[-1]) for share in (0.0, *POINTS)]
+
+
+def ends(out: Path, start: str, name: str, journal: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    """The two ends of such a curve, where a run does not evaluate itself."""
+    return [(0, accuracy(out, "start", start)), (spent(journal), accuracy(out, name, str(out / name)))]
+
+
+def spent(journal: list[dict[str, Any]]) -> int:
+    """Tokens of all attempts."""
+    return sum(row["num_tokens"] for row in journal if row["kind"] == "step")
 
 
 def main() -> None:
@@ -94,20 +116,24 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=ARMS, nargs="+", default=list(ARMS), help="to run two side by side")
     parser.add_argument("--gsm8k", nargs=2, metavar=("IMITATION", "FOLDER"), help="in place of pocket")
     given = parser.parse_args()
     common = from_imitation(*given.gsm8k) if given.gsm8k else from_pocket(given.out)
     common += [f"tokens={given.tokens}", "steps=1000000"]
-    for arm, words in ARMS.items():
-        journals = [
-            train(given.out, f"{arm}-{seed}", *common, "--seed", str(seed), *words) for seed in range(given.seeds)
-        ]
-        curves = [curve(journal, given.tokens) for journal in journals]
+    for arm in given.only:
+        names = [f"{arm}-{seed}" for seed in range(given.seeds)]
+        journals = [train(given.out, name, *common, "--seed", str(seed), *ARMS[arm]) for seed, name in enumerate(names)]
+        if given.gsm8k:
+            curves = [ends(given.out, given.gsm8k[0], *run) for run in zip(names, journals, strict=True)]
+        else:
+            curves = [curve(journal, given.tokens) for journal in journals]
         steps = [[row for row in journal if row["kind"] == "step"] for journal in journals]
         taught = [sum(row["num_learned"] for row in rows) / sum(row["num_rollouts"] for row in rows) for rows in steps]
         print(f"{arm:10} steps {mean(map(len, steps)):.0f}, attempts that taught {mean(taught):.0%}")
-        for share, values in zip((0.0, *POINTS), zip(*curves, strict=True), strict=True):
-            print(f"    after {share * given.tokens:7,.0f} tokens {spread(values)}")
+        for reached in zip(*curves, strict=True):
+            tokens, values = zip(*reached, strict=True)
+            print(f"    after {mean(tokens):9,.0f} tokens {spread(values)}")
 
 
 def mean(values: Any) -> float:
