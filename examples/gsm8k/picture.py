@@ -41,16 +41,19 @@ def draw(out: Path) -> Path:
     stages = {"start": "as it comes", "sft": "imitation"} | {
         run.name: run.name.replace("rl-", "RL,\nseed ") for run in runs
     }
-    for place, (ending, key, colour, label) in enumerate(SHOWN):
+    for place, (ending, key, colour, name) in enumerate(SHOWN):
+        label: str | None = name  # once
         for x, stage in enumerate(stages):
             if (file := out / f"{stage}{ending}.json").exists():
                 shift = 0.15 * (place - 1)
-                bar(right, x + shift, json.loads(file.read_text())[key], colour, label=label if x == 0 else None)
+                bar(right, x + shift, json.loads(file.read_text())[key], colour, label)
+                label = None
     right.set_xticks(range(len(stages)), list(stages.values()), fontsize=8)
     right.set(ylabel="held-out problems solved, greedy (%)")
     right.set_ylim(bottom=0)
     right.set_title("Held out, with 95 % intervals", fontsize=10)
-    right.legend(frameon=False, fontsize=8)
+    if right.get_legend_handles_labels()[0]:
+        right.legend(frameon=False, fontsize=8)
     figure.savefig(out / "picture.png", dpi=130)
     plt.close(figure)
     return out / "picture.png"

@@ -9,11 +9,13 @@ from tiny import group
 from upslope.algo.advantage import GAE, BatchZScore, ConstantBaseline, GroupZScore, leave_one_out, ones, returns
 from upslope.algo.aggregate import ConstantLength, sequence_mean, token_mean
 from upslope.algo.check import check, complaints
+from upslope.algo.choosing_tokens import CovarianceClip, CovariancePenalty, TopEntropy
 from upslope.algo.correction import MaskedWeights, TruncatedWeights
 from upslope.algo.critic import OwnCopy, SharedTrunk, no_critic
 from upslope.algo.family import DAPO, FAMILY, GRPO, GSPO, IMPORTANCE, PPO, REINFORCE, REINFORCE_BASELINE, RFT, SFT, TRPO
 from upslope.algo.learnable import Learnable
 from upslope.algo.more_advantages import BatchScale, DecoupledZScore
+from upslope.algo.off_policy import SecondMoment
 from upslope.algo.regulariser import K1, K2, K3, EntropyBonus, ExactKL, no_penalty
 from upslope.algo.reuse import Reuse
 from upslope.algo.sample import Attempts, Demonstrations, Documents, mixed, rewarded
@@ -53,6 +55,11 @@ BAD = [
     (GRPO.patch(sample=WEIGHTED, advantage=BatchScale()), "scales by all attempts of a step"),
     (GRPO.patch(sample=WEIGHTED, advantage=DecoupledZScore()), "scales by all attempts of a step"),
     (PPO.patch(sample=WEIGHTED, aggregate=sequence_mean), "scales by all attempts of a step"),
+    (GRPO.patch(sample=replace(WEIGHTED, drop_truncated=True)), "sample.drop_truncated=true divides by how many"),
+    (GRPO.patch(sample=WEIGHTED, correction=TopEntropy()), "correction=TopEntropy.* chooses among the tokens of all"),
+    (GRPO.patch(sample=WEIGHTED, correction=CovarianceClip()), "correction=CovarianceClip.* another correction"),
+    (GRPO.patch(sample=WEIGHTED, regulariser=CovariancePenalty()), "regulariser=CovariancePenalty.* another regul"),
+    (GRPO.patch(sample=WEIGHTED, surrogate=SecondMoment()), "surrogate=SecondMoment.* another surrogate"),
     (REINFORCE_BASELINE.patch(sample=ALONE), "advantage=group_mean compares .* set it to 2 or more"),
     (
         REINFORCE.patch(sample=ALONE, advantage=leave_one_out),

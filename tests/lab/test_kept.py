@@ -10,8 +10,8 @@ import pytest
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab.evaluation import evaluate_command
-from upslope.lab.kept import KeptSampler
-from upslope.lab.rows import RowFile, mark_of
+from upslope.lab.kept import KeptSampler, attempts_file
+from upslope.lab.rows import mark_of
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.rollout.local import LocalSampler
 from upslope.tasks.pocket_problems import Pocket, open_pocket
@@ -126,6 +126,44 @@ def test_attempts_at_another_prompt_are_refused(capsys, monkeypatch):
         evaluated(capsys)
 
 
+READ = ("id", "sample", "temperature", "tokens", "chosen", "ended", "unanswered", "prompt_crc")
+WRONG = [
+    *({"id": ["a"]}, {"sample": True}, {"sample": -1}, {"temperature": "1"}, {"prompt_crc": 1.5}, {"begin": "0"}),
+    *({"tokens": ["a"]}, {"tokens": [-1]}, {"tokens": 3}, {"chosen": []}, {"chosen": [2] * 6}, {"ended": "x"}),
+    *({"ended": ["stop"]}, {"unanswered": None}),
+]
+
+
+@pytest.mark.parametrize("change", [*READ, *WRONG], ids=str)
+def test_a_row_that_lacks_what_is_read_of_it_or_has_it_otherwise_is_none_of_ours(capsys, change):
+    evaluated(capsys)
+    first, *others = rows()
+    assert len(first["tokens"]) == len(first["chosen"]) == 6
+    changed = first | change if isinstance(change, dict) else {k: v for k, v in first.items() if k != change}
+    FILE.write_text("".join(f"{json.dumps(row)}\n" for row in (changed, *others)))
+    with pytest.raises(UserError, match=r"attempts.jsonl row 1 is none of this command's; choose another file"):
+        evaluated(capsys)
+
+
+def test_a_row_that_stands_twice_is_refused(capsys):
+    evaluated(capsys)
+    lines = FILE.read_text().splitlines(keepends=True)
+    FILE.write_text("".join([*lines, lines[2]]))
+    with pytest.raises(
+        UserError, match=rf"attempts.jsonl has row 3 again in row {len(lines) + 1}; take one of them out"
+    ):
+        evaluated(capsys)
+
+
+def test_zeros_that_a_power_cut_left_are_taken_away(capsys):
+    found = evaluated(capsys)
+    for tail in (b"\0" * 30, b'{"id": "poc\0\0'):
+        with FILE.open("ab") as file:
+            file.write(tail)
+        assert evaluated(capsys) == found
+        assert FILE.read_bytes().endswith(b"}\n")
+
+
 def test_a_file_of_something_else_is_left_alone(capsys):
     FILE.write_text('{"question": "?"}\n')
     with pytest.raises(UserError, match=r"attempts.jsonl row 1 is none of this command's; choose another file"):
@@ -145,7 +183,7 @@ def test_progress_goes_on_from_what_is_there_and_ends_at_the_totals(capsys):
 def progress() -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     task, given = open_pocket(), load_settings(None, (), OPTIONS)
-    with speaking(given, NullView) as policy, RowFile(FILE) as file:
+    with speaking(given, NullView) as policy, attempts_file(FILE) as file:
         evaluate_on(
             task,
             given,

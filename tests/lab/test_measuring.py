@@ -16,8 +16,7 @@ import upslope as up
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.lab import measuring
-from upslope.lab.measuring import PROMPTS, measure_command, row_of, summed_up
-from upslope.lab.rows import RowFile
+from upslope.lab.measuring import PROMPTS, measure_command, measured_file, row_of, summed_up
 from upslope.model.pocket import build_model, build_tokenizer
 from upslope.types import Group, Problem, Rollout
 
@@ -189,6 +188,33 @@ def test_a_file_that_is_none_is_left_alone(folder, content):
     assert file.read_text() == content
 
 
+WRONG = [
+    *("id", "num_samples", "num_right", "pass_rate", "mean_reward", "mean_length", "cut", "crc"),
+    *({"num_samples": 0}, {"num_right": 9}, {"num_right": "1"}, {"pass_rate": "0.5"}, {"pass_rate": 7}, {"crc": None}),
+    *({"id": 3}, {"mean_length": "long"}),
+]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_a_row_that_lacks_what_is_read_of_it_or_has_it_otherwise_is_none_of_ours(folder, change):
+    out = Path("out.jsonl")
+    measure_command(settings(), out)
+    first, *others = map(json.loads, out.read_text().splitlines())
+    changed = first | change if isinstance(change, dict) else {k: v for k, v in first.items() if k != change}
+    out.write_text("".join(f"{json.dumps(row)}\n" for row in (changed, *others)))
+    with pytest.raises(UserError, match=r"out.jsonl row 1 is none of this command's; choose another file"):
+        measure_command(settings(), out)
+
+
+def test_a_problem_that_stands_twice_is_refused(folder):
+    out = Path("out.jsonl")
+    measure_command(settings(), out)
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join([*lines, lines[1]]))
+    with pytest.raises(UserError, match=rf"out.jsonl has row 2 again in row {len(lines) + 1}; take one of them out"):
+        measure_command(settings(), out)
+
+
 def test_the_data_is_not_measured_into_itself(folder):
     with pytest.raises(UserError, match=r"data.jsonl is the data itself"):
         measure_command(settings(), Path("data.jsonl"))
@@ -201,7 +227,7 @@ def test_a_place_where_no_file_can_be_is_known_before_a_model_is_loaded(folder, 
 
 
 def test_one_process_writes_at_a_time(folder):
-    with RowFile(Path("out.jsonl")), pytest.raises(UserError, match=r"another process writes to out.jsonl"):
+    with measured_file(Path("out.jsonl")), pytest.raises(UserError, match=r"another process writes to out.jsonl"):
         measure_command(settings(), Path("out.jsonl"))
 
 

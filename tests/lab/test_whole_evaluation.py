@@ -58,7 +58,17 @@ def test_without_a_rule_there_is_no_accuracy(said: Any) -> None:
     assert "pass@k (eval.samples = 2) has to know which attempts are right" in err
 
 
-@pytest.mark.parametrize("key", ["eval.patience=2", "sample.order=file", "eval.every=3"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "eval.patience=2",
+        "sample.order=file",
+        "eval.every=3",
+        "task.where=id != null",
+        'task.also=["b.jsonl"]',
+        "task.weights=[1]",
+    ],
+)
 def test_what_only_a_run_can_follow_is_refused(said: Any, key: str) -> None:
     _, err = said("--reward", "gist.py:form", key, rc=2)
     assert f"upslope eval learns nothing, so {key.partition('=')[0]} is of no use to it" in err

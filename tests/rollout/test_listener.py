@@ -10,6 +10,7 @@ import torch
 from naive import ENDS, HERE, SAMPLING, policy
 from samplers import PROMPTS, every
 
+from upslope.errors import UserError
 from upslope.model.chat_renderer import ChatRenderer
 from upslope.model.hf import use_attention
 from upslope.rollout.base import Request
@@ -228,6 +229,19 @@ def test_an_episode_is_asked_when_a_stop_is_complete_and_its_text_becomes_tokens
     assert r.text == "Tom has apples 3 pens"
     said = renderer.text([t for t, m in zip(r.response, r.mask, strict=True) if not m])
     assert said.strip() == "apples"
+
+
+@pytest.mark.parametrize("stops", [("has",), ()])
+@pytest.mark.parametrize("token", [-1, len(tiny.TOKENIZER), 10**6])
+def test_a_token_that_the_model_does_not_have_is_refused(stops, token):
+    renderer = ChatRenderer.of(tiny.TOKENIZER, None, len(tiny.TOKENIZER))
+    script = renderer.middle_ids("Tom has")
+    problem = tiny.problems(1)[0]
+    world = Shout()
+    world.stops, world.reply = stops, lambda text: [5, token]
+    sampler = ScriptedSampler({(problem.id, 0): (*script, renderer.end_ids[0])}, end_ids=renderer.end_ids)
+    with pytest.raises(UserError, match=rf"replied with the token {token}, and the model has tokens 0 to "):
+        sample_groups(sampler, renderer, [problem], 1, SAMPLING, HERE, episode=lambda p: world)
 
 
 def test_a_stop_over_several_tokens_and_one_inside_a_token():

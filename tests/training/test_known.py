@@ -134,9 +134,18 @@ def test_a_measured_pass_rate_is_where_it_begins():
     wrong = [replace(PROBLEMS[0], columns={"num_right": 9, "num_samples": 8})]
     with pytest.raises(UserError, match="num_right = 9 of num_samples = 8"):
         KnownProblems(wrong, EVERY, seed=0)
-    for count in (float("nan"), float("inf"), 0.5, "1"):
+    untried = KnownProblems([replace(PROBLEMS[0], columns={"num_right": 0, "num_samples": 0})], EVERY, seed=0)
+    assert untried.state() == {}
+    for count in (float("nan"), float("inf"), 0.5, "1", True):
         with pytest.raises(UserError, match="is no count of attempts"):
             KnownProblems([replace(PROBLEMS[0], columns={"num_right": count, "num_samples": 8})], EVERY, seed=0)
+
+
+def test_measured_problems_that_a_checkpoint_does_not_know_keep_their_counts():
+    measured = [replace(p, columns={"num_right": 2, "num_samples": 8}) for p in PROBLEMS[:2]]
+    subject = KnownProblems(measured, EVERY, seed=0)
+    subject.load({"p/0": [5.0, 3.0, 4], "gone": [1.0, 1.0, 1]})
+    assert subject.state() == {"p/0": [5.0, 3.0, 4], "p/1": [2.0, 6.0, 0]}
 
 
 def test_whom_to_turn_to_next_are_the_promising_ones():

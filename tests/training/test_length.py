@@ -11,7 +11,8 @@ import pytest
 from given_texts import Given
 
 from upslope.algo.codec import patched
-from upslope.algo.family import FAMILY
+from upslope.algo.family import FAMILY, GRPO
+from upslope.algo.learnable import Learnable
 from upslope.config import load_settings
 from upslope.errors import UserError
 from upslope.tasks.base import Task
@@ -78,6 +79,9 @@ def test_epochs_of_what_has_no_pass_are_refused() -> None:
     blocks = patched(FAMILY["pretrain"].recipe, {"sample": {"block": 8}})
     with pytest.raises(UserError, match="in blocks; give steps"):
         with_steps(RunSettings(epochs=1), blocks, Ten())  # type: ignore[arg-type]
+    drawn = GRPO.patch(sample=Learnable())
+    with pytest.raises(UserError, match="learnable, which makes no passes over the data; give steps"):
+        with_steps(RunSettings(epochs=3, problems=2), drawn, Ten())  # type: ignore[arg-type]
     weighted = RunSettings(epochs=1, task=TaskSettings(text=("a.txt",), text_weights=(1.0,)))
     with pytest.raises(UserError, match="by weights no source is read once a pass"):
         with_steps_of_text(weighted, blocks, Text((Given([[1]]),), (1.0,)), 64)

@@ -14,7 +14,7 @@ from upslope.algo.recipe import Recipe, show
 from upslope.algo.regulariser import K1, SampledPenalty
 from upslope.algo.sample import Attempts, everything, mixed
 from upslope.algo.shape import SoftOverlong, identity
-from upslope.algo.slots import CONTRACTS, NEEDS, NUM_ARGUMENTS, Regulariser
+from upslope.algo.slots import CONTRACTS, NEEDS, NUM_ARGUMENTS, Regulariser, Slot
 from upslope.errors import UserError, nearest
 
 
@@ -128,8 +128,16 @@ def _weighted(recipe: Recipe, sample: Learnable) -> Iterator[str]:
                 f"{slot}={show(getattr(recipe, slot))} scales by all attempts of a step, whose problems were not drawn "
                 f"alike, {undone} {slot}={mend}"
             )
+    for slot in (f.name for f in fields(recipe)):
+        if getattr(type(recipe.asked(slot)), "over_update", Slot.over_update) is not Slot.over_update:
+            yield (
+                f"{slot}={show(getattr(recipe, slot))} chooses among the tokens of all problems of an update, {undone} "
+                f"another {slot}"
+            )
     if sample.keep is not everything:
         yield f"sample.keep={show(sample.keep)} divides by how many attempts it keeps, {undone} sample.keep=everything"
+    if sample.drop_truncated:
+        yield f"sample.drop_truncated=true divides by how many attempts are left, {undone} sample.drop_truncated=false"
 
 
 def _given_text(recipe: Recipe) -> Iterator[str]:

@@ -20,7 +20,7 @@ PRIOR = 1.0
 @kind("sample")
 @dataclass(frozen=True)
 class Learnable(Attempts):
-    """Attempts at problems drawn by what is known of them, from their own earlier attempts.
+    """Attempts at problems that are sometimes solved: drawn by how often their own earlier attempts were right.
 
     With s right and f wrong attempts at a problem, the chance p of success has the posterior Beta(1 + s, 1 + f), and
     the estimate is e = E[p (1 - p)] = a b / ((a + b) (a + b + 1)), a = 1 + s, b = 1 + f. Every step multiplies s and f
@@ -32,9 +32,9 @@ class Learnable(Attempts):
 
     The chances are exact (systematic sampling), so what a step expects is known: with ``weighted``, a group counts
     1/n over its chance, and the expected gradient is that of problems drawn uniformly, at the price of variance (a
-    recipe that divides by what else was drawn, such as ``token_mean``, is refused). Without, it is that of another
-    objective, in which a problem counts by its chance of being drawn. ``refill`` draws further problems by the same
-    estimates, those never tried among them, and knows no ``fresh``.
+    recipe in which a group's part depends on what else was drawn, such as ``token_mean``, is refused). Without, it is
+    that of another objective, in which a problem counts by its chance of being drawn. ``refill`` draws further problems
+    by the same estimates, those never tried among them, and knows no ``fresh``.
     """
 
     fresh: float = 0.5

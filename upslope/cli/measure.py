@@ -88,7 +88,7 @@ def evaluate_model(
         "eval.samples": samples,
         "eval.temperature": 1.0 if temperature is None else temperature,
     }
-    require_read("eval", overrides, SPEAKING)
+    require_read("eval", overrides, SPEAKING, unread=OF_TRAINING_PROBLEMS)
     named = task is not None or data is not None or bool(reward)
     by_itself = "--text is evaluated by itself; give it without --task, --data and --reward"
     if text and (named or eval_data is not None or reward_weight):
@@ -140,8 +140,10 @@ TIMING = ("reward_timeout", "on_timeout", "reward_workers")
 """and how it is come by."""
 
 
-OF_TRAINING = ("eval.every", "eval.patience", "sample.order")
+OF_TRAINING = ("eval.every", "eval.patience", "sample.order", "task.also", "task.weights", "task.text_weights")
 """Settings that only a run can follow, in groups that others read too."""
+OF_TRAINING_PROBLEMS = (*OF_TRAINING, "task.where")
+"""The same for a command that looks at held-out problems alone."""
 
 
 def own_task(model: str, *, trust: bool) -> Path | None:
@@ -159,13 +161,15 @@ def own_task(model: str, *, trust: bool) -> Path | None:
     return None
 
 
-def require_read(command: str, overrides: Sequence[str] | None, read: Sequence[str]) -> None:
+def require_read(
+    command: str, overrides: Sequence[str] | None, read: Sequence[str], *, unread: Sequence[str] = OF_TRAINING
+) -> None:
     """Raise UserError for a setting that a command would take and ignore."""
     from upslope.training.tables import names
 
     for override in overrides or ():
         key = override.partition("=")[0].strip()
-        if names(OF_TRAINING, key):
+        if names(unread, key):
             raise UserError(f"upslope {command} learns nothing, so {key} is of no use to it; leave it out")
         if not names(read, key):
             raise UserError(f"upslope {command} does not read {key}; it reads {', '.join(read)}")

@@ -16,8 +16,8 @@ from upslope.inspect.reward_words import reward_lines
 from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.inspect.words import visible
-from upslope.lab.kept import KeptSampler
-from upslope.lab.rows import RowFile, mark_of
+from upslope.lab.kept import KeptSampler, attempts_file
+from upslope.lab.rows import mark_of
 from upslope.model.chat_renderer import reading
 from upslope.record.journal import told_problems
 from upslope.rollout.base import Sampler
@@ -81,7 +81,7 @@ def evaluated(
         WATCH.say(line)
     num_problems = min(settings.eval.problems, len(task.problems("test")))
     aside = console_aside()
-    file = None if attempts is None else RowFile(attempts)
+    file = None if attempts is None else attempts_file(attempts)
     with (
         contextlib.nullcontext() if file is None else file,
         speaking(settings, lambda: TerminalView(aside)) as policy,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
 
 from torch import Tensor
 
 from upslope.errors import UserError
 from upslope.lab.around import AroundSampler
-from upslope.lab.rows import Mark, Row, RowFile
+from upslope.lab.rows import Mark, Row, RowFile, is_count, is_number
 from upslope.model.renderer import Renderer
 from upslope.rollout.address import Address
 from upslope.rollout.base import Finished, More, Progress, Request, Sampler
 from upslope.rollout.stopping import text_read
-from upslope.types import Rollout, Sampling
+from upslope.types import Ended, Rollout, Sampling
 
 
 class KeptSampler(AroundSampler):
@@ -31,9 +33,7 @@ class KeptSampler(AroundSampler):
         """Raises UserError for rows of ``file`` that were made otherwise."""
         super().__init__(sampler)
         self._file, self._renderer = file, renderer
-        self._kept = {
-            (row["id"], row["sample"], row["temperature"], row.get("begin", 0)): row for row in file.read(mark)
-        }
+        self._kept = {key_of(row): row for row in file.read(mark)}
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         raise RuntimeError("attempts are kept of one policy only")
@@ -90,7 +90,7 @@ class KeptSampler(AroundSampler):
         if begin:
             row["begin"] = begin
         self._file.add(row)
-        self._kept[rollout.problem_id, rollout.sample, sampling.temperature, begin] = row
+        self._kept[key_of(row)] = row
 
     def _rollout(self, request: Request, row: Row) -> Rollout:
         """Raises UserError for an attempt at another prompt."""
@@ -110,6 +110,30 @@ class KeptSampler(AroundSampler):
             text="",
             unanswered=row["unanswered"],
         )
+
+
+def attempts_file(path: Path) -> RowFile:
+    """A file of such rows. Raises UserError for a path where none can be."""
+    return RowFile(path, is_attempt, key_of)
+
+
+def key_of(row: Row) -> tuple[str, int, float, int]:
+    """Which attempt, or turn of one, a row is."""
+    return row["id"], row["sample"], row["temperature"], row.get("begin", 0)
+
+
+def is_attempt(row: Row) -> bool:
+    """Whether a row has everything that an attempt is made of."""
+    tokens, chosen = row["tokens"], row["chosen"]
+    counts = (row["sample"], row["unanswered"], row["prompt_crc"], row.get("begin", 0), *tokens)
+    return (
+        isinstance(row["id"], str)
+        and all(map(is_count, counts))
+        and is_number(row["temperature"])
+        and row["ended"] in get_args(Ended)
+        and len(chosen) == len(tokens)
+        and all(type(mark) is int and mark in (0, 1) for mark in chosen)
+    )
 
 
 def prompt_crc(tokens: Iterable[int]) -> int:

@@ -15,7 +15,7 @@ from upslope.inspect.counting import counted
 from upslope.inspect.screen import console_aside
 from upslope.inspect.terminal import TerminalView
 from upslope.lab.evaluation import SPEAKING
-from upslope.lab.rows import Row, RowFile, mark_of
+from upslope.lab.rows import Row, RowFile, is_count, is_number, mark_of
 from upslope.model.chat_renderer import reading
 from upslope.model.policy import Policy
 from upslope.plugins import source
@@ -59,7 +59,7 @@ def measure_command(settings: RunSettings, path: Path) -> None:
     require_few(settings)
     if settings.task.data is not None and path.exists() and path.samefile(settings.task.data):
         raise UserError(f"{path} is the data itself; choose another file")
-    file = RowFile(path)
+    file = measured_file(path)
     task = open_run_task(settings.task, settings.seed)
     require_right(task, "upslope measure")
     task = with_limited_prompts(task, settings)
@@ -96,6 +96,26 @@ def measure_command(settings: RunSettings, path: Path) -> None:
             rows.append(row)
     for line in [*summed_up(rows), *left_unmeasured(task, len(rows))]:
         aside.print(line, highlight=False, markup=False)
+
+
+def measured_file(path: Path) -> RowFile:
+    """A file of such rows. Raises UserError for a path where none can be."""
+    return RowFile(path, is_measured, lambda row: row["id"])
+
+
+def is_measured(row: Row) -> bool:
+    """Whether a row says of a problem what a measurement says."""
+    num, num_right = row["num_samples"], row["num_right"]
+    return (
+        isinstance(row["id"], str)
+        and is_count(row["crc"])
+        and is_count(num)
+        and is_count(num_right)
+        and num_right <= num
+        and num > 0
+        and row["pass_rate"] == num_right / num
+        and all(is_number(row[name]) for name in ("mean_reward", "mean_length", "cut"))
+    )
 
 
 def of_world(task: TaskSettings) -> dict[str, Any]:

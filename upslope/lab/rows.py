@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +32,13 @@ BEGIN = b'{"id": '
 class RowFile:
     """A file of rows, held from ``with`` on: ``read`` what is there, then ``add``."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises UserError for a path where no file can be, so that it is known before a model is loaded."""
+    def __init__(self, path: Path, sound: Callable[[Row], bool], key: Callable[[Row], Hashable]) -> None:
+        """``sound``: whether a row has all that is read of it; a KeyError or TypeError says no. ``key``: what no two
+        rows share. Raises UserError for a path where no file can be, so that it is known before a model is loaded."""
         if path.is_dir() or not path.parent.is_dir():
             what = "is a folder" if path.is_dir() else f"cannot be made: there is no folder {path.parent}"
             raise UserError(f"{path} {what}; name a file")
-        self.path = path
+        self.path, self._sound, self._key = path, sound, key
         self._lock = FileLock(str(path.with_name(f".{path.name}.lock")))
         self._mark: Mark = {}
 
@@ -57,11 +58,12 @@ class RowFile:
 
     def read(self, mark: Mark) -> list[Row]:
         """The rows that are there; a last one that was cut off is taken away. Raises UserError, and changes nothing,
-        if one of them was made otherwise, or is none."""
+        if one of them was made otherwise, is none, or is there twice."""
         self._mark = mark
         data = self.path.read_bytes() if self.path.exists() else b""
         *lines, tail = data.split(b"\n")
         rows = [self._row(line, number) for number, line in enumerate(lines, 1)]
+        self._require_once(rows)
         if tail:
             self._require_half(tail, len(lines) + 1)
             with self.path.open("r+b") as file:
@@ -78,7 +80,6 @@ class RowFile:
         try:
             row: Row = json.loads(line)
             made_with = dict(row["measured"])
-            row["id"]
         except (ValueError, TypeError, KeyError, RecursionError):
             self._foreign(number)
         differ = [name for name in {**self._mark, **made_with} if made_with.get(name) != self._mark.get(name)]
@@ -87,10 +88,25 @@ class RowFile:
                 f"{self.path} row {number} was made with another {' and '.join(differ)}; choose another file, or give "
                 "what it was made with"
             )
+        try:
+            sound = self._sound(row)
+        except (KeyError, TypeError):
+            sound = False
+        if not sound:
+            self._foreign(number)
         return row
 
+    def _require_once(self, rows: Sequence[Row]) -> None:
+        first: dict[Hashable, int] = {}
+        for number, row in enumerate(rows, 1):
+            before = first.setdefault(self._key(row), number)
+            if before != number:
+                raise UserError(f"{self.path} has row {before} again in row {number}; take one of them out")
+
     def _require_half(self, tail: bytes, number: int) -> None:
-        """Raise UserError unless a line without its end can be the beginning of a row of ours."""
+        """Raise UserError unless a line without its end can be the beginning of a row of ours. A power cut may leave
+        zeros in the place of what was still to be written."""
+        tail = tail.rstrip(b"\0")
         try:
             json.loads(tail)
         except (ValueError, RecursionError):
@@ -133,3 +149,13 @@ def as_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a cell is a whole number, 0 or more."""
+    return type(value) is int and value >= 0
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)

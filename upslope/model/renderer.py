@@ -46,6 +46,11 @@ class Renderer(Protocol):
         ...
 
     @property
+    def num_embedded(self) -> int:
+        """Rows of the model's embedding: a token has a number below it."""
+        ...
+
+    @property
     def written_start(self) -> tuple[int, ...]:
         """What the tokenizer itself writes before any text: the start token, or nothing."""
         ...
@@ -130,3 +135,14 @@ def is_raw(renderer: Renderer, problem: Problem) -> bool:
     if problem.form == "auto" and problem.plain:
         return renderer.holds_template(problem.messages[0]["content"])
     return problem.form == "raw"
+
+
+def require_known(renderer: Renderer, tokens: Sequence[int]) -> None:
+    """Raise UserError for a token that an episode replied with and the model's embedding has no row for."""
+    last = renderer.num_embedded - 1
+    for token in tokens:
+        if not 0 <= token <= last:
+            raise UserError(
+                f"an episode replied with the token {token}, and the model has tokens 0 to {last}; let it reply with "
+                "text, or with this model's own tokens"
+            )

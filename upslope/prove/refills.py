@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ class ScriptedTask(Task):
 
     end_ids = start_ids = (2,)
     turn_end_id = 2
+    num_embedded = sys.maxsize
     written_start = ()
 
     def prompt_ids(self, messages: Sequence[Message], options: Mapping[str, Any] = NOTHING) -> tuple[int, ...]:

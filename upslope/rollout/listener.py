@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from upslope.errors import UserError
 from upslope.model.chat_renderer import reading
-from upslope.model.renderer import Renderer
+from upslope.model.renderer import Renderer, require_known
 from upslope.rollout.stopping import TextOfToken, completed_stop
 from upslope.tasks.episode import Episode
 
@@ -51,4 +51,5 @@ class EpisodeListener:
                 "an episode with stops replied with messages, in the middle of a turn; give it no stops, so that it is "
                 "asked when a turn ends, or let it reply with text"
             )
+        require_known(self._renderer, tokens)
         return tokens

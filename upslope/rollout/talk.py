@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from upslope.forks import Fork
 from upslope.model.chat_renderer import reading
-from upslope.model.renderer import Renderer
+from upslope.model.renderer import Renderer, require_known
 from upslope.rollout.base import Listener, Request, require_prompt
 from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode, Reply
@@ -118,6 +118,7 @@ class OngoingAttempt:
         tokens = tuple(each for each in reply if isinstance(each, int))
         forks = False
         if tokens:
+            require_known(renderer, tokens)
             new: list[Message] = [{"role": "user", "content": renderer.text(tokens)}]
         else:
             said = [{"role": "user", "content": reply}] if isinstance(reply, str) else reply

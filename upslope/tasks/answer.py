@@ -18,8 +18,9 @@ The rules, in the order in which they apply:
 7.  **Dollar and percent.** A ``$`` may touch the number on the left, and a ``$`` or ``%`` may follow it. Both are
     decoration: ``50%`` is 50, never 0.5 (as in the data).
 8.  **Unit.** Up to four words of ASCII letters may follow after a space (``18 apples``, ``18 dollars per hour``), then
-    one full stop. Anything else is refused: a second number, an expression or a hedge (``18 + 2``, ``18 or 20``,
-    ``18 or twenty``), a word that changes the value (``18 thousand``), a letter touching the number (``18k``).
+    one full stop. Anything else is refused: a second number or an expression (``18 + 2``, ``18 or 20``), a letter
+    touching the number (``18k``), and the words of ``NOT_A_UNIT``, which hedge (``18 but maybe more``), change the
+    value (``18 thousand``, ``18 squared``) or are numbers (``18 less two``).
 9.  **Canonical form.** No sign for zero and positives, no commas, no leading zeros, no trailing zeros after the point:
     ``#### $1,018.00`` reads as ``1018``.
 
@@ -42,11 +43,16 @@ MAX_DIGITS = 40
 """Most digits of a number, on both sides of the point together."""
 
 NOT_A_UNIT = frozenset(
-    {"or", "and", "to", "not"}  # hedges and ranges
-    | {"plus", "minus", "times", "over", "point", "negative", "half", "quarter"}  # arithmetic in words
-    | {"dozen", "hundred", "thousand", "million", "billion", "trillion"}  # multipliers
+    {"or", "and", "to", "not", "but", "maybe", "perhaps", "possibly", "instead", "rather"}  # hedges and ranges
+    | {"plus", "minus", "times", "over", "point", "negative", "half", "halves", "quarter"}  # arithmetic in words
+    | {"divided", "multiplied", "squared", "cubed", "double", "doubled", "triple", "tripled", "twice", "thrice"}
+    | {"k", "dozen", "hundred", "thousand", "million", "billion", "trillion"}  # multipliers
+    | {"dozens", "hundreds", "thousands", "millions", "billions", "trillions"}
+    | {"zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"}
+    | {"fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty"}
+    | {"sixty", "seventy", "eighty", "ninety"}  # a second number ("one" is none: 18 cents each one)
 )
-"""Words behind a number that change it."""
+"""Words behind a number that change it, or leave open which it is. ``quarters`` are coins."""
 
 _LINE = re.compile(
     r"""

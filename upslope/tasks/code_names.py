@@ -15,6 +15,7 @@ import importlib
 import re
 import symtable
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -40,9 +41,11 @@ def names_of(codes: Sequence[str], solution: str | None, prompt: str) -> Names:
     >>> names_of(["total = 1", "def near(total): return total\\nassert near(sum) == f"], "sum = 3", "")
     Names(program=('f', 'sum'), imports=())
     """
-    defined = _defined(solution)
-    free = [name for name in _free(codes) if name in (defined or ()) or not hasattr(builtins, name)]
-    bases = {name for code in codes for name in _bases(code)}
+    with warnings.catch_warnings(action="ignore"):  # Python's, of how the code is written
+        defined = _defined(solution)
+        used = _free(codes)
+        bases = {name for code in codes for name in _bases(code)}
+    free = [name for name in used if name in (defined or ()) or not hasattr(builtins, name)]
     modules = [n for n in free if n in bases and n in sys.stdlib_module_names and n not in (defined or ())]
     rest = [name for name in free if name not in modules]
     if defined is None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import warnings
 
 FUNCTION = "Answer with Python code in one ```python block."
 """What every prompt ends with, unless the option ``instruction`` says otherwise."""
@@ -75,7 +76,8 @@ def completed(beginning: str, name: str, program: str) -> str:
 
 def _is_python(code: str) -> bool:
     try:
-        ast.parse(code)
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

@@ -25,8 +25,8 @@ _DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def parsed(code: str, what: str) -> ast.Module:
     """The tree of code that can be compiled and run. Raises UserError, beginning with ``what``."""
     try:
-        tree = ast.parse(code)
         with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(code)
             compile(code, "<test>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         why = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,9 @@ def condition(where: str) -> tuple[Condition, tuple[str, ...]]:
         )
     names: dict[str, None] = {}
     try:
-        holds = _truth(ast.parse(where.strip(), mode="eval").body, names, where)
+        with warnings.catch_warnings(action="ignore"):  # Python frowns upon a text such as '\d'
+            parsed = ast.parse(where.strip(), mode="eval").body
+        holds = _truth(parsed, names, where)
         holds({})  # how deep it goes is known now, not at the first row
     except (SyntaxError, ValueError) as error:
         raise UserError(f"task.where = {where!r} cannot be read: {getattr(error, 'msg', error)}") from None

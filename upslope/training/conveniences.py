@@ -18,6 +18,7 @@ def check_conveniences(settings: RunSettings, recipe: Recipe, task: Task) -> Non
     """Raise UserError for a setting that this run would take and ignore."""
     _check_stop(settings, recipe, task)
     _check_order(settings, recipe)
+    _check_weighted(settings, recipe)
     if limits_prompts(settings.task) and isinstance(recipe.sample, Documents) and not settings.eval.problems:
         raise UserError("task.min_prompt_tokens and max_prompt_tokens: this run reads text, which has no prompts")
     if settings.eval.patience and not settings.eval.every:
@@ -57,6 +58,14 @@ def _check_order(settings: RunSettings, recipe: Recipe) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise UserError(f"sample.order = 'file': {reason}; leave one of them out")
+
+
+def _check_weighted(settings: RunSettings, recipe: Recipe) -> None:
+    if settings.task.on_timeout == "mask" and isinstance(recipe.sample, Learnable) and recipe.sample.weighted:
+        raise UserError(
+            "task.on_timeout = 'mask' divides by how many attempts are left, so weights cannot undo the draw; set "
+            "recipe.sample.weighted=false, or on_timeout to 'stop'"
+        )
 
 
 def measures_something(settings: RunSettings, task: Task) -> bool:

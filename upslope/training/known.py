@@ -89,10 +89,10 @@ class KnownProblems:
         return {problem: list(record) for problem, record in self._record.items()}
 
     def load(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Go on with a checkpoint's, of the problems that there are."""
+        """Go on with a checkpoint's, of the problems that there are; others begin with their rows' own counts."""
         there = {problem.id for problem in self._problems}
         known = {problem: record for problem, record in state.items() if problem in there}
-        self._record = {problem: (float(r), float(w), int(step)) for problem, (r, w, step) in known.items()}
+        self._record |= {problem: (float(r), float(w), int(step)) for problem, (r, w, step) in known.items()}
 
     def in_order(self, step: int) -> list[Problem]:
         """An order of the step's own, so that it is chance which problems can be drawn together; those never tried
@@ -122,7 +122,7 @@ def _measured(problem: Problem) -> tuple[float, float] | None:
     right, num = (problem.columns.get(name) for name in ("num_right", "num_samples"))
     if right is None or num is None:
         return None
-    counts = all(isinstance(n, int | float) and float(n).is_integer() for n in (right, num))
+    counts = all(type(n) in (int, float) and float(n).is_integer() for n in (right, num))
     if not (counts and 0 <= right <= num):
         raise UserError(f"{problem.id}: num_right = {right!r} of num_samples = {num!r} is no count of attempts")
-    return float(right), float(num - right)
+    return (float(right), float(num - right)) if num else None

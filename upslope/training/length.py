@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from upslope.algo.learnable import Learnable
 from upslope.algo.recipe import Recipe
 from upslope.algo.sample import Demonstrations, Documents
 from upslope.errors import UserError
@@ -27,6 +28,8 @@ def with_steps(settings: RunSettings, recipe: Recipe, task: Task, *, left: bool 
         if settings.task.text:
             return settings  # the text says how many tokens it has once it is opened (``with_steps_of_text``)
         raise UserError("epochs and recipe.sample.block: a pass over a task's own documents in blocks; give steps")
+    if isinstance(recipe.sample, Learnable):
+        raise UserError("epochs and recipe.sample.kind = learnable, which makes no passes over the data; give steps")
     mixed = bool(settings.task.also) and isinstance(recipe.sample, Demonstrations)
     if mixed and settings.task.weights:
         raise UserError("epochs and task.weights: by weights no data set is read once a pass; give steps")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 
 from upslope.tasks.tools.call import Call
 
@@ -66,7 +67,8 @@ def calls_after_tag(code: str) -> list[Call]:
 
 def _statements(code: str) -> list[ast.stmt] | None:
     try:
-        return ast.parse(code).body
+        with warnings.catch_warnings(action="ignore"):
+            return ast.parse(code).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
