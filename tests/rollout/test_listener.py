@@ -19,6 +19,7 @@ from upslope.rollout.groups import sample_groups
 from upslope.rollout.listener import Listeners
 from upslope.rollout.local import LocalSampler
 from upslope.rollout.scripted import ScriptedSampler
+from upslope.tasks.episode import Episode
 from upslope.types import Sampling
 
 LONG = Sampling(max_tokens=12)
@@ -237,8 +238,13 @@ def test_a_token_that_the_model_does_not_have_is_refused(stops, token):
     renderer = ChatRenderer.of(tiny.TOKENIZER, None, len(tiny.TOKENIZER))
     script = renderer.middle_ids("Tom has")
     problem = tiny.problems(1)[0]
-    world = Shout()
-    world.stops, world.reply = stops, lambda text: [5, token]
+
+    class Numbers(Episode):
+        def reply(self, text):
+            return [5, token]
+
+    world = Numbers()
+    world.stops = stops
     sampler = ScriptedSampler({(problem.id, 0): (*script, renderer.end_ids[0])}, end_ids=renderer.end_ids)
     with pytest.raises(UserError, match=rf"replied with the token {token}, and the model has tokens 0 to "):
         sample_groups(sampler, renderer, [problem], 1, SAMPLING, HERE, episode=lambda p: world)
