@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 from upslope.model.load import load
 from upslope.model.policy import Policy
@@ -31,7 +32,7 @@ class Listener:
     def pauses(self, token: int) -> bool:
         return token % 40 == 0
 
-    def reply(self, response: list[int]) -> tuple[int, ...]:
+    def reply(self, response: Sequence[int]) -> tuple[int, ...]:
         return tuple(response[-1:]) * 4
 
 

@@ -168,7 +168,11 @@ def big(report: Report, device: Any, *, small: bool) -> None:
     with report.stage("a step") as go:
         if go:
             twice("step", lambda: load.learn(load.sample(1)), load.num_tokens)
-    for name, work in (("sampling", lambda: load.sample(0)), ("learning", lambda: load.learn(rollouts))):
+    works: dict[str, Callable[[], Any]] = {
+        "sampling": lambda: load.sample(0),
+        "learning": lambda: load.learn(rollouts),
+    }
+    for name, work in works.items():
         with report.stage(f"{name} by {gpu_speed.WITHOUT[name]}") as go, gpu_speed.without(name, load):
             if go and rollouts:
                 work()

@@ -132,7 +132,7 @@ def attempts(device: torch.device) -> Iterator[Found]:
     with torch.no_grad():
         states = policies["there"].states(found)
         scored = token_scores(policies["there"], states, sampling).logp_R.double().cpu()
-    drawn = torch.tensor([x for r in found for x in r.logp], dtype=torch.float64)
+    drawn = torch.tensor([x for r in found for x in r.logp or ()], dtype=torch.float64)
     yield "log-probabilities: sampler less learner", float((scored - drawn).abs().max()), 1e-3
 
 
@@ -187,7 +187,7 @@ def kernels(device: torch.device) -> Iterator[Found]:
             model.zero_grad()
             states = Trunk(model.model, ops).states(lay_out(rollouts, device))
             torch.manual_seed(2)
-            (states * torch.randn_like(states)).sum().backward()
+            (states * torch.randn_like(states)).sum().backward()  # type: ignore[no-untyped-call]
             found[name] = {n: p.grad.cpu().double() for n, p in model.named_parameters() if p.grad is not None}
             found[name]["states"] = states.detach().cpu().double()
         yield f"a trunk on Triton's kernels in {str(dtype)[6:]}", largest(found["triton"], found["torch"]), bound

@@ -138,7 +138,7 @@ def main() -> None:
 
 def mean(values: Any) -> float:
     listed = list(values)
-    return sum(listed) / len(listed)
+    return float(sum(listed) / len(listed))
 
 
 def spread(values: tuple[float, ...]) -> str:

@@ -55,7 +55,7 @@ def curve(journal: Journal) -> dict[int, float]:
 
 def rate_of(journal: Journal) -> float:
     """Median tokens a second of the steps."""
-    return statistics.median(row["tokens_per_s"] for row in journal if row["kind"] == "step")
+    return statistics.median(float(row["tokens_per_s"]) for row in journal if row["kind"] == "step")
 
 
 def spread(values: Sequence[float]) -> str:

@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> Result:
     recipe, objective = FAMILY[options.recipe].recipe, Objective(FAMILY[options.recipe].recipe)
     policy = Policy(*load(options.model, torch.float32))
     policy.native = False  # shards run through transformers' modules, and so does what they are compared with
-    how = {"sampling": Sampling(), "num_updates": 2, "dtype": torch.float32}
+    how: dict[str, Any] = {"sampling": Sampling(), "num_updates": 2, "dtype": torch.float32}
     settings = LearnSettings(lr=1e-5, warmup=0, micro_batch=1, clip=0.0)
     learner: Any = (build_learner if alone else sharded_learner)(policy, recipe, settings, **how)
     give_back()

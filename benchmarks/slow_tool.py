@@ -49,13 +49,17 @@ class ShortTurns(LocalSampler):
     def generate(self, requests, sampling, address, progress=None, finished=None, more=None):  # type: ignore[no-untyped-def]
         from dataclasses import replace
 
-        def short(asked: Sequence[Request] | None) -> list[Request] | None:
-            return None if asked is None else [replace(r, end=r.begin + TURN) for r in asked]
+        def short(asked: Sequence[Request]) -> list[Request]:
+            return [replace(r, end=r.begin + TURN) for r in asked]
+
+        def further(idle: bool) -> list[Request] | None:
+            found = more(idle)
+            return None if found is None else short(found)
 
         def told(place: int, rollout: Rollout) -> None:
             finished(place, replace(rollout, ended="stop"))
 
-        return super().generate(short(requests), sampling, address, progress, told, lambda idle: short(more(idle)))
+        return super().generate(short(requests), sampling, address, progress, told, further)
 
 
 def main() -> None:

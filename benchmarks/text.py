@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import Measure, Result, peak_gb, tell, worker
@@ -53,7 +54,13 @@ def tokenise(tokenizer_file: str, source: str, folder: str, workers: int) -> Res
     from upslope.text.order import Blocks
 
     tokenizer = Tokenizer.from_file(tokenizer_file)
-    options = {"tokenizer": tokenizer, "end_id": 0, "held_out": 0.01, "folder": Path(folder), "workers": workers}
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "end_id": 0,
+        "held_out": 0.01,
+        "folder": Path(folder),
+        "workers": workers,
+    }
     begin = time.perf_counter()
     corpus = open_corpus([source], **options)
     made = time.perf_counter()

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -26,7 +27,7 @@ ARMS = {
 COLOURS = {"trpo": "#0072B2", "importance": "#D55E00"}
 
 
-def train(out: Path, name: str, words: list[str], steps: int, model: str) -> list[dict]:
+def train(out: Path, name: str, words: list[str], steps: int, model: str) -> list[dict[str, Any]]:
     """The journal's steps of a run, made if it is not there."""
     if not (out / name / "journal.jsonl").exists():
         command = [sys.executable, "-m", "upslope.cli", "train", "--plain", "--task", "pocket", "--model", model]
