@@ -79,8 +79,8 @@ def from_pocket(out: Path) -> list[str]:
 
 def from_imitation(start: str, data: str) -> list[str]:
     """How every arm learns GSM8K: as examples/gsm8k/rl.toml says, at one rate throughout, since the arms make different
-    numbers of steps of the same tokens, and with fewer problems a step, since the budget is small."""
-    words = [str(HERE / "examples" / "gsm8k" / "rl.toml"), f"model={start}", "--data", data, "problems=8"]
+    numbers of steps of the same tokens."""
+    words = [str(HERE / "examples" / "gsm8k" / "rl.toml"), f"model={start}", "--data", data]
     return [*words, "learn.decay=constant", "eval.problems=0", "save.every=2"]
 
 
