@@ -74,6 +74,11 @@ def test_what_only_a_run_can_follow_is_refused(said: Any, key: str) -> None:
     assert f"upslope eval learns nothing, so {key.partition('=')[0]} is of no use to it" in err
 
 
+def test_a_choice_of_training_problems_is_refused(said: Any) -> None:
+    _, err = said("--reward", "gist.py:form", "task.where=id != null", rc=2)
+    assert "task.where chooses training problems, and upslope eval looks at held-out ones; leave it out" in err
+
+
 def test_rows_that_are_too_long_are_left_out_if_that_is_wanted(said: Any) -> None:
     with Path("rows.jsonl").open("a") as file:
         file.writelines(json.dumps({"prompt": f"Tom has {i} apples. " * 2000}) + "\n" for i in range(2))

@@ -20,7 +20,7 @@ PRIOR = 1.0
 @kind("sample")
 @dataclass(frozen=True)
 class Learnable(Attempts):
-    """Attempts at problems that are sometimes solved: drawn by how often their own earlier attempts were right.
+    """Attempts at new problems, and at those of which it is most uncertain whether they are solved.
 
     With s right and f wrong attempts at a problem, the chance p of success has the posterior Beta(1 + s, 1 + f), and
     the estimate is e = E[p (1 - p)] = a b / ((a + b) (a + b + 1)), a = 1 + s, b = 1 + f. Every step multiplies s and f

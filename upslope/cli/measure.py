@@ -88,7 +88,7 @@ def evaluate_model(
         "eval.samples": samples,
         "eval.temperature": 1.0 if temperature is None else temperature,
     }
-    require_read("eval", overrides, SPEAKING, unread=OF_TRAINING_PROBLEMS)
+    require_read("eval", overrides, SPEAKING, held_out=True)
     named = task is not None or data is not None or bool(reward)
     by_itself = "--text is evaluated by itself; give it without --task, --data and --reward"
     if text and (named or eval_data is not None or reward_weight):
@@ -142,8 +142,6 @@ TIMING = ("reward_timeout", "on_timeout", "reward_workers")
 
 OF_TRAINING = ("eval.every", "eval.patience", "sample.order", "task.also", "task.weights", "task.text_weights")
 """Settings that only a run can follow, in groups that others read too."""
-OF_TRAINING_PROBLEMS = (*OF_TRAINING, "task.where")
-"""The same for a command that looks at held-out problems alone."""
 
 
 def own_task(model: str, *, trust: bool) -> Path | None:
@@ -161,15 +159,18 @@ def own_task(model: str, *, trust: bool) -> Path | None:
     return None
 
 
-def require_read(
-    command: str, overrides: Sequence[str] | None, read: Sequence[str], *, unread: Sequence[str] = OF_TRAINING
-) -> None:
-    """Raise UserError for a setting that a command would take and ignore."""
+def require_read(command: str, overrides: Sequence[str] | None, read: Sequence[str], *, held_out: bool = False) -> None:
+    """Raise UserError for a setting that a command would take and ignore; ``held_out``: it looks at no training
+    problems."""
     from upslope.training.tables import names
 
     for override in overrides or ():
         key = override.partition("=")[0].strip()
-        if names(unread, key):
+        if held_out and key == "task.where":
+            raise UserError(
+                f"{key} chooses training problems, and upslope {command} looks at held-out ones; leave it out"
+            )
+        if names(OF_TRAINING, key):
             raise UserError(f"upslope {command} learns nothing, so {key} is of no use to it; leave it out")
         if not names(read, key):
             raise UserError(f"upslope {command} does not read {key}; it reads {', '.join(read)}")

@@ -19,8 +19,8 @@ The rules, in the order in which they apply:
     decoration: ``50%`` is 50, never 0.5 (as in the data).
 8.  **Unit.** Up to four words of ASCII letters may follow after a space (``18 apples``, ``18 dollars per hour``), then
     one full stop. Anything else is refused: a second number or an expression (``18 + 2``, ``18 or 20``), a letter
-    touching the number (``18k``), and the words of ``NOT_A_UNIT``, which hedge (``18 but maybe more``), change the
-    value (``18 thousand``, ``18 squared``) or are numbers (``18 less two``).
+    touching the number (``18k``), the words of ``REFUSED``, which hedge (``18 but maybe more``) or change the value
+    (``18 thousand``, ``18 squared``), and as the last word those of ``REFUSED_LAST`` (``18 less two``, ``2 thirds``).
 9.  **Canonical form.** No sign for zero and positives, no commas, no leading zeros, no trailing zeros after the point:
     ``#### $1,018.00`` reads as ``1018``.
 
@@ -43,16 +43,28 @@ MAX_DIGITS = 40
 """Most digits of a number, on both sides of the point together."""
 
 NOT_A_UNIT = frozenset(
-    {"or", "and", "to", "not", "but", "maybe", "perhaps", "possibly", "instead", "rather"}  # hedges and ranges
-    | {"plus", "minus", "times", "over", "point", "negative", "half", "halves", "quarter"}  # arithmetic in words
-    | {"divided", "multiplied", "squared", "cubed", "double", "doubled", "triple", "tripled", "twice", "thrice"}
-    | {"k", "dozen", "hundred", "thousand", "million", "billion", "trillion"}  # multipliers
-    | {"dozens", "hundreds", "thousands", "millions", "billions", "trillions"}
-    | {"zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"}
-    | {"fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty"}
-    | {"sixty", "seventy", "eighty", "ninety"}  # a second number ("one" is none: 18 cents each one)
+    {"or", "and", "to", "not"}  # hedges and ranges
+    | {"plus", "minus", "times", "over", "point", "negative", "half", "quarter"}  # arithmetic in words
+    | {"dozen", "hundred", "thousand", "million", "billion", "trillion"}  # multipliers
 )
-"""Words behind a number that change it, or leave open which it is. ``quarters`` are coins."""
+"""Words behind a number that change it."""
+REFUSED = NOT_A_UNIT | frozenset(
+    {"but", "maybe", "perhaps", "possibly", "probably", "approximately", "roughly", "either", "instead", "rather"}
+    | {"if", "unless", "wait", "no", "wrong", "actually"}  # hedges
+    | {"divided", "multiplied", "added", "subtracted", "squared", "cubed", "doubled", "tripled", "halved"}
+    | {"hundreds", "thousands", "millions", "billions", "trillions"}
+)
+"""The same of this grammar, which reads one line and may be stricter. ``dozens`` and ``quarters`` are units, of eggs
+and coins."""
+REFUSED_LAST = frozenset(
+    {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen"}
+    | {"fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty"}
+    | {"seventy", "eighty", "ninety", "zero", "tens"}  # a second number
+    | {"halves", "third", "thirds", "fourths", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths"}
+    | {"hundredths", "thousandths"}  # fractions
+    | {"k", "grand", "gross"}  # multipliers
+)
+"""Words that change a number if they are the last: ``18 less two``, and not ``4 five dollar bills``."""
 
 _LINE = re.compile(
     r"""
@@ -133,7 +145,8 @@ def _number(line: str) -> str | None:
     match = _LINE.fullmatch(line)
     if match is None:
         return None
-    if not NOT_A_UNIT.isdisjoint(match["unit"].lower().split()):
+    words = match["unit"].lower().split()
+    if not REFUSED.isdisjoint(words) or not REFUSED_LAST.isdisjoint(words[-1:]):
         return None
     whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
     if not 0 < len(whole) + len(fraction) <= MAX_DIGITS:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-import warnings
 
 FUNCTION = "Answer with Python code in one ```python block."
 """What every prompt ends with, unless the option ``instruction`` says otherwise."""
@@ -76,8 +75,7 @@ def completed(beginning: str, name: str, program: str) -> str:
 
 def _is_python(code: str) -> bool:
     try:
-        with warnings.catch_warnings(action="ignore"):
-            ast.parse(code)
+        ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

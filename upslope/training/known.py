@@ -89,7 +89,8 @@ class KnownProblems:
         return {problem: list(record) for problem, record in self._record.items()}
 
     def load(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Go on with a checkpoint's, of the problems that there are; others begin with their rows' own counts."""
+        """Go on with a checkpoint's, of the problems that there are; others begin with their rows' own
+        counts, as measured before the first step."""
         there = {problem.id for problem in self._problems}
         known = {problem: record for problem, record in state.items() if problem in there}
         self._record |= {problem: (float(r), float(w), int(step)) for problem, (r, w, step) in known.items()}

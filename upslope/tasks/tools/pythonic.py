@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 
 from upslope.tasks.tools.call import Call
 
@@ -67,8 +66,7 @@ def calls_after_tag(code: str) -> list[Call]:
 
 def _statements(code: str) -> list[ast.stmt] | None:
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return ast.parse(code).body
+        return ast.parse(code).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
