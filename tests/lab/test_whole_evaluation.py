@@ -64,7 +64,6 @@ def test_without_a_rule_there_is_no_accuracy(said: Any) -> None:
         "eval.patience=2",
         "sample.order=file",
         "eval.every=3",
-        "task.where=id != null",
         'task.also=["b.jsonl"]',
         "task.weights=[1]",
     ],

@@ -100,10 +100,10 @@ def measure_command(settings: RunSettings, path: Path) -> None:
 
 def measured_file(path: Path) -> RowFile:
     """A file of such rows. Raises UserError for a path where none can be."""
-    return RowFile(path, is_measured, lambda row: row["id"])
+    return RowFile(path, is_measurement, lambda row: row["id"])
 
 
-def is_measured(row: Row) -> bool:
+def is_measurement(row: Row) -> bool:
     """Whether a row says of a problem what a measurement says."""
     num, num_right = row["num_samples"], row["num_right"]
     return (
