@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from learnable import train
+from kept_runs import LITTLE, train
 from safetensors.torch import load_file
 
 SHAPES = {
@@ -71,7 +71,7 @@ def trained(out: Path, name: str, words: list[str]) -> tuple[list[dict[str, Any]
     kept = out / f"{name}-memory.json"
     found: dict[str, float] = {}
     with memory_of(name, found):
-        journal = train(out, name, *words)
+        journal = train(out, name, [*words, *LITTLE])
     if found:
         kept.write_text(json.dumps(found))
     return journal, json.loads(kept.read_text()) if kept.exists() else {}

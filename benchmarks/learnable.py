@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from kept_runs import LITTLE, Journal, train, upslope
 
 from upslope.training.pocket_start import pocket_stage
 
@@ -35,38 +34,13 @@ POINTS = (0.25, 0.5, 1.0)
 """Of the budget of tokens, where accuracy is told."""
 
 
-def train(out: Path, name: str, *words: str) -> list[dict[str, Any]]:
-    """The journal of a run, made if it is not there, and gone on with if it was stopped; a second process waits. Ends
-    the script if the run was made with other words."""
-    asked, run = out / f"{name}.json", out / name
-    out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / f"{name}.lock"):
-        begun = (run / "run.toml").exists()
-        if begun and json.loads(asked.read_text()) != list(words):
-            raise SystemExit(f"{run} was made with other settings; choose another OUT")
-        if not (run / "done").exists():
-            asked.write_text(json.dumps(words))
-            made = [*words, "--out", str(out), "--name", name, "save.rollouts=0", "save.keep=1"]
-            upslope("train", "--plain", *(["--resume", str(run)] if begun else made))
-            (run / "done").touch()
-    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-
-
-def upslope(*words: str) -> str:
-    """What a command writes to its standard output. Ends the script where the command fails, which says why itself."""
-    done = subprocess.run([sys.executable, "-m", "upslope.cli", *words], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return done.stdout
-
-
 def weak_start(out: Path) -> str:
     """The pocket model's imitation with fewer steps. Its folder."""
     usual = pocket_stage("sft")
     words = ["--model", "pocket:pretrained", "--recipe", "sft", f"steps={IMITATION}", f"problems={usual.problems}"]
     words += [f"recipe.sample.replay={usual.recipe['sample']['replay']}", f"learn.lr={usual.learn.lr}"]
     words += [f"learn.warmup={usual.learn.warmup}", f"learn.decay={usual.learn.decay}", "learn.dtype=float32"]
-    train(out, "start", *words, "--task", "pocket", "eval.problems=0", "save.every=0")
+    train(out, "start", [*words, "--task", "pocket", "eval.problems=0", "save.every=0", *LITTLE])
     return str(out / "start")
 
 
@@ -90,23 +64,23 @@ def accuracy(out: Path, name: str, run: str) -> float:
     with FileLock(f"{file}.lock"):
         if not file.exists():
             attempts = ["--attempts", str(out / f"{name}.attempts.jsonl")]
-            file.write_text(upslope("eval", run, "--problems", "1319", "--json", *attempts))
+            file.write_text(upslope(["eval", run, "--problems", "1319", "--json", *attempts]))
     return float(json.loads(file.read_text())["greedy"]["value"])
 
 
-def curve(journal: list[dict[str, Any]], tokens: int) -> list[tuple[int, float]]:
+def curve(journal: Journal, tokens: int) -> list[tuple[int, float]]:
     """(tokens so far, greedy accuracy) at the start and at each of ``POINTS``: of the first evaluation after as many
     tokens."""
     evals = [(spent(journal[:n]), row["greedy"]["value"]) for n, row in enumerate(journal) if "greedy" in row]
     return [next((e for e in evals if e[0] >= share * tokens), evals[-1]) for share in (0.0, *POINTS)]
 
 
-def ends(out: Path, start: str, name: str, journal: list[dict[str, Any]]) -> list[tuple[int, float]]:
+def ends(out: Path, start: str, name: str, journal: Journal) -> list[tuple[int, float]]:
     """The two ends of such a curve, where a run does not evaluate itself."""
     return [(0, accuracy(out, "start", start)), (spent(journal), accuracy(out, name, str(out / name)))]
 
 
-def spent(journal: list[dict[str, Any]]) -> int:
+def spent(journal: Journal) -> int:
     """Tokens of all attempts."""
     return sum(row["num_tokens"] for row in journal if row["kind"] == "step")
 
@@ -120,10 +94,10 @@ def main() -> None:
     parser.add_argument("--gsm8k", nargs=2, metavar=("IMITATION", "FOLDER"), help="in place of pocket")
     given = parser.parse_args()
     common = from_imitation(*given.gsm8k) if given.gsm8k else from_pocket(given.out)
-    common += [f"tokens={given.tokens}", "steps=1000000"]
+    common += [f"tokens={given.tokens}", "steps=1000000", *LITTLE]
     for arm in given.only:
         names = [f"{arm}-{seed}" for seed in range(given.seeds)]
-        journals = [train(given.out, name, *common, "--seed", str(seed), *ARMS[arm]) for seed, name in enumerate(names)]
+        journals = [train(given.out, n, [*common, "--seed", str(seed), *ARMS[arm]]) for seed, n in enumerate(names)]
         if given.gsm8k:
             curves = [ends(given.out, given.gsm8k[0], *run) for run in zip(names, journals, strict=True)]
         else:

@@ -13,39 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kept_runs import Journal, train, upslope
+
 RATES = {"adamw": (1e-3, 3e-3, 1e-2), "muon": (3e-3, 1e-2, 3e-2)}
 BLOCKS, LENGTH = 16, 255
-Journal = list[dict[str, Any]]
-
-
-def upslope(words: Sequence[str], threads: int) -> None:
-    """A command of this checkout. What it says stands in the journal too; what it complains of is shown."""
-    own = str(Path(__file__).resolve().parent.parent)
-    paths = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
-    env = os.environ | {"PYTHONPATH": paths} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    subprocess.run([sys.executable, "-m", "upslope.cli", *words], check=True, stdout=subprocess.DEVNULL, env=env)
-
-
-def train(out: Path, name: str, words: Sequence[str], threads: int) -> Journal:
-    """The journal of a run, made if it is not there. Ends the script if it was made with other words."""
-    asked, done = out / f"{name}.json", out / name / "done"
-    if asked.exists() and json.loads(asked.read_text()) != list(words):
-        raise SystemExit(f"{out / name} was made with other settings; choose another OUT")
-    if not done.exists():
-        asked.write_text(json.dumps(list(words)))
-        begun = (out / name / "run.toml").exists()
-        rest = ["--resume", str(out / name)] if begun else ["--out", str(out), "--name", name, *words]
-        upslope(["train", "--plain", *rest], threads)
-        done.touch()
-    return [json.loads(line) for line in (out / name / "journal.jsonl").read_text().splitlines()]
 
 
 def curve(journal: Journal) -> dict[int, float]:

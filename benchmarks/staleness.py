@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from learnable import train
+from kept_runs import LITTLE, train
 
 
 def mean(rows: list[dict[str, Any]], key: str) -> float:
@@ -54,7 +54,7 @@ def main() -> None:
                 words += [f"problems={given.problems}", "recipe.reuse.minibatches=2", "eval.problems=256"]
                 words += [f"recipe.correction={correction}", "cluster.samplers=1", f"cluster.staleness={staleness}"]
                 words += ["threads=1", "learn.dtype=float32", "learn.warmup=0"]
-                journals.append(train(given.out, f"s{staleness}-{correction}-{seed}", *words))
+                journals.append(train(given.out, f"s{staleness}-{correction}-{seed}", [*words, *LITTLE]))
             print(f"| {staleness} | {correction} | {told(journals)} |", flush=True)
 
 

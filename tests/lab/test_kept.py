@@ -128,18 +128,10 @@ def test_attempts_at_another_prompt_are_refused(capsys, monkeypatch):
 
 READ = ("id", "sample", "temperature", "tokens", "chosen", "ended", "unanswered", "prompt_crc")
 WRONG = [
-    *({"id": ["a"]}, {"sample": True}, {"sample": -1}, {"temperature": "1"}, {"prompt_crc": 1.5}, {"begin": "0"}),
-    *(
-        {"tokens": ["a"] * 6},
-        {"tokens": [-1] * 6},
-        {"tokens": [1]},
-        {"tokens": 3},
-        {"chosen": []},
-        {"chosen": [2] * 6},
-        {"ended": "x"},
-    ),
-    *({"ended": ["stop"]}, {"unanswered": None}),
-]
+    {"id": ["a"]}, {"sample": True}, {"sample": -1}, {"temperature": "1"}, {"prompt_crc": 1.5}, {"begin": "0"},
+    {"tokens": ["a"] * 6}, {"tokens": [-1] * 6}, {"tokens": [1]}, {"tokens": 3}, {"chosen": []}, {"chosen": [2] * 6},
+    {"ended": "x"}, {"ended": ["stop"]}, {"unanswered": None},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [*READ, *WRONG], ids=str)

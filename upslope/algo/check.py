@@ -129,7 +129,7 @@ def _weighted(recipe: Recipe, sample: Learnable) -> Iterator[str]:
                 f"alike, {undone} {slot}={mend}"
             )
     for slot in (f.name for f in fields(recipe)):
-        if getattr(type(recipe.asked(slot)), "over_update", Slot.over_update) is not Slot.over_update:
+        if type(recipe.asked(slot)).over_update is not Slot.over_update:
             yield (
                 f"{slot}={show(getattr(recipe, slot))} chooses among the tokens of all problems of an update, {undone} "
                 f"another {slot}"

@@ -137,12 +137,13 @@ def is_raw(renderer: Renderer, problem: Problem) -> bool:
     return problem.form == "raw"
 
 
-def require_known(renderer: Renderer, tokens: Sequence[int]) -> None:
-    """Raise UserError for a token that an episode replied with and the model's embedding has no row for."""
-    last = renderer.num_embedded - 1
+def known_tokens(renderer: Renderer, reply: Sequence[Any]) -> tuple[int, ...]:
+    """The token ids in an episode's reply, if it has any. Raises UserError for one that the model has no row for."""
+    tokens = tuple(each for each in reply if isinstance(each, int))
     for token in tokens:
-        if not 0 <= token <= last:
+        if not 0 <= token < renderer.num_embedded:
             raise UserError(
-                f"an episode replied with the token {token}, and the model has tokens 0 to {last}; let it reply with "
-                "text, or with this model's own tokens"
+                f"an episode replied with the token {token}, and the model has tokens 0 to "
+                f"{renderer.num_embedded - 1}; let it reply with text, or with this model's own tokens"
             )
+    return tokens

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from upslope.errors import UserError
 from upslope.model.chat_renderer import reading
-from upslope.model.renderer import Renderer, require_known
+from upslope.model.renderer import Renderer, known_tokens
 from upslope.rollout.stopping import TextOfToken, completed_stop
 from upslope.tasks.episode import Episode
 
@@ -45,11 +45,10 @@ class EpisodeListener:
         answer = self._episode.reply(text)
         if answer is None or isinstance(answer, str):
             return None if answer is None else self._renderer.middle_ids(answer)
-        tokens = tuple(each for each in answer if isinstance(each, int))
+        tokens = known_tokens(self._renderer, answer)
         if len(tokens) < len(answer):
             raise UserError(
                 "an episode with stops replied with messages, in the middle of a turn; give it no stops, so that it is "
                 "asked when a turn ends, or let it reply with text"
             )
-        require_known(self._renderer, tokens)
         return tokens

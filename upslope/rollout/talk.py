@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from upslope.forks import Fork
 from upslope.model.chat_renderer import reading
-from upslope.model.renderer import Renderer, require_known
+from upslope.model.renderer import Renderer, known_tokens
 from upslope.rollout.base import Listener, Request, require_prompt
 from upslope.rollout.stopping import text_read
 from upslope.tasks.episode import Episode, Reply
@@ -115,10 +115,9 @@ class OngoingAttempt:
             self._unanswered += reply is not None
             return False
         before = self._as_read()
-        tokens = tuple(each for each in reply if isinstance(each, int))
+        tokens = known_tokens(renderer, reply)
         forks = False
         if tokens:
-            require_known(renderer, tokens)
             new: list[Message] = [{"role": "user", "content": renderer.text(tokens)}]
         else:
             said = [{"role": "user", "content": reply}] if isinstance(reply, str) else reply
